@@ -1,0 +1,45 @@
+"""Tensor files made once from a slow source, checked against it at every use."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+VERSION = 1
+
+
+def cached_tensors(
+    cache: Path, source: Path, parse: Callable[[Path], tuple[Tensor, ...]]
+) -> tuple[Tensor, ...]:
+    """``parse(source)``, read from ``cache`` when that was made from the same source.
+
+    The cache is written atomically; an outdated or damaged one is made anew. Where it cannot be
+    written (a read-only installation), the tensors are parsed at every start.
+    """
+    return fingerprinted(cache, f"{source.name}:{source.stat().st_size}", lambda: parse(source))
+
+
+def fingerprinted(
+    cache: Path, fingerprint: str, make: Callable[[], tuple[Tensor, ...]]
+) -> tuple[Tensor, ...]:
+    """``make()``, kept in ``cache`` for as long as ``fingerprint`` stays the same."""
+    try:
+        content = torch.load(cache, weights_only=True, mmap=True)
+        if content["version"] == VERSION and content["fingerprint"] == fingerprint:
+            return tuple(content["tensors"])
+    except FileNotFoundError:
+        pass
+    except Exception:  # whatever a damaged file raises: it is only a cache
+        pass
+    tensors = make()
+    content = {"version": VERSION, "fingerprint": fingerprint, "tensors": list(tensors)}
+    temporary = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, temporary)
+        temporary.replace(cache)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+    return tensors

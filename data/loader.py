@@ -1,0 +1,166 @@
+"""Batches of every split for one process: the same samples in the same order whatever their number.
+
+An update consumes ``batch_size`` samples over all processes. The order of an epoch depends on the
+seed and the epoch alone; update ``i`` takes the ``i``-th run of ``batch_size`` indices, cut into
+``accumulate_steps`` micro-batches, and each process takes its slice of every micro-batch. A last,
+incomplete batch is left out of training (another one each epoch) and never out of evaluation.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from data.splits import Batch, Splits, TensorSplit
+from trainer.errors import ConfigError
+
+EPOCH_STREAM, DRAW_STREAM = 1, 2
+
+
+class Loader:
+    """Training and evaluation batches of ``splits`` for process ``rank`` of ``world_size``.
+
+    Args:
+        batch_size: samples per update over all processes.
+        eval_batch_size: samples per process and evaluation step.
+        num_workers: worker processes for splits that are streamed rather than resident.
+        accumulate_steps: micro-batches per update.
+
+    Raises:
+        ConfigError: the sizes do not divide, or a split is empty.
+    """
+
+    def __init__(
+        self,
+        splits: Splits,
+        device: torch.device,
+        seed: int,
+        rank: int,
+        world_size: int,
+        accumulate_steps: int,
+        batch_size: int,
+        eval_batch_size: int,
+        num_workers: int,
+    ) -> None:
+        check_batch_size(batch_size, world_size, accumulate_steps, len(splits.train))
+        self.spec = splits.spec
+        self.prepare = splits.prepare
+        self.splits = {
+            name: split.to(device) if isinstance(split, TensorSplit) else split
+            for name in ("train", "val", "test")
+            if (split := getattr(splits, name)) is not None and len(split)
+        }
+        self.device = device
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.accumulate_steps = accumulate_steps
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.steps_per_epoch = len(splits.train) // batch_size
+        self.order_hash = ""
+
+    def train(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
+        """The micro-batches of each update of ``epoch``, from its update ``start`` on.
+
+        ``order_hash`` follows the samples of the updates yielded so far.
+        """
+        split = self.splits["train"]
+        order = self.epoch_order(epoch)
+        micro = self.batch_size // self.accumulate_steps
+        share = micro // self.world_size
+        starts = range(start * self.batch_size, self.steps_per_epoch * self.batch_size, micro)
+        low = self.rank * share
+        mine = [order[first + low : first + low + share] for first in starts]
+        batches = self.fetch(split, mine)
+        for step in range(start, self.steps_per_epoch):
+            consumed = order[step * self.batch_size : (step + 1) * self.batch_size]
+            update = []
+            for part in range(self.accumulate_steps):
+                draws = BatchDraws(self.seed, epoch, step, part, micro, low, share)
+                update.append(self.prepare(next(batches), draws))
+            self.order_hash = chain_hash(self.order_hash, consumed)
+            yield update
+
+    def evaluate(self, name: str) -> Iterator[Batch]:
+        """This process's share of a split, every sample once over all processes."""
+        split = self.splits[name]
+        low, high = (len(split) * (self.rank + i) // self.world_size for i in (0, 1))
+        indices = torch.arange(low, high).split(self.eval_batch_size) if high > low else ()
+        for batch in self.fetch(split, list(indices)):
+            yield self.prepare(batch, None)
+
+    def epoch_order(self, epoch: int) -> Tensor:
+        """The sample indices of an epoch, shuffled by the seed and the epoch alone."""
+        generator = seeded(self.seed, EPOCH_STREAM, epoch)
+        return torch.randperm(len(self.splits["train"]), generator=generator)
+
+    def fetch(self, split: Any, batches: list[Tensor]) -> Iterator[Batch]:
+        """Raw batches on the device, in the order asked for."""
+        if isinstance(split, TensorSplit):
+            for indices in batches:
+                yield split.gather(indices.to(self.device, non_blocking=True))
+            return
+        loader = DataLoader(
+            split,
+            batch_sampler=[indices.tolist() for indices in batches],
+            num_workers=self.num_workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        for batch in loader:
+            yield tuple(tensor.to(self.device, non_blocking=True) for tensor in batch)
+
+    def sizes(self) -> dict[str, int]:
+        return {name: len(split) for name, split in self.splits.items()}
+
+
+class BatchDraws:
+    """Random numbers for one micro-batch: drawn for all its samples, this process's rows returned.
+
+    They depend on the seed and the position in the run, not on the process or on what was drawn
+    before, so neither the number of processes nor an interruption changes them.
+    """
+
+    def __init__(
+        self, seed: int, epoch: int, step: int, part: int, micro: int, low: int, share: int
+    ) -> None:
+        self.key = (seed, DRAW_STREAM, epoch, step, part)
+        self.micro, self.low, self.share = micro, low, share
+        self.generator: torch.Generator | None = None
+
+    def uniform(self, *shape: int) -> Tensor:
+        """``(samples of this process, *shape)`` uniform in [0, 1), on the CPU."""
+        if self.generator is None:
+            self.generator = seeded(*self.key)
+        rows = torch.rand(self.micro, *shape, generator=self.generator)
+        return rows[self.low : self.low + self.share]
+
+
+def seeded(*key: int) -> torch.Generator:
+    """A generator of its own for every key."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def chain_hash(previous: str, indices: Tensor) -> str:
+    """Hash of all sample indices so far; being a chain, it continues after an interruption."""
+    return hashlib.blake2b(
+        previous.encode() + indices.numpy().tobytes(), digest_size=16
+    ).hexdigest()
+
+
+def check_batch_size(batch_size: int, world_size: int, accumulate_steps: int, samples: int) -> None:
+    if batch_size < 1 or batch_size > samples:
+        raise ConfigError(
+            f"data.batch_size={batch_size} should be between 1 and the {samples} training samples"
+        )
+    if batch_size % (world_size * accumulate_steps):
+        raise ConfigError(
+            f"data.batch_size={batch_size} does not divide into {world_size} process(es) x "
+            f"trainer.accumulate_steps={accumulate_steps}: make it a multiple of "
+            f"{world_size * accumulate_steps}"
+        )

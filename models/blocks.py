@@ -1,0 +1,91 @@
+"""Building blocks for convolutional networks.
+
+Every block maps ``(N, in_channels, H, W)`` to ``(N, out_channels, H / stride, W / stride)``
+(rounded up). Convolutions that are followed by a batch norm carry no bias.
+"""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+
+def conv_norm(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 3,
+    stride: int = 1,
+    groups: int = 1,
+) -> nn.Sequential:
+    """Convolution with "same" padding, then batch norm; no activation."""
+    if in_channels % groups or out_channels % groups:
+        raise ValueError(
+            f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
+        )
+    padding = kernel_size // 2
+    conv = nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False
+    )
+    return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(out_channels)))
+
+
+class DepthwiseSeparable(nn.Module):
+    """Depthwise 3x3 convolution followed by a pointwise one (MobileNet, arXiv:1704.04861).
+
+    Costs ``9 * in + in * out`` weights where a full 3x3 convolution costs ``9 * in * out``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.depthwise = conv_norm(in_channels, in_channels, 3, stride, groups=in_channels)
+        self.pointwise = conv_norm(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.pointwise(torch.relu(self.depthwise(x))))
+
+
+class GroupedConv(nn.Module):
+    """3x3 convolution in ``groups`` independent groups (ResNeXt, arXiv:1611.05431).
+
+    Costs ``1 / groups`` of the weights of the full convolution.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, groups: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = conv_norm(in_channels, out_channels, 3, stride, groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.conv(x))
+
+
+class SqueezeExcitation(nn.Module):
+    """Rescale each channel by a gate computed from all channels' means (arXiv:1709.01507)."""
+
+    def __init__(self, channels: int, reduction: int = 4) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.squeeze = nn.Conv2d(channels, hidden, 1)
+        self.excite = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = torch.relu(self.squeeze(x.mean((2, 3), keepdim=True)))
+        return x * torch.sigmoid(self.excite(gate))
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions and a shortcut, ReLU after the addition (arXiv:1512.03385, fig. 2).
+
+    The shortcut is the identity, or a 1x1 projection where the shape changes.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = conv_norm(in_channels, out_channels, 3, stride)
+        self.conv2 = conv_norm(out_channels, out_channels, 3)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = conv_norm(in_channels, out_channels, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv2(torch.relu(self.conv1(x)))
+        return torch.relu(out + self.shortcut(x))

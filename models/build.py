@@ -1,0 +1,52 @@
+"""The model a config describes, shaped for its data."""
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer.errors import ConfigError
+from trainer.instantiate import instantiate
+from trainer.settings import TrainerSettings
+
+
+def build_model(
+    settings: dict[str, Any], spec: Any, device: torch.device, trainer: TrainerSettings
+) -> nn.Module:
+    """The model on its device, in the memory format and mode that the trainer settings ask for.
+
+    Settings that are null are filled from the attribute of the same name of the data's ``spec``
+    (``in_channels``, ``num_classes``, ...), so one model file serves every data set.
+    """
+    model = instantiate(fill_from_data(settings, spec), "model")
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model._target_={settings['_target_']} does not build a torch module")
+    model = model.to(device)
+    if trainer.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # 4-d weights; others stay as they are
+    if trainer.compile:
+        model.compile()
+    return model
+
+
+def fill_from_data(settings: dict[str, Any], spec: Any) -> dict[str, Any]:
+    """``settings`` with every null taken from the data, where the data have such a property."""
+    return {
+        key: getattr(spec, key, None) if value is None else value for key, value in settings.items()
+    }
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Hash of all weights and buffers: equal hashes prove an equal start."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(raw.numpy().tobytes())
+    return digest.hexdigest()[:32]

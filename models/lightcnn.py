@@ -1,0 +1,41 @@
+"""LightCNN: a classifier of small images for embedded devices, under 100,000 parameters."""
+
+from torch import Tensor, nn
+
+from models.blocks import DepthwiseSeparable, SqueezeExcitation, conv_norm
+
+
+class LightCNN(nn.Module):
+    """Stem, two depthwise-separable stages with squeeze-and-excitation, a linear classifier.
+
+    ``(N, in_channels, H, W)`` -> ``(N, num_classes)``. Each of the two stages halves the map, so
+    28x28 digits reach the classifier as ``64 x 7 x 7``, and ``image_size`` fixes its width.
+
+    Args:
+        image_size: height and width in pixels; both multiples of 4.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        image_size: tuple[int, int],
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        height, width = image_size
+        if height % 4 or width % 4:
+            raise ValueError(f"image_size {height}x{width} must be a multiple of 4")
+        self.features = nn.Sequential(
+            conv_norm(in_channels, 16),
+            nn.ReLU(inplace=True),
+            DepthwiseSeparable(16, 32, stride=2),
+            SqueezeExcitation(32),
+            DepthwiseSeparable(32, 64, stride=2),
+            SqueezeExcitation(64),
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(64 * (height // 4) * (width // 4), num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.dropout(self.features(images).flatten(1)))

@@ -1,0 +1,158 @@
+"""Learning-rate schedules as pure functions of the step.
+
+A schedule is a function ``(step, base_lr, horizon, **settings) -> lr``: ``step`` counts optimizer
+updates from 0, ``base_lr`` is what the optimizer was built with, ``horizon`` says how long the run
+is. Having no state, a schedule cannot drift, reset or resume wrongly; the trainer calls it once an
+update. A new schedule is a function here (or in a file of its own) and a YAML.
+
+Each agrees with torch's scheduler of the same name over the whole horizon.
+"""
+
+import math
+from dataclasses import dataclass
+
+from trainer.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """The length of a run, in optimizer updates."""
+
+    total_steps: int
+    steps_per_epoch: int
+
+    @classmethod
+    def of(cls, max_epochs: int, max_steps: int | None, steps_per_epoch: int) -> "Horizon":
+        """``max_steps`` updates where it is given, else ``max_epochs`` epochs."""
+        return cls(max_steps or max_epochs * steps_per_epoch, steps_per_epoch)
+
+
+def constant(step: int, base_lr: float, horizon: Horizon, warmup_steps: int = 0) -> float:
+    """``base_lr`` throughout, after an optional linear warm-up."""
+    return warmup(step, base_lr, warmup_steps, horizon)
+
+
+def linear_warmup(
+    step: int,
+    base_lr: float,
+    horizon: Horizon,
+    warmup_steps: int | None = None,
+    warmup_fraction: float = 0.0,
+    start_factor: float = 0.01,
+) -> float:
+    """From ``start_factor * base_lr`` to ``base_lr``, then constant (torch's ``LinearLR``)."""
+    steps = resolve_warmup(warmup_steps, warmup_fraction, horizon)
+    return warmup(step, base_lr, steps, horizon, start_factor)
+
+
+def cosine(
+    step: int,
+    base_lr: float,
+    horizon: Horizon,
+    warmup_steps: int | None = None,
+    warmup_fraction: float = 0.0,
+    start_factor: float = 0.01,
+    eta_min: float = 0.0,
+) -> float:
+    """Half a cosine from ``base_lr`` to ``eta_min`` over the horizon (SGDR, arXiv:1608.03983).
+
+    With a warm-up it is ``SequentialLR(LinearLR, CosineAnnealingLR)``: the cosine spans what the
+    warm-up leaves. ``eta_min`` is a learning rate, not a factor.
+    """
+    steps = resolve_warmup(warmup_steps, warmup_fraction, horizon)
+    if step < steps:
+        return warmup(step, base_lr, steps, horizon, start_factor)
+    progress = decay_progress(step, steps, horizon)
+    return eta_min + (base_lr - eta_min) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def polynomial(
+    step: int,
+    base_lr: float,
+    horizon: Horizon,
+    warmup_steps: int | None = None,
+    warmup_fraction: float = 0.0,
+    start_factor: float = 0.01,
+    power: float = 1.0,
+) -> float:
+    """``base_lr * (1 - progress) ** power``; power 1 is the linear decay (``PolynomialLR``)."""
+    steps = resolve_warmup(warmup_steps, warmup_fraction, horizon)
+    if step < steps:
+        return warmup(step, base_lr, steps, horizon, start_factor)
+    return base_lr * (1 - decay_progress(step, steps, horizon)) ** power
+
+
+def step_decay(
+    step: int, base_lr: float, horizon: Horizon, step_size: int, gamma: float = 0.1
+) -> float:
+    """Multiply by ``gamma`` every ``step_size`` epochs (torch's ``StepLR``)."""
+    if step_size < 1:
+        raise ConfigError(f"scheduler.step_size={step_size} should be at least 1 epoch")
+    return base_lr * gamma ** (step // horizon.steps_per_epoch // step_size)
+
+
+def one_cycle(
+    step: int,
+    base_lr: float,
+    horizon: Horizon,
+    warmup_fraction: float = 0.3,
+    div_factor: float = 25.0,
+    final_div_factor: float = 1e4,
+) -> float:
+    """Up to ``base_lr`` and down again on two half-cosines (``OneCycleLR``, arXiv:1708.07120).
+
+    Starts at ``base_lr / div_factor`` and ends at that over ``final_div_factor``. Momentum is
+    left alone (``cycle_momentum=False``).
+    """
+    check_fraction(warmup_fraction)
+    peak = warmup_fraction * horizon.total_steps - 1
+    last = horizon.total_steps - 1
+    start, end = base_lr / div_factor, base_lr / div_factor / final_div_factor
+    if step <= peak:
+        return anneal(start, base_lr, step / peak if peak > 0 else 1.0)
+    return anneal(base_lr, end, (step - peak) / max(last - peak, 1e-9))
+
+
+def anneal(start: float, end: float, progress: float) -> float:
+    """From ``start`` to ``end`` along half a cosine; ``progress`` beyond 1 stays at the end."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+
+
+def warmup(
+    step: int, base_lr: float, warmup_steps: int, horizon: Horizon, start_factor: float = 0.01
+) -> float:
+    """Linear from ``start_factor * base_lr`` at step 0 to ``base_lr`` at ``warmup_steps``."""
+    if warmup_steps > horizon.total_steps:
+        raise ConfigError(
+            f"scheduler.warmup_steps={warmup_steps} is longer than the run's horizon of "
+            f"{horizon.total_steps} updates (trainer.max_epochs, trainer.max_steps): shorten it"
+        )
+    if step >= warmup_steps:
+        return base_lr
+    return base_lr * (start_factor + (1 - start_factor) * step / warmup_steps)
+
+
+def resolve_warmup(steps: int | None, fraction: float, horizon: Horizon) -> int:
+    """Warm-up in updates: as given, or as a fraction of the horizon."""
+    check_fraction(fraction)
+    if steps is None:
+        return round(fraction * horizon.total_steps)
+    if fraction:
+        raise ConfigError(
+            f"scheduler.warmup_steps={steps} and scheduler.warmup_fraction={fraction} say the "
+            "same thing twice: set one of them to null or 0"
+        )
+    return steps
+
+
+def check_fraction(fraction: float) -> None:
+    if not 0 <= fraction <= 1:
+        raise ConfigError(f"scheduler.warmup_fraction={fraction} should be between 0 and 1")
+
+
+def decay_progress(step: int, warmup_steps: int, horizon: Horizon) -> float:
+    """0 at the end of the warm-up, 1 at the horizon and beyond."""
+    length = horizon.total_steps - warmup_steps
+    if length < 0:
+        warmup(0, 1.0, warmup_steps, horizon)  # raises, naming the setting
+    return min(1.0, (step - warmup_steps) / length) if length else 1.0

@@ -1,0 +1,83 @@
+"""Train a model: compose a config, launch the processes it asks for, run.
+
+    python train.py model=lightcnn optim=sgd_cosine
+    python train.py -m optim=sgd_cosine,adamw_warmup_cosine seed=0,1,2
+    python train.py --help
+
+Read it downwards: ``main`` is what Hydra calls for every job, ``run`` is what every process does.
+"""
+
+import sys
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from data.build import build_data
+from models.build import build_model
+from optim.schedules import Horizon
+from trainer.cli import command_line, failures_reported
+from trainer.composed import job_of_this_process, resolved
+from trainer.device import choose_device, choose_precision, prepare_process
+from trainer.distributed import process_group
+from trainer.launch import launch
+from trainer.objectives.build import build_objective
+from trainer.phase import build_phases
+from trainer.progress import Monitor
+from trainer.records import Job, open_records
+from trainer.resume import resume
+from trainer.settings import check_settings
+from trainer.trainer import Trainer
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> float:
+    """One job: the composed config as plain data, run by as many processes as it asks for.
+
+    Returns:
+        The best value of the monitored metric, for a sweeper; the worst one if the job failed.
+    """
+    job = job_of_this_process()
+    with failures_reported(job, cfg) as outcome:
+        outcome.value = launch(run, resolved(cfg), job)
+    return outcome.value
+
+
+def run(config: dict[str, Any], job: Job) -> float:
+    """One process of one job: build everything the config names, train, test.
+
+    Args:
+        config: the resolved config, as plain data.
+        job: the run directory and what else belongs to the job.
+
+    Returns:
+        The best value of the monitored metric.
+
+    Raises:
+        ConfigError: a setting or an input file is wrong; raised before any training.
+    """
+    settings = check_settings(config)
+    monitor = Monitor(config["monitor"], config["monitor_mode"])
+    with process_group(settings) as ranks, open_records(config, job, ranks) as records:
+        device = choose_device(settings, ranks.local_rank)
+        precision = choose_precision(settings.precision, device)
+        prepare_process(settings, config["seed"], ranks.rank)
+
+        data = build_data(config["data"], device, config["seed"], ranks, settings.accumulate_steps)
+        model = build_model(config["model"], data.spec, device, settings)
+        objective = build_objective(config["objective"], model, data.spec)
+        horizon = Horizon.of(settings.max_epochs, settings.max_steps, data.steps_per_epoch)
+        phases = build_phases(config, objective, horizon, ranks)
+
+        trainer = Trainer(
+            settings, objective, phases, data, horizon, monitor, records, ranks, device, precision
+        )
+        records.begin(config, trainer)
+        resume(trainer, config["resume"])
+        trainer.fit()
+        records.end(trainer)
+    return trainer.best_value
+
+
+if __name__ == "__main__":
+    sys.exit(command_line(main))

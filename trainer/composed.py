@@ -1,0 +1,106 @@
+"""What Hydra composed, as plain data: the resolved config and the job's place."""
+
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from trainer.errors import ConfigError
+from trainer.records import Job
+
+# two runs started in the same second must not share a directory
+OmegaConf.register_new_resolver(
+    "random_suffix", lambda: secrets.token_hex(3), use_cache=True, replace=True
+)
+
+CONF = Path(__file__).parent.parent / "conf"
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The config with every interpolation resolved, as mappings, lists and primitives.
+
+    Raises:
+        ConfigError: a mandatory value is missing, or an interpolation names nothing.
+    """
+    check_recipes(HydraConfig.get())
+    try:
+        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = error.full_key
+        raise ConfigError(f"{key} must be given: add {key}=... to the command line") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+def job_of_this_process() -> Job:
+    """The run directory that Hydra chose, and what is known of the sweep."""
+    hydra = HydraConfig.get()
+    is_sweep = hydra.mode is not None and hydra.mode.name == "MULTIRUN"
+    return Job(
+        run_dir=hydra.runtime.output_dir,
+        overrides=tuple(hydra.overrides.task),
+        sweep=Path(hydra.sweep.dir).name if is_sweep else None,
+        started_at=job_started_at(),
+    )
+
+
+def check_recipes(hydra: DictConfig) -> None:
+    """Refuse settings that a recipe or experiment made for another optimizer or schedule.
+
+    ``+experiment=cifar10_customcnn optimizer=adam`` would give Adam the learning rate of SGD.
+    """
+    for group in ("optim", "experiment"):
+        name = hydra.runtime.choices.get(group)
+        file = CONF / group / f"{name}.yaml"
+        if not isinstance(name, str) or not file.is_file():
+            continue
+        recipe = OmegaConf.to_container(OmegaConf.load(file))
+        assert isinstance(recipe, dict)
+        picks = {
+            key.split("/")[-1]: value
+            for entry in recipe.get("defaults", [])
+            if isinstance(entry, dict)
+            for key, value in entry.items()
+        }
+        for part in ("optimizer", "scheduler"):
+            chosen = hydra.runtime.choices.get(part)
+            given = {override.lstrip("+").split("=")[0] for override in hydra.overrides.task}
+            left = [f"{part}.{key}" for key in recipe.get(part, {})]
+            left = [key for key in left if key not in given]
+            if left and picks.get(part, chosen) != chosen:
+                raise ConfigError(
+                    f"{group}={name} sets {', '.join(left)} for {part}={picks[part]}, but "
+                    f"{part}={chosen} was chosen: give these values on the command line, or "
+                    "choose a whole recipe with optim=..."
+                )
+
+
+_jobs_started = 0
+
+
+def job_started_at() -> float:
+    """When this job started: for the first of a process, when the process did."""
+    global _jobs_started
+    _jobs_started += 1
+    return process_started_at() if _jobs_started == 1 else time.time()
+
+
+def process_started_at() -> float:
+    """When this process was started, in seconds since the epoch (Linux; elsewhere: now)."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        boot = next(
+            int(line.split()[1])
+            for line in Path("/proc/stat").read_text().splitlines()
+            if line.startswith("btime")
+        )
+        return boot + ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError, StopIteration):
+        return time.time()

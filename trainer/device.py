@@ -1,0 +1,96 @@
+"""The device, precision and memory figures of one process."""
+
+import random
+import resource
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+
+from trainer.errors import ConfigError
+from trainer.settings import TrainerSettings
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_accelerator(name: str) -> str:
+    """``cpu``, ``cuda`` or ``mps``; ``auto`` takes the best one present."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    if name == "auto":
+        return next(kind for kind in ("cuda", "mps", "cpu") if present[kind])
+    if not present[name]:
+        raise ConfigError(f"trainer.accelerator={name}: this machine has no {name} device")
+    return name
+
+
+def choose_device(settings: TrainerSettings, local_rank: int) -> torch.device:
+    kind = choose_accelerator(settings.accelerator)
+    if kind != "cuda":
+        return torch.device(kind)
+    if local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"trainer.devices={settings.devices} but this machine has "
+            f"{torch.cuda.device_count()} CUDA devices"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """``fp32``, ``bf16`` or ``fp16``; ``auto`` takes bf16 where the hardware computes in it."""
+    if name == "auto":
+        if device.type == "cuda":
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
+            return "bf16"
+        return "fp32"
+    return name
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, DTYPES[precision])
+
+
+def prepare_process(settings: TrainerSettings, seed: int, rank: int) -> None:
+    """Random state, threads and math modes; every run sets all of them, so none leaks into the next."""
+    random.seed(seed + rank)
+    torch.manual_seed(seed + rank)
+    if settings.num_threads is not None:
+        torch.set_num_threads(settings.num_threads)
+    torch.use_deterministic_algorithms(settings.deterministic)
+    torch.backends.cudnn.benchmark = not settings.deterministic
+    torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect on the CPU
+    reset_peak_memory()
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device's queue, for timing."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def reset_peak_memory() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: restart the peak at the present size
+    except OSError:
+        pass
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Peak memory of the run: allocated on the GPU, or the process's resident size on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def device_name(device: torch.device) -> str:
+    """``cpu``, or the GPU's own name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

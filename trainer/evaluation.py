@@ -1,0 +1,49 @@
+"""Measuring a model on a split: every sample once, whatever the number of processes."""
+
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from data.loader import Loader
+from trainer.device import autocast
+from trainer.distributed import gather
+from trainer.meter import Meter
+from trainer.objectives.base import Objective
+
+
+@torch.inference_mode()
+def evaluate(
+    objective: Objective,
+    model: nn.Module,
+    data: Loader,
+    split: str,
+    precision: str,
+    limit_steps: int | None = None,
+    keep_samples: bool = False,
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Means of the objective's metrics over ``split``, and per-sample values where asked for.
+
+    Args:
+        model: the network to measure: the objective's own, or its average.
+        limit_steps: measure only so many batches.
+        keep_samples: return the objective's per-sample values, in the order of the split.
+    """
+    was_training = model.training
+    model.eval()
+    meter = Meter()
+    kept: list[dict[str, Tensor]] = []
+    for batch in islice(data.evaluate(split), limit_steps):
+        with autocast(data.device, precision):
+            sums, samples = objective.evaluate(model, batch)
+        meter.add(sums)
+        if keep_samples:
+            kept.append({name: values.cpu() for name, values in samples.items()})
+    model.train(was_training)
+    means = meter.means()
+    means.update(objective.derived(means))
+    if not keep_samples:
+        return means, {}
+    everywhere = [part for parts in gather(kept) for part in parts]
+    names = everywhere[0] if everywhere else {}
+    return means, {name: torch.cat([part[name] for part in everywhere]) for name in names}

@@ -1,0 +1,122 @@
+"""Turn config nodes into objects, but only objects that this program means to build.
+
+``_target_: room.module.Name`` may name a function or class of the project's own rooms, or a class
+of the listed libraries. The check is made on the object the name resolves to, because a name such
+as ``data.mnist.os.system`` begins in an allowed room and ends outside of it. Hydra's own blocklist
+is, in its maintainers' words, no security boundary.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+from trainer.errors import ConfigError
+
+PROJECT_ROOMS = ("models", "data", "optim", "trainer.objectives")
+LIBRARIES = ("torch.optim", "torch.nn", "torchvision.transforms.v2", "timm.optim", "schedulefree")
+RESERVED = ("_target_", "_partial_", "_convert_")
+
+
+def instantiate(node: Any, where: str, **injected: Any) -> Any:
+    """Build what ``node`` describes; ``injected`` arguments come from the program.
+
+    Mappings with ``_target_`` become objects (with ``_partial_: true``, functions still waiting for
+    arguments), innermost first; everything else is returned as it stands.
+
+    Args:
+        node: plain data (mappings, lists, primitives), as in the resolved config.
+        where: dotted name of the node in the config, for messages.
+
+    Raises:
+        ConfigError: a target outside the allowlist, an unknown setting, a refused value.
+    """
+    if isinstance(node, list):
+        return [instantiate(item, f"{where}[{i}]") for i, item in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    built = {
+        key: value if key in RESERVED else instantiate(value, f"{where}.{key}")
+        for key, value in node.items()
+    }
+    if "_target_" not in node:
+        return built
+    target = resolve(built.pop("_target_"), f"{where}._target_")
+    is_partial = built.pop("_partial_", False)
+    built.pop("_convert_", None)
+    check_settings(target, built, injected, where)
+    if is_partial:
+        return partial(target, **built, **injected)
+    check_complete(target, {**built, **injected}, where)
+    try:
+        return target(**built, **injected)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, AssertionError) as error:
+        raise ConfigError(f"{where}: {target.__name__} refused its settings: {error}") from error
+
+
+def resolve(name: Any, where: str) -> Callable[..., Any]:
+    """The class or function that ``name`` stands for, if it may be built from a config."""
+    refusal = ConfigError(
+        f"{where}={name} is not allowed: a target is a function or class of "
+        f"{', '.join(PROJECT_ROOMS)}, or a class of {', '.join(LIBRARIES)}"
+    )
+    module_name, _, attribute = name.rpartition(".") if isinstance(name, str) else ("", "", "")
+    if not in_any(module_name, PROJECT_ROOMS + LIBRARIES) or attribute.startswith("_"):
+        raise refusal
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and not module_name.startswith(error.name):
+            raise ConfigError(
+                f"{where}={name} needs the package {error.name}: pip install {error.name}"
+            ) from error
+        raise ConfigError(f"{where}={name}: there is no module {module_name}") from error
+    target = getattr(module, attribute, None)
+    if target is None:
+        nearest = get_close_matches(attribute, vars(module), n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise ConfigError(f"{where}={name}: {module_name} has no {attribute}{hint}")
+    home = getattr(target, "__module__", None) or ""
+    is_own = in_any(home, PROJECT_ROOMS) and (inspect.isclass(target) or inspect.isfunction(target))
+    is_library_class = in_any(home, LIBRARIES) and inspect.isclass(target)
+    if not (is_own or is_library_class):
+        raise refusal
+    return target
+
+
+def in_any(module_name: str, rooms: tuple[str, ...]) -> bool:
+    return any(module_name == room or module_name.startswith(room + ".") for room in rooms)
+
+
+def check_settings(
+    target: Callable[..., Any], settings: dict[str, Any], injected: dict[str, Any], where: str
+) -> None:
+    """Refuse settings the target does not have, and plainly wrong types, with the nearest name."""
+    parameters = inspect.signature(target).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    own = [name for name in parameters if name not in injected]
+    for key, value in settings.items():
+        if key in injected:
+            raise ConfigError(f"{where}.{key} is set by the program, not by the config")
+        if key not in parameters and not takes_any:
+            nearest = get_close_matches(key, own, n=1)
+            hint = f"did you mean {where}.{nearest[0]}?" if nearest else f"it has {', '.join(own)}"
+            raise ConfigError(f"{where}.{key}: {target.__name__} has no such setting; {hint}")
+        annotation = parameters[key].annotation if key in parameters else inspect.Parameter.empty
+        number = annotation in (int, float)
+        if number and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ConfigError(f"{where}.{key}={value} should be a number")
+        if annotation is int and value != int(value):
+            raise ConfigError(f"{where}.{key}={value} should be a whole number")
+
+
+def check_complete(target: Callable[..., Any], arguments: dict[str, Any], where: str) -> None:
+    """Refuse a call that lacks a mandatory argument."""
+    for name, parameter in inspect.signature(target).parameters.items():
+        is_named = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if is_named and parameter.default is parameter.empty and name not in arguments:
+            raise ConfigError(f"{where}: {target.__name__} needs {where}.{name}")

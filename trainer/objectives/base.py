@@ -1,0 +1,85 @@
+"""What the trainer asks of an objective.
+
+An objective owns the model and knows what is minimized, in which phases, and what is measured. The
+trainer knows phases and never what they are for, so a new kind of training is a new file here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data.splits import Batch
+
+# name -> (sum over samples, number of samples); sums add up over batches and processes
+Sums = dict[str, tuple[Tensor, int]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows to look at: shown in W&B, kept as JSON in the run directory's ``media/``."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class ConfusionMatrix:
+    """``counts[i][j]``: samples of class i that were taken for class j."""
+
+    class_names: Sequence[str]
+    counts: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file in the run directory."""
+
+    file: Path
+    caption: str = ""
+
+
+Media = dict[str, Table | ConfusionMatrix | Picture]
+
+
+class Objective(nn.Module):
+    """Base of all objectives. ``model`` is what is trained, saved, averaged and used afterwards.
+
+    Subclasses implement ``forward`` and ``evaluate``; the rest has a default.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def phases(self) -> dict[str, nn.Module]:
+        """The phases of one update, in order, and the module whose parameters each one trains."""
+        return {"train": self.model}
+
+    def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
+        """The mean loss of a training batch in ``phase``, and what to record of it."""
+        raise NotImplementedError
+
+    def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
+        """Measure ``model`` (the trained one, or its average) on one batch.
+
+        Returns:
+            Sums for the metrics, and one value a sample for :meth:`media` (may be empty).
+        """
+        raise NotImplementedError
+
+    def derived(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Further metrics, computed from the means (such as perplexity from the loss)."""
+        return {}
+
+    def media(self, samples: dict[str, Tensor], split: Any, folder: Path) -> Media:
+        """What to show of the test split, from the per-sample values of :meth:`evaluate`."""
+        return {}
+
+
+def mean_over_batch(values: Tensor) -> tuple[Tensor, int]:
+    """Per-sample values as an entry of ``Sums``."""
+    return values.detach().sum(dtype=torch.float32), len(values)

@@ -1,0 +1,17 @@
+"""The objective a config describes."""
+
+from typing import Any
+
+from torch import nn
+
+from trainer.errors import ConfigError
+from trainer.instantiate import instantiate
+from trainer.objectives.base import Objective
+
+
+def build_objective(settings: dict[str, Any], model: nn.Module, spec: Any) -> Objective:
+    """The objective, owning ``model`` and knowing what the data look like."""
+    objective = instantiate(settings, "objective", model=model, spec=spec)
+    if not isinstance(objective, Objective):
+        raise ConfigError(f"objective._target_={settings['_target_']} is not an objective")
+    return objective

@@ -1,0 +1,161 @@
+"""Classification by cross-entropy, with label smoothing, mixup and cutmix."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.splits import Batch, TensorSplit
+from trainer.errors import ConfigError
+from trainer.objectives.base import (
+    ConfusionMatrix,
+    Media,
+    Objective,
+    Sums,
+    Table,
+    mean_over_batch,
+)
+
+WORST = 20  # predictions shown at the end
+
+
+class Classification(Objective):
+    """Cross-entropy over ``spec.num_classes`` classes.
+
+    Args:
+        label_smoothing: share of the target spread over all classes (arXiv:1512.00567).
+        mixup_alpha: above 0, mix pairs of images and labels (arXiv:1710.09412).
+        cutmix_alpha: above 0, paste patches between images (arXiv:1905.04899); with both, one of
+            the two is drawn for every batch.
+
+    Raises:
+        ConfigError: the model does not take the data's images or has other classes than they do.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: Any,
+        label_smoothing: float = 0.0,
+        mixup_alpha: float = 0.0,
+        cutmix_alpha: float = 0.0,
+    ) -> None:
+        super().__init__(model)
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(f"objective.label_smoothing={label_smoothing} should be in [0, 1)")
+        self.spec = spec
+        self.label_smoothing = label_smoothing
+        self.mix = mixing(mixup_alpha, cutmix_alpha, spec.num_classes)
+        check_fit(model, spec)
+
+    def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
+        *inputs, labels = batch
+        targets = labels
+        if self.mix is not None:
+            (inputs[0], targets) = self.mix(inputs[0], labels)
+        logits = self.model(*inputs).float()
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        correct = (logits.detach().argmax(1) == labels).sum()
+        return loss, {
+            "loss": (loss.detach() * len(labels), len(labels)),
+            "accuracy": (correct, len(labels)),
+        }
+
+    def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
+        *inputs, labels = batch
+        logits = model(*inputs).float()
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        confidence, predictions = logits.softmax(1).max(1)
+        sums = {
+            "loss": mean_over_batch(losses),
+            "accuracy": mean_over_batch((predictions == labels).float()),
+        }
+        samples = {
+            "loss": losses,
+            "label": labels,
+            "prediction": predictions,
+            "confidence": confidence,
+        }
+        return sums, samples
+
+    def media(self, samples: dict[str, Tensor], split: Any, folder: Path) -> Media:
+        names = self.spec.class_names
+        labels, predictions = samples["label"], samples["prediction"]
+        counts = torch.zeros(len(names), len(names), dtype=torch.long)
+        counts.index_put_((labels, predictions), torch.ones_like(labels), accumulate=True)
+        worst = samples["loss"].argsort(descending=True)[:WORST].tolist()
+        rows = [
+            [
+                index,
+                names[int(labels[index])],
+                names[int(predictions[index])],
+                round(float(samples["confidence"][index]), 4),
+                round(float(samples["loss"][index]), 4),
+                save_image(split, index, folder),
+            ]
+            for index in worst
+        ]
+        columns = ["index", "label", "prediction", "confidence", "loss", "image"]
+        return {
+            "confusion_matrix": ConfusionMatrix(names, counts.tolist()),
+            "worst_predictions": Table(columns, rows),
+        }
+
+
+def mixing(
+    mixup_alpha: float, cutmix_alpha: float, num_classes: int
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+    """torchvision's mixup, cutmix, or a choice of the two per batch; None without either."""
+    if mixup_alpha < 0 or cutmix_alpha < 0:
+        raise ConfigError("objective.mixup_alpha and objective.cutmix_alpha should be 0 or more")
+    if mixup_alpha == 0 and cutmix_alpha == 0:
+        return None
+    from torchvision.transforms import v2  # costs seconds: only for the runs that mix
+
+    transforms: list[nn.Module] = []
+    if mixup_alpha > 0:
+        transforms.append(v2.MixUp(alpha=mixup_alpha, num_classes=num_classes))
+    if cutmix_alpha > 0:
+        transforms.append(v2.CutMix(alpha=cutmix_alpha, num_classes=num_classes))
+    return transforms[0] if len(transforms) == 1 else v2.RandomChoice(transforms)
+
+
+def check_fit(model: nn.Module, spec: Any) -> None:
+    """Try the model on two blank samples, so that a misfit is one line before any training."""
+    was_training = model.training
+    parameter = next(model.parameters())
+    try:
+        with torch.no_grad():
+            logits = model.eval()(spec.example(2).to(parameter.device))
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+        shape = tuple(spec.example(1).shape[1:])
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"model and data={spec.name} do not fit: {type(model).__name__} cannot take its "
+            f"samples of shape {shape}: {reason}"
+        ) from error
+    finally:
+        model.train(was_training)
+    if logits.shape != (2, spec.num_classes):
+        raise ConfigError(
+            f"model.num_classes and data={spec.name} do not fit: {type(model).__name__} returns "
+            f"{tuple(logits.shape[1:])} for one sample, the data have {spec.num_classes} classes"
+        )
+
+
+def save_image(split: Any, index: int, folder: Path) -> str:
+    """The raw image of a resident split as a PNG; its name, or nothing where there is none."""
+    if not isinstance(split, TensorSplit) or split.tensors[0].dtype != torch.uint8:
+        return ""
+    from PIL import Image
+
+    pixels = split.tensors[0][index].cpu()
+    image = Image.fromarray(
+        pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy()
+    )
+    file = folder / f"test_{index}.png"
+    image.save(file)
+    return file.name

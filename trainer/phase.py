@@ -1,0 +1,145 @@
+"""A phase of the update: its own parameters, optimizer, schedule and clipping."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from optim.build import Schedule, build_optimizer, build_schedule
+from optim.schedules import Horizon
+from trainer.distributed import Ranks
+from trainer.errors import ConfigError
+from trainer.objectives.base import Objective
+
+
+class Phase:
+    """One of the steps an update is made of.
+
+    Args:
+        compute: ``batch -> (loss, sums)``; a ``DistributedDataParallel`` under several processes.
+        module: whose parameters the phase trains.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        compute: Callable[..., Any],
+        module: nn.Module,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        clip_grad_norm: float | None,
+        clip_grad_value: float | None,
+    ) -> None:
+        self.name = name
+        self.compute = compute
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.clip_grad_norm = clip_grad_norm
+        self.clip_grad_value = clip_grad_value
+        self.base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
+
+    def set_lr(self, step: int) -> None:
+        for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = self.schedule(step, base_lr)
+
+    @property
+    def lr(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def clip(self, always_measure: bool = False) -> Tensor | None:
+        """Clip the gradients; their norm before clipping, where it was computed."""
+        norm = None
+        if self.clip_grad_norm is not None or always_measure:
+            limit = float("inf") if self.clip_grad_norm is None else self.clip_grad_norm
+            norm = nn.utils.clip_grad_norm_(self.parameters, limit)
+        if self.clip_grad_value is not None:
+            nn.utils.clip_grad_value_(self.parameters, self.clip_grad_value)
+        return norm
+
+    def gradients_stay_local(self) -> AbstractContextManager:
+        """Skip the gradient exchange: for all but the last micro-batch of an update."""
+        no_sync = getattr(self.compute, "no_sync", None)
+        return nullcontext() if no_sync is None else no_sync()
+
+    def train_mode(self, on: bool) -> None:
+        """Schedule-free optimizers hold other weights for training than for use."""
+        switch = getattr(self.optimizer, "train" if on else "eval", None)
+        if switch is not None:
+            switch()
+
+
+def build_phases(
+    config: dict[str, Any], objective: Objective, horizon: Horizon, ranks: Ranks
+) -> list[Phase]:
+    """The objective's phases, each with the optimizer, schedule and clipping of its own.
+
+    Without ``phases`` in the config, the objective's one phase takes the top-level ``optimizer``,
+    ``scheduler`` and ``trainer.clip_grad_*``.
+
+    Raises:
+        ConfigError: the config's ``phases`` are not those of the objective.
+    """
+    modules = objective.phases()
+    settings = config["phases"]
+    if not settings:
+        top = {key: config["trainer"][key] for key in ("clip_grad_norm", "clip_grad_value")}
+        top |= {"optimizer": config["optimizer"], "scheduler": config["scheduler"]}
+        settings = dict.fromkeys(modules, top)
+    if set(settings) != set(modules):
+        raise ConfigError(
+            f"phases has {', '.join(settings)}, but the objective has {', '.join(modules)}"
+        )
+    return [
+        build_phase(
+            name,
+            objective,
+            settings[name],
+            config["param_groups"],
+            horizon,
+            where=f"phases.{name}." if config["phases"] else "",
+        )
+        for name in modules
+    ]
+
+
+def build_phase(
+    name: str,
+    objective: Objective,
+    settings: dict[str, Any],
+    grouping: dict[str, Any],
+    horizon: Horizon,
+    where: str,
+) -> Phase:
+    module = objective.phases()[name]
+    optimizer = build_optimizer(settings["optimizer"], module, grouping, f"{where}optimizer")
+    schedule = build_schedule(settings["scheduler"], horizon, f"{where}scheduler")
+    clip_norm, clip_value = settings["clip_grad_norm"], settings["clip_grad_value"]
+    compute = PhaseCompute(objective, name)
+    return Phase(name, compute, module, optimizer, schedule, clip_norm, clip_value)
+
+
+class PhaseCompute(nn.Module):
+    """``objective(phase, batch)`` as a module of the batch alone, which is what torch wraps."""
+
+    def __init__(self, objective: Objective, phase: str) -> None:
+        super().__init__()
+        self.objective = objective
+        self.phase = phase
+
+    def forward(self, batch: tuple[Tensor, ...]) -> Any:
+        return self.objective(self.phase, batch)
+
+
+def optimizer_state_bytes(phases: list[Phase]) -> int:
+    """Memory of the optimizers' state tensors."""
+    return sum(
+        value.numel() * value.element_size()
+        for phase in phases
+        for state in phase.optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    )

@@ -1,0 +1,49 @@
+"""Where a run stands: counters that the checkpoint keeps, and the metric that decides."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass
+class Best:
+    """The best value of the monitored metric so far, and where it was reached."""
+
+    value: float
+    step: int
+    epoch: int
+
+
+@dataclass
+class Progress:
+    """Counters of a run; all of them are in the checkpoint."""
+
+    step: int = 0  # optimizer updates made
+    skipped: int = 0  # batches consumed without an update, because a gradient was not finite
+    train_seconds: float = 0.0  # evaluation, checkpoints and start-up excluded
+    best: Best | None = None
+    evaluations_since_best: int = 0
+    target: dict[str, float] | None = None  # value, step, seconds when it was first reached
+    optimizer_seconds: float = 0.0
+    optimizer_steps_timed: int = 0
+
+    @property
+    def batches(self) -> int:
+        """Batches consumed: the position in the data."""
+        return self.step + self.skipped
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """Which metric decides, and which way is better."""
+
+    name: str
+    mode: str
+
+    def improves(self, value: float, on: float | None) -> bool:
+        if math.isnan(value):
+            return False
+        return on is None or (value > on if self.mode == "max" else value < on)
+
+    @property
+    def worst(self) -> float:
+        return -math.inf if self.mode == "max" else math.inf

@@ -1,0 +1,327 @@
+"""The records of a run: ``metrics.jsonl``, ``summary.json``, the console and the W&B mirror.
+
+``metrics.jsonl`` is the truth; W&B is fed the same events, and reports read it. Only rank 0 holds
+:class:`Records`; other ranks hold :class:`NoRecords`, so that the loop asks nobody who they are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from data.spec_file import spec_content
+from models.build import num_parameters, weights_hash
+from trainer.console import Console, format_metric
+from trainer.device import device_name, peak_memory_bytes
+from trainer.distributed import Ranks
+from trainer.errors import ConfigError, Diverged
+from trainer.objectives.base import ConfusionMatrix, Objective, Picture, Table
+from trainer.phase import optimizer_state_bytes
+from trainer.progress import Progress
+from trainer.wandb_mirror import WandbMirror
+
+if TYPE_CHECKING:
+    from trainer.trainer import Trainer
+
+PACKAGES = ("torch", "torchvision", "timm", "hydra-core", "omegaconf", "wandb", "numpy")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where a run belongs: plain data that travels to every process of it."""
+
+    run_dir: str  # absolute
+    overrides: tuple[str, ...] = ()  # of the command line
+    sweep: str | None = None  # name of the sweep
+    started_at: float = 0.0  # seconds since the epoch
+
+    @property
+    def path(self) -> Path:
+        return Path(self.run_dir)
+
+
+class Records:
+    """Everything a run leaves behind; a context manager that writes the summary whatever happens."""
+
+    def __init__(self, config: dict[str, Any], job: Job) -> None:
+        self.run_dir = job.path
+        self.job = job
+        self.console = Console(self.run_dir / "train.log", config["trainer"]["progress"])
+        self.events = (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8")
+        self.mirror = WandbMirror(config, job)
+        self.batch_size = int(config["data"]["batch_size"])
+        self.last_loss: float | None = None
+        self.summary: dict[str, Any] = {
+            "status": "failed",
+            "error": None,
+            "seed": config["seed"],
+            "overrides": list(job.overrides),
+            "monitor": config["monitor"],
+            "monitor_mode": config["monitor_mode"],
+            "best": None,
+            "target": None,
+            **source_state(),
+            "versions": versions(),
+        }
+
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.console.stop()
+        if error is None:
+            self.summary["status"] = "stopped" if self.summary.get("stop_reason") else "completed"
+        else:
+            self.summary["status"] = status_of(error)
+            self.summary["error"] = f"{kind.__name__ if kind else ''}: {error}".strip()
+        self.summary["wandb"] = self.mirror.finish(self.summary, failed=error is not None)
+        self.events.close()
+        write_json(self.summary, self.run_dir / "summary.json")
+        self.console.close()
+
+    def begin(self, config: dict[str, Any], trainer: Trainer) -> None:
+        """Everything is built: write ``config.yaml`` (the resolved config as run), describe it."""
+        file = self.run_dir / "config.yaml"
+        file.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        model, data = trainer.objective.model, trainer.data
+        write_json(spec_content(data.spec), self.run_dir / "spec.json")
+        self.summary |= {
+            "num_parameters": num_parameters(model),
+            "initial_weights_hash": weights_hash(model),
+            "data": data.spec.name,
+            "synthetic_data": data.spec.synthetic,
+            "num_samples": data.sizes(),
+            "batch_size": data.batch_size,
+            "precision": trainer.precision,
+            "device": device_name(trainer.device),
+            "world_size": trainer.ranks.world_size,
+            "num_threads": torch.get_num_threads(),
+        }
+        self.console.print(
+            f"{type(model).__name__}, {self.summary['num_parameters']:,} parameters, on "
+            f"{data.spec.name}{' (synthetic)' if data.spec.synthetic else ''}: "
+            f"{trainer.horizon.total_steps} updates of {data.batch_size} samples, "
+            f"{trainer.precision} on {self.summary['device']}"
+        )
+        self.mirror.start(config)
+
+    def end(self, trainer: Trainer) -> None:
+        """Training is over: its figures, and the final table."""
+        self.measure(trainer)
+        self.final_table()
+
+    def measure(self, trainer: Trainer) -> None:
+        """Bring the summary up to date with the trainer."""
+        progress = trainer.progress
+        seconds = progress.train_seconds
+        timed = progress.optimizer_steps_timed
+        self.summary |= {
+            "steps": progress.step,
+            "skipped_steps": progress.skipped,
+            "epochs": round(progress.batches / trainer.horizon.steps_per_epoch, 4),
+            "train_seconds": round(seconds, 4),
+            "samples_per_second": progress.batches * self.batch_size / seconds if seconds else 0.0,
+            "step_ms": 1000 * seconds / max(progress.batches, 1),
+            "optimizer_step_ms": 1000 * progress.optimizer_seconds / timed if timed else None,
+            "optimizer_state_bytes": optimizer_state_bytes(trainer.phases),
+            "peak_memory_bytes": peak_memory_bytes(trainer.device),
+            "best": progress.best and asdict(progress.best),
+            "target": progress.target,
+            "stop_reason": trainer.stop_reason,
+            "data_order_hash": trainer.data.order_hash,
+        }
+
+    def start(self, total_steps: int, step: int) -> None:
+        """Training begins."""
+        self.summary["startup_seconds"] = round(time.time() - self.job.started_at, 3)
+        self.console.start(total_steps, step)
+
+    def advance(self, step: int) -> None:
+        self.console.advance(step, self.batch_size, self.last_loss)
+
+    def log(self, values: dict[str, float], step: int, epoch: float, seconds: float) -> None:
+        """One event: values named ``train/loss``, ``val/accuracy``, ``optim/lr``, ``time/...``."""
+        event = {"step": step, "epoch": epoch, "seconds": round(seconds, 4), **values}
+        self.write(event)
+        for name, value in values.items():
+            if name == "train/loss":
+                self.last_loss = value
+            if name.startswith(("val/", "test/")):
+                self.summary[name] = value
+
+    def write(self, event: dict[str, Any]) -> None:
+        self.events.write(json.dumps(event) + "\n")
+        self.events.flush()
+        self.mirror.send(event)
+
+    def evaluation(self, progress: Progress, metrics: dict[str, float], is_best: bool) -> None:
+        """A line for people."""
+        shown = "  ".join(f"{name} {format_metric(name, v)}" for name, v in metrics.items())
+        loss = "" if self.last_loss is None else f"train/loss {self.last_loss:.4f}  "
+        mark = "  [green]best[/green]" if is_best else ""
+        self.console.print(
+            f"step {progress.step}  {progress.train_seconds:.1f} s  {loss}{shown}{mark}"
+        )
+
+    def show(self, objective: Objective, samples: dict[str, Tensor], split: Any, step: int) -> None:
+        """Keep and mirror what the objective has to show of the test split."""
+        folder = self.run_dir / "media"
+        folder.mkdir(exist_ok=True)
+        if not samples:
+            return
+        for name, medium in objective.media(samples, split, folder).items():
+            if isinstance(medium, Picture):
+                entry = {"kind": "picture", "file": medium.file.name, "caption": medium.caption}
+            else:
+                file = folder / f"{name}.json"
+                write_json(asdict(medium), file)
+                kind = "confusion_matrix" if isinstance(medium, ConfusionMatrix) else "table"
+                assert isinstance(medium, ConfusionMatrix | Table)
+                entry = {"kind": kind, "file": file.name}
+            self.write({"step": step, "media": {f"test/{name}": entry}})
+
+    def wandb_state(self) -> dict[str, Any]:
+        return self.mirror.state()
+
+    def final_table(self) -> None:
+        """The result and where it is."""
+        summary = self.summary
+        rows = [
+            (name, format_metric(name, value))
+            for name, value in summary.items()
+            if name.startswith("test/")
+        ]
+        if summary["best"] is not None:
+            best = summary["best"]
+            shown = format_metric(summary["monitor"], best["value"])
+            rows.insert(0, (f"best {summary['monitor']}", f"{shown} at epoch {best['epoch']}"))
+        if summary["target"] is not None:
+            target = summary["target"]
+            rows.append(("target reached", f"step {target['step']}, {target['seconds']:.1f} s"))
+        rows += [
+            ("training", f"{summary['train_seconds']:.1f} s, {summary['steps']} updates, "
+             f"{summary['samples_per_second']:,.0f} samples/s"),
+            ("model", f"{summary['num_parameters']:,} parameters, {summary['precision']} on "
+             f"{summary['device']}"),
+            ("run directory", str(self.run_dir)),
+        ]  # fmt: skip
+        self.console.stop()
+        self.console.table("Result", rows)
+
+
+class NoRecords(Records):
+    """The records of every rank but the first: none."""
+
+    def __init__(self, config: dict[str, Any], job: Job) -> None:
+        self.summary = {}
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def begin(self, config: dict[str, Any], trainer: Trainer) -> None:
+        pass
+
+    def end(self, trainer: Trainer) -> None:
+        pass
+
+    def start(self, total_steps: int, step: int) -> None:
+        pass
+
+    def advance(self, step: int) -> None:
+        pass
+
+    def log(self, values: dict[str, float], step: int, epoch: float, seconds: float) -> None:
+        pass
+
+    def evaluation(self, progress: Progress, metrics: dict[str, float], is_best: bool) -> None:
+        pass
+
+    def show(self, objective: Objective, samples: dict[str, Tensor], split: Any, step: int) -> None:
+        pass
+
+    def wandb_state(self) -> dict[str, Any]:
+        return {}
+
+
+def open_records(config: dict[str, Any], job: Job, ranks: Ranks) -> Records:
+    return (Records if ranks.is_main else NoRecords)(config, job)
+
+
+def status_of(error: BaseException) -> str:
+    if isinstance(error, Diverged):
+        return "diverged"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return "failed"
+
+
+def write_json(content: Any, file: Path) -> None:
+    """Write strict JSON in one piece: a reader sees the old file or the new one, never a half."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    try:
+        temporary.write_text(json.dumps(without_nan(content), indent=2) + "\n")
+        os.replace(temporary, file)
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {error.strerror}") from error
+
+
+def without_nan(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [without_nan(item) for item in value]
+    return value
+
+
+@cache
+def source_state() -> dict[str, Any]:
+    """Commit of the source code and whether it was changed since; null outside of git."""
+    root = Path(__file__).parent.parent
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(root), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    status = git("status", "--porcelain")
+    return {
+        "git_commit": git("rev-parse", "HEAD"),
+        "git_dirty": None if status is None else status != "",
+    }
+
+
+@cache
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

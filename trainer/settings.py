@@ -1,0 +1,217 @@
+"""The typed settings of a run, and the check of a composed config against them.
+
+The values stand in ``conf/``; here stand their names, types and meaning. Nothing below has a
+default, so that none stands twice.
+"""
+
+import difflib
+import re
+from dataclasses import dataclass, fields, is_dataclass
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from trainer.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """``trainer``: how long, where and how to train."""
+
+    max_epochs: int
+    max_steps: int | None  # updates; overrides max_epochs
+    limit_train_steps: int | None  # stop after so many updates, the schedule's horizon included
+    limit_eval_steps: int | None  # evaluation batches per split
+    devices: int | Literal["auto"]  # processes; auto: every visible GPU, else one
+    accelerator: Literal["auto", "cpu", "cuda", "mps"]
+    num_nodes: int
+    rdzv_endpoint: str | None  # host:port of the first node
+    max_restarts: int
+    strategy: Literal["ddp", "fsdp"]
+    timeout_seconds: float
+    sync_batchnorm: bool
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    channels_last: bool
+    compile: bool
+    deterministic: bool
+    num_threads: int | None  # CPU threads per process; null: torch's choice
+    clip_grad_norm: float | None
+    clip_grad_value: float | None
+    accumulate_steps: int  # micro-batches per update
+    ema_decay: float | None
+    on_nonfinite: Literal["raise", "skip", "stop"]
+    target: float | None  # value of the monitored metric; when it is reached is recorded
+    stop_at_target: bool
+    early_stopping_patience: int | None  # evaluations without improvement
+    log_every_steps: int
+    eval_every_epochs: int
+    eval_every_steps: int | None  # overrides eval_every_epochs
+    checkpoint: bool
+    checkpoint_every_steps: int | None
+    checkpoint_every_seconds: float | None
+    progress: bool
+
+
+@dataclass(frozen=True)
+class WandbSettings:
+    """``wandb``: where the run is mirrored to."""
+
+    mode: Literal["auto", "online", "offline", "disabled"]
+    project: str
+    entity: str | None
+    group: str | None
+    tags: list[str]
+
+
+@dataclass(frozen=True)
+class ParamGroupSettings:
+    """``param_groups``: shared by every optimizer."""
+
+    decay_norms_and_biases: bool
+
+
+@dataclass(frozen=True)
+class PhaseSettings:
+    """One of ``phases``: what an objective of several phases has for each of them."""
+
+    optimizer: dict
+    scheduler: dict
+    clip_grad_norm: float | None
+    clip_grad_value: float | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A whole run. Nodes typed ``dict`` are checked where they are instantiated."""
+
+    seed: int
+    resume: str | None
+    monitor: str
+    monitor_mode: Literal["max", "min"]
+    model: dict
+    data: dict
+    objective: dict
+    optimizer: dict
+    scheduler: dict
+    phases: dict[str, PhaseSettings]
+    param_groups: ParamGroupSettings
+    trainer: TrainerSettings
+    wandb: WandbSettings
+
+
+AT_LEAST_ONE = (
+    "max_epochs",
+    "max_steps",
+    "limit_train_steps",
+    "limit_eval_steps",
+    "devices",
+    "num_nodes",
+    "accumulate_steps",
+    "log_every_steps",
+    "eval_every_epochs",
+    "eval_every_steps",
+    "checkpoint_every_steps",
+    "num_threads",
+    "early_stopping_patience",
+)
+POSITIVE = ("clip_grad_norm", "clip_grad_value", "timeout_seconds", "checkpoint_every_seconds")
+
+
+def check_settings(config: dict[str, Any]) -> TrainerSettings:
+    """Check the resolved config of a run and return its trainer settings.
+
+    Raises:
+        ConfigError: an unknown or missing key (with the nearest known one), a wrong type or value.
+    """
+    check_node(config, Settings, "")
+    trainer = TrainerSettings(**config["trainer"])
+    for name in AT_LEAST_ONE:
+        value = getattr(trainer, name)
+        if isinstance(value, int) and value < 1:
+            raise ConfigError(f"trainer.{name}={value} should be at least 1")
+    for name in POSITIVE:
+        value = getattr(trainer, name)
+        if value is not None and value <= 0:
+            raise ConfigError(f"trainer.{name}={value} should be above 0")
+    if trainer.ema_decay is not None and not 0 <= trainer.ema_decay < 1:
+        raise ConfigError(f"trainer.ema_decay={trainer.ema_decay} should be in [0, 1)")
+    if config["seed"] < 0:
+        raise ConfigError(f"seed={config['seed']} should be at least 0")
+    if not re.fullmatch(r"(val|train)/\w+", config["monitor"]):
+        raise ConfigError(f"monitor={config['monitor']} should be a metric such as val/accuracy")
+    return trainer
+
+
+def check_node(node: dict[str, Any], schema: type, where: str) -> None:
+    hints = get_type_hints(schema)
+    known = [field.name for field in fields(schema)]
+    for key in node:
+        if key not in known:
+            raise ConfigError(unknown_key(join(where, key)))
+    for name in known:
+        if name not in node:
+            raise ConfigError(f"{join(where, name)} is missing from the config")
+        check_value(node[name], hints[name], join(where, name))
+
+
+def check_value(value: Any, hint: Any, where: str) -> None:
+    if get_origin(hint) is dict:
+        for key, item in value.items():
+            check_value(item, get_args(hint)[1], join(where, key))
+    elif is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}={value} should be a group of settings")
+        check_node(value, hint, where)  # type: ignore[arg-type]
+    elif not matches(value, hint):
+        raise ConfigError(f"{where}={value} should be {describe(hint)}")
+
+
+def matches(value: Any, hint: Any) -> bool:
+    origin = get_origin(hint)
+    if origin is UnionType:
+        return any(matches(value, option) for option in get_args(hint))
+    if origin is Literal:
+        return value in get_args(hint)
+    if origin is list:
+        return isinstance(value, list) and all(matches(v, get_args(hint)[0]) for v in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def describe(hint: Any) -> str:
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    origin = get_origin(hint)
+    if origin is UnionType:
+        return " or ".join(describe(option) for option in get_args(hint))
+    if origin is Literal:
+        return ", ".join(str(option) for option in get_args(hint))
+    if origin is list:
+        return "a list"
+    return "null" if hint is type(None) else words.get(hint, "a group of settings")
+
+
+def known_keys(schema: type = Settings, where: str = "") -> list[str]:
+    """Every dotted key of the schema."""
+    keys = []
+    for name, hint in get_type_hints(schema).items():
+        keys.append(join(where, name))
+        if is_dataclass(hint):
+            keys += known_keys(hint, join(where, name))  # type: ignore[arg-type]
+    return keys
+
+
+def unknown_key(key: str, also: list[str] | None = None) -> str:
+    """One line for a key that nothing reads, with the nearest one that something does."""
+    candidates = known_keys() + (also or [])
+    by_last = {candidate.rpartition(".")[2]: candidate for candidate in reversed(candidates)}
+    nearest = difflib.get_close_matches(key, candidates, n=1)
+    last = difflib.get_close_matches(key.rpartition(".")[2], list(by_last), n=1)
+    guess = nearest[0] if nearest else by_last[last[0]] if last else None
+    hint = f"did you mean {guess}?" if guess else "see python train.py --cfg job for all keys"
+    return f"unknown setting {key}: {hint}"
+
+
+def join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else str(key)

@@ -1,0 +1,71 @@
+"""The state of a run as tensors and primitives, and back: what a checkpoint holds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from trainer import checkpoint
+from trainer.distributed import gather
+from trainer.progress import Best, Progress
+
+if TYPE_CHECKING:
+    from trainer.trainer import Trainer
+
+
+def capture(trainer: Trainer) -> dict[str, Any]:
+    """Everything a run needs to continue as if it had not been interrupted."""
+    ema = trainer.ema
+    return {
+        "model": weights(trainer.objective.model),
+        "ema": None if ema is None else weights(ema.module),
+        "optimizers": {phase.name: phase.optimizer.state_dict() for phase in trainer.phases},
+        "schedulers": {phase.name: {"base_lrs": phase.base_lrs} for phase in trainer.phases},
+        "scaler": trainer.scaler.state_dict(),
+        "rng": gather(checkpoint.random_state(trainer.device)),
+        "data": {"order_hash": trainer.data.order_hash},
+        "counters": {
+            **asdict(trainer.progress),
+            "ema_updates": None if ema is None else int(ema.n_averaged),
+            "meter_sums": dict(trainer.meter.sums),
+            "meter_counts": dict(trainer.meter.counts),
+        },
+        "wandb": trainer.records.wandb_state(),
+        "format_version": checkpoint.FORMAT_VERSION,
+    }
+
+
+def restore(trainer: Trainer, content: dict[str, Any]) -> None:
+    """Put a freshly built trainer where ``content`` was captured.
+
+    Loading comes after everything is built, since building a schedule or an optimizer sets rates.
+    """
+    trainer.objective.model.load_state_dict(content["model"])
+    if trainer.ema is not None:
+        trainer.ema.module.load_state_dict(content["ema"])
+        trainer.ema.n_averaged.fill_(content["counters"]["ema_updates"])
+    for phase in trainer.phases:
+        phase.optimizer.load_state_dict(content["optimizers"][phase.name])
+        phase.base_lrs = content["schedulers"][phase.name]["base_lrs"]
+    trainer.scaler.load_state_dict(content["scaler"])
+    states = content["rng"]
+    if trainer.ranks.rank < len(states):
+        checkpoint.restore_random_state(states[trainer.ranks.rank], trainer.device)
+    trainer.data.order_hash = content["data"]["order_hash"]
+    counters = dict(content["counters"])
+    counters.pop("ema_updates")
+    sums, counts = counters.pop("meter_sums"), counters.pop("meter_counts")
+    trainer.meter.sums = {name: value.to(trainer.device) for name, value in sums.items()}
+    trainer.meter.counts = counts
+    best = counters.pop("best")
+    trainer.progress = Progress(**counters, best=best and Best(**best))
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """The flat state dict of a model, on the CPU, free of wrappers' prefixes."""
+    return {
+        name.replace("_orig_mod.", ""): value.detach().cpu().contiguous()
+        for name, value in model.state_dict().items()
+    }

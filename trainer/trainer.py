@@ -1,0 +1,290 @@
+"""The training loop: updates, and what happens between them.
+
+The loop knows phases and metrics; what they mean is the objective's business.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from data.loader import Loader
+from data.splits import Batch
+from optim.schedules import Horizon
+from trainer import checkpoint
+from trainer.device import autocast, synchronize
+from trainer.distributed import Ranks, agree
+from trainer.ema import averaged
+from trainer.errors import ConfigError, Diverged
+from trainer.evaluation import evaluate
+from trainer.meter import Meter
+from trainer.objectives.base import Objective
+from trainer.phase import Phase
+from trainer.progress import Best, Monitor, Progress
+from trainer.records import Records
+from trainer.settings import TrainerSettings
+from trainer.state import capture
+
+
+@dataclass
+class Trainer:
+    """Fits an objective to data; :meth:`fit` is the whole story, :meth:`train_step` its heart."""
+
+    settings: TrainerSettings
+    objective: Objective
+    phases: list[Phase]
+    data: Loader
+    horizon: Horizon
+    monitor: Monitor
+    records: Records
+    ranks: Ranks
+    device: torch.device
+    precision: str
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.ema = None
+        if settings.ema_decay is not None:
+            self.ema = averaged(self.objective.model, settings.ema_decay)
+        limit = settings.limit_train_steps or self.horizon.total_steps
+        self.last_step = min(self.horizon.total_steps, limit)
+        self.eval_every = (
+            settings.eval_every_steps or settings.eval_every_epochs * self.horizon.steps_per_epoch
+        )
+        self.meter = Meter()
+        self.stop_reason: str | None = None
+        self.saved_at = time.monotonic()
+
+    def fit(self) -> None:
+        """Train to the horizon, evaluating on the way, then test the best weights."""
+        self.records.start(self.last_step, self.progress.step)
+        self.set_training(True)
+        while not self.is_done():
+            epoch, start = divmod(self.progress.batches, self.horizon.steps_per_epoch)
+            for update in self.data.train(epoch, start):
+                with self.stopwatch():
+                    self.train_step(update)
+                self.after_step()
+                if self.is_done():
+                    break
+        self.set_training(False)
+        self.test()
+
+    @property
+    def best_value(self) -> float:
+        best = self.progress.best
+        return self.monitor.worst if best is None else best.value
+
+    def is_done(self) -> bool:
+        return self.progress.step >= self.last_step or self.stop_reason is not None
+
+    def train_step(self, update: list[Batch]) -> None:
+        """One optimizer update: for every phase, forward, backward, clip, step.
+
+        Args:
+            update: the micro-batches of the update; their gradients are averaged.
+        """
+        applied = True
+        for phase in self.phases:
+            phase.set_lr(self.progress.step)
+            phase.optimizer.zero_grad(set_to_none=True)
+            for batch in update[:-1]:
+                with phase.gradients_stay_local():
+                    self.backward(phase, batch, len(update))
+            self.backward(phase, update[-1], len(update))
+            self.scaler.unscale_(phase.optimizer)
+            grad_norm = phase.clip(always_measure=self.settings.on_nonfinite == "skip")
+            if grad_norm is not None:
+                self.meter.add({f"{phase.name}/grad_norm": (grad_norm, 1)})
+            if self.may_apply(grad_norm):
+                self.optimizer_step(phase)
+            else:
+                applied = False
+        applied = self.update_scale() and applied
+        if self.ema is not None and applied:
+            self.ema.update_parameters(self.objective.model)
+        self.progress.step += applied
+        self.progress.skipped += not applied
+
+    def backward(self, phase: Phase, batch: Batch, num_parts: int) -> None:
+        """Add the gradient of one of the ``num_parts`` micro-batches of an update."""
+        with autocast(self.device, self.precision):
+            loss, sums = phase.compute(batch)
+        if self.reads_are_free and self.settings.on_nonfinite != "skip":
+            self.check_finite(loss.item(), phase.name)
+        self.scaler.scale(loss / num_parts if num_parts > 1 else loss).backward()
+        self.meter.add(sums)
+
+    def optimizer_step(self, phase: Phase) -> None:
+        """Apply the gradients; timed on logging steps only, since a GPU must be waited for."""
+        if not self.is_logging_step(self.progress.step + 1):
+            self.scaler.step(phase.optimizer)
+            return
+        synchronize(self.device)
+        start = time.perf_counter()
+        self.scaler.step(phase.optimizer)
+        synchronize(self.device)
+        self.progress.optimizer_seconds += time.perf_counter() - start
+        self.progress.optimizer_steps_timed += 1
+
+    def update_scale(self) -> bool:
+        """Adapt fp16's loss scale; whether the optimizers' steps were applied."""
+        if not self.scaler.is_enabled():
+            return True
+        before = self.scaler.get_scale()
+        self.scaler.update()
+        return self.scaler.get_scale() >= before
+
+    def may_apply(self, grad_norm: torch.Tensor | None) -> bool:
+        """Under ``on_nonfinite=skip``, not when a gradient is not finite. Same on every process."""
+        if self.settings.on_nonfinite != "skip" or grad_norm is None:
+            return True
+        return bool(grad_norm.isfinite())
+
+    @property
+    def reads_are_free(self) -> bool:
+        """One process on the CPU sees every value at once; else values are read when logging."""
+        return self.device.type == "cpu" and self.ranks.world_size == 1
+
+    def check_finite(self, loss: float, phase: str) -> None:
+        if math.isfinite(loss):
+            return
+        good = self.records.run_dir / "checkpoints" / "last.pt"
+        raise Diverged(
+            f"the loss of phase {phase} is {loss} after {self.progress.step} updates "
+            f"(lr {self.phases[0].lr:.3g}); last good checkpoint: "
+            f"{good if good.exists() else 'none'}. Try a lower optimizer.lr, a warm-up or "
+            "trainer.clip_grad_norm=1"
+        )
+
+    def after_step(self) -> None:
+        """Whatever is due between two updates: logging, evaluation, checkpoints."""
+        step = self.progress.step
+        self.records.advance(step)
+        if self.is_logging_step(step):
+            self.log_training()
+        if step % self.eval_every == 0 or step == self.last_step:
+            self.validate()
+        elif self.checkpoint_is_due(step):
+            self.save()
+
+    def is_logging_step(self, step: int) -> bool:
+        return step % self.settings.log_every_steps == 0 or step == self.last_step
+
+    def log_training(self) -> None:
+        """Record the means since the last time. The only place that reads values off the device."""
+        means = self.meter.means()
+        self.meter.reset()
+        losses = {name: value for name, value in means.items() if name.endswith("loss")}
+        for name, loss in losses.items():
+            if self.settings.on_nonfinite != "skip":
+                self.check_finite(loss, name)
+        values = {f"train/{name}": value for name, value in means.items()}
+        for phase in self.phases:
+            name = "optim/lr" if len(self.phases) == 1 else f"optim/{phase.name}/lr"
+            values[name] = phase.lr
+        if self.scaler.is_enabled():
+            values["optim/loss_scale"] = self.scaler.get_scale()
+        if self.progress.skipped:
+            values["optim/skipped"] = float(self.progress.skipped)
+        self.record(values)
+
+    def record(self, values: dict[str, float]) -> None:
+        progress = self.progress
+        epoch = progress.batches / self.horizon.steps_per_epoch
+        self.records.log(values, progress.step, round(epoch, 4), progress.train_seconds)
+
+    def validate(self) -> None:
+        """Evaluate, remember the best weights, decide whether to stop, save."""
+        if self.meter.sums:
+            self.log_training()
+        is_best = False
+        if "val" in self.data.splits:
+            self.set_training(False)
+            metrics = self.measure("val")
+            self.record(metrics)
+            is_best = self.judge(metrics)
+            self.records.evaluation(self.progress, metrics, is_best)
+            if is_best:
+                self.save(["best"])
+            self.set_training(True)
+        self.save()
+
+    def measure(self, split: str) -> dict[str, float]:
+        model = self.objective.model if self.ema is None else self.ema.module
+        limit = self.settings.limit_eval_steps
+        means, _ = evaluate(self.objective, model, self.data, split, self.precision, limit)
+        return {f"{split}/{name}": value for name, value in means.items()}
+
+    def judge(self, metrics: dict[str, float]) -> bool:
+        """Compare the monitored metric with the best so far, the target and the patience."""
+        name, progress, settings = self.monitor.name, self.progress, self.settings
+        if name not in metrics:
+            raise ConfigError(f"monitor={name} is not measured; there are {', '.join(metrics)}")
+        value = metrics[name]
+        epoch = math.ceil(progress.batches / self.horizon.steps_per_epoch)
+        is_best = self.monitor.improves(value, progress.best and progress.best.value)
+        if is_best:
+            progress.best = Best(value, progress.step, epoch)
+            progress.evaluations_since_best = 0
+        else:
+            progress.evaluations_since_best += 1
+        if settings.target is not None and progress.target is None:
+            if not self.monitor.improves(settings.target, value):
+                seconds = round(progress.train_seconds, 3)
+                progress.target = {"value": value, "step": progress.step, "seconds": seconds}
+                if settings.stop_at_target:
+                    self.stop_reason = f"{name} reached the target of {settings.target}"
+        patience = settings.early_stopping_patience
+        if patience is not None and progress.evaluations_since_best >= patience:
+            self.stop_reason = f"no better {name} in {patience} evaluations"
+        return is_best
+
+    def test(self) -> None:
+        """Measure the weights that were best in validation on the test split, once."""
+        best = self.records.run_dir / "checkpoints" / "best.pt"
+        model = self.objective.model if self.ema is None else self.ema.module
+        if "test" not in self.data.splits:
+            return
+        if self.settings.checkpoint and self.progress.best is not None:
+            content = checkpoint.load(best)
+            model.load_state_dict(content["ema" if self.ema is not None else "model"])
+        limit = self.settings.limit_eval_steps
+        means, samples = evaluate(
+            self.objective, model, self.data, "test", self.precision, limit, keep_samples=True
+        )
+        self.record({f"test/{name}": value for name, value in means.items()})
+        self.records.show(self.objective, samples, self.data.splits["test"], self.progress.step)
+
+    def checkpoint_is_due(self, step: int) -> bool:
+        every_steps = self.settings.checkpoint_every_steps
+        every_seconds = self.settings.checkpoint_every_seconds
+        if every_steps is not None and step % every_steps == 0:
+            return True
+        return every_seconds is not None and agree(time.monotonic() - self.saved_at > every_seconds)
+
+    def save(self, names: tuple[str, ...] | list[str] = ("last",)) -> None:
+        """Write checkpoints; gathering the state takes every process, writing only the first."""
+        if not self.settings.checkpoint:
+            return
+        content = capture(self)
+        self.saved_at = time.monotonic()
+        if self.ranks.is_main:
+            for name in names:
+                checkpoint.save(content, self.records.run_dir / "checkpoints" / f"{name}.pt")
+
+    def set_training(self, on: bool) -> None:
+        self.objective.train(on)
+        for phase in self.phases:
+            phase.train_mode(on)
+
+    @contextmanager
+    def stopwatch(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.progress.train_seconds += time.perf_counter() - start
