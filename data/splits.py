@@ -1,4 +1,4 @@
-"""What a data set hands to the program: its splits, what they look like, how a batch is prepared."""
+"""What a data set hands to the program: its splits, their looks, how a batch is prepared."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

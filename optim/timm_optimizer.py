@@ -19,7 +19,7 @@ def timm_optimizer(
     from timm.optim import create_optimizer_v2, list_optimizers
 
     if name not in list_optimizers():
-        nearest = get_close_matches(name, list_optimizers(), n=3)
+        nearest = get_close_matches(name, [str(known) for known in list_optimizers()], n=3)
         hint = f"; near it: {', '.join(nearest)}" if nearest else ""
         raise ConfigError(f"optimizer.name={name}: timm has no optimizer of this name{hint}")
     # momentum only where it was asked for: timm's own default of 0.9 would reach every optimizer

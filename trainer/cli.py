@@ -1,4 +1,4 @@
-"""The command line's manners: one clear line for a mistake, an honest exit code, a table at the end."""
+"""The command line's manners: one clear line for a mistake, an honest exit code."""
 
 import os
 import re

@@ -27,7 +27,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: a mandatory value is missing, or an interpolation names nothing.
     """
-    check_recipes(HydraConfig.get())
+    check_recipes(HydraConfig.instance().cfg.hydra)
     try:
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:

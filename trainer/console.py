@@ -1,4 +1,4 @@
-"""What a person sees of a run: one live line on a terminal, plain lines elsewhere, a final table."""
+"""What a person sees of a run: a live line on a terminal, plain lines elsewhere, a final table."""
 
 import sys
 import time

@@ -2,7 +2,7 @@
 
 import random
 import resource
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -54,7 +54,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 
 
 def prepare_process(settings: TrainerSettings, seed: int, rank: int) -> None:
-    """Random state, threads and math modes; every run sets all of them, so none leaks into the next."""
+    """Random state, threads and math modes; every run sets them all, so none leaks into the next."""
     random.seed(seed + rank)
     torch.manual_seed(seed + rank)
     if settings.num_threads is not None:
@@ -74,10 +74,8 @@ def synchronize(device: torch.device) -> None:
 def reset_peak_memory() -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: restart the peak at the present size
-    except OSError:
-        pass
+    with suppress(OSError):  # Linux: restart the peak at the present size
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_bytes(device: torch.device) -> int:

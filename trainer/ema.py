@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
     """A copy of ``model`` that ``update_parameters(model)`` moves by ``1 - decay``.
@@ -12,7 +14,7 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
     runs are not averages of their random start. Buffers are copied, not averaged.
     """
 
-    def move(averages: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
+    def move(averages: Tensors, current: Tensors, num_averaged: Tensor | int) -> None:
         updates = float(num_averaged)
         weight = 1 - min(decay, (1 + updates) / (10 + updates))
         torch._foreach_lerp_(averages, current, weight)

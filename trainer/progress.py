@@ -44,6 +44,11 @@ class Monitor:
             return False
         return on is None or (value > on if self.mode == "max" else value < on)
 
+    def reaches(self, value: float, target: float | None) -> bool:
+        if target is None or math.isnan(value):
+            return False
+        return not self.improves(target, value)
+
     @property
     def worst(self) -> float:
         return -math.inf if self.mode == "max" else math.inf

@@ -56,7 +56,7 @@ class Job:
 
 
 class Records:
-    """Everything a run leaves behind; a context manager that writes the summary whatever happens."""
+    """Everything a run leaves behind; as a context manager, it writes the summary come what may."""
 
     def __init__(self, config: dict[str, Any], job: Job) -> None:
         self.run_dir = job.path

@@ -228,18 +228,17 @@ class Trainer:
             raise ConfigError(f"monitor={name} is not measured; there are {', '.join(metrics)}")
         value = metrics[name]
         epoch = math.ceil(progress.batches / self.horizon.steps_per_epoch)
-        is_best = self.monitor.improves(value, progress.best and progress.best.value)
+        is_best = self.monitor.improves(value, self.best_value if progress.best else None)
         if is_best:
             progress.best = Best(value, progress.step, epoch)
             progress.evaluations_since_best = 0
         else:
             progress.evaluations_since_best += 1
-        if settings.target is not None and progress.target is None:
-            if not self.monitor.improves(settings.target, value):
-                seconds = round(progress.train_seconds, 3)
-                progress.target = {"value": value, "step": progress.step, "seconds": seconds}
-                if settings.stop_at_target:
-                    self.stop_reason = f"{name} reached the target of {settings.target}"
+        if progress.target is None and self.monitor.reaches(value, settings.target):
+            seconds = round(progress.train_seconds, 3)
+            progress.target = {"value": value, "step": progress.step, "seconds": seconds}
+            if settings.stop_at_target:
+                self.stop_reason = f"{name} reached the target of {settings.target}"
         patience = settings.early_stopping_patience
         if patience is not None and progress.evaluations_since_best >= patience:
             self.stop_reason = f"no better {name} in {patience} evaluations"

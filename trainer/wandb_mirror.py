@@ -89,7 +89,7 @@ class WandbMirror:
             tags=self.settings["tags"],
             job_type="train",
             id=self.id,
-            mode=self.mode,
+            mode=self.mode,  # type: ignore[arg-type]  # checked with the settings
             dir=self.job.run_dir,
             config={**config, "run_dir": self.job.run_dir},
             settings=quiet,
