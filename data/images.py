@@ -12,7 +12,7 @@ Augment = Callable[[Tensor, Draws], Tensor]
 
 
 class PrepareImages:
-    """uint8 ``(N, C, H, W)`` -> float of the same shape: augmented, then ``(x / 255 - mean) / std``.
+    """uint8 ``(N, C, H, W)`` -> float, same shape: augmented, then ``(x / 255 - mean) / std``.
 
     Each augmentation maps uint8 images to uint8 images of the same size, with draws of its own for
     every sample.

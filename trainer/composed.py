@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -27,7 +28,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: a mandatory value is missing, or an interpolation names nothing.
     """
-    check_recipes(HydraConfig.instance().cfg.hydra)
+    check_recipes(HydraConfig.get())
     try:
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
@@ -51,7 +52,7 @@ def job_of_this_process() -> Job:
     )
 
 
-def check_recipes(hydra: DictConfig) -> None:
+def check_recipes(hydra: HydraConf) -> None:
     """Refuse settings that a recipe or experiment made for another optimizer or schedule.
 
     ``+experiment=cifar10_customcnn optimizer=adam`` would give Adam the learning rate of SGD.

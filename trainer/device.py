@@ -54,7 +54,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 
 
 def prepare_process(settings: TrainerSettings, seed: int, rank: int) -> None:
-    """Random state, threads and math modes; every run sets them all, so none leaks into the next."""
+    """Random state, threads and math modes; all set by every run, so none leaks into the next."""
     random.seed(seed + rank)
     torch.manual_seed(seed + rank)
     if settings.num_threads is not None:

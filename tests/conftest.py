@@ -1,0 +1,84 @@
+"""Fixtures: compose configs as the command line does, train in this process, run the real command."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+ROOT = Path(__file__).parent.parent
+QUIET = ("wandb.mode=disabled", "trainer.progress=false", "trainer.num_threads=1")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tests run side by side; each keeps to one core."""
+    torch.set_num_threads(1)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where prepared data sets are cached during the tests."""
+    return tmp_path_factory.mktemp("datasets")
+
+
+@pytest.fixture(scope="session")
+def composed() -> Callable[..., dict[str, Any]]:
+    """``composed("optim=sgd_cosine", ...)``: the resolved config as plain data."""
+
+    def compose_config(*overrides: str) -> dict[str, Any]:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            cfg = compose("config", overrides=list(overrides))
+        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        assert isinstance(config, dict)
+        return {str(key): value for key, value in config.items()}
+
+    return compose_config
+
+
+@pytest.fixture
+def train(
+    composed: Callable[..., dict[str, Any]], data_root: Path, tmp_path: Path
+) -> Callable[..., Path]:
+    """``train("debug=fast", ...)``: run in this process; the run directory."""
+    from train import run
+    from trainer.records import Job
+
+    count = 0
+
+    def train_here(*overrides: str, run_dir: Path | None = None) -> Path:
+        nonlocal count
+        count += 1
+        folder = run_dir or tmp_path / f"run{count}"
+        folder.mkdir(exist_ok=True)
+        config = composed(*QUIET, f"data.root={data_root}", *overrides)
+        run(config, Job(run_dir=str(folder), overrides=overrides))
+        return folder
+
+    return train_here
+
+
+@pytest.fixture
+def command(data_root: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``command("train.py", "optim=typo")``: run it as a user does, in an empty folder."""
+
+    def run_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        script, *rest = arguments
+        return subprocess.run(
+            [sys.executable, str(ROOT / script), *rest],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run_command
