@@ -1,4 +1,4 @@
-"""Fixtures: compose configs as the command line does, train in this process, run the real command."""
+"""Fixtures: compose configs as the command line does, train here, run the real command."""
 
 import os
 import subprocess
