@@ -11,14 +11,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from trainer.composed import CONF
 from trainer.errors import ConfigError, Diverged
 from trainer.progress import Monitor
 from trainer.records import Job, write_json
-from trainer.settings import unknown_key
+from trainer.settings import dotted_keys, unknown_key
 from trainer.sweep import Sweep
 
 failed_jobs = 0
@@ -42,6 +44,11 @@ def command_line(main: Callable[[], None]) -> int:
         if show_traceback:
             raise
         print_error(explain(error))
+        return 1
+    except OSError as error:
+        if show_traceback or not error.filename:
+            raise
+        print_error(f"cannot write {error.filename}: {error.strerror}")
         return 1
     except KeyboardInterrupt:
         Sweep.finish()
@@ -86,6 +93,20 @@ def leave_summary(job: Job, error: Exception) -> None:
         print_error(str(problem))
 
 
+def composable_keys() -> list[str]:
+    """The keys of the config that the command line's group choices compose, for a suggestion."""
+    choices = [word for word in sys.argv[1:] if re.fullmatch(r"\+?[\w/]+=\w+", word)]
+    for overrides in (choices, []):
+        try:
+            with initialize_config_dir(str(CONF), version_base="1.3"):
+                config = OmegaConf.to_container(compose("config", overrides=overrides))
+            assert isinstance(config, dict)
+            return dotted_keys({str(key): value for key, value in config.items()})
+        except HydraException:
+            continue
+    return []
+
+
 def print_error(message: str) -> None:
     print(f"error: {message}", file=sys.stderr, flush=True)
 
@@ -102,7 +123,7 @@ def explain(error: Exception) -> str:
     text = str(error)
     override = re.search(r"Could not override '([^']+)'", text)
     if override:
-        return unknown_key(override.group(1))
+        return unknown_key(override.group(1), composable_keys())
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     cause = error.__cause__
     if cause is not None and str(cause) and str(cause) not in text:

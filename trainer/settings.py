@@ -122,7 +122,7 @@ def check_settings(config: dict[str, Any]) -> TrainerSettings:
     Raises:
         ConfigError: an unknown or missing key (with the nearest known one), a wrong type or value.
     """
-    check_node(config, Settings, "")
+    check_node(config, Settings, "", dotted_keys(config))
     trainer = TrainerSettings(**config["trainer"])
     for name in AT_LEAST_ONE:
         value = getattr(trainer, name)
@@ -141,26 +141,27 @@ def check_settings(config: dict[str, Any]) -> TrainerSettings:
     return trainer
 
 
-def check_node(node: dict[str, Any], schema: type, where: str) -> None:
+def check_node(node: dict[str, Any], schema: type, where: str, known_keys: list[str]) -> None:
     hints = get_type_hints(schema)
     known = [field.name for field in fields(schema)]
     for key in node:
         if key not in known:
-            raise ConfigError(unknown_key(join(where, key)))
+            others = [other for other in known_keys if other != join(where, key)]
+            raise ConfigError(unknown_key(join(where, key), others))
     for name in known:
         if name not in node:
             raise ConfigError(f"{join(where, name)} is missing from the config")
-        check_value(node[name], hints[name], join(where, name))
+        check_value(node[name], hints[name], join(where, name), known_keys)
 
 
-def check_value(value: Any, hint: Any, where: str) -> None:
+def check_value(value: Any, hint: Any, where: str, known_keys: list[str]) -> None:
     if get_origin(hint) is dict:
         for key, item in value.items():
-            check_value(item, get_args(hint)[1], join(where, key))
+            check_value(item, get_args(hint)[1], join(where, key), known_keys)
     elif is_dataclass(hint):
         if not isinstance(value, dict):
             raise ConfigError(f"{where}={value} should be a group of settings")
-        check_node(value, hint, where)  # type: ignore[arg-type]
+        check_node(value, hint, where, known_keys)  # type: ignore[arg-type]
     elif not matches(value, hint):
         raise ConfigError(f"{where}={value} should be {describe(hint)}")
 
@@ -192,24 +193,24 @@ def describe(hint: Any) -> str:
     return "null" if hint is type(None) else words.get(hint, "a group of settings")
 
 
-def known_keys(schema: type = Settings, where: str = "") -> list[str]:
-    """Every dotted key of the schema."""
+def dotted_keys(node: dict[str, Any], where: str = "") -> list[str]:
+    """Every key of a config, with dots."""
     keys = []
-    for name, hint in get_type_hints(schema).items():
-        keys.append(join(where, name))
-        if is_dataclass(hint):
-            keys += known_keys(hint, join(where, name))  # type: ignore[arg-type]
+    for key, value in node.items():
+        keys.append(join(where, key))
+        if isinstance(value, dict):
+            keys += dotted_keys(value, join(where, key))
     return keys
 
 
-def unknown_key(key: str, also: list[str] | None = None) -> str:
+def unknown_key(key: str, known_keys: list[str]) -> str:
     """One line for a key that nothing reads, with the nearest one that something does."""
-    candidates = known_keys() + (also or [])
-    by_last = {candidate.rpartition(".")[2]: candidate for candidate in reversed(candidates)}
-    nearest = difflib.get_close_matches(key, candidates, n=1)
+    by_last = {known.rpartition(".")[2]: known for known in reversed(known_keys)}
+    whole = difflib.get_close_matches(key, known_keys, n=1)
     last = difflib.get_close_matches(key.rpartition(".")[2], list(by_last), n=1)
-    guess = nearest[0] if nearest else by_last[last[0]] if last else None
-    hint = f"did you mean {guess}?" if guess else "see python train.py --cfg job for all keys"
+    siblings = [known for known in whole if known.count(".") == key.count(".")]
+    guess = siblings[0] if siblings else by_last[last[0]] if last else None
+    hint = f"did you mean {guess}?" if guess else "python train.py --cfg job shows all keys"
     return f"unknown setting {key}: {hint}"
 
 
