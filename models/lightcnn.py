@@ -6,10 +6,10 @@ from models.blocks import DepthwiseSeparable, SqueezeExcitation, conv_norm
 
 
 class LightCNN(nn.Module):
-    """Stem, two depthwise-separable stages with squeeze-and-excitation, a linear classifier.
+    """Two convolutions, a depthwise-separable one, squeeze-and-excitation, a linear classifier.
 
-    ``(N, in_channels, H, W)`` -> ``(N, num_classes)``. Each of the two stages halves the map, so
-    28x28 digits reach the classifier as ``64 x 7 x 7``, and ``image_size`` fixes its width.
+    ``(N, in_channels, H, W)`` -> ``(N, num_classes)``. The stem and the pooling each halve the
+    map, so 28x28 digits reach the classifier as ``64 x 7 x 7``; ``image_size`` fixes its width.
 
     Args:
         image_size: height and width in pixels; both multiples of 4.
@@ -27,11 +27,12 @@ class LightCNN(nn.Module):
         if height % 4 or width % 4:
             raise ValueError(f"image_size {height}x{width} must be a multiple of 4")
         self.features = nn.Sequential(
-            conv_norm(in_channels, 16),
+            conv_norm(in_channels, 16, kernel_size=5, stride=2),
             nn.ReLU(inplace=True),
-            DepthwiseSeparable(16, 32, stride=2),
-            SqueezeExcitation(32),
-            DepthwiseSeparable(32, 64, stride=2),
+            conv_norm(16, 32),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+            DepthwiseSeparable(32, 64),
             SqueezeExcitation(64),
         )
         self.dropout = nn.Dropout(dropout)
