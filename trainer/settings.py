@@ -8,7 +8,7 @@ import difflib
 import re
 from dataclasses import dataclass, fields, is_dataclass
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from trainer.errors import ConfigError
 
@@ -168,7 +168,7 @@ def check_value(value: Any, hint: Any, where: str, known_keys: list[str]) -> Non
 
 def matches(value: Any, hint: Any) -> bool:
     origin = get_origin(hint)
-    if origin is UnionType:
+    if origin in (UnionType, Union):
         return any(matches(value, option) for option in get_args(hint))
     if origin is Literal:
         return value in get_args(hint)
@@ -184,7 +184,7 @@ def matches(value: Any, hint: Any) -> bool:
 def describe(hint: Any) -> str:
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
     origin = get_origin(hint)
-    if origin is UnionType:
+    if origin in (UnionType, Union):
         return " or ".join(describe(option) for option in get_args(hint))
     if origin is Literal:
         return ", ".join(str(option) for option in get_args(hint))

@@ -1,0 +1,66 @@
+"""The building blocks: shapes, gradients, parameter counts."""
+
+import pytest
+import torch
+
+from models.blocks import DepthwiseSeparable, GroupedConv, Residual, SqueezeExcitation, conv_norm
+from models.build import num_parameters
+
+BLOCKS = {
+    "conv_norm": (lambda stride: conv_norm(8, 12, stride=stride), 8 * 12 * 9 + 2 * 12),
+    "depthwise_separable": (
+        lambda stride: DepthwiseSeparable(8, 12, stride),
+        8 * 9 + 2 * 8 + 8 * 12 + 2 * 12,
+    ),
+    "grouped": (lambda stride: GroupedConv(8, 12, 4, stride), 8 * 12 * 9 // 4 + 2 * 12),
+    "residual": (
+        lambda stride: Residual(8, 12, stride),
+        8 * 12 * 9 + 12 * 12 * 9 + 8 * 12 + 3 * 2 * 12,
+    ),
+}
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", BLOCKS)
+def test_shape_gradient_and_parameters(name, stride):
+    make, parameters = BLOCKS[name]
+    block = make(stride)
+    images = torch.randn(2, 8, 15, 15, requires_grad=True)
+    out = block(images)
+    size = 15 if stride == 1 else 8
+    assert out.shape == (2, 12, size, size)
+    assert num_parameters(block) == parameters
+    out.square().sum().backward()
+    assert images.grad.abs().sum() > 0
+    assert all(p.grad.abs().sum() > 0 for p in block.parameters())
+
+
+def test_identity_shortcut_has_no_parameters():
+    assert num_parameters(Residual(8, 8)) == 2 * 8 * 8 * 9 + 2 * 2 * 8
+
+
+def test_residual_applies_relu_after_the_addition():
+    block = Residual(4, 4).eval()
+    torch.nn.init.zeros_(block.conv2.conv.weight)  # the branch contributes nothing
+    images = torch.randn(1, 4, 5, 5)
+    assert torch.equal(block(images), images.relu())
+
+
+def test_squeeze_excitation_rescales_channels_only():
+    block = SqueezeExcitation(8, reduction=4)
+    images = torch.rand(2, 8, 5, 5) + 1
+    gates = block(images) / images
+    assert gates.amin() > 0
+    assert gates.amax() < 1
+    assert torch.allclose(gates, gates[:, :, :1, :1].expand_as(gates))
+    assert num_parameters(block) == 8 * 2 + 2 + 2 * 8 + 8
+
+
+def test_depthwise_convolution_keeps_channels_apart():
+    block = DepthwiseSeparable(4, 6)
+    assert block.depthwise.conv.groups == 4
+
+
+def test_groups_that_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="groups=3"):
+        GroupedConv(8, 12, 3)

@@ -1,0 +1,117 @@
+"""Schedules agree with torch's own schedulers over the whole horizon."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch.optim import lr_scheduler
+
+from optim import schedules
+from optim.build import build_schedule
+from optim.schedules import Horizon
+from trainer.errors import ConfigError
+
+BASE_LR = 0.3
+
+
+def torch_rates(make, steps: int) -> list[float]:
+    """The rates that torch's scheduler gives at each of ``steps`` updates."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=BASE_LR)
+    scheduler = make(optimizer)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def assert_agrees(schedule, make, horizon: Horizon) -> None:
+    ours = [schedule(step, BASE_LR, horizon) for step in range(horizon.total_steps)]
+    theirs = torch_rates(make, horizon.total_steps)
+    assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("eta_min", [0.0, 0.01])
+def test_cosine(eta_min):
+    assert_agrees(
+        partial(schedules.cosine, eta_min=eta_min),
+        lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=500, eta_min=eta_min),
+        Horizon(500, 50),
+    )
+
+
+def test_step():
+    horizon = Horizon(600, 20)
+    assert_agrees(
+        partial(schedules.step_decay, step_size=7, gamma=0.3),
+        lambda o: lr_scheduler.StepLR(o, step_size=7 * 20, gamma=0.3),
+        horizon,
+    )
+
+
+def test_linear_warmup():
+    assert_agrees(
+        partial(schedules.linear_warmup, warmup_steps=100, start_factor=0.01),
+        lambda o: lr_scheduler.LinearLR(o, start_factor=0.01, total_iters=100),
+        Horizon(300, 30),
+    )
+
+
+def test_warmup_then_cosine_over_ninety_thousand_steps():
+    def sequence(optimizer):
+        warmup = lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=1000)
+        cosine = lr_scheduler.CosineAnnealingLR(optimizer, T_max=89000)
+        return lr_scheduler.SequentialLR(optimizer, [warmup, cosine], milestones=[1000])
+
+    assert_agrees(
+        partial(schedules.cosine, warmup_steps=1000, start_factor=0.01),
+        sequence,
+        Horizon(90_000, 1000),
+    )
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_polynomial(power):
+    assert_agrees(
+        partial(schedules.polynomial, power=power),
+        lambda o: lr_scheduler.PolynomialLR(o, total_iters=200, power=power),
+        Horizon(200, 20),
+    )
+
+
+@pytest.mark.parametrize("total", [10, 333])
+def test_one_cycle(total):
+    assert_agrees(
+        schedules.one_cycle,
+        lambda o: lr_scheduler.OneCycleLR(o, BASE_LR, total_steps=total, cycle_momentum=False),
+        Horizon(total, 10),
+    )
+
+
+def test_constant():
+    assert {schedules.constant(step, 0.1, Horizon(50, 5)) for step in range(50)} == {0.1}
+
+
+def test_rates_beyond_the_horizon_stay_at_the_end():
+    horizon = Horizon(10, 5)
+    assert schedules.cosine(50, 1.0, horizon, eta_min=0.1) == pytest.approx(0.1)
+    assert schedules.polynomial(50, 1.0, horizon) == 0
+
+
+@pytest.mark.parametrize("name", ["cosine", "polynomial", "linear_warmup"])
+def test_warmup_longer_than_the_horizon_is_refused(name):
+    node = {"_target_": f"optim.schedules.{name}", "warmup_steps": 101}
+    with pytest.raises(ConfigError, match=r"warmup_steps=101 .* 100 updates"):
+        build_schedule(node, Horizon(100, 10))
+
+
+def test_warmup_given_twice_is_refused():
+    node = {"_target_": "optim.schedules.cosine", "warmup_steps": 5, "warmup_fraction": 0.1}
+    with pytest.raises(ConfigError, match="twice"):
+        build_schedule(node, Horizon(100, 10))
+
+
+def test_horizon_in_steps_wins_over_epochs():
+    assert Horizon.of(3, None, 50).total_steps == 150
+    assert Horizon.of(3, 70, 50).total_steps == 70

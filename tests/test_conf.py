@@ -1,0 +1,94 @@
+"""Every file in ``conf/`` composes, and what it names can be built."""
+
+from pathlib import Path
+
+import pytest
+
+from optim.build import build_schedule
+from optim.schedules import Horizon
+from trainer.instantiate import resolve
+from trainer.settings import check_settings
+
+CONF = Path(__file__).parents[1] / "conf"
+MANDATORY = {
+    "model=timm": ["model.name=resnet10t"],
+    "optimizer=timm": ["optimizer.name=adopt"],
+}
+
+
+def options(group: str) -> list[str]:
+    return sorted(f.stem for f in (CONF / group).glob("*.yaml") if not f.stem.startswith("_"))
+
+
+def targets(node: object, where: str = "config") -> list[tuple[str, str]]:
+    """Every ``_target_`` in a config, with its place."""
+    if isinstance(node, list):
+        return [found for i, item in enumerate(node) for found in targets(item, f"{where}[{i}]")]
+    if not isinstance(node, dict):
+        return []
+    own = [(node["_target_"], f"{where}._target_")] if "_target_" in node else []
+    return own + [found for key, item in node.items() for found in targets(item, f"{where}.{key}")]
+
+
+GROUPS = ["model", "data", "optimizer", "scheduler", "optim", "objective", "trainer", "debug"]
+
+
+@pytest.mark.parametrize(
+    "choice", [f"{group}={name}" for group in GROUPS for name in options(group)]
+)
+def test_option_composes_and_every_target_resolves(choice, composed):
+    config = composed(choice, *MANDATORY.get(choice, []))
+    check_settings(config)
+    assert targets(config)
+    for target, where in targets(config):
+        assert callable(resolve(target, where))
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_experiment_composes(name, composed):
+    config = composed(f"+experiment={name}", *MANDATORY.get(f"experiment={name}", []))
+    check_settings(config)
+    for target, where in targets(config):
+        assert callable(resolve(target, where))
+
+
+@pytest.mark.parametrize("name", options("scheduler"))
+def test_schedule_builds_and_stays_finite(name, composed):
+    schedule = build_schedule(composed(f"scheduler={name}")["scheduler"], Horizon(300, 20))
+    rates = [schedule(step, 0.1) for step in range(300)]
+    assert all(0 <= rate <= 0.1 + 1e-12 for rate in rates)
+    assert max(rates) == pytest.approx(0.1, rel=0.02)
+
+
+def test_recipe_picks_and_the_command_line_wins(composed):
+    recipe = composed("optim=sgd_step")
+    assert recipe["optimizer"]["_target_"] == "torch.optim.SGD"
+    assert recipe["scheduler"]["_target_"] == "optim.schedules.step_decay"
+    mixed = composed("optim=sgd_step", "optimizer=adam", "scheduler=constant", "optimizer.lr=0.5")
+    assert mixed["optimizer"]["_target_"] == "torch.optim.Adam"
+    assert mixed["optimizer"]["lr"] == 0.5
+    assert mixed["scheduler"]["_target_"] == "optim.schedules.constant"
+
+
+def test_model_picks_its_data_and_recipe_and_the_command_line_wins(composed):
+    assert "mnist5k" in composed("model=lightcnn")["data"]["_target_"]
+    chosen = composed("model=lightcnn", "optim=adam_constant")
+    assert chosen["optimizer"]["_target_"] == "torch.optim.Adam"
+
+
+def test_main_recipes_exist():
+    promised = [
+        "sgd_cosine",
+        "sgd_step",
+        "adam_constant",
+        "adamw_warmup_cosine",
+        "adamw_linear_warmup",
+        "radam_cosine",
+        "lamb_warmup_cosine",
+        "adafactor_warmup_cosine",
+        "rmsprop_step",
+        "lion_warmup_cosine",
+        "muon_warmup_cosine",
+        "schedulefree_adamw",
+    ]
+    assert set(promised) <= set(options("optim"))

@@ -1,0 +1,99 @@
+"""Configs build what this program means to build, and nothing else."""
+
+import pytest
+import torch
+
+from trainer.errors import ConfigError
+from trainer.instantiate import instantiate, resolve
+
+OUTSIDE = [
+    "os.system",
+    "builtins.eval",
+    "builtins.open",
+    "getattr",
+    "torch.load",
+    "torch.nn.modules.module.torch.load",
+    "importlib.import_module",
+    "logging.os.system",
+    "data.mnist5k.Path",
+    "data.cache.os.system",
+    "data.cache.torch.load",
+    "trainer.launch.launch",
+    "subprocess.run",
+    "models.timm_model.get_close_matches",
+    "optim.build.instantiate",
+    "torch.nn.Module.__init__",
+    "torch.nn.functional.relu",
+    "models.blocks._private",
+    "datafoo.mnist5k.mnist5k",
+    "",
+    None,
+    7,
+]
+
+
+@pytest.mark.parametrize("target", OUTSIDE)
+@pytest.mark.parametrize("shape", ["plain", "nested", "in a list", "partial"])
+def test_targets_outside_the_rooms_are_refused(target, shape):
+    node = {"_target_": target}
+    if shape == "nested":
+        node = {"_target_": "models.blocks.Residual", "in_channels": node, "out_channels": 8}
+    elif shape == "in a list":
+        node = {"layers": [1, [node]]}
+    elif shape == "partial":
+        node["_partial_"] = True
+    with pytest.raises(ConfigError, match=r"_target_=.*(not allowed|there is no module)"):
+        instantiate(node, "model")
+
+
+def test_builds_nested_targets_and_partials():
+    node = {
+        "_target_": "torch.nn.TransformerEncoder",
+        "num_layers": 1,
+        "encoder_layer": {"_target_": "torch.nn.TransformerEncoderLayer", "d_model": 8, "nhead": 2},
+    }
+    encoder = instantiate(node, "model", enable_nested_tensor=False)
+    assert encoder(torch.zeros(1, 3, 8)).shape == (1, 3, 8)
+    waiting = instantiate(
+        {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.5}, "optimizer"
+    )
+    assert waiting([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"] == 0.5
+
+
+def test_unknown_setting_names_the_nearest():
+    node = {"_target_": "models.blocks.Residual", "in_channel": 8, "out_channels": 8}
+    with pytest.raises(ConfigError, match=r"model\.in_channel: .* did you mean model\.in_channels"):
+        instantiate(node, "model")
+
+
+def test_missing_setting_is_named():
+    with pytest.raises(ConfigError, match=r"needs model\.out_channels"):
+        instantiate({"_target_": "models.blocks.Residual", "in_channels": 8}, "model")
+
+
+@pytest.mark.parametrize("value", ["abc", True, 1.5, None])
+def test_wrong_type_is_named(value):
+    node = {"_target_": "models.blocks.Residual", "in_channels": value, "out_channels": 8}
+    with pytest.raises(ConfigError, match=r"model\.in_channels="):
+        instantiate(node, "model")
+
+
+def test_settings_of_the_program_cannot_be_set():
+    node = {"_target_": "torch.optim.SGD", "params": [], "lr": 0.1}
+    with pytest.raises(ConfigError, match=r"optimizer\.params is set by the program"):
+        instantiate(node, "optimizer", params=[torch.nn.Parameter(torch.zeros(1))])
+
+
+@pytest.mark.parametrize(
+    ("target", "hint"),
+    [("models.lightcnn.LigthCNN", "LightCNN"), ("models.lightcn.LightCNN", "no module")],
+)
+def test_misspelt_target_is_explained(target, hint):
+    with pytest.raises(ConfigError, match=hint):
+        resolve(target, "model._target_")
+
+
+def test_constructor_errors_become_one_line():
+    node = {"_target_": "models.lightcnn.LightCNN", "in_channels": 1, "num_classes": 10}
+    with pytest.raises(ConfigError, match="model: LightCNN refused its settings: image_size 30x28"):
+        instantiate({**node, "image_size": [30, 28]}, "model")
