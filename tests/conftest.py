@@ -1,5 +1,6 @@
 """Fixtures: compose configs as the command line does, train here, run the real command."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -44,26 +45,38 @@ def composed() -> Callable[..., dict[str, Any]]:
     return compose_config
 
 
-@pytest.fixture
-def train(
-    composed: Callable[..., dict[str, Any]], data_root: Path, tmp_path: Path
-) -> Callable[..., Path]:
-    """``train("debug=fast", ...)``: run in this process; the run directory."""
+@pytest.fixture(scope="session")
+def train_in(composed: Callable[..., dict[str, Any]], data_root: Path) -> Callable[..., Path]:
+    """``train_in(folder, "debug=fast", ...)``: run in this process; the folder."""
     from train import run
     from trainer.records import Job
 
-    count = 0
-
-    def train_here(*overrides: str, run_dir: Path | None = None) -> Path:
-        nonlocal count
-        count += 1
-        folder = run_dir or tmp_path / f"run{count}"
-        folder.mkdir(exist_ok=True)
+    def train_here(folder: Path, *overrides: str) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
         config = composed(*QUIET, f"data.root={data_root}", *overrides)
         run(config, Job(run_dir=str(folder), overrides=overrides))
         return folder
 
     return train_here
+
+
+@pytest.fixture
+def train(train_in: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """``train("debug=fast", ...)``: run in this process; a run directory of its own."""
+    numbers = itertools.count()
+
+    def train_here(*overrides: str, run_dir: Path | None = None) -> Path:
+        return train_in(run_dir or tmp_path / f"run{next(numbers)}", *overrides)
+
+    return train_here
+
+
+@pytest.fixture(scope="module")
+def train_once(
+    train_in: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """As ``train``, for a run that all tests of a module look at."""
+    return lambda *overrides: train_in(tmp_path_factory.mktemp("run"), *overrides)
 
 
 @pytest.fixture

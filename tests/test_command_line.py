@@ -1,0 +1,57 @@
+"""The commands as a user types them."""
+
+import json
+import re
+
+MAIN = ("train.py", "debug=fast", "wandb.mode=disabled")
+
+
+def summaries(folder):
+    return {file.parent.name: json.loads(file.read_text()) for file in folder.rglob("summary.json")}
+
+
+def test_sweep_survives_a_failing_job(command, data_root, tmp_path):
+    """Four jobs in one process: the broken one is reported at once, the others run, exit code 1."""
+    done = command(
+        "train.py", "-m", "debug=fast", "wandb.mode=offline", f"data.root={data_root}",
+        "optim=sgd_cosine,adam_constant", "model.num_classes=10,7", "hydra.sweep.dir=sweep",
+    )  # fmt: skip
+    assert done.returncode == 1
+    found = summaries(tmp_path / "sweep")
+    assert [found[str(n)]["status"] for n in range(4)] == ["completed", "failed"] * 2
+    assert found["0"]["wandb"]["group"] == found["2"]["wandb"]["group"] == "sweep"
+    assert found["0"]["wandb"]["id"] != found["2"]["wandb"]["id"]
+    assert len(list((tmp_path / "sweep").glob("*/wandb/offline-run-*/*.wandb"))) == 2
+    (line, _) = re.findall(r"error: model\.num_classes and data=mnist5k do not fit.*", done.stderr)
+    assert done.stderr.count("Traceback") == 0
+    table = done.stdout[done.stdout.index("sweep directory") - 3000 :]
+    assert table.count("completed") == 2
+    assert line.split()[-1] in done.stderr
+
+
+def test_bad_input_is_one_line_and_exit_code_one(command, data_root):
+    done = command(*MAIN, f"data.root={data_root}", "optimizer.lrr=1")
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        "error: unknown setting optimizer.lrr: did you mean optimizer.lr?"
+    )
+
+
+def test_help_lists_groups_and_options(command):
+    done = command("train.py", "--help")
+    assert done.returncode == 0
+    assert re.search(r"optim: .*sgd_cosine", done.stdout)
+    assert re.search(r"model: .*lightcnn", done.stdout)
+
+
+def test_composed_config_can_be_shown(command):
+    done = command("train.py", "--cfg", "job", "optim=adamw_warmup_cosine")
+    assert done.returncode == 0
+    assert "torch.optim.AdamW" in done.stdout
+
+
+def test_recipe_of_another_optimizer_is_not_applied_silently(command, data_root):
+    done = command(*MAIN, "+experiment=cifar10_customcnn", "optimizer=adam")
+    assert done.returncode == 1
+    assert "sets optimizer.lr" in done.stderr
+    assert "optimizer=adam was chosen" in done.stderr
