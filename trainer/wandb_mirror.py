@@ -65,7 +65,7 @@ class WandbMirror:
         """The thread: start the run, send events as they come, finish."""
         try:
             run = self.open_run(config)
-            self.url = run.url
+            self.url = run.url if self.mode == "online" else None
             while True:
                 kind, content = self.queue.get()
                 if kind == "finish":
@@ -77,6 +77,7 @@ class WandbMirror:
             self.problem = f"{type(error).__name__}: {error}"
 
     def open_run(self, config: dict[str, Any]) -> Any:
+        os.environ.setdefault("WANDB_SILENT", "true")  # the settings below come too late for some
         import wandb
 
         # the console is captured by train.log; statistics of the machine would be another thread
