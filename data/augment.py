@@ -20,13 +20,17 @@ class RandomCrop:
         self.padding = padding
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        count, _, height, width = images.shape
-        padded = F.pad(images, (self.padding,) * 4)
-        offsets = (draws.uniform(2) * (2 * self.padding + 1)).long().to(images.device)
-        # windows: (N, C, rows, columns, H, W) without a copy; one gather takes a window a sample
-        windows = padded.unfold(2, height, 1).unfold(3, width, 1)
-        samples = torch.arange(count, device=images.device)
-        return windows[samples, :, offsets[:, 0], offsets[:, 1]]
+        count, channels, height, width = images.shape
+        padded = F.pad(images, (self.padding,) * 4).contiguous()
+        rows, columns = padded.shape[2:]
+        offsets = (draws.uniform(2) * (2 * self.padding + 1)).long()
+        # a row of the result is a run of `width` bytes of the padded batch: one gather takes all,
+        # several times as fast as a two-dimensional window for every sample
+        planes = torch.arange(count * channels).view(count, channels, 1) * rows
+        lines = planes + torch.arange(height) + offsets[:, :1, None]
+        starts = (lines * columns + offsets[:, 1:, None]).flatten().to(images.device)
+        runs = padded.view(-1).unfold(0, width, 1)
+        return runs.index_select(0, starts).view(images.shape)
 
 
 class HorizontalFlip:
@@ -36,8 +40,10 @@ class HorizontalFlip:
         self.p = p
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        flipped = (draws.uniform(1) < self.p).view(-1, 1, 1, 1).to(images.device)
-        return torch.where(flipped, images.flip(3), images)
+        count = len(images)
+        flipped = draws.uniform() < self.p
+        both = torch.cat([images, images.flip(3)])
+        return both.index_select(0, (torch.arange(count) + count * flipped).to(images.device))
 
 
 class Cutout:
@@ -56,7 +62,7 @@ class Cutout:
         in_rows = (rows >= top) & (rows < top + self.size)
         in_columns = (columns >= left) & (columns < left + self.size)
         hole = in_rows[:, None, :, None] & in_columns[:, None, None, :]
-        return images.masked_fill(hole, 0)
+        return images * ~hole
 
 
 class RandomAffine:
@@ -64,7 +70,7 @@ class RandomAffine:
 
     Args:
         degrees: rotation drawn from ``[-degrees, degrees]``.
-        translate: shift drawn from this fraction of the size, each way.
+        translate: shift drawn from up to this fraction of the size, each way.
         scale: factor drawn from ``[1 - scale, 1 + scale]``.
     """
 
@@ -74,12 +80,17 @@ class RandomAffine:
         self.scale = scale
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        draw = draws.uniform(4).to(images.device) * 2 - 1
-        angle = draw[:, 0] * math.radians(self.degrees)
-        zoom = 1 + draw[:, 1] * self.scale
-        shift = draw[:, 2:] * self.translate * 2  # affine_grid's coordinates span 2
+        height, width = images.shape[2:]
+        draw = (draws.uniform(4).to(images.device) * 2 - 1).view(-1, 4, 1, 1)
+        angle, zoom, right, down = draw.unbind(1)
+        angle = angle * math.radians(self.degrees)
+        zoom = 1 + zoom * self.scale
+        # where each pixel comes from: its centre, in pixels from the image's, turned and scaled
+        x = torch.arange(width, device=images.device) - (width - 1) / 2
+        y = (torch.arange(height, device=images.device) - (height - 1) / 2).view(-1, 1)
         cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
-        theta = torch.stack([cos, -sin, shift[:, 0], sin, cos, shift[:, 1]], 1).view(-1, 2, 3)
-        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+        from_x = (cos * x - sin * y) * (2 / width) + right * self.translate * 2
+        from_y = (sin * x + cos * y) * (2 / height) + down * self.translate * 2
+        grid = torch.stack([from_x, from_y], 3)  # grid_sample's coordinates span -1 to 1
         moved = F.grid_sample(images.float(), grid, align_corners=False)
         return moved.round_().to(torch.uint8)

@@ -3,10 +3,12 @@
 from typing import Any
 
 import torch
+from torch.utils.data import Subset
 
+from data.draws import SUBSET_STREAM, seeded
 from data.loader import Loader
-from data.splits import Splits
-from trainer.distributed import Ranks
+from data.splits import Splits, StreamedSplit, TensorSplit
+from trainer.distributed import Ranks, first_on_node
 from trainer.errors import ConfigError
 from trainer.instantiate import instantiate
 
@@ -19,8 +21,12 @@ def build_splits(settings: dict[str, Any]) -> Splits:
     Raises:
         ConfigError: a folder or file is missing, empty or damaged, or a setting is wrong.
     """
-    source = {key: value for key, value in settings.items() if key not in LOADER_SETTINGS}
-    return instantiate(source, "data")
+    not_its_own = (*LOADER_SETTINGS, "limit_train_samples")
+    source = {key: value for key, value in settings.items() if key not in not_its_own}
+    splits = instantiate(source, "data")
+    if settings.get("limit_train_samples") is not None:
+        splits.train = limited(splits.train, settings["limit_train_samples"])
+    return splits
 
 
 def build_data(
@@ -36,8 +42,10 @@ def build_data(
         if isinstance(value, bool) or not isinstance(value, int) or value < (key != "num_workers"):
             raise ConfigError(f"data.{key}={value} should be a whole number, 1 or more")
     loading = {key: settings[key] for key in LOADER_SETTINGS}
+    with first_on_node(ranks):  # it downloads and prepares what the others then find
+        splits = build_splits(settings)
     return Loader(
-        build_splits(settings),
+        splits,
         device,
         seed,
         ranks.rank,
@@ -45,3 +53,16 @@ def build_data(
         accumulate_steps,
         **loading,
     )
+
+
+def limited(split: Any, count: Any) -> Any:
+    """``count`` samples of ``split``, always the same ones whatever the run's seed."""
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(split):
+        raise ConfigError(
+            f"data.limit_train_samples={count} should be null or between 1 and the "
+            f"{len(split)} training samples"
+        )
+    indices = torch.randperm(len(split), generator=seeded(0, SUBSET_STREAM))[:count].sort().values
+    if isinstance(split, TensorSplit | StreamedSplit):
+        return split.take(indices)
+    return Subset(split, indices.tolist())

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -29,9 +30,7 @@ def fingerprinted(
         content = torch.load(cache, weights_only=True, mmap=True)
         if content["version"] == VERSION and content["fingerprint"] == fingerprint:
             return tuple(content["tensors"])
-    except FileNotFoundError:
-        pass
-    except Exception:  # whatever a damaged file raises: it is only a cache
+    except Exception:  # not there yet, or whatever a damaged file raises: it is only a cache
         pass
     tensors = make()
     content = {"version": VERSION, "fingerprint": fingerprint, "tensors": list(tensors)}
@@ -40,6 +39,7 @@ def fingerprinted(
         cache.parent.mkdir(parents=True, exist_ok=True)
         torch.save(content, temporary)
         temporary.replace(cache)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+    except (OSError, RuntimeError):  # torch's for a file that it cannot write
+        with suppress(OSError):
+            temporary.unlink()
     return tensors

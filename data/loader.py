@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from data.splits import Batch, Splits, TensorSplit
+from data.draws import EPOCH_STREAM, BatchDraws, seeded
+from data.splits import Batch, Splits, StreamedSplit, TensorSplit
 from trainer.errors import ConfigError
-
-EPOCH_STREAM, DRAW_STREAM = 1, 2
 
 
 class Loader:
@@ -70,18 +69,20 @@ class Loader:
         ``order_hash`` follows the samples of the updates yielded so far.
         """
         split = self.splits["train"]
+        if isinstance(split, StreamedSplit):
+            split = split.augmented(self.seed, epoch)
         order = self.epoch_order(epoch)
         micro = self.batch_size // self.accumulate_steps
         share = micro // self.world_size
+        lows = range(self.rank * share, self.batch_size, micro)  # of this process, in an update
         starts = range(start * self.batch_size, self.steps_per_epoch * self.batch_size, micro)
-        low = self.rank * share
-        mine = [order[first + low : first + low + share] for first in starts]
+        mine = [order[first + lows[0] : first + lows[0] + share] for first in starts]
         batches = self.fetch(split, mine)
         for step in range(start, self.steps_per_epoch):
             consumed = order[step * self.batch_size : (step + 1) * self.batch_size]
             update = []
-            for part in range(self.accumulate_steps):
-                draws = BatchDraws(self.seed, epoch, step, part, micro, low, share)
+            for low in lows:
+                draws = BatchDraws(self.seed, epoch, step, self.batch_size, low, low + share)
                 update.append(self.prepare(next(batches), draws))
             self.order_hash = chain_hash(self.order_hash, consumed)
             yield update
@@ -110,40 +111,18 @@ class Loader:
             batch_sampler=[indices.tolist() for indices in batches],
             num_workers=self.num_workers,
             pin_memory=self.device.type == "cuda",
+            # of its own: a draw from the global state would make a resumed run differ
+            generator=torch.Generator(),
         )
-        for batch in loader:
-            yield tuple(tensor.to(self.device, non_blocking=True) for tensor in batch)
+        try:
+            for batch in loader:
+                yield tuple(tensor.to(self.device, non_blocking=True) for tensor in batch)
+        except ConfigError as error:
+            # from a worker it comes with the worker's traceback, its own line last
+            raise ConfigError(str(error).strip().rpartition("ConfigError: ")[2]) from None
 
     def sizes(self) -> dict[str, int]:
         return {name: len(split) for name, split in self.splits.items()}
-
-
-class BatchDraws:
-    """Random numbers for one micro-batch: drawn for all its samples, this process's rows returned.
-
-    They depend on the seed and the position in the run, not on the process or on what was drawn
-    before, so neither the number of processes nor an interruption changes them.
-    """
-
-    def __init__(
-        self, seed: int, epoch: int, step: int, part: int, micro: int, low: int, share: int
-    ) -> None:
-        self.key = (seed, DRAW_STREAM, epoch, step, part)
-        self.micro, self.low, self.share = micro, low, share
-        self.generator: torch.Generator | None = None
-
-    def uniform(self, *shape: int) -> Tensor:
-        """``(samples of this process, *shape)`` uniform in [0, 1), on the CPU."""
-        if self.generator is None:
-            self.generator = seeded(*self.key)
-        rows = torch.rand(self.micro, *shape, generator=self.generator)
-        return rows[self.low : self.low + self.share]
-
-
-def seeded(*key: int) -> torch.Generator:
-    """A generator of its own for every key."""
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 def chain_hash(previous: str, indices: Tensor) -> str:

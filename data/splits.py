@@ -1,11 +1,14 @@
 """What a data set hands to the program: its splits, their looks, how a batch is prepared."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 Batch = tuple[Tensor, ...]
 
@@ -37,8 +40,34 @@ class TensorSplit:
     def to(self, device: torch.device) -> "TensorSplit":
         return TensorSplit(*(tensor.to(device) for tensor in self.tensors))
 
+    def take(self, indices: Tensor) -> "TensorSplit":
+        """The samples at ``indices`` alone."""
+        return TensorSplit(*self.gather(indices))
+
     def gather(self, indices: Tensor) -> Batch:
         return tuple(tensor.index_select(0, indices) for tensor in self.tensors)
+
+
+class StreamedSplit(Dataset[Batch], ABC):
+    """A split too large for memory, read sample by sample in the loader's worker processes.
+
+    ``split[i]`` is the sample as evaluation sees it.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def augmented(self, seed: int, epoch: int) -> "StreamedSplit":
+        """The split as training sees it in ``epoch``.
+
+        What is random about a sample may depend on ``seed``, ``epoch`` and the sample's index only:
+        then neither the number of workers nor an interruption changes it.
+        """
+
+    @abstractmethod
+    def take(self, indices: Tensor) -> "StreamedSplit":
+        """The samples at ``indices`` alone."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +98,8 @@ class ImageSpec:
 
 @dataclass
 class Splits:
-    """A data set: any of the splits is a ``TensorSplit`` or a map-style torch ``Dataset``.
+    """A data set: any of the splits is a ``TensorSplit``, a ``StreamedSplit`` or a map-style
+    torch ``Dataset``; validation and test may be None.
 
     Attributes:
         spec: what models and objectives need to know.
@@ -83,9 +113,6 @@ class Splits:
     spec: Any
     prepare: Prepare = field(default=lambda batch, draws: batch)
 
-    def sizes(self) -> dict[str, int]:
-        return {name: len(getattr(self, name)) for name in ("train", "val", "test")}
-
 
 def stratified_split(labels: Tensor, fractions: Sequence[float], seed: int) -> list[Tensor]:
     """Disjoint index sets with every class in the same proportions.
@@ -95,14 +122,15 @@ def stratified_split(labels: Tensor, fractions: Sequence[float], seed: int) -> l
         fractions: share of each part; they sum to 1.
 
     Returns:
-        One sorted index tensor per fraction.
+        One sorted index tensor per fraction, of exactly that share of the samples (rounded).
     """
     generator = torch.Generator().manual_seed(seed)
-    parts: list[list[Tensor]] = [[] for _ in fractions]
+    # where a sample stands among those of its class, between 0 and 1, in shuffled order
+    places = torch.empty(len(labels), dtype=torch.float64)
     for label in labels.unique():
         indices = (labels == label).nonzero().squeeze(1)
-        indices = indices[torch.randperm(len(indices), generator=generator)]
-        bounds = [round(sum(fractions[:i]) * len(indices)) for i in range(len(fractions) + 1)]
-        for part, low, high in zip(parts, bounds, bounds[1:], strict=False):
-            part.append(indices[low:high])
-    return [torch.cat(part).sort().values for part in parts]
+        shuffled = indices[torch.randperm(len(indices), generator=generator)]
+        places[shuffled] = (torch.arange(len(indices)) + 0.5).double() / len(indices)
+    order = places.argsort(stable=True)
+    bounds = [round(sum(fractions[:i]) * len(labels)) for i in range(len(fractions) + 1)]
+    return [order[low:high].sort().values for low, high in pairwise(bounds)]

@@ -83,6 +83,16 @@ def broadcast(value: Any) -> Any:
     return box[0]
 
 
+@contextmanager
+def first_on_node(ranks: Ranks) -> Iterator[None]:
+    """The first process of each node goes through the block before the others enter it."""
+    if ranks.local_rank:
+        gather(None)
+    yield
+    if not ranks.local_rank:
+        gather(None)
+
+
 def agree(flag: bool) -> bool:
     """Whether any process says so."""
     if not dist.is_initialized():

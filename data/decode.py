@@ -1,0 +1,117 @@
+"""Image files as uint8 tensors of one size."""
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy
+import torch
+from PIL import Image
+from torch import Tensor
+
+from trainer.errors import ConfigError
+
+# PIL warns of a file that decodes to very many pixels, and refuses twice as many: refuse both
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+MODES = {1: "L", 3: "RGB"}
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """How image files become tensors ``(channels, height, width)``.
+
+    Attributes:
+        size: height and width of the tensors in pixels.
+        channels: 1 for grayscale, 3 for RGB, whatever the files have.
+        same_size: refuse images of another size rather than resize them.
+        max_pixels: refuse larger images: a small file may claim to be a huge one.
+        min_crop_area: smallest area of a random crop, as a fraction of the image's.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    same_size: bool
+    max_pixels: int
+    min_crop_area: float
+
+    def __call__(self, file: str, generator: torch.Generator | None = None) -> Tensor:
+        """The largest centred crop, resized; with a ``generator``, a random crop, resized.
+
+        Raises:
+            ConfigError: the file is no readable image, or not of the right size.
+        """
+        try:
+            with Image.open(file) as image:
+                self.check(file, image)
+                if generator is None:
+                    box = centred_crop(image.size, self.size)
+                else:
+                    box = random_crop(image.size, self.size, self.min_crop_area, generator)
+                pixels = numpy.array(self.resized(image, box))
+        except ConfigError:
+            raise
+        except Exception as error:  # whatever PIL's many decoders raise
+            raise ConfigError(f"data.root: cannot read the image {file}: {error}") from error
+        return torch.from_numpy(pixels).view(*self.size, -1).permute(2, 0, 1).contiguous()
+
+    def check(self, file: str, image: Image.Image) -> None:
+        width, height = image.size
+        if width * height > self.max_pixels:
+            raise ConfigError(
+                f"{file} has {width}x{height} pixels, more than data.max_pixels={self.max_pixels}"
+            )
+        if self.same_size and (height, width) != self.size:
+            raise ConfigError(
+                f"{file} is {width}x{height} and the first image {self.size[1]}x{self.size[0]}: "
+                "set data.image_size, to which all will be resized"
+            )
+        if image.mode.startswith(("I", "F")):
+            raise ConfigError(f"{file} has more than 8 bits a channel (PIL's mode {image.mode})")
+
+    def resized(self, image: Image.Image, box: Box) -> Image.Image:
+        """``box`` of ``image``, scaled to the size and mode."""
+        height, width = self.size
+        full_width, full_height = image.size
+        left, top, right, bottom = box
+        # a JPEG can be decoded at a half, a quarter or an eighth where that is still large enough
+        image.draft(
+            MODES[self.channels],
+            (
+                math.ceil(full_width * width / (right - left)),
+                math.ceil(full_height * height / (bottom - top)),
+            ),
+        )
+        x, y = image.width / full_width, image.height / full_height
+        return image.convert(MODES[self.channels]).resize(
+            (width, height), Image.Resampling.BILINEAR, (left * x, top * y, right * x, bottom * y)
+        )
+
+
+def centred_crop(image_size: tuple[int, int], size: tuple[int, int]) -> Box:
+    """The largest box of the shape of ``size`` (height, width) in an image (width, height)."""
+    width, height = image_size
+    crop_width = min(width, height * size[1] / size[0])
+    crop_height = min(height, width * size[0] / size[1])
+    left, top = (width - crop_width) / 2, (height - crop_height) / 2
+    return left, top, left + crop_width, top + crop_height
+
+
+def random_crop(
+    image_size: tuple[int, int],
+    size: tuple[int, int],
+    min_area: float,
+    generator: torch.Generator,
+) -> Box:
+    """A random box of ``min_area`` to all of the image, 3:4 to 4:3 in shape (arXiv:1409.4842)."""
+    width, height = image_size
+    area, shape, x, y = torch.rand(4, generator=generator).tolist()
+    area = width * height * (min_area + (1 - min_area) * area)
+    shape = size[1] / size[0] * (3 / 4) ** (1 - 2 * shape)  # width to height
+    crop_width, crop_height = (
+        min(width, math.sqrt(area * shape)),
+        min(height, math.sqrt(area / shape)),
+    )
+    left, top = x * (width - crop_width), y * (height - crop_height)
+    return left, top, left + crop_width, top + crop_height

@@ -1,0 +1,189 @@
+"""Folders of images: ``train/<class>/*``, and ``val/`` and ``test/`` where there are such.
+
+Sets that fit in memory are decoded once and kept as a tensor file; larger ones are streamed.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data.cache import fingerprinted
+from data.decode import MODES, Decoder
+from data.images import Augment, as_size, image_splits
+from data.splits import Splits, TensorSplit, stratified_split
+from data.streamed_images import StreamedImages
+from trainer.errors import ConfigError
+
+SPLIT_SEED = 5000
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+@dataclass(frozen=True)
+class Files:
+    """The image files of one split, in a fixed order, with what shows that they have changed."""
+
+    paths: list[str]
+    labels: Tensor  # (N,), int64
+    stamps: list[str]  # size and time of change
+
+    def take(self, indices: Tensor) -> "Files":
+        chosen = indices.tolist()
+        return Files(
+            [self.paths[i] for i in chosen], self.labels[indices], [self.stamps[i] for i in chosen]
+        )
+
+
+def image_folder(
+    root: str,
+    image_size: Any,
+    channels: int,
+    val_fraction: float,
+    resident: Any,
+    max_resident_bytes: int,
+    max_pixels: int,
+    min_crop_area: float,
+    mean: Sequence[float],
+    std: Sequence[float],
+    augment: Sequence[Augment] = (),
+) -> Splits:
+    """The images under ``root``; the classes are the folders of ``train/``.
+
+    Args:
+        image_size: height and width, or one number for both; null: all images have the same.
+        channels: 1 or 3.
+        val_fraction: share of ``train/`` for validation where there is no ``val/``.
+        resident: ``true`` to decode all images once, ``false`` to stream them, ``auto`` to choose
+            by ``max_resident_bytes``.
+        max_pixels, min_crop_area: see :class:`data.decode.Decoder`.
+
+    Raises:
+        ConfigError: a folder is missing or empty, an image cannot be read, or a setting is wrong.
+    """
+    check(channels, val_fraction, resident, min_crop_area)
+    folder = Path(root)
+    class_names = names_of_classes(folder / "train")
+    parts = {
+        name: list_files(folder / name, class_names)
+        for name in ("train", "val", "test")
+        if name == "train" or (folder / name).is_dir()
+    }
+    if "val" not in parts:
+        kept, held_out = stratified_split(
+            parts["train"].labels, (1 - val_fraction, val_fraction), SPLIT_SEED
+        )
+        parts["train"], parts["val"] = parts["train"].take(kept), parts["train"].take(held_out)
+    size = as_size(image_size) if image_size is not None else size_of(parts["train"].paths[0])
+    decoder = Decoder(size, channels, image_size is None, max_pixels, min_crop_area)
+    num_bytes = sum(len(files.paths) for files in parts.values()) * channels * size[0] * size[1]
+    if resident is True or (resident == "auto" and num_bytes <= max_resident_bytes):
+        splits: dict[str, Any] = resident_splits(folder, parts, decoder)
+    else:
+        splits = {name: StreamedImages(f.paths, f.labels, decoder) for name, f in parts.items()}
+    return image_splits(
+        f"image_folder/{folder.resolve().name}",
+        splits["train"],
+        splits["val"],
+        splits.get("test"),
+        class_names,
+        mean,
+        std,
+        augment,
+    )
+
+
+def check(channels: int, val_fraction: float, resident: Any, min_crop_area: float) -> None:
+    if channels not in MODES:
+        raise ConfigError(f"data.channels={channels} should be 1 (grayscale) or 3 (RGB)")
+    if not 0 < val_fraction < 1:
+        raise ConfigError(f"data.val_fraction={val_fraction} should be above 0 and below 1")
+    if resident not in (True, False, "auto"):
+        raise ConfigError(f"data.resident={resident} should be true, false or auto")
+    if not 0 < min_crop_area <= 1:
+        raise ConfigError(f"data.min_crop_area={min_crop_area} should be above 0 and at most 1")
+
+
+def names_of_classes(train: Path) -> list[str]:
+    try:
+        names = sorted(e.name for e in os.scandir(train) if e.is_dir() and e.name[0] != ".")
+    except OSError as error:
+        raise ConfigError(f"data.root: cannot read the folder {train}: {error.strerror}") from error
+    if not names:
+        raise ConfigError(f"data.root: {train} has no folders, one for each class")
+    return names
+
+
+def list_files(folder: Path, class_names: Sequence[str]) -> Files:
+    """The images of a split, by class and name."""
+    unknown = set(names_of_classes(folder)) - set(class_names)
+    if unknown:
+        raise ConfigError(f"data.root: {folder / min(unknown)} is a class that train/ has not")
+    entries = []
+    for label, name in enumerate(class_names):
+        found = sorted(images_under(folder / name))
+        if not found and folder.name == "train":
+            raise ConfigError(f"data.root: {folder / name} has no images")
+        entries += [(path, label, stamp) for path, stamp in found]
+    if not entries:
+        raise ConfigError(f"data.root: {folder} has no images")
+    paths, labels, stamps = zip(*entries, strict=True)
+    return Files(list(paths), torch.tensor(labels), list(stamps))
+
+
+def images_under(folder: Path) -> Iterator[tuple[str, str]]:
+    """Path and stamp of every image in ``folder`` and below, if there is such a folder."""
+    if not folder.is_dir():
+        return
+    for entry in os.scandir(folder):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from images_under(Path(entry.path))
+        elif entry.name.lower().endswith(SUFFIXES):
+            stat = entry.stat()
+            yield entry.path, f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+def size_of(file: str) -> tuple[int, int]:
+    """Height and width of an image, without decoding it."""
+    try:
+        with Image.open(file) as image:
+            return image.height, image.width
+    except Exception as error:  # whatever PIL's many decoders raise
+        raise ConfigError(f"data.root: cannot read the image {file}: {error}") from error
+
+
+def resident_splits(
+    root: Path, parts: dict[str, Files], decoder: Decoder
+) -> dict[str, TensorSplit]:
+    """All images decoded, or as they were decoded before if neither files nor settings changed."""
+    digest = hashlib.sha256(repr(decoder).encode())
+    for name, files in parts.items():
+        for path, stamp in zip(files.paths, files.stamps, strict=True):
+            digest.update(f"{name} {os.path.relpath(path, root)} {stamp}\n".encode())
+    shape = "x".join(map(str, (decoder.channels, *decoder.size)))
+    images = fingerprinted(
+        root / f".images_{shape}.pt",
+        digest.hexdigest(),
+        lambda: tuple(decode_all(files.paths, decoder) for files in parts.values()),
+    )
+    return {
+        name: TensorSplit(pixels, files.labels)
+        for (name, files), pixels in zip(parts.items(), images, strict=True)
+    }
+
+
+def decode_all(paths: Sequence[str], decoder: Decoder) -> Tensor:
+    """``(N, C, H, W)``, decoded in parallel: PIL lets other threads run meanwhile."""
+    images = torch.empty(len(paths), decoder.channels, *decoder.size, dtype=torch.uint8)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for image, decoded in zip(images, pool.map(decoder, paths), strict=True):
+            image.copy_(decoded)
+    return images

@@ -1,0 +1,67 @@
+"""Generated images: for trying sizes and shapes that no real data set at hand has."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.images import Augment, as_size, image_splits
+from data.splits import Splits, TensorSplit
+from trainer.errors import ConfigError
+
+SEED = 5000
+PATTERN_SIZE = 4  # pixels of a class's pattern before it is enlarged: smooth, so that nets learn it
+
+
+def synthetic_images(
+    num_train: int,
+    num_val: int,
+    num_test: int,
+    num_classes: int,
+    channels: int,
+    image_size: Any,
+    noise: float,
+    mean: Sequence[float],
+    std: Sequence[float],
+    root: str = "",
+    augment: Sequence[Augment] = (),
+) -> Splits:
+    """A smooth random pattern for every class; its samples vary in contrast and have noise.
+
+    The images depend on these settings alone. ``root`` is not used: nothing is kept.
+
+    Args:
+        noise: deviation of the noise, in deviations of the pattern.
+
+    Raises:
+        ConfigError: a size or number is below 1 (2 for the classes).
+    """
+    height, width = as_size(image_size)
+    numbers = {"num_train": num_train, "num_val": num_val, "num_test": num_test}
+    for name, value in {**numbers, "channels": channels}.items():
+        if value < 1:
+            raise ConfigError(f"data.{name}={value} should be at least 1")
+    if num_classes < 2:
+        raise ConfigError(f"data.num_classes={num_classes} should be at least 2")
+    generator = torch.Generator().manual_seed(SEED)
+    coarse = torch.randn(num_classes, channels, PATTERN_SIZE, PATTERN_SIZE, generator=generator)
+    patterns = F.interpolate(coarse, (height, width), mode="bilinear")
+    train, val, test = (sample(patterns, n, noise, generator) for n in numbers.values())
+    names = [f"class {number}" for number in range(num_classes)]
+    return image_splits(
+        "synthetic_images", train, val, test, names, mean, std, augment, synthetic=True
+    )
+
+
+def sample(patterns: Tensor, count: int, noise: float, generator: torch.Generator) -> TensorSplit:
+    """``count`` images, the classes in turn."""
+    labels = torch.arange(count) % len(patterns)
+    images = torch.empty(count, *patterns.shape[1:], dtype=torch.uint8)
+    for part, its_labels in zip(images.split(1000), labels.split(1000), strict=True):
+        contrast = 0.5 + torch.rand(len(part), 1, 1, 1, generator=generator)
+        values = patterns[its_labels] * contrast
+        values += noise * torch.randn(values.shape, generator=generator)
+        part.copy_(values.mul_(48).add_(128).round_().clamp_(0, 255))
+    return TensorSplit(images, labels)

@@ -1,0 +1,116 @@
+"""Augmentations give every sample a draw of its own, and the draw that was made for it."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torchvision.transforms import v2
+
+from data.augment import Cutout, HorizontalFlip, RandomAffine, RandomCrop
+from data.draws import BatchDraws
+
+ALL = [RandomCrop(2), HorizontalFlip(), Cutout(4), RandomAffine()]
+
+
+class Fixed:
+    """Draws that are known."""
+
+    def __init__(self, *rows):
+        self.rows = list(rows)
+
+    def uniform(self, *shape):
+        rows = torch.tensor(self.rows.pop(0), dtype=torch.float32)
+        return rows.view(-1, *shape)
+
+
+@pytest.fixture
+def images():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (6, 3, 10, 12), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("augment", ALL, ids=lambda augment: type(augment).__name__)
+def test_same_draws_whatever_the_slice(augment, images):
+    before = images.clone()
+    whole = augment(images, BatchDraws(0, 1, 2, 6, 0, 6))
+    parts = [
+        augment(images[low : low + 2], BatchDraws(0, 1, 2, 6, low, low + 2)) for low in (0, 2, 4)
+    ]
+    assert torch.equal(whole, torch.cat(parts))
+    assert torch.equal(images, before)
+    assert whole.dtype == torch.uint8
+    assert whole.shape == images.shape
+
+
+@pytest.mark.parametrize("augment", ALL, ids=lambda augment: type(augment).__name__)
+def test_every_sample_and_every_update_has_its_own(augment):
+    alike = torch.randint(0, 256, (1, 1, 16, 16), dtype=torch.uint8).expand(32, 1, 16, 16)
+    first = augment(alike, BatchDraws(0, 0, 0, 32, 0, 32))
+    assert len(first.flatten(1).unique(dim=0)) > 1
+    for other in (
+        BatchDraws(1, 0, 0, 32, 0, 32),
+        BatchDraws(0, 1, 0, 32, 0, 32),
+        BatchDraws(0, 0, 1, 32, 0, 32),
+    ):
+        assert not torch.equal(first, augment(alike, other))
+
+
+def test_crop_takes_the_window_that_was_drawn(images):
+    draws = [[0.0, 0.0], [0.99, 0.99], [0.5, 0.5], [0.3, 0.7], [0.0, 0.99], [0.99, 0.0]]
+    cropped = RandomCrop(2)(images, Fixed(draws))
+    padded = F.pad(images, (2, 2, 2, 2))
+    for image, (y, x), source in zip(cropped, draws, padded, strict=True):
+        top, left = int(y * 5), int(x * 5)
+        assert torch.equal(image, source[:, top : top + 10, left : left + 12])
+
+
+def test_crop_draws_every_offset_alike():
+    marked = torch.zeros(5000, 1, 5, 5, dtype=torch.uint8)
+    marked[:, :, 2, 2] = 1
+    moved = RandomCrop(1)(marked, BatchDraws(0, 0, 0, 5000, 0, 5000)).sum(0)[0]
+    assert moved.sum() == 5000
+    assert (moved[1:4, 1:4] > 450).all()  # 5000 / 9 = 556 expected at each
+
+
+def test_flip_mirrors_those_drawn(images):
+    flipped = HorizontalFlip(0.5)(images, Fixed([0.1, 0.9, 0.49, 0.5, 0.0, 0.7]))
+    for number, (image, source) in enumerate(zip(flipped, images, strict=True)):
+        assert torch.equal(image, source.flip(2) if number in (0, 2, 4) else source)
+    assert torch.equal(HorizontalFlip(0.0)(images, BatchDraws(0, 0, 0, 6, 0, 6)), images)
+
+
+def test_cutout_blanks_a_square():
+    white = torch.full((3, 2, 10, 12), 255, dtype=torch.uint8)
+    cut = Cutout(4)(white, Fixed([[0.5, 0.5], [0.0, 0.0], [0.99, 0.99]]))
+    expected = white.clone()
+    expected[0, :, 3:7, 4:8] = 0
+    expected[1, :, :2, :2] = 0
+    expected[2, :, 7:, 9:] = 0
+    assert torch.equal(cut, expected)
+
+
+def test_affine_without_amplitude_changes_nothing(images):
+    moved = RandomAffine(0.0, 0.0, 0.0)(images, BatchDraws(0, 0, 0, 6, 0, 6))
+    assert torch.equal(moved, images)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (20, 40)])
+def test_affine_turns_and_scales_as_torchvision_does(shape):
+    smooth = F.interpolate(torch.rand(1, 1, 5, 5) * 255, shape, mode="bicubic")
+    image = smooth.round().clamp(0, 255).to(torch.uint8)
+    ours = RandomAffine(20.0, 0.0, 0.2)(image, Fixed([[1.0, 1.0, 0.5, 0.5]]))
+    theirs = v2.functional.affine(
+        image,
+        angle=-20.0,
+        translate=[0, 0],
+        scale=1.2,
+        shear=[0.0],
+        interpolation=v2.InterpolationMode.BILINEAR,
+    )
+    assert (ours.int() - theirs.int()).abs().float().mean() < 2
+
+
+def test_affine_shifts_by_a_fraction_of_the_size():
+    image = torch.randint(0, 256, (1, 1, 20, 40), dtype=torch.uint8)
+    moved = RandomAffine(0.0, 0.1, 0.0)(image, Fixed([[0.5, 0.5, 1.0, 1.0]]))
+    expected = F.pad(image[..., 2:, 4:], (0, 4, 0, 2))
+    assert (moved.int() - expected.int()).abs().max() <= 1

@@ -1,0 +1,85 @@
+"""Batches: normalized, the same samples and draws whatever the processes; limits."""
+
+import json
+
+import pytest
+import torch
+
+from data.augment import HorizontalFlip, RandomCrop
+from data.build import build_data, build_splits
+from data.images import PrepareImages, image_splits
+from data.loader import Loader
+from data.splits import TensorSplit
+from trainer.distributed import Ranks
+from trainer.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def splits():
+    images = torch.randint(0, 256, (50, 3, 8, 8), dtype=torch.uint8)
+    split = TensorSplit(images, torch.arange(50))
+    augment = [RandomCrop(1), HorizontalFlip()]
+    return image_splits("test", split, split, split, "ab", [0.1, 0.2, 0.3], [0.5], augment)
+
+
+def images_of(loader, epoch=0, start=0):
+    return torch.cat([part[0] for update in loader.train(epoch, start) for part in update])
+
+
+def test_normalization():
+    images = torch.randint(0, 256, (4, 3, 5, 5), dtype=torch.uint8)
+    prepare = PrepareImages((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), ())
+    (prepared,) = prepare((images,), None)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
+    torch.testing.assert_close(prepared, (images / 255 - mean) / std)
+
+
+def test_same_augmented_samples_whatever_the_processes_and_micro_batches(splits):
+    whole = images_of(Loader(splits, CPU, 0, 0, 1, 1, 12, 5, 0))
+    assert len(whole) == 48
+    assert torch.equal(images_of(Loader(splits, CPU, 0, 0, 1, 3, 12, 5, 0)), whole)
+    for accumulate_steps in (1, 2):
+        shares = [
+            images_of(Loader(splits, CPU, 0, rank, 3, accumulate_steps, 12, 5, 0))
+            for rank in range(3)
+        ]
+        share = 12 // 3 // accumulate_steps
+        together = torch.cat([part.view(-1, share, 3, 8, 8) for part in shares], 1)
+        assert torch.equal(together.view_as(whole), whole)
+
+
+def test_continues_where_it_was_interrupted(splits):
+    loader = Loader(splits, CPU, 0, 0, 1, 1, 12, 5, 0)
+    assert torch.equal(images_of(loader, epoch=3, start=2), images_of(loader, epoch=3)[24:])
+
+
+def test_an_epoch_has_every_sample_once_and_evaluation_too(splits):
+    loader = Loader(splits, CPU, 0, 0, 1, 1, 10, 7, 0)
+    labels = torch.cat([part[1] for update in loader.train(0) for part in update])
+    assert labels.sort().values.tolist() == list(range(50))
+    assert torch.cat([batch[1] for batch in loader.evaluate("val")]).tolist() == list(range(50))
+
+
+def test_limit_takes_the_same_samples_for_every_seed(composed, data_root):
+    config = composed(f"data.root={data_root}")["data"]
+    config |= {"limit_train_samples": 40, "batch_size": 20}
+    first, second = (build_data(config, CPU, seed, Ranks(), 1) for seed in (0, 1))
+    assert first.sizes() == {"train": 40, "val": 500, "test": 1000}
+    assert torch.equal(first.splits["train"].tensors[0], second.splits["train"].tensors[0])
+    assert len(first.splits["train"].tensors[1].unique()) > 5
+
+
+@pytest.mark.parametrize("limit", [0, 3501, 1.5, True])
+def test_limit_out_of_range(composed, data_root, limit):
+    config = composed(f"data.root={data_root}")["data"]
+    with pytest.raises(ConfigError, match=rf"data\.limit_train_samples={limit} should be null or"):
+        build_splits({**config, "limit_train_samples": limit})
+
+
+def test_overfit_reaches_every_training_sample(train):
+    run_dir = train("debug=overfit")
+    events = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    accuracies = [event["train/accuracy"] for event in events if "train/accuracy" in event]
+    assert accuracies[-1] == 1.0

@@ -1,0 +1,121 @@
+"""Streamed images: random crops that depend on the seed, the epoch and the sample only."""
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+
+from data.build import build_data
+from data.decode import Decoder, random_crop
+from trainer.distributed import Ranks
+from trainer.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    random = numpy.random.default_rng(0)
+    for name in ("a", "b"):
+        folder = root / "train" / name
+        folder.mkdir(parents=True)
+        for number in range(12):
+            pixels = random.integers(0, 256, (20, 24, 3), numpy.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def loader(composed, root):
+    config = composed("data=image_folder", f"data.root={root}")["data"]
+    config |= {"resident": False, "image_size": 8, "batch_size": 4, "val_fraction": 0.25}
+
+    def build(ranks=Ranks(), accumulate_steps=1, seed=3, **settings):  # noqa: B008  # frozen
+        settings = {"num_workers": 0, **settings}
+        return build_data(
+            {**config, **settings}, torch.device("cpu"), seed, ranks, accumulate_steps
+        )
+
+    return build
+
+
+def images_of(loader, epoch=0, start=0):
+    return torch.cat([part[0] for update in loader.train(epoch, start) for part in update])
+
+
+def test_same_whatever_the_number_of_workers(loader):
+    alone = loader()
+    with_workers = loader(num_workers=2)
+    assert torch.equal(images_of(alone), images_of(with_workers))
+    assert alone.order_hash == with_workers.order_hash
+    for one, two in zip(alone.evaluate("val"), with_workers.evaluate("val"), strict=True):
+        assert torch.equal(one[0], two[0])
+        assert torch.equal(one[1], two[1])
+
+
+def test_continues_where_it_was_interrupted(loader):
+    whole = images_of(loader(), epoch=1)
+    assert torch.equal(images_of(loader(), epoch=1, start=2), whole[8:])
+
+
+def test_same_whatever_the_number_of_processes_and_micro_batches(loader):
+    whole = images_of(loader())
+    assert torch.equal(images_of(loader(accumulate_steps=2)), whole)
+    shares = [images_of(loader(Ranks(rank, 0, 2))) for rank in (0, 1)]
+    together = torch.cat([share.view(-1, 2, 3, 8, 8) for share in shares], 1)
+    assert torch.equal(together.view_as(whole), whole)
+
+
+def test_every_epoch_and_seed_crops_anew(loader):
+    split = loader().splits["train"]
+    first = split.augmented(0, 0)[5][0]
+    assert torch.equal(first, split.augmented(0, 0)[5][0])
+    for other in (split.augmented(0, 1)[5], split.augmented(1, 0)[5], split[5]):
+        assert not torch.equal(first, other[0])
+
+
+def test_streaming_leaves_the_global_random_state_alone(loader):
+    state = torch.get_rng_state()
+    images_of(loader())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_evaluation_equals_that_of_resident_images(loader):
+    streamed, resident = loader(), loader(resident=True)
+    for one, two in zip(streamed.evaluate("val"), resident.evaluate("val"), strict=True):
+        assert torch.equal(one[0], two[0])
+
+
+def test_a_worker_says_what_is_wrong_in_one_line(loader, root):
+    broken = loader(num_workers=1, batch_size=1)
+    file = root / "train" / "a" / "7.png"
+    content = file.read_bytes()
+    file.write_bytes(content[:60])
+    with pytest.raises(ConfigError, match=r"^data\.root: cannot read .*a/7\.png") as info:
+        images_of(broken)
+    file.write_bytes(content)
+    assert "\n" not in str(info.value)
+
+
+def test_random_crops_stay_inside_and_have_the_area_asked_for():
+    generator = torch.Generator().manual_seed(0)
+    areas = []
+    for _ in range(300):
+        left, top, right, bottom = random_crop((40, 40), (8, 8), 0.25, generator)
+        assert 0 <= left < right <= 40 + 1e-6
+        assert 0 <= top < bottom <= 40 + 1e-6
+        areas.append((right - left) * (bottom - top) / 1600)
+        assert 0.7 < (right - left) / (bottom - top) < 1.4
+    assert 0.25 <= min(areas) < 0.35
+    assert max(areas) > 0.85
+
+
+def test_jpeg_is_decoded_small_and_looks_the_same(tmp_path):
+    x = numpy.linspace(0, 255, 512).astype(numpy.uint8)
+    file = str(tmp_path / "ramp.jpg")
+    Image.fromarray(numpy.stack(numpy.broadcast_arrays(x, x[:, None], x[:1]), 2)).save(file)
+    decoder = Decoder((32, 32), 3, False, 10**6, 1.0)
+    with Image.open(file) as image:
+        decoder.resized(image, (0, 0, 512, 512))
+        assert image.size == (64, 64)  # an eighth: the smallest that JPEG offers
+    fine = torch.from_numpy(numpy.array(Image.open(file).resize((32, 32), Image.Resampling.BOX)))
+    assert (decoder(file).permute(1, 2, 0).int() - fine.int()).abs().max() <= 4
