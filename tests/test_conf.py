@@ -11,6 +11,7 @@ from trainer.settings import check_settings
 
 CONF = Path(__file__).parents[1] / "conf"
 MANDATORY = {
+    "data=image_folder": ["data.root=images"],
     "model=timm": ["model.name=resnet10t"],
     "optimizer=timm": ["optimizer.name=adopt"],
 }
@@ -83,3 +84,27 @@ def test_main_recipes_exist():
         muon_warmup_cosine schedulefree_adamw
     """
     assert set(promised.split()) <= set(options("optim"))
+
+
+def test_cifar10_customcnn_is_the_tutorial_recipe(composed):
+    config = composed("+experiment=cifar10_customcnn")
+    assert config["optimizer"] == {
+        "_target_": "torch.optim.SGD",
+        "lr": 0.01,
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 5e-4,
+        "fused": True,
+    }
+    assert config["param_groups"] == {"decay_norms_and_biases": True}
+    assert config["scheduler"] == {
+        "_target_": "optim.schedules.step_decay",
+        "step_size": 30,
+        "gamma": 0.1,
+    }
+    assert config["trainer"]["max_epochs"] == 100
+    assert config["trainer"]["clip_grad_norm"] is None
+    data = config["data"]
+    assert data["_target_"] == "data.cifar10.cifar10"
+    assert (data["batch_size"], data["augment"]) == (64, [])
+    assert data["mean"] == data["std"] == [0.5, 0.5, 0.5]
