@@ -44,6 +44,7 @@ class Console:
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}  {task.fields[loss]}"),
                 TimeRemainingColumn(),
+                TextColumn("left"),
                 console=self.terminal,
                 transient=True,
                 auto_refresh=False,  # no thread of its own: refreshed from the loop
