@@ -36,8 +36,9 @@ def test_same_seed_same_run_and_other_seed_another(train):
 
 
 def test_accumulation_equals_the_whole_batch(train):
-    whole = train(PLAIN_MODEL, "optim=sgd_cosine", *SHORT)
-    parts = train(PLAIN_MODEL, "optim=sgd_cosine", *SHORT, "trainer.accumulate_steps=4")
+    # a small rate: a large one amplifies rounding wherever max-pooling meets a tie
+    base = (PLAIN_MODEL, "optim=sgd_cosine", "optimizer.lr=0.01", *SHORT)
+    whole, parts = train(*base), train(*base, "trainer.accumulate_steps=4")
     assert distance(weights(whole), weights(parts)) < 1e-5
     assert summary(whole)["data_order_hash"] == summary(parts)["data_order_hash"]
 
