@@ -32,7 +32,7 @@ Run = Callable[[dict[str, Any], Job], float]
 ENGINE_LOGGERS = ("torch.distributed.elastic", "torch.multiprocessing.spawn")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 RENDEZVOUS_SECONDS = 900
-SYMPTOM_SECONDS = 2.0
+PEER_EXIT_SECONDS = 30.0
 
 
 def launch(run: Run, config: dict[str, Any], job: Job) -> float:
@@ -119,12 +119,20 @@ def worker(module: str, name: str, config: dict[str, Any], job: Job) -> Any:
     run = getattr(importlib.import_module(module), name)
     try:
         value = run(config, job)
-    except DistBackendError:
-        # a lost connection is a symptom: let the process that caused it be seen first
-        time.sleep(SYMPTOM_SECONDS)
+    except RuntimeError as error:
+        if lost_a_peer(error):
+            time.sleep(PEER_EXIT_SECONDS)  # the engine ends this process as soon as it sees why
         raise
     atexit.register(leave)
     return value
+
+
+def lost_a_peer(error: RuntimeError) -> bool:
+    """Whether another process is gone, which then is the one to report."""
+    text = str(error)
+    return isinstance(error, DistBackendError) or (
+        "gloo/transport" in text and "Timed out" not in text
+    )
 
 
 def leave() -> None:
@@ -144,8 +152,9 @@ def as_raised(failed: Any) -> Exception:
     for known in (ConfigError, Diverged):
         if kind == known.__name__:
             return known(text)
-    traceback = failure.message["extraInfo"]["py_callstack"]
-    return RankFailed(f"rank {rank}: {failure.message['message']}", traceback)
+    if "Timed out" in text:
+        text += " (another process did not answer within trainer.timeout_seconds)"
+    return RankFailed(f"rank {rank}: {kind}: {text}", failure.message["extraInfo"]["py_callstack"])
 
 
 @contextmanager
