@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.composed import CONF
+from trainer.distributed import started_by_torchrun
 from trainer.errors import ConfigError, Diverged, RankFailed
 from trainer.progress import Monitor
 from trainer.records import Job, write_json
@@ -67,6 +68,7 @@ def failures_reported(job: Job, cfg: DictConfig) -> Iterator[Outcome]:
         yield outcome
     except Exception as error:
         failed_jobs += 1
+        tell_torchrun(error)
         name = " ".join(job.overrides)
         if isinstance(error, RankFailed):
             print(error.traceback, end="", file=sys.stderr)
@@ -78,6 +80,14 @@ def failures_reported(job: Job, cfg: DictConfig) -> Iterator[Outcome]:
                 f"job {Path(job.run_dir).name} ({name}) failed; the sweep goes on", file=sys.stderr
             )
         leave_summary(job, error)
+
+
+def tell_torchrun(error: Exception) -> None:
+    """Let torchrun's own report show where a process that it started failed."""
+    if started_by_torchrun():
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        get_error_handler().record_exception(error)
 
 
 def leave_summary(job: Job, error: Exception) -> None:

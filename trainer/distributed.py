@@ -1,6 +1,7 @@
 """The process group of a run, and sums over it. One process is a group of one without the group."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from torch import Tensor
 from trainer.device import choose_device
 from trainer.errors import ConfigError
 from trainer.settings import TrainerSettings
+
+PEER_EXIT_SECONDS = 30.0
 
 groups_joined = count()
 
@@ -85,8 +88,20 @@ def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
     try:
         yield ranks
         dist.barrier()  # gloo may abort when one process leaves while another still talks
+    except RuntimeError as error:
+        if lost_a_peer(error):
+            time.sleep(PEER_EXIT_SECONDS)  # torchrun ends this process as soon as it sees why
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def lost_a_peer(error: RuntimeError) -> bool:
+    """Whether another process is gone, which then is the one to report."""
+    text = str(error)
+    return isinstance(error, dist.DistBackendError) or (
+        "gloo/transport" in text and "Timed out" not in text
+    )
 
 
 def sum_over_ranks(sums: Tensor) -> Tensor:

@@ -12,14 +12,12 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed import DistBackendError
 
 from trainer.device import choose_accelerator
 from trainer.distributed import started_by_torchrun
@@ -29,10 +27,8 @@ from trainer.settings import TrainerSettings, check_settings
 
 Run = Callable[[dict[str, Any], Job], float]
 
-ENGINE_LOGGERS = ("torch.distributed.elastic", "torch.multiprocessing.spawn")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 RENDEZVOUS_SECONDS = 900
-PEER_EXIT_SECONDS = 30.0
 
 
 def launch(run: Run, config: dict[str, Any], job: Job) -> float:
@@ -50,6 +46,10 @@ def launch(run: Run, config: dict[str, Any], job: Job) -> float:
     """
     settings = check_settings(config)
     count = processes_per_node(settings)
+    if started_by_torchrun() and job.sweep is not None:
+        raise ConfigError(
+            "a sweep starts the processes of its jobs itself: run it without torchrun"
+        )
     if started_by_torchrun() or count * settings.num_nodes == 1:
         return run(config, job)
     return launch_workers(settings, count, import_path(run), config, job)
@@ -117,22 +117,9 @@ def worker(module: str, name: str, config: dict[str, Any], job: Job) -> Any:
     """What every started process does."""
     os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, and from there each process once
     run = getattr(importlib.import_module(module), name)
-    try:
-        value = run(config, job)
-    except RuntimeError as error:
-        if lost_a_peer(error):
-            time.sleep(PEER_EXIT_SECONDS)  # the engine ends this process as soon as it sees why
-        raise
+    value = run(config, job)
     atexit.register(leave)
     return value
-
-
-def lost_a_peer(error: RuntimeError) -> bool:
-    """Whether another process is gone, which then is the one to report."""
-    text = str(error)
-    return isinstance(error, DistBackendError) or (
-        "gloo/transport" in text and "Timed out" not in text
-    )
 
 
 def leave() -> None:
@@ -160,16 +147,13 @@ def as_raised(failed: Any) -> Exception:
 @contextmanager
 def engine_manners() -> Iterator[None]:
     """Keep the engine from reporting what is reported here, and from keeping our signals."""
-    loggers = [logging.getLogger(name) for name in ENGINE_LOGGERS]
-    levels = [logger.level for logger in loggers]
     is_main_thread = threading.current_thread() is threading.main_thread()
     handlers = {number: signal.getsignal(number) for number in SIGNALS if is_main_thread}
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # this process only waits: the engine alone logs here
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)
         for number, handler in handlers.items():
             signal.signal(number, handler)
