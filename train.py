@@ -61,13 +61,13 @@ def run(config: dict[str, Any], job: Job) -> float:
     with process_group(settings) as ranks, open_records(config, job, ranks) as records:
         device = choose_device(settings, ranks.local_rank)
         precision = choose_precision(settings.precision, device)
-        prepare_process(settings, config["seed"], ranks.rank)
+        prepare_process(settings, config["seed"], ranks)
 
         data = build_data(config["data"], device, config["seed"], ranks, settings.accumulate_steps)
         model = build_model(config["model"], data.spec, device, settings)
         objective = build_objective(config["objective"], model, data.spec)
         horizon = Horizon.of(settings.max_epochs, settings.max_steps, data.steps_per_epoch)
-        phases = build_phases(config, objective, horizon, ranks)
+        phases = build_phases(config, objective, horizon, settings)
 
         trainer = Trainer(
             settings, objective, phases, data, horizon, monitor, records, ranks, device, precision

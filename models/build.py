@@ -4,7 +4,7 @@ import hashlib
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.errors import ConfigError
 from trainer.instantiate import instantiate
@@ -42,11 +42,11 @@ def num_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def weights_hash(model: nn.Module) -> str:
-    """Hash of all weights and buffers: equal hashes prove an equal start."""
+def weights_hash(weights: dict[str, Tensor]) -> str:
+    """Hash of a flat state dict: equal hashes prove an equal start."""
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted(weights.items()):
         digest.update(name.encode())
-        raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        raw = value.contiguous().reshape(-1).view(torch.uint8)
         digest.update(raw.numpy().tobytes())
     return digest.hexdigest()[:32]

@@ -1,5 +1,6 @@
 """The command line's manners: one clear line for a mistake, an honest exit code."""
 
+import json
 import os
 import re
 import sys
@@ -17,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.composed import CONF
-from trainer.errors import ConfigError, Diverged
+from trainer.distributed import started_by_torchrun
+from trainer.errors import ConfigError, Diverged, RankFailed
 from trainer.progress import Monitor
 from trainer.records import Job, write_json
 from trainer.settings import dotted_keys, unknown_key
@@ -66,8 +68,11 @@ def failures_reported(job: Job, cfg: DictConfig) -> Iterator[Outcome]:
         yield outcome
     except Exception as error:
         failed_jobs += 1
+        tell_torchrun(error)
         name = " ".join(job.overrides)
-        if not isinstance(error, ConfigError | Diverged):
+        if isinstance(error, RankFailed):
+            print(error.traceback, end="", file=sys.stderr)
+        elif not isinstance(error, ConfigError | Diverged):
             traceback.print_exc()
         print_error(f"{error if str(error) else type(error).__name__}")
         if job.sweep is not None:
@@ -77,16 +82,23 @@ def failures_reported(job: Job, cfg: DictConfig) -> Iterator[Outcome]:
         leave_summary(job, error)
 
 
+def tell_torchrun(error: Exception) -> None:
+    """Let torchrun's own report show where a process that it started failed."""
+    if started_by_torchrun():
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        get_error_handler().record_exception(error)
+
+
 def leave_summary(job: Job, error: Exception) -> None:
-    """A summary for a job that failed before it had records of its own."""
+    """A summary for a job that could not write its own; the cause, where rank 0 saw a symptom."""
     file = job.path / "summary.json"
-    if file.exists():
-        return
-    summary: dict[str, Any] = {
-        "status": "failed",
-        "error": f"{type(error).__name__}: {error}",
-        "overrides": list(job.overrides),
-    }
+    summary: dict[str, Any] = {"overrides": list(job.overrides)}
+    if file.exists() and file.stat().st_mtime >= job.started_at:
+        if not isinstance(error, RankFailed):
+            return
+        summary = json.loads(file.read_text())
+    summary |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
     try:
         write_json(summary, file)
     except ConfigError as problem:

@@ -1,15 +1,22 @@
 """The device, precision and memory figures of one process."""
 
+from __future__ import annotations
+
 import random
 import resource
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from trainer.errors import ConfigError
 from trainer.settings import TrainerSettings
 
+if TYPE_CHECKING:
+    from trainer.distributed import Ranks
+
+NUM_THREADS = torch.get_num_threads()  # torch's choice: the machine's cores or OMP_NUM_THREADS
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -53,12 +60,11 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     return torch.autocast(device.type, DTYPES[precision])
 
 
-def prepare_process(settings: TrainerSettings, seed: int, rank: int) -> None:
+def prepare_process(settings: TrainerSettings, seed: int, ranks: Ranks) -> None:
     """Random state, threads and math modes; all set by every run, so none leaks into the next."""
-    random.seed(seed + rank)
-    torch.manual_seed(seed + rank)
-    if settings.num_threads is not None:
-        torch.set_num_threads(settings.num_threads)
+    random.seed(seed + ranks.rank)
+    torch.manual_seed(seed + ranks.rank)
+    torch.set_num_threads(settings.num_threads or max(1, NUM_THREADS // ranks.local_world_size))
     torch.use_deterministic_algorithms(settings.deterministic)
     torch.backends.cudnn.benchmark = not settings.deterministic
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect on the CPU

@@ -1,27 +1,35 @@
 """The process group of a run, and sums over it. One process is a group of one without the group."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.device import choose_accelerator
+from trainer.device import choose_device
+from trainer.errors import ConfigError
 from trainer.settings import TrainerSettings
+
+PEER_EXIT_SECONDS = 30.0
+
+groups_joined = count()
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which process this is. ``rank`` counts over all nodes, ``local_rank`` on this one."""
+    """Which process this is. ``rank`` counts over all nodes, the ``local`` ones on this one."""
 
     rank: int = 0
     local_rank: int = 0
     world_size: int = 1
+    local_world_size: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -39,23 +47,61 @@ def ranks_of_this_process() -> Ranks:
         rank=int(os.environ["RANK"]),
         local_rank=int(os.environ["LOCAL_RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),
+        local_world_size=int(os.environ["LOCAL_WORLD_SIZE"]),
     )
+
+
+def was_restarted() -> bool:
+    """Whether torchrun's engine started this process after a failure of its predecessor."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 @contextmanager
 def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
-    """Join the group that torchrun's environment describes, if any, and leave it at the end."""
+    """Join the group that torchrun's environment describes, if any, and leave it at the end.
+
+    Raises:
+        ConfigError: torchrun started another number of processes than the config asks for, or
+            the accelerator cannot be shared.
+    """
     ranks = ranks_of_this_process()
+    if settings.devices not in (1, "auto", ranks.local_world_size):
+        raise ConfigError(
+            f"trainer.devices={settings.devices}, but torchrun started {ranks.local_world_size} "
+            "processes: leave trainer.devices out"
+        )
     if ranks.world_size == 1:
         yield ranks
         return
-    backend = "nccl" if choose_accelerator(settings.accelerator) == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(seconds=settings.timeout_seconds))
+    device = choose_device(settings, ranks.local_rank)  # before anything talks through the GPU
+    if device.type == "mps":
+        raise ConfigError("several processes need trainer.accelerator=cpu or cuda")
+    # gloo carries what is on the CPU: flags, metrics and random states
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    timeout = timedelta(seconds=settings.timeout_seconds)
+    store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
+    # torchrun's store outlives a group: the next one must not meet the addresses of the last
+    store = dist.PrefixStore(f"group_{next(groups_joined)}", store)
+    dist.init_process_group(
+        backend, timeout=timeout, store=store, rank=ranks.rank, world_size=ranks.world_size
+    )
     try:
         yield ranks
         dist.barrier()  # gloo may abort when one process leaves while another still talks
+    except RuntimeError as error:
+        if lost_a_peer(error):
+            time.sleep(PEER_EXIT_SECONDS)  # torchrun ends this process as soon as it sees why
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def lost_a_peer(error: RuntimeError) -> bool:
+    """Whether another process is gone, which then is the one to report."""
+    text = str(error)
+    return isinstance(error, dist.DistBackendError) or (
+        "gloo/transport" in text and "Timed out" not in text
+    )
 
 
 def sum_over_ranks(sums: Tensor) -> Tensor:
@@ -63,6 +109,11 @@ def sum_over_ranks(sums: Tensor) -> Tensor:
     if dist.is_initialized():
         dist.all_reduce(sums)
     return sums
+
+
+def whole(value: Any) -> Any:
+    """A tensor that FSDP has spread over the processes in one piece; others as they are."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
 def gather(value: Any) -> list[Any]:

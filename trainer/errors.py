@@ -7,3 +7,15 @@ class ConfigError(Exception):
 
 class Diverged(Exception):
     """The loss or the gradients are no longer finite."""
+
+
+class RankFailed(Exception):
+    """A process of the job raised or was killed.
+
+    Attributes:
+        traceback: where it raised, in its own words; empty if it was killed.
+    """
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback

@@ -10,6 +10,7 @@ from trainer.device import autocast
 from trainer.distributed import gather
 from trainer.meter import Meter
 from trainer.objectives.base import Objective
+from trainer.parallel import make_whole
 
 
 @torch.inference_mode()
@@ -31,6 +32,7 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
+    make_whole(model)
     meter = Meter()
     kept: list[dict[str, Tensor]] = []
     for batch in islice(data.evaluate(split), limit_steps):

@@ -1,16 +1,159 @@
-"""Start the processes of a job."""
+"""Start the processes of a job with torchrun's own engine, and bring back what rank 0 returns.
 
-from collections.abc import Callable
+The processes get the resolved config and the job as plain data; they never meet Hydra or the
+command line again, which is what lets every job of a sweep have processes of its own.
+"""
+
+import atexit
+import importlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from trainer.errors import ConfigError
+import torch
+
+from trainer.device import choose_accelerator
+from trainer.distributed import started_by_torchrun
+from trainer.errors import ConfigError, Diverged, RankFailed
 from trainer.records import Job
+from trainer.settings import TrainerSettings, check_settings
 
 Run = Callable[[dict[str, Any], Job], float]
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+RENDEZVOUS_SECONDS = 900
+
 
 def launch(run: Run, config: dict[str, Any], job: Job) -> float:
-    """Call ``run(config, job)`` in as many processes as ``trainer.devices`` asks for."""
-    if config["trainer"]["devices"] not in (1, "auto"):
-        raise ConfigError(f"trainer.devices={config['trainer']['devices']} is not supported yet")
-    return run(config, job)
+    """Call ``run(config, job)`` in as many processes as the config asks for.
+
+    Args:
+        run: a function of a module, or of the script itself.
+
+    Returns:
+        What rank 0 returned.
+
+    Raises:
+        ConfigError, Diverged: as raised in a process.
+        RankFailed: a process raised anything else, or was killed.
+    """
+    settings = check_settings(config)
+    count = processes_per_node(settings)
+    if started_by_torchrun() and job.sweep is not None:
+        raise ConfigError(
+            "a sweep starts the processes of its jobs itself: run it without torchrun"
+        )
+    if started_by_torchrun() or count * settings.num_nodes == 1:
+        return run(config, job)
+    return launch_workers(settings, count, import_path(run), config, job)
+
+
+def processes_per_node(settings: TrainerSettings) -> int:
+    """``trainer.devices``; ``auto`` is every visible GPU, else one process."""
+    if settings.devices != "auto":
+        return settings.devices
+    is_cuda = choose_accelerator(settings.accelerator) == "cuda"
+    return torch.cuda.device_count() if is_cuda else 1
+
+
+def import_path(run: Run) -> tuple[str, str]:
+    """Where another process finds ``run``; a script is imported under its file's name."""
+    module = run.__module__
+    if module == "__main__":
+        module = Path(run.__code__.co_filename).stem
+    return module, run.__name__
+
+
+def launch_workers(settings: TrainerSettings, count: int, run: tuple[str, str], *data: Any) -> Any:
+    """Run :func:`worker` in ``count`` processes on each node."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    is_one_node = settings.num_nodes == 1
+    if not is_one_node and settings.rdzv_endpoint is None:
+        raise ConfigError(
+            f"trainer.num_nodes={settings.num_nodes} needs trainer.rdzv_endpoint=host:port, the "
+            "same on every node"
+        )
+    with tempfile.TemporaryDirectory(prefix="launch_") as error_files, engine_manners():
+        engine = LaunchConfig(
+            min_nodes=settings.num_nodes,
+            max_nodes=settings.num_nodes,
+            nproc_per_node=count,
+            logs_specs=DefaultLogsSpecs(log_dir=error_files),
+            run_id=run_id(data[-1]),
+            rdzv_backend="c10d",
+            rdzv_endpoint=settings.rdzv_endpoint or "127.0.0.1:0",  # 0: the system chooses
+            rdzv_configs={"timeout": RENDEZVOUS_SECONDS},
+            local_addr="127.0.0.1" if is_one_node else None,
+            max_restarts=settings.max_restarts,
+            start_method="spawn",  # a forked process cannot use CUDA
+        )
+        try:
+            values = elastic_launch(engine, worker)(*run, *data)
+        except ChildFailedError as failed:
+            raise as_raised(failed) from None
+        except SignalException as stopped:
+            if stopped.sigval == signal.SIGINT:
+                raise KeyboardInterrupt from None
+            raise SystemExit(128 + stopped.sigval) from None
+    return values[min(values)]
+
+
+def run_id(job: Job) -> str:
+    """A name that the nodes of a job have in common, and the jobs of a sweep have not."""
+    return "job" if job.sweep is None else f"job_{job.path.name}"
+
+
+def worker(module: str, name: str, config: dict[str, Any], job: Job) -> Any:
+    """What every started process does."""
+    os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, and from there each process once
+    run = getattr(importlib.import_module(module), name)
+    value = run(config, job)
+    atexit.register(leave)
+    return value
+
+
+def leave() -> None:
+    """End a process that is done, without a second of taking torch's modules down."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def as_raised(failed: Any) -> Exception:
+    """The exception to raise here for the process that failed first."""
+    rank, failure = failed.get_first_failure()
+    if not isinstance(failure.message, dict):
+        cause = failure.signal_name() if failure.exitcode < 0 else f"exit code {failure.exitcode}"
+        return RankFailed(f"the process of rank {rank} ended with {cause}")
+    kind, _, text = failure.message["message"].partition(": ")
+    for known in (ConfigError, Diverged):
+        if kind == known.__name__:
+            return known(text)
+    if "Timed out" in text:
+        text += " (another process did not answer within trainer.timeout_seconds)"
+    return RankFailed(f"rank {rank}: {kind}: {text}", failure.message["extraInfo"]["py_callstack"])
+
+
+@contextmanager
+def engine_manners() -> Iterator[None]:
+    """Keep the engine from reporting what is reported here, and from keeping our signals."""
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in SIGNALS if is_main_thread}
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # this process only waits: the engine alone logs here
+    try:
+        yield
+    finally:
+        logging.disable(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

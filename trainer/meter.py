@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from trainer.distributed import sum_over_ranks
+from trainer.distributed import gather
 from trainer.objectives.base import Sums
 
 
@@ -24,13 +24,21 @@ class Meter:
                 self.counts[name] = count
 
     def means(self) -> dict[str, float]:
-        """Mean of every metric over all processes; one transfer from the device."""
-        if not self.sums:
-            return {}
-        sums = torch.stack(list(self.sums.values())).double()
-        counts = torch.tensor(list(self.counts.values()), dtype=torch.double, device=sums.device)
-        totals = sum_over_ranks(torch.stack([sums, counts]))
-        return dict(zip(self.sums, (totals[0] / totals[1]).tolist(), strict=True))
+        """Mean of every metric over all processes; one transfer from the device.
+
+        A process that has seen no sample takes part with nothing.
+        """
+        sums = torch.stack(list(self.sums.values())).tolist() if self.sums else []
+        own = {
+            name: (value, self.counts[name]) for name, value in zip(self.sums, sums, strict=True)
+        }
+        parts = gather(own)
+        names = dict.fromkeys(name for part in parts for name in part)
+        means = {}
+        for name in names:
+            values, counts = zip(*(part[name] for part in parts if name in part), strict=True)
+            means[name] = sum(values) / sum(counts)
+        return means
 
     def reset(self) -> None:
         self.sums.clear()

@@ -10,16 +10,18 @@ from torch.optim import Optimizer
 
 from optim.build import Schedule, build_optimizer, build_schedule
 from optim.schedules import Horizon
-from trainer.distributed import Ranks
+from trainer.distributed import whole
 from trainer.errors import ConfigError
 from trainer.objectives.base import Objective
+from trainer.parallel import distribute, wrap
+from trainer.settings import TrainerSettings
 
 
 class Phase:
     """One of the steps an update is made of.
 
     Args:
-        compute: ``batch -> (loss, sums)``; a ``DistributedDataParallel`` under several processes.
+        compute: ``batch -> (loss, sums)``; averages gradients under several processes.
         module: whose parameters the phase trains.
     """
 
@@ -55,7 +57,7 @@ class Phase:
         norm = None
         if self.clip_grad_norm is not None or always_measure:
             limit = float("inf") if self.clip_grad_norm is None else self.clip_grad_norm
-            norm = nn.utils.clip_grad_norm_(self.parameters, limit)
+            norm = whole(nn.utils.clip_grad_norm_(self.parameters, limit))
         if self.clip_grad_value is not None:
             nn.utils.clip_grad_value_(self.parameters, self.clip_grad_value)
         return norm
@@ -73,7 +75,7 @@ class Phase:
 
 
 def build_phases(
-    config: dict[str, Any], objective: Objective, horizon: Horizon, ranks: Ranks
+    config: dict[str, Any], objective: Objective, horizon: Horizon, trainer: TrainerSettings
 ) -> list[Phase]:
     """The objective's phases, each with the optimizer, schedule and clipping of its own.
 
@@ -93,6 +95,7 @@ def build_phases(
         raise ConfigError(
             f"phases has {', '.join(settings)}, but the objective has {', '.join(modules)}"
         )
+    distribute(objective, trainer)
     return [
         build_phase(
             name,
@@ -100,6 +103,7 @@ def build_phases(
             settings[name],
             config["param_groups"],
             horizon,
+            trainer,
             where=f"phases.{name}." if config["phases"] else "",
         )
         for name in modules
@@ -112,13 +116,14 @@ def build_phase(
     settings: dict[str, Any],
     grouping: dict[str, Any],
     horizon: Horizon,
+    trainer: TrainerSettings,
     where: str,
 ) -> Phase:
     module = objective.phases()[name]
     optimizer = build_optimizer(settings["optimizer"], module, grouping, f"{where}optimizer")
     schedule = build_schedule(settings["scheduler"], horizon, f"{where}scheduler")
     clip_norm, clip_value = settings["clip_grad_norm"], settings["clip_grad_value"]
-    compute = PhaseCompute(objective, name)
+    compute = wrap(PhaseCompute(objective, name), module, trainer)
     return Phase(name, compute, module, optimizer, schedule, clip_norm, clip_value)
 
 

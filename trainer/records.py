@@ -10,9 +10,11 @@ import json
 import math
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
@@ -25,10 +27,10 @@ import yaml
 from torch import Tensor
 
 from data.spec_file import spec_content
-from models.build import num_parameters, weights_hash
+from models.build import num_parameters
 from trainer.console import Console, format_metric
 from trainer.device import device_name, peak_memory_bytes
-from trainer.distributed import Ranks
+from trainer.distributed import Ranks, broadcast
 from trainer.errors import ConfigError, Diverged
 from trainer.objectives.base import ConfusionMatrix, Objective, Picture, Table
 from trainer.phase import optimizer_state_bytes
@@ -107,7 +109,7 @@ class Records:
         write_json(spec_content(data.spec), self.run_dir / "spec.json")
         self.summary |= {
             "num_parameters": num_parameters(model),
-            "initial_weights_hash": weights_hash(model),
+            "initial_weights_hash": trainer.initial_weights_hash,
             "data": data.spec.name,
             "synthetic_data": data.spec.synthetic,
             "num_samples": data.sizes(),
@@ -230,10 +232,18 @@ class Records:
 
 
 class NoRecords(Records):
-    """The records of every rank but the first: none."""
+    """The records of every rank but the first: a file for what the process prints."""
 
-    def __init__(self, config: dict[str, Any], job: Job) -> None:
+    def __init__(self, config: dict[str, Any], job: Job, rank: int) -> None:
+        self.run_dir = job.path
         self.summary = {}
+        self.log_file = self.run_dir / f"rank_{rank}.log"
+
+    def __enter__(self) -> Records:
+        with self.log_file.open("a") as file:
+            for descriptor in (1, 2):  # for good: what libraries print in C++ at the end, too
+                os.dup2(file.fileno(), descriptor)
+        return self
 
     def __exit__(self, *_: Any) -> None:
         pass
@@ -264,7 +274,18 @@ class NoRecords(Records):
 
 
 def open_records(config: dict[str, Any], job: Job, ranks: Ranks) -> Records:
-    return (Records if ranks.is_main else NoRecords)(config, job)
+    """Records in rank 0's run directory, which it shares with all other processes."""
+    common = broadcast(job)
+    if common.run_dir != job.run_dir:
+        discard(job.path)
+    return Records(config, common) if ranks.is_main else NoRecords(config, common, ranks.rank)
+
+
+def discard(run_dir: Path) -> None:
+    """Take away what Hydra wrote for a process that torchrun started, or on another node."""
+    shutil.rmtree(run_dir / ".hydra", ignore_errors=True)
+    with suppress(OSError):  # not empty: not only Hydra's
+        run_dir.rmdir()
 
 
 def status_of(error: BaseException) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer import checkpoint
+from trainer.distributed import was_restarted
 from trainer.state import restore
 
 if TYPE_CHECKING:
@@ -15,11 +16,14 @@ if TYPE_CHECKING:
 def resume(trainer: Trainer, source: str | None) -> None:
     """Load the state that ``source`` names: null, ``auto``, a run directory or a checkpoint.
 
-    ``auto`` continues in this run directory if it has a checkpoint and starts afresh otherwise.
+    ``auto`` continues in this run directory if it has a checkpoint and starts afresh otherwise; so
+    do processes that torchrun's engine has restarted.
     """
+    own = trainer.records.run_dir / "checkpoints" / "last.pt"
+    if was_restarted() and own.exists():
+        source = "auto"
     if source is None:
         return
-    own = trainer.records.run_dir / "checkpoints" / "last.pt"
     if source == "auto":
         if not own.exists():
             return

@@ -33,7 +33,7 @@ class TrainerSettings:
     channels_last: bool
     compile: bool
     deterministic: bool
-    num_threads: int | None  # CPU threads per process; null: torch's choice
+    num_threads: int | None  # CPU threads per process; null: this machine's, shared out
     clip_grad_norm: float | None
     clip_grad_value: float | None
     accumulate_steps: int  # micro-batches per update

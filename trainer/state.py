@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from trainer import checkpoint
-from trainer.distributed import gather
+from trainer.distributed import gather, whole
 from trainer.progress import Best, Progress
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
     return {
         "model": weights(trainer.objective.model),
         "ema": None if ema is None else weights(ema.module),
-        "optimizers": {phase.name: phase.optimizer.state_dict() for phase in trainer.phases},
+        "optimizers": {phase.name: optimizer_state(phase.optimizer) for phase in trainer.phases},
         "schedulers": {phase.name: {"base_lrs": phase.base_lrs} for phase in trainer.phases},
         "scaler": trainer.scaler.state_dict(),
         "rng": gather(checkpoint.random_state(trainer.device)),
@@ -42,12 +43,12 @@ def restore(trainer: Trainer, content: dict[str, Any]) -> None:
 
     Loading comes after everything is built, since building a schedule or an optimizer sets rates.
     """
-    trainer.objective.model.load_state_dict(content["model"])
+    load_weights(trainer.objective.model, content["model"])
     if trainer.ema is not None:
         trainer.ema.module.load_state_dict(content["ema"])
         trainer.ema.n_averaged.fill_(content["counters"]["ema_updates"])
     for phase in trainer.phases:
-        phase.optimizer.load_state_dict(content["optimizers"][phase.name])
+        load_optimizer_state(phase.optimizer, content["optimizers"][phase.name])
         phase.base_lrs = content["schedulers"][phase.name]["base_lrs"]
     trainer.scaler.load_state_dict(content["scaler"])
     states = content["rng"]
@@ -64,8 +65,55 @@ def restore(trainer: Trainer, content: dict[str, Any]) -> None:
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
-    """The flat state dict of a model, on the CPU, free of wrappers' prefixes."""
+    """The flat state dict of a model, on the CPU, free of wrappers' prefixes.
+
+    Under FSDP every process must take part.
+    """
     return {
-        name.replace("_orig_mod.", ""): value.detach().cpu().contiguous()
+        name.replace("_orig_mod.", ""): whole(value.detach()).cpu().contiguous()
         for name, value in model.state_dict().items()
     }
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load what :func:`weights` returned, under FSDP or not."""
+    current = model.state_dict()
+    model.load_state_dict(
+        {name: share_of(value, current.get(name)) for name, value in weights.items()}
+    )
+
+
+def optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
+    """An optimizer's state dict with every tensor in one piece."""
+    content = optimizer.state_dict()
+    content["state"] = {
+        index: {key: whole(value) for key, value in state.items()}
+        for index, state in content["state"].items()
+    }
+    return content
+
+
+def load_optimizer_state(optimizer: Optimizer, content: dict[str, Any]) -> None:
+    """Load what :func:`optimizer_state` returned, under FSDP or not."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    shares = {
+        index: {
+            key: share_of(value, parameters[index]) if is_like(value, parameters[index]) else value
+            for key, value in state.items()
+        }
+        for index, state in content["state"].items()
+    }
+    optimizer.load_state_dict({**content, "state": shares})
+
+
+def is_like(value: Any, parameter: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.shape == parameter.shape
+
+
+def share_of(value: Tensor, current: Tensor | None) -> Tensor:
+    """What this process keeps of ``value``: its share where FSDP has spread ``current``."""
+    if current is None or not hasattr(current, "full_tensor"):
+        return value
+    from trainer.fsdp import spread_like
+
+    return spread_like(value, current)

@@ -13,6 +13,7 @@ import torch
 
 from data.loader import Loader
 from data.splits import Batch
+from models.build import weights_hash
 from optim.schedules import Horizon
 from trainer import checkpoint
 from trainer.device import autocast, synchronize
@@ -26,7 +27,7 @@ from trainer.phase import Phase
 from trainer.progress import Best, Monitor, Progress
 from trainer.records import Records
 from trainer.settings import TrainerSettings
-from trainer.state import capture
+from trainer.state import capture, load_weights, weights
 
 
 @dataclass
@@ -57,6 +58,7 @@ class Trainer:
             settings.eval_every_steps or settings.eval_every_epochs * self.horizon.steps_per_epoch
         )
         self.meter = Meter()
+        self.initial_weights_hash = weights_hash(weights(self.objective.model))
         self.stop_reason: str | None = None
         self.saved_at = time.monotonic()
 
@@ -252,7 +254,7 @@ class Trainer:
             return
         if self.settings.checkpoint and self.progress.best is not None:
             content = checkpoint.load(best)
-            model.load_state_dict(content["ema" if self.ema is not None else "model"])
+            load_weights(model, content["ema" if self.ema is not None else "model"])
         limit = self.settings.limit_eval_steps
         means, samples = evaluate(
             self.objective, model, self.data, "test", self.precision, limit, keep_samples=True

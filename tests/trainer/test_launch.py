@@ -1,0 +1,189 @@
+"""Starting processes, sharing a run directory, failing cleanly, evaluating exactly."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+import train
+from data.loader import Loader
+from data.splits import Splits, TensorSplit
+from trainer.device import NUM_THREADS, prepare_process
+from trainer.distributed import Ranks, gather, process_group
+from trainer.errors import ConfigError, Diverged, RankFailed
+from trainer.evaluation import evaluate
+from trainer.launch import launch, launch_workers
+from trainer.meter import Meter
+from trainer.objectives.base import Objective, mean_over_batch
+from trainer.records import Job
+from trainer.settings import check_settings
+from trainer.trainer import Trainer
+
+THIS = Path(__file__).stem
+
+
+@pytest.fixture
+def config(composed):
+    return lambda *overrides: composed("trainer.num_threads=1", "wandb.mode=disabled", *overrides)
+
+
+def test_one_process_is_this_one(config):
+    assert launch(lambda config, job: os.getpid(), config(), Job("/nowhere")) == os.getpid()
+
+
+def test_a_wrong_setting_starts_no_process(config):
+    with pytest.raises(ConfigError, match="rdzv_endpoint"):
+        launch(end, config("trainer.num_nodes=2"), Job("/nowhere"))
+    with pytest.raises(ConfigError, match="devices"):
+        launch(end, config("trainer.devices=0"), Job("/nowhere"))
+
+
+def test_threads_are_shared_out(config):
+    settings = check_settings(config("trainer.num_threads=null"))
+    prepare_process(settings, 0, Ranks(0, 0, 2, 2))
+    assert torch.get_num_threads() == max(1, NUM_THREADS // 2)
+
+
+def end(config, job):
+    """End the way that the config's ``wandb.project`` says, on rank 1."""
+    settings = check_settings(config)
+    how = config["wandb"]["project"]
+    with process_group(settings) as ranks:
+        dist.barrier()
+        if ranks.rank == 1:
+            if how == "raise":
+                raise ValueError("no such luck")
+            if how == "misconfigured":
+                raise ConfigError("data.batch_size=7 does not divide")
+            if how == "diverge":
+                raise Diverged("the loss is nan")
+            if how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if how == "exit":
+                sys.exit(3)
+            if how == "hang":
+                time.sleep(600)
+        dist.barrier()
+        return [ranks.rank, torch.get_num_threads()]
+
+
+ENDINGS = [
+    ("raise", RankFailed, "rank 1: ValueError: no such luck"),
+    ("misconfigured", ConfigError, "data.batch_size=7 does not divide"),
+    ("diverge", Diverged, "the loss is nan"),
+    ("killed", RankFailed, "the process of rank 1 ended with SIGKILL"),
+    ("exit", RankFailed, "the process of rank 1 ended with exit code 3"),
+    ("hang", RankFailed, "did not answer within trainer.timeout_seconds"),
+]
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "message"),
+    [
+        pytest.param(*ending, marks=() if ending[0] == "raise" else pytest.mark.slow, id=ending[0])
+        for ending in ENDINGS
+    ],
+)
+def test_a_failing_process_fails_the_job(config, tmp_path, capfd, how, kind, message):
+    composed = config(f"wandb.project={how}", "trainer.devices=2", "trainer.timeout_seconds=10")
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(kind, match=message) as raised:
+        launch(end, composed, Job(str(tmp_path)))
+    if how == "raise":
+        assert raised.value.traceback.count("ValueError: no such luck") == 1
+        assert "in end" in raised.value.traceback
+    assert "Traceback" not in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert children() == []
+
+
+def children() -> list[str]:
+    """Command lines of the processes that this one has started and that still run."""
+    pids = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in pids]
+    return [command for command in commands if "spawn_main" in command]
+
+
+class Mean(Objective):
+    """Measures the mean of the samples themselves."""
+
+    def evaluate(self, model, batch):
+        return {"value": mean_over_batch(batch[0])}, {"value": batch[0]}
+
+
+def evaluate_shares(config, job):
+    """Evaluate 500 samples and 2 samples; what every rank got."""
+    with process_group(check_settings(config)) as ranks:
+        found = {}
+        for size in (500, 2):
+            values = torch.arange(size, dtype=torch.float32)
+            splits = Splits(TensorSplit(torch.zeros(99)), TensorSplit(values), None, None)
+            loader = Loader(
+                splits, torch.device("cpu"), 0, ranks.rank, ranks.world_size, 1, 3, 7, 0
+            )
+            objective = Mean(nn.Linear(1, 1))
+            means, samples = evaluate(
+                objective, objective.model, loader, "val", "fp32", keep_samples=True
+            )
+            assert torch.equal(samples["value"], values)
+            found[size] = gather(means["value"])
+        meter = Meter()
+        if ranks.rank == 2:
+            meter.add({"loss": (torch.tensor(6.0), 3)})
+        found["meter"] = gather(meter.means())
+        return found
+
+
+def test_evaluation_on_three_processes_counts_every_sample_once(config, tmp_path):
+    composed = config("trainer.devices=3")
+    found = launch_workers(
+        check_settings(composed), 3, (THIS, "evaluate_shares"), composed, Job(str(tmp_path))
+    )
+    assert found == {500: [249.5] * 3, 2: [0.5] * 3, "meter": [{"loss": 2.0}] * 3}
+
+
+def fail_once(config, job):
+    """Train; in the first attempt rank 1 dies after the first checkpoint."""
+    if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        after_step = Trainer.after_step
+
+        def die(trainer):
+            after_step(trainer)
+            if trainer.progress.step == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        Trainer.after_step = die
+    return train.run(config, job)
+
+
+@pytest.mark.slow
+def test_a_restart_continues_from_the_last_checkpoint(config, data_root, tmp_path):
+    settings = ("debug=fast", f"data.root={data_root}", "trainer.progress=false")
+    composed = config(*settings, "trainer.devices=2", "trainer.max_restarts=1")
+    launch(fail_once, composed, Job(str(tmp_path)))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["status"], summary["steps"]) == ("completed", 4)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines if "train/loss" in line]
+    assert steps.count(1) == 1
+    assert steps[-1] == 4
+
+
+@pytest.mark.slow
+def test_torchrun_by_hand_makes_one_run_directory(command, data_root, tmp_path):
+    engine = Path(torch.__file__).parent / "distributed" / "run.py"
+    arguments = ("debug=fast", "wandb.mode=disabled", f"data.root={data_root}")
+    script = Path(train.__file__)
+    done = command(str(engine), "--nproc-per-node=2", str(script), *arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Result") == 1
+    (run_dir,) = (tmp_path / "outputs").glob("*/*")
+    assert json.loads((run_dir / "summary.json").read_text())["world_size"] == 2
+    assert (run_dir / "rank_1.log").exists()

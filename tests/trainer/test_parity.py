@@ -1,0 +1,108 @@
+"""Several processes give what one process gives at the same global batch.
+
+In double precision, so that what differs is not the rounding that a network of batch norms
+amplifies from step to step. Losses are recorded as float32.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer.launch import launch_workers
+from trainer.records import Job
+from trainer.settings import check_settings
+
+TOLERANCE = 1e-5
+EVERY_CASE = (
+    "wandb.mode=disabled",
+    "trainer.progress=false",
+    "trainer.precision=fp32",
+    "trainer.num_threads=1",
+    "trainer.limit_train_steps=20",
+    "trainer.log_every_steps=1",
+    "trainer.eval_every_steps=20",
+    "data.batch_size=16",
+)
+ACCUMULATION = ("trainer.accumulate_steps=2", "trainer.clip_grad_norm=0.5")
+CASES = {
+    "batchnorm_sgd": ("model=lightcnn", "optim=sgd_cosine", *ACCUMULATION, "trainer.ema_decay=0.9"),
+    "batchnorm_adamw": ("model=lightcnn", "optim=adamw_warmup_cosine", "trainer.ema_decay=0.9"),
+    "plain_sgd": ("model=customcnn", "optim=sgd_cosine", "trainer.clip_grad_value=0.1"),
+    "plain_adamw": ("model=customcnn", "optim=adamw_warmup_cosine", *ACCUMULATION),
+    "fsdp": ("model=lightcnn", "optim=adamw_warmup_cosine", *ACCUMULATION),
+}
+
+
+def run_cases(configs, job):
+    """Run every config in a directory of its own; in one process or as one of several."""
+    from train import run
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    for name, config in configs.items():
+        folder = job.path / name
+        folder.mkdir(exist_ok=True)
+        run(config, replace(job, run_dir=str(folder)))
+    torch.set_default_dtype(before)
+    return 0.0
+
+
+@pytest.fixture(scope="module")
+def configs(composed, data_root):
+    return {
+        name: composed(*EVERY_CASE, f"data.root={data_root}", *overrides)
+        for name, overrides in CASES.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def reference(configs, tmp_path_factory):
+    """The run directories of one process."""
+    folder = tmp_path_factory.mktemp("one")
+    run_cases(configs, Job(run_dir=str(folder)))
+    return folder
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_many_processes_equal_one(configs, reference, tmp_path, count):
+    several = {}
+    for name, config in configs.items():
+        strategy = "fsdp" if name == "fsdp" else "ddp"
+        changes = {"devices": count, "strategy": strategy, "max_restarts": 0}
+        several[name] = {**config, "trainer": {**config["trainer"], **changes}}
+    settings = check_settings(several["fsdp"])
+    run = (run_cases.__module__, run_cases.__name__)
+    launch_workers(settings, count, run, several, Job(run_dir=str(tmp_path)))
+    for name in CASES:
+        compare(tmp_path / name, reference / name)
+    logs = sorted(file.name for file in (tmp_path / "fsdp").glob("rank_*.log"))
+    assert logs == [f"rank_{rank}.log" for rank in range(1, count)]
+
+
+def compare(several: Path, one: Path) -> None:
+    """Weights, running statistics, averages, optimizer state, records, order of the samples."""
+    left, right = (
+        torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
+        for folder in (several, one)
+    )
+    for key in ("model", "ema", "optimizers"):
+        torch.testing.assert_close(left[key], right[key], rtol=0, atol=TOLERANCE, msg=key)
+    records = [read_metrics(folder) for folder in (several, one)]
+    assert len(records[0]) == len(records[1]) >= 20
+    for own, other in zip(*records, strict=True):
+        assert own == pytest.approx(other, rel=0, abs=TOLERANCE), several.name
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (several, one)]
+    for key in ("initial_weights_hash", "data_order_hash", "num_parameters", "test/accuracy"):
+        assert summaries[0][key] == summaries[1][key], key
+    assert summaries[0]["world_size"] > summaries[1]["world_size"] == 1
+
+
+def read_metrics(folder: Path) -> list[dict]:
+    events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {name: value for name, value in event.items() if name not in ("seconds", "media")}
+        for event in events
+    ]

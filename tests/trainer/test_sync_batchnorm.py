@@ -1,0 +1,118 @@
+"""The synchronized batch norm against torch's own on all samples at once."""
+
+import copy
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from trainer.errors import ConfigError
+from trainer.sync_batchnorm import CpuSyncBatchNorm, synchronize_batchnorm
+
+
+@pytest.fixture
+def _alone(tmp_path):
+    """A process group of this process, which the layer's all-reduce needs."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def cases():
+    for kind, shape in (
+        (nn.BatchNorm1d, (6, 5)),
+        (nn.BatchNorm1d, (6, 5, 3)),
+        (nn.BatchNorm2d, (6, 5, 4, 3)),
+        (nn.BatchNorm3d, (6, 5, 2, 4, 3)),
+    ):
+        for settings in (
+            {},
+            {"affine": False},
+            {"momentum": None},
+            {"track_running_stats": False},
+        ):
+            yield pytest.param(kind, shape, settings, id=f"{kind.__name__}-{len(shape)}-{settings}")
+
+
+@pytest.mark.usefixtures("_alone")
+@pytest.mark.parametrize(("kind", "shape", "settings"), list(cases()))
+def test_one_process_is_plain_batchnorm(kind, shape, settings):
+    plain = nn.Sequential(kind(shape[1], **settings))
+    if plain[0].affine:
+        nn.init.normal_(plain[0].weight)
+        nn.init.normal_(plain[0].bias)
+    synchronized = copy.deepcopy(plain)
+    synchronize_batchnorm(synchronized, "cpu")
+    assert type(synchronized[0]) is CpuSyncBatchNorm
+    for _ in range(3):
+        x = 5 + 3 * torch.randn(shape)
+        grad = torch.randn(shape)
+        inputs = [x.clone().requires_grad_() for _ in range(2)]
+        for module, given in zip((plain, synchronized), inputs, strict=True):
+            module.zero_grad()
+            module(given).backward(grad)
+        torch.testing.assert_close(inputs[1].grad, inputs[0].grad, rtol=1e-4, atol=1e-5)
+        for own, other in zip(synchronized.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(own.grad, other.grad, rtol=1e-4, atol=1e-5)
+    assert synchronized.state_dict().keys() == plain.state_dict().keys()
+    torch.testing.assert_close(synchronized.state_dict(), plain.state_dict())
+    torch.testing.assert_close(synchronized.eval()(x), plain.eval()(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("_alone")
+def test_gradients_are_those_of_finite_differences():
+    layer = CpuSyncBatchNorm(3).double()
+    nn.init.normal_(layer.weight)
+    x = torch.randn(4, 3, 2, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(layer, (x,))
+
+
+@pytest.mark.usefixtures("_alone")
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_bf16_input_keeps_its_type_and_float_statistics(memory_format):
+    plain, x = nn.BatchNorm2d(8), 2 + torch.randn(16, 8, 6, 6)
+    synchronized = nn.Sequential(copy.deepcopy(plain))
+    synchronize_batchnorm(synchronized, "cpu")
+    x = x.bfloat16().to(memory_format=memory_format)
+    y = synchronized(x)
+    plain(x.float())
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(synchronized[0].running_var, plain.running_var)
+
+
+@pytest.mark.usefixtures("_alone")
+def test_a_single_value_per_channel_is_refused():
+    with pytest.raises(ValueError, match="more than one value per channel"):
+        CpuSyncBatchNorm(3)(torch.randn(1, 3))
+
+
+@pytest.mark.usefixtures("_alone")
+def test_timm_norms_keep_their_activation():
+    from timm.layers import BatchNormAct2d
+
+    plain = nn.Sequential(BatchNormAct2d(3, act_layer=nn.SiLU))
+    synchronized = copy.deepcopy(plain)
+    synchronize_batchnorm(synchronized, "cpu")
+    x = torch.randn(4, 3, 5, 5)
+    torch.testing.assert_close(synchronized(x), plain(x))
+    assert type(synchronized[0]) is not BatchNormAct2d
+
+
+def test_on_cuda_it_is_torchs_own():
+    from timm.layers import BatchNormAct2d
+
+    model = nn.Sequential(nn.BatchNorm2d(3), BatchNormAct2d(3))
+    synchronize_batchnorm(model, "cuda")
+    assert type(model[0]) is nn.SyncBatchNorm
+    assert isinstance(model[1], nn.SyncBatchNorm)
+    model.eval()(torch.randn(2, 3, 4, 4))  # in evaluation it runs anywhere
+
+
+def test_an_unknown_batchnorm_is_refused_by_name():
+    class GhostNorm(nn.BatchNorm2d):
+        pass
+
+    model = nn.Sequential(nn.Sequential(GhostNorm(3)))
+    with pytest.raises(ConfigError, match=r"0\.0 is a GhostNorm.*sync_batchnorm=false"):
+        synchronize_batchnorm(model, "cpu")

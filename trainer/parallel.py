@@ -1,0 +1,71 @@
+"""One objective on many processes: equal weights, batch norm over all samples, DDP or FSDP2."""
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from trainer.errors import ConfigError
+from trainer.objectives.base import Objective
+from trainer.settings import TrainerSettings
+from trainer.sync_batchnorm import synchronize_batchnorm
+
+
+def distribute(objective: Objective, settings: TrainerSettings) -> None:
+    """Give every process rank 0's weights and what its strategy needs, in place.
+
+    Comes before the optimizers, since FSDP replaces the parameters.
+
+    Raises:
+        ConfigError: the model or a setting does not go with the strategy.
+    """
+    if not dist.is_initialized():
+        if settings.strategy == "fsdp":
+            raise ConfigError("trainer.strategy=fsdp needs several processes: give trainer.devices")
+        return
+    with torch.no_grad():
+        for tensor in [*objective.parameters(), *objective.buffers()]:
+            dist.broadcast(tensor, 0)
+    if settings.sync_batchnorm:
+        device = next(objective.parameters()).device
+        synchronize_batchnorm(objective, device.type)
+    if settings.strategy == "fsdp":
+        from trainer.fsdp import shard  # its imports cost a second
+
+        if settings.ema_decay is not None:
+            raise ConfigError("trainer.ema_decay does not go with trainer.strategy=fsdp: use ddp")
+        for module in objective.phases().values():
+            shard(module)
+
+
+def wrap(compute: nn.Module, module: nn.Module, settings: TrainerSettings) -> nn.Module:
+    """``compute`` with the gradients of ``module``'s parameters averaged over all processes.
+
+    Args:
+        compute: what a phase computes; may use parameters that other phases train.
+        module: what the phase trains.
+    """
+    if not dist.is_initialized():
+        return compute
+    if settings.strategy == "fsdp":
+        from trainer.fsdp import ShardedCompute
+
+        return ShardedCompute(compute, module)
+    trained = {id(parameter) for parameter in module.parameters()}
+    foreign = [name for name, p in compute.named_parameters() if id(p) not in trained]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(compute, foreign)
+    return DistributedDataParallel(
+        compute,
+        # synchronized batch norms keep them equal; else rank 0's are everyone's
+        forward_sync_buffers=not settings.sync_batchnorm,
+        gradient_as_bucket_view=True,
+        init_sync=False,  # distribute() did it, for all phases at once
+    )
+
+
+def make_whole(model: nn.Module) -> None:
+    """Gather a model that FSDP has spread, so that each process can use it by itself."""
+    if any(hasattr(module, "unshard") for module in model.modules()):
+        from trainer.fsdp import gather_weights
+
+        gather_weights(model)
