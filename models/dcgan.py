@@ -1,6 +1,7 @@
 """DCGAN: a generator and a discriminator of strided convolutions (arXiv:1511.06434)."""
 
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -35,8 +36,10 @@ class DCGAN(GenerativeModel):
     def generate(self, noise: Tensor) -> Tensor:
         return self.generator(noise)
 
-    def forward(self, noise: Tensor) -> Tensor:
-        return self.generator(noise)
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile both networks: training calls them, never the pair."""
+        self.generator.compile(*args, **kwargs)
+        self.discriminator.compile(*args, **kwargs)
 
 
 class Generator(nn.Module):
