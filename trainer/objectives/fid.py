@@ -143,11 +143,12 @@ def train(network: LightCNN, data: Loader) -> tuple[Tensor, ...]:
             optimizer.step()
             step += 1
     seconds = time.perf_counter() - start
-    accuracy = val_accuracy(network.eval(), loader)
+    accuracy = ""
+    if "val" in loader.splits:
+        accuracy = f", {val_accuracy(network.eval(), loader):.1%} right on validation"
     print(
         f"FID: trained a LightCNN on the {len(loader.splits['train']):,} training samples of "
-        f"{data.spec.name} to extract features, {accuracy:.1%} right on validation, "
-        f"{seconds:.0f} s; kept for other runs",
+        f"{data.spec.name} to extract features{accuracy}, {seconds:.0f} s; kept for other runs",
         flush=True,
     )
     return tuple(value.cpu() for value in network.state_dict().values())
@@ -155,10 +156,19 @@ def train(network: LightCNN, data: Loader) -> tuple[Tensor, ...]:
 
 def own_loader(data: Loader) -> Loader:
     """The run's data, not augmented, in batches of the extractor's own recipe, for one process."""
-    train, val = data.splits["train"], data.splits.get("val", ())
-    splits = Splits(train, val, (), data.spec, lambda batch, draws: data.prepare(batch, None))
-    batch_size = min(BATCH_SIZE, len(train))
-    return Loader(splits, data.device, SEED, 0, 1, 1, batch_size, IMAGES_AT_ONCE, data.num_workers)
+    train, val = data.splits["train"], data.splits.get("val")
+    splits = Splits(train, val, None, data.spec, lambda batch, draws: data.prepare(batch, None))
+    return Loader(
+        splits,
+        data.device,
+        SEED,
+        rank=0,
+        world_size=1,
+        accumulate_steps=1,
+        batch_size=min(BATCH_SIZE, len(train)),
+        eval_batch_size=IMAGES_AT_ONCE,
+        num_workers=data.num_workers,
+    )
 
 
 @torch.no_grad()

@@ -70,7 +70,7 @@ class Generation(Objective):
 
     def begin_evaluation(self, data: Loader) -> None:
         if self.extractor is None:
-            self.extractor = own_extractor(data, self.fid_cache)
+            self.extractor = own_extractor(data, self.fid_cache).to(self.device)
         if self.training_features is None:
             self.training_features = self.features(self.in_range(training_images(data)))
 
