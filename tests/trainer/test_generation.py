@@ -16,6 +16,7 @@ from optim.schedules import Horizon
 from trainer.composed import check_phases
 from trainer.distributed import Ranks
 from trainer.errors import ConfigError
+from trainer.objectives import generation
 from trainer.objectives.adversarial import Adversarial
 from trainer.objectives.denoising import Denoising
 from trainer.objectives.fid import Extractor
@@ -249,6 +250,19 @@ def test_distance_of_real_images_is_far_below_that_of_noise():
     _, samples = objective.evaluate(objective.model, batch(64))
     metrics, _ = objective.conclude(objective.model, samples)
     assert metrics["fid_of_training_images"] < 0.01 * metrics["fid_of_noise"]
+
+
+@torch.no_grad()
+def test_processes_share_the_generation(monkeypatch):
+    objective = with_features(adversarial())
+    noise = objective.model.noise(7, torch.Generator().manual_seed(0))
+    whole = objective.generate(objective.model, noise)
+    shares = []
+    for ranks in (Ranks(0, 0, 2), Ranks(1, 1, 2)):
+        monkeypatch.setattr(generation, "ranks_of_this_process", lambda ranks=ranks: ranks)
+        shares.append(objective.generate(objective.model, noise))
+    for all_at_once, parts in zip(whole, zip(*shares, strict=True), strict=True):
+        assert torch.allclose(all_at_once, torch.cat(parts), atol=1e-5)
 
 
 # --- whole runs
