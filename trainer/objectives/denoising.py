@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data.loader import seeded
+from data.draws import seeded
 from data.splits import Batch
 from models.diffusion import CosineDiffusion
 from trainer.errors import ConfigError

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data.loader import Loader, seeded
+from data.draws import seeded
+from data.loader import Loader
 from data.splits import Batch
 from models.generative import SAMPLES_AT_ONCE, GenerativeModel
 from trainer.distributed import gather, ranks_of_this_process
