@@ -3,6 +3,7 @@
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ OmegaConf.register_new_resolver(
 )
 
 CONF = Path(__file__).parent.parent / "conf"
+NOT_WITH_PHASES = (
+    "optim",
+    "optimizer",
+    "scheduler",
+    "trainer.clip_grad_norm",
+    "trainer.clip_grad_value",
+)
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -37,6 +45,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     assert isinstance(config, dict)
+    check_phases(list(config["phases"]), HydraConfig.get().overrides.task)
     return {str(key): value for key, value in config.items()}
 
 
@@ -81,6 +90,22 @@ def check_recipes(hydra: HydraConf) -> None:
                     f"{part}={chosen} was chosen: give these values on the command line, or "
                     "choose a whole recipe with optim=..."
                 )
+
+
+def check_phases(phases: list[str], overrides: Sequence[str]) -> None:
+    """Refuse settings of the one optimizer that a run with phases does not have.
+
+    ``model=dcgan optimizer.lr=1`` would train exactly as without it.
+    """
+    for override in overrides if phases else ():
+        key = override.lstrip("+~").partition("=")[0]
+        if key in NOT_WITH_PHASES or key.startswith(("optimizer.", "scheduler.")):
+            name = phases[-1]
+            raise ConfigError(
+                f"{override} has no effect: each of the phases {', '.join(phases)} has its own: "
+                f"optimizer@phases.{name}.optimizer=adamw, phases.{name}.optimizer.lr=1e-4, "
+                f"scheduler@phases.{name}.scheduler=cosine, phases.{name}.clip_grad_norm=1, ..."
+            )
 
 
 _jobs_started = 0

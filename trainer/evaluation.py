@@ -30,6 +30,8 @@ def evaluate(
         limit_steps: measure only so many batches.
         keep_samples: return the objective's per-sample values, in the order of the split.
     """
+    keep_samples = keep_samples or objective.keeps_samples
+    objective.begin_evaluation(data)
     was_training = model.training
     model.eval()
     make_whole(model)
@@ -41,11 +43,16 @@ def evaluate(
         meter.add(sums)
         if keep_samples:
             kept.append({name: values.cpu() for name, values in samples.items()})
-    model.train(was_training)
     means = meter.means()
     means.update(objective.derived(means))
-    if not keep_samples:
-        return means, {}
-    everywhere = [part for parts in gather(kept) for part in parts]
-    names = everywhere[0] if everywhere else {}
-    return means, {name: torch.cat([part[name] for part in everywhere]) for name in names}
+    samples = {}
+    if keep_samples:
+        everywhere = [part for parts in gather(kept) for part in parts]
+        names = everywhere[0] if everywhere else {}
+        samples = {name: torch.cat([part[name] for part in everywhere]) for name in names}
+        with autocast(data.device, precision):
+            metrics, further = objective.conclude(model, samples)
+        means.update(metrics)
+        samples.update(further)
+    model.train(was_training)
+    return means, samples

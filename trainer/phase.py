@@ -88,6 +88,9 @@ def build_phases(
     modules = objective.phases()
     settings = config["phases"]
     if not settings:
+        for part in ("optimizer", "scheduler"):
+            if not config[part]:
+                raise ConfigError(f"there is no {part}: choose one with {part}=NAME")
         top = {key: config["trainer"][key] for key in ("clip_grad_norm", "clip_grad_value")}
         top |= {"optimizer": config["optimizer"], "scheduler": config["scheduler"]}
         settings = dict.fromkeys(modules, top)

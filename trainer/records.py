@@ -185,22 +185,29 @@ class Records:
             f"step {progress.step}  {progress.train_seconds:.1f} s  {loss}{shown}{mark}"
         )
 
-    def show(self, objective: Objective, samples: dict[str, Tensor], split: Any, step: int) -> None:
-        """Keep and mirror what the objective has to show of the test split."""
-        folder = self.run_dir / "media"
-        folder.mkdir(exist_ok=True)
+    def show(
+        self, objective: Objective, samples: dict[str, Tensor], split: Any, name: str, step: int
+    ) -> None:
+        """Keep and mirror what the objective has to show of the split ``name``.
+
+        The test's files are in ``media/`` itself, those of an evaluation in a folder of its step.
+        """
         if not samples:
             return
-        for name, medium in objective.media(samples, split, folder).items():
+        media = self.run_dir / "media"
+        folder = media if name == "test" else media / f"{name}_step_{step}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for title, medium in objective.media(samples, split, folder).items():
             if isinstance(medium, Picture):
-                entry = {"kind": "picture", "file": medium.file.name, "caption": medium.caption}
+                file = medium.file.relative_to(media).as_posix()
+                entry = {"kind": "picture", "file": file, "caption": medium.caption}
             else:
-                file = folder / f"{name}.json"
-                write_json(asdict(medium), file)
+                table = folder / f"{title}.json"
+                write_json(asdict(medium), table)
                 kind = "confusion_matrix" if isinstance(medium, ConfusionMatrix) else "table"
                 assert isinstance(medium, ConfusionMatrix | Table)
-                entry = {"kind": kind, "file": file.name}
-            self.write({"step": step, "media": {f"test/{name}": entry}})
+                entry = {"kind": kind, "file": table.relative_to(media).as_posix()}
+            self.write({"step": step, "media": {f"{name}/{title}": entry}})
 
     def wandb_state(self) -> dict[str, Any]:
         return self.mirror.state()
@@ -266,7 +273,9 @@ class NoRecords(Records):
     def evaluation(self, progress: Progress, metrics: dict[str, float], is_best: bool) -> None:
         pass
 
-    def show(self, objective: Objective, samples: dict[str, Tensor], split: Any, step: int) -> None:
+    def show(
+        self, objective: Objective, samples: dict[str, Tensor], split: Any, name: str, step: int
+    ) -> None:
         pass
 
     def wandb_state(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from data.loader import Loader
 from data.splits import Batch
@@ -142,7 +143,7 @@ class Trainer:
         self.scaler.update()
         return self.scaler.get_scale() >= before
 
-    def may_apply(self, grad_norm: torch.Tensor | None) -> bool:
+    def may_apply(self, grad_norm: Tensor | None) -> bool:
         """Under ``on_nonfinite=skip``, not when a gradient is not finite. Same on every process."""
         if self.settings.on_nonfinite != "skip" or grad_norm is None:
             return True
@@ -208,8 +209,9 @@ class Trainer:
         is_best = False
         if "val" in self.data.splits:
             self.set_training(False)
-            metrics = self.measure("val")
+            metrics, samples = self.measure("val")
             self.record(metrics)
+            self.show(samples, "val")
             is_best = self.judge(metrics)
             self.records.evaluation(self.progress, metrics, is_best)
             if is_best:
@@ -217,11 +219,15 @@ class Trainer:
             self.set_training(True)
         self.save()
 
-    def measure(self, split: str) -> dict[str, float]:
+    def show(self, samples: dict[str, Tensor], split: str) -> None:
+        data = self.data.splits[split]
+        self.records.show(self.objective, samples, data, split, self.progress.step)
+
+    def measure(self, split: str) -> tuple[dict[str, float], dict[str, Tensor]]:
         model = self.objective.model if self.ema is None else self.ema.module
         limit = self.settings.limit_eval_steps
-        means, _ = evaluate(self.objective, model, self.data, split, self.precision, limit)
-        return {f"{split}/{name}": value for name, value in means.items()}
+        means, samples = evaluate(self.objective, model, self.data, split, self.precision, limit)
+        return {f"{split}/{name}": value for name, value in means.items()}, samples
 
     def judge(self, metrics: dict[str, float]) -> bool:
         """Compare the monitored metric with the best so far, the target and the patience."""
@@ -260,7 +266,7 @@ class Trainer:
             self.objective, model, self.data, "test", self.precision, limit, keep_samples=True
         )
         self.record({f"test/{name}": value for name, value in means.items()})
-        self.records.show(self.objective, samples, self.data.splits["test"], self.progress.step)
+        self.show(samples, "test")
 
     def checkpoint_is_due(self, step: int) -> bool:
         every_steps = self.settings.checkpoint_every_steps

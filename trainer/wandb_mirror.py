@@ -132,7 +132,8 @@ def medium(entry: dict[str, str], folder: Path) -> Any:
 
     if entry["kind"] == "picture":
         return wandb.Image(str(folder / entry["file"]), caption=entry["caption"])
-    content = json.loads((folder / entry["file"]).read_text())
+    file = folder / entry["file"]
+    content = json.loads(file.read_text())
     if entry["kind"] == "confusion_matrix":
         names = content["class_names"]
         rows = [
@@ -150,7 +151,7 @@ def medium(entry: dict[str, str], folder: Path) -> Any:
     if "image" in columns:
         position = columns.index("image")
         for row in rows:
-            row[position] = wandb.Image(str(folder / row[position])) if row[position] else None
+            row[position] = wandb.Image(str(file.parent / row[position])) if row[position] else None
     return wandb.Table(columns=columns, data=rows)
 
 

@@ -51,6 +51,8 @@ class Objective(nn.Module):
     Subclasses implement ``forward`` and ``evaluate``; the rest has a default.
     """
 
+    keeps_samples = False  # whether every evaluation, not only the test, collects and shows samples
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
@@ -62,6 +64,9 @@ class Objective(nn.Module):
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
         """The mean loss of a training batch in ``phase``, and what to record of it."""
         raise NotImplementedError
+
+    def begin_evaluation(self, data: Any) -> None:
+        """Called before every evaluation, with the run's :class:`data.loader.Loader`."""
 
     def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
         """Measure ``model`` (the trained one, or its average) on one batch.
@@ -75,8 +80,21 @@ class Objective(nn.Module):
         """Further metrics, computed from the means (such as perplexity from the loss)."""
         return {}
 
+    def conclude(
+        self, model: nn.Module, samples: dict[str, Tensor]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Metrics of the split as a whole, where they are no means over its samples.
+
+        Args:
+            samples: the per-sample values of :meth:`evaluate`, of all processes.
+
+        Returns:
+            The metrics, the same on every process, and further tensors for :meth:`media`.
+        """
+        return {}, {}
+
     def media(self, samples: dict[str, Tensor], split: Any, folder: Path) -> Media:
-        """What to show of the test split, from the per-sample values of :meth:`evaluate`."""
+        """What to show of a split: files in ``folder``, from its samples, where they were kept."""
         return {}
 
 

@@ -1,0 +1,65 @@
+"""Gaussian diffusion: how images become noise, step by step, and the way back.
+
+``alpha_bar[t]`` is the share of the image's variance left after ``t`` of ``num_steps`` steps:
+``x_t = sqrt(alpha_bar[t]) * x_0 + sqrt(1 - alpha_bar[t]) * noise`` (arXiv:2006.11239).
+"""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+OFFSET = 0.008  # keeps the first steps from being too small (arXiv:2102.09672, section 3.2)
+MAX_BETA = 0.999
+
+
+class CosineDiffusion(nn.Module):
+    """The cosine schedule of ``num_steps`` steps: a buffer, saved with the model's weights."""
+
+    alpha_bar: Tensor  # (num_steps + 1,), from 1 at t = 0 down to nearly 0
+
+    def __init__(self, num_steps: int) -> None:
+        super().__init__()
+        if num_steps < 1:
+            raise ValueError(f"num_steps={num_steps} should be at least 1")
+        self.num_steps = num_steps
+        self.register_buffer("alpha_bar", cosine_alpha_bar(num_steps).float())
+
+    def add_noise(self, images: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """``images`` after ``t`` steps, one ``t`` in 1..num_steps an image."""
+        alpha_bar = self.alpha_bar[t].view(-1, 1, 1, 1)
+        return alpha_bar.sqrt() * images + (1 - alpha_bar).sqrt() * noise
+
+    def ddim(
+        self, predict_noise: Callable[[Tensor, Tensor], Tensor], x: Tensor, sample_steps: int
+    ) -> Tensor:
+        """From noise ``x`` to images, deterministically (DDIM with eta = 0, arXiv:2010.02502).
+
+        Args:
+            predict_noise: ``(x_t, t) -> noise`` of the same shape as ``x_t``; ``t`` is ``(N,)``.
+            sample_steps: evaluations of ``predict_noise``, evenly spaced over the schedule.
+        """
+        times = torch.linspace(self.num_steps, 0, sample_steps + 1).round().long().tolist()
+        for now, then in pairwise(times):
+            t = torch.full((len(x),), now, device=x.device)
+            noise = predict_noise(x, t).float()
+            alpha_bar, target = self.alpha_bar[now], self.alpha_bar[then]
+            image = (x - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
+            # images lie in [-1, 1]; without the clamp, early errors are blown up by 1 / sqrt(0+)
+            image = image.clamp(-1, 1)
+            noise = (x - alpha_bar.sqrt() * image) / (1 - alpha_bar).sqrt()
+            x = target.sqrt() * image + (1 - target).sqrt() * noise
+        return x
+
+
+def cosine_alpha_bar(num_steps: int) -> Tensor:
+    """``alpha_bar`` for t = 0..num_steps in float64 (arXiv:2102.09672, equation 17).
+
+    No single step removes more than ``MAX_BETA`` of the variance, so the last value is not zero.
+    """
+    t = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
+    curve = ((t + OFFSET) / (1 + OFFSET) * math.pi / 2).cos() ** 2
+    betas = (1 - curve[1:] / curve[:-1]).clamp(max=MAX_BETA)
+    return torch.cat([torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0)])

@@ -1,0 +1,60 @@
+"""The noise schedule is the paper's, and DDIM finds the way back."""
+
+import math
+
+import pytest
+import torch
+
+from models.diffusion import CosineDiffusion, cosine_alpha_bar
+
+
+def test_schedule_falls_from_one_to_nearly_zero():
+    alpha_bar = CosineDiffusion(1000).alpha_bar
+    assert alpha_bar.shape == (1001,)
+    assert alpha_bar[0] == 1
+    assert 0 < alpha_bar[-1] < 1e-6
+    assert (alpha_bar.diff() < 0).all()
+
+
+def test_schedule_agrees_with_the_papers_formula():
+    def f(t):
+        return math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    alpha_bar = cosine_alpha_bar(1000)
+    for t in (1, 10, 250, 500, 900, 998):  # only the last step is clipped
+        assert alpha_bar[t].item() == pytest.approx(f(t) / f(0), rel=1e-9)
+
+
+def test_no_step_removes_more_than_the_limit():
+    alpha_bar = cosine_alpha_bar(50)
+    betas = 1 - alpha_bar[1:] / alpha_bar[:-1]
+    assert betas.max().item() == pytest.approx(0.999)
+    assert (betas > 0).all()
+
+
+def test_noise_replaces_the_image():
+    diffusion = CosineDiffusion(100)
+    images, noise = torch.ones(3, 1, 4, 4), torch.zeros(3, 1, 4, 4)
+    t = torch.tensor([1, 50, 100])
+    shares = diffusion.add_noise(images, noise, t)[:, 0, 0, 0]
+    assert torch.allclose(shares, diffusion.alpha_bar[t].sqrt())
+    variance = shares**2 + diffusion.add_noise(noise, images, t)[:, 0, 0, 0] ** 2
+    assert torch.allclose(variance, torch.ones(3))
+
+
+@pytest.mark.parametrize("sample_steps", [1, 7, 100])
+def test_ddim_with_a_perfect_denoiser_recovers_the_image(sample_steps):
+    diffusion = CosineDiffusion(100)
+    image = torch.rand(2, 1, 8, 8) * 2 - 1
+
+    def perfect(x, t):
+        alpha_bar = diffusion.alpha_bar[t].view(-1, 1, 1, 1)
+        return (x - alpha_bar.sqrt() * image) / (1 - alpha_bar).sqrt()
+
+    made = diffusion.ddim(perfect, torch.randn(2, 1, 8, 8), sample_steps)
+    assert torch.allclose(made, image, atol=1e-3)
+
+
+def test_ddim_stays_in_range_whatever_the_denoiser_says():
+    made = CosineDiffusion(100).ddim(lambda x, t: 5 * x.sin(), torch.randn(2, 1, 8, 8), 10)
+    assert made.abs().max() <= 1

@@ -1,0 +1,78 @@
+"""The Fréchet distance, and the network whose features it compares."""
+
+import numpy
+import pytest
+import torch
+from scipy.linalg import sqrtm
+
+from models.lightcnn import LightCNN
+from trainer.errors import ConfigError
+from trainer.objectives.fid import Extractor, frechet_distance, load_extractor, own_extractor
+
+
+def normal(count, seed, shift=0.0):
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(16, 16, generator=torch.Generator().manual_seed(9))
+    return torch.randn(count, 16, generator=generator) @ mix + shift
+
+
+def test_distance_to_itself_is_zero():
+    a = normal(300, 0)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+
+
+def test_agrees_with_the_matrix_root_of_the_formula():
+    a, b = normal(300, 0), normal(200, 1, shift=0.5) * 1.3
+    x, y = a.double().numpy(), b.double().numpy()
+    cov_x, cov_y = numpy.cov(x.T), numpy.cov(y.T)
+    root = sqrtm(cov_x @ cov_y).real
+    means = ((x.mean(0) - y.mean(0)) ** 2).sum()
+    expected = means + numpy.trace(cov_x + cov_y - 2 * root)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-9)
+
+
+def test_fewer_samples_than_features_are_no_trouble():
+    assert frechet_distance(normal(5, 0), normal(7, 1)) > 0
+
+
+@pytest.fixture
+def data(composed, data_root):
+    from data.build import build_data
+    from trainer.distributed import Ranks
+
+    config = composed(f"data.root={data_root}")
+    return build_data(config["data"], torch.device("cpu"), 0, Ranks(), 1)
+
+
+def test_features_ignore_how_the_run_normalizes(data):
+    """Images in [-1, 1] reach the network as those it was trained on did."""
+    network = LightCNN(1, 10, (28, 28)).eval()
+    images, _ = next(data.evaluate("val"))
+    in_range = 2 * (images * data.spec.std[0] + data.spec.mean[0]) - 1
+    features = Extractor(network, data.spec)(in_range)
+    assert features.shape == (500, 64)
+    assert torch.allclose(features, network.features(images).mean((2, 3)), atol=1e-5)
+
+
+def test_a_run_of_another_model_is_refused(train, data):
+    run_dir = train("debug=fast", "model=customcnn")
+    with pytest.raises(ConfigError, match="not of a LightCNN"):
+        load_extractor(str(run_dir), data.spec)
+    with pytest.raises(ConfigError, match="is not a run directory"):
+        load_extractor(str(run_dir / "nowhere"), data.spec)
+
+
+@pytest.mark.slow
+def test_own_extractor_is_trained_once(data, tmp_path, capsys):
+    state = torch.get_rng_state()
+    with torch.inference_mode():  # as in an evaluation
+        first = own_extractor(data, tmp_path)
+    assert "trained a LightCNN" in capsys.readouterr().out
+    second = own_extractor(data, tmp_path)
+    assert capsys.readouterr().out == ""
+    assert torch.equal(state, torch.get_rng_state())
+    images = torch.rand(100, 1, 28, 28) * 2 - 1
+    assert torch.equal(first(images), second(images))
+    real, labels = next(data.evaluate("val"))
+    assert (first.network(real).argmax(1) == labels).float().mean() > 0.9

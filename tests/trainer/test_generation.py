@@ -1,0 +1,314 @@
+"""Adversarial and denoising training: phases, losses, evaluation, records, exact continuation."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from data.splits import ImageSpec
+from models.dcgan import DCGAN
+from models.lightcnn import LightCNN
+from models.unet import UNet
+from optim.schedules import Horizon
+from trainer.composed import check_phases
+from trainer.distributed import Ranks
+from trainer.errors import ConfigError
+from trainer.objectives import generation
+from trainer.objectives.adversarial import Adversarial
+from trainer.objectives.denoising import Denoising
+from trainer.objectives.fid import Extractor
+from trainer.phase import Phase, build_phases
+from trainer.settings import dotted_keys, unknown_key
+from trainer.trainer import Trainer
+
+SPEC = ImageSpec("tiny", 1, (28, 28), ("a", "b"), mean=(0.2,), std=(0.4,))
+SMALL_GAN = ("model=dcgan", "model.width=8", "model.latent_dim=16")
+SMALL_UNET = (
+    "model=unet",
+    "model.width=8",
+    "model.multipliers=[1,2]",
+    "model.num_steps=50",
+    "model.sample_steps=2",
+)
+FEW = ("debug=fast", "data.eval_batch_size=40", "data.batch_size=16")
+
+
+def adversarial() -> Adversarial:
+    torch.manual_seed(0)
+    return Adversarial(DCGAN(1, (28, 28), 16, 8), SPEC, None, "unused")
+
+
+def denoising() -> Denoising:
+    torch.manual_seed(0)
+    model = UNet(1, (28, 28), 8, [1, 2], num_steps=50, sample_steps=2)
+    return Denoising(model, SPEC, None, "unused")
+
+
+def batch(count: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.zeros(count, 1, 28, 28)
+    images[:, :, 8:20, 8:20] = torch.rand(count, 1, 1, 1, generator=generator)
+    return (images - SPEC.mean[0]) / SPEC.std[0], torch.zeros(count, dtype=torch.long)
+
+
+@pytest.fixture
+def phases_of(composed: Callable[..., dict[str, Any]]) -> Callable[..., list[Phase]]:
+    def build(objective: Adversarial, *overrides: str) -> list[Phase]:
+        return build_phases(composed(*SMALL_GAN, *overrides), objective, Horizon(10, 5), Ranks())
+
+    return build
+
+
+@pytest.fixture
+def extractor_run(train):
+    """A LightCNN of a few updates: what is measured with it does not matter here."""
+    return train("debug=fast")
+
+
+def test_images_reach_the_model_in_its_range():
+    images, _ = batch()
+    in_range = adversarial().in_range(images)
+    assert in_range.min().item() == pytest.approx(-1, abs=1e-6)
+    assert in_range.max() <= 1 + 1e-6
+
+
+# --- adversarial
+
+
+def test_each_phase_moves_its_own_parameters_only(phases_of):
+    objective = adversarial()
+    modules = objective.phases()
+    assert list(modules) == ["discriminator", "generator"]
+    for phase in phases_of(objective):
+        before = {
+            name: [p.detach().clone() for p in module.parameters()]
+            for name, module in modules.items()
+        }
+        objective.zero_grad()
+        loss, _ = phase.compute(batch())
+        loss.backward()
+        for name, module in modules.items():  # no gradient is left to a phase it is not of
+            assert all((p.grad is not None) == (name == phase.name) for p in module.parameters())
+        phase.optimizer.step()
+        for name, module in modules.items():
+            moved = [
+                not torch.equal(old, new)
+                for old, new in zip(before[name], module.parameters(), strict=True)
+            ]
+            assert all(moved) if name == phase.name else not any(moved)
+    assert all(p.requires_grad for p in objective.parameters())
+
+
+def test_losses_are_the_cross_entropies():
+    objective = adversarial()
+    images = objective.in_range(batch()[0])
+    noise = objective.model.noise(16)
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    pair = objective.model
+    fake = pair.generator(noise).detach()
+    real_logits, fake_logits = pair.discriminator(images), pair.discriminator(fake)
+    ones, zeros = torch.ones(16), torch.zeros(16)
+    expected = bce(real_logits, ones) + bce(fake_logits, zeros)
+    assert torch.allclose(objective.discriminator_loss(images, noise)[0], expected)
+    assert torch.allclose(objective.generator_loss(noise)[0], bce(fake_logits, ones), atol=1e-4)
+
+
+def test_default_optimizers_are_the_missions(phases_of):
+    discriminator, generator = phases_of(adversarial())
+    assert type(generator.optimizer) is torch.optim.Adam
+    assert generator.optimizer.defaults["lr"] == 2e-4
+    assert tuple(generator.optimizer.defaults["betas"]) == (0.0, 0.999)
+    assert type(discriminator.optimizer) is torch.optim.RMSprop
+    assert discriminator.optimizer.defaults["lr"] == 2e-4
+    assert discriminator.optimizer.defaults["alpha"] == 0.9
+
+
+def test_phases_are_chosen_independently(phases_of):
+    discriminator, generator = phases_of(
+        adversarial(),
+        "optimizer@phases.generator.optimizer=adamw",
+        "phases.generator.optimizer.lr=1e-3",
+        "phases.generator.clip_grad_norm=1",
+        "scheduler@phases.generator.scheduler=cosine",
+        "scheduler@phases.discriminator.scheduler=step",
+        "phases.discriminator.scheduler.step_size=1",
+    )
+    assert type(generator.optimizer) is torch.optim.AdamW
+    assert (generator.clip_grad_norm, discriminator.clip_grad_norm) == (1, None)
+    rates = []
+    for step in (0, 5, 10):
+        for phase in (discriminator, generator):
+            phase.set_lr(step)
+        rates.append((discriminator.lr, generator.lr))
+    assert rates == [
+        pytest.approx(expected) for expected in [(2e-4, 1e-3), (2e-5, 5e-4), (2e-6, 0)]
+    ]
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["optim=sgd_cosine", "optimizer=adam", "+optimizer.lr=1", "trainer.clip_grad_norm=1"],
+)
+def test_settings_of_no_phase_are_refused(override):
+    with pytest.raises(ConfigError, match=r"has no effect: .*phases\.generator\.optimizer\.lr="):
+        check_phases(["discriminator", "generator"], ["model=dcgan", override])
+    check_phases([], [override])
+
+
+def test_settings_of_phases_are_accepted():
+    overrides = ["optimizer@phases.generator.optimizer=adamw", "phases.generator.optimizer.lr=1"]
+    check_phases(["discriminator", "generator"], overrides)
+
+
+def test_command_line_refuses_the_optimizer_of_no_phase(command):
+    done = command("train.py", "model=dcgan", "optimizer=adam")
+    assert done.returncode == 1
+    assert "phases." in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_unknown_optimizer_setting_names_that_of_a_phase(composed):
+    keys = dotted_keys(composed("model=dcgan"))
+    assert "did you mean phases.discriminator.optimizer.lr" in unknown_key("optimizer.lr", keys)
+
+
+@pytest.mark.parametrize(("objective", "model"), [(Adversarial, "UNet"), (Denoising, "DCGAN")])
+def test_another_model_is_refused(objective, model):
+    other = denoising().model if model == "UNet" else adversarial().model
+    with pytest.raises(ConfigError, match=f"do not fit: {model}"):
+        objective(other, SPEC, None, "unused")
+    with pytest.raises(ConfigError, match="LightCNN generates no images"):
+        objective(LightCNN(1, 10, (28, 28)), SPEC, None, "unused")
+
+
+# --- denoising
+
+
+def test_denoising_loss_of_a_perfect_prediction_is_zero():
+    objective = denoising()
+    objective.model.forward = lambda x, t: noise_of(objective, x, t)
+    images = batch()[0]
+
+    def noise_of(objective, x, t):
+        alpha_bar = objective.model.diffusion.alpha_bar[t].view(-1, 1, 1, 1)
+        clean = objective.in_range(images)
+        return (x - alpha_bar.sqrt() * clean) / (1 - alpha_bar).sqrt()
+
+    assert objective("train", (images,))[0] < 1e-6
+
+
+def test_denoising_loss_falls_on_a_few_images():
+    objective = denoising()
+    optimizer = torch.optim.Adam(objective.model.parameters(), lr=3e-3)
+    fixed = torch.Generator()
+
+    def measured() -> float:
+        with torch.no_grad():
+            losses = objective.losses(objective.model, batch()[0], fixed.manual_seed(0))
+        return losses.mean().item()
+
+    first = measured()
+    for _ in range(40):
+        optimizer.zero_grad()
+        objective("train", batch())[0].backward()
+        optimizer.step()
+    assert measured() < 0.5 * first
+
+
+# --- evaluation
+
+
+def with_features(objective):
+    objective.extractor = Extractor(LightCNN(1, 2, (28, 28)), SPEC)
+    objective.training_features = objective.features(objective.in_range(batch(64)[0]))
+    return objective.eval()
+
+
+@pytest.mark.parametrize("make", [adversarial, denoising])
+@torch.no_grad()
+def test_evaluation_repeats_itself_and_leaves_the_random_stream_alone(make):
+    objective = with_features(make())
+    state = torch.get_rng_state()
+    results = []
+    for _ in range(2):
+        sums, samples = objective.evaluate(objective.model, batch(64))
+        metrics, further = objective.conclude(objective.model, samples)
+        results.append((sums, metrics, further["generated"]))
+    assert torch.equal(state, torch.get_rng_state())
+    assert results[0][1] == results[1][1]
+    assert torch.equal(results[0][2], results[1][2])
+    if make is denoising:
+        assert results[0][0]["loss"][0] == results[1][0]["loss"][0]
+
+
+@torch.no_grad()
+def test_distance_of_real_images_is_far_below_that_of_noise():
+    objective = with_features(adversarial())
+    _, samples = objective.evaluate(objective.model, batch(64))
+    metrics, _ = objective.conclude(objective.model, samples)
+    assert metrics["fid_of_training_images"] < 0.01 * metrics["fid_of_noise"]
+
+
+@torch.no_grad()
+def test_processes_share_the_generation(monkeypatch):
+    objective = with_features(adversarial())
+    noise = objective.model.noise(7, torch.Generator().manual_seed(0))
+    whole = objective.generate(objective.model, noise)
+    shares = []
+    for ranks in (Ranks(0, 0, 2), Ranks(1, 1, 2)):
+        monkeypatch.setattr(generation, "ranks_of_this_process", lambda ranks=ranks: ranks)
+        shares.append(objective.generate(objective.model, noise))
+    for all_at_once, parts in zip(whole, zip(*shares, strict=True), strict=True):
+        assert torch.allclose(all_at_once, torch.cat(parts), atol=1e-5)
+
+
+# --- whole runs
+
+
+@pytest.mark.parametrize("model", [SMALL_GAN, SMALL_UNET])
+def test_run_records_distances_and_grids(train, extractor_run, model):
+    run_dir = train(*model, *FEW, f"objective.fid_extractor={extractor_run}")
+    events = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    measured = [event["step"] for event in events if "val/fid" in event]
+    assert measured == [2, 4]
+    shown = [event["media"]["val/samples"]["file"] for event in events if "val/samples" in
+             event.get("media", {})]  # fmt: skip
+    assert shown == ["val_step_2/samples.png", "val_step_4/samples.png"]
+    for file in [*shown, "samples.png"]:
+        with Image.open(run_dir / "media" / file) as grid:
+            assert grid.size == (8 * 30 - 2, 8 * 30 - 2)
+    names = set().union(*events)
+    if model is SMALL_GAN:
+        wanted = {"train/discriminator/loss", "train/generator/loss", "optim/generator/lr"}
+    else:
+        wanted = {"train/loss", "val/loss", "optim/lr"}
+    assert wanted <= names
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["monitor"] == "val/fid"
+    assert summary["test/fid"] > 0
+
+
+@pytest.mark.parametrize("model", [SMALL_GAN, SMALL_UNET])
+def test_neither_evaluation_nor_interruption_changes_the_weights(train, extractor_run, model):
+    setting = (*model, *FEW, f"objective.fid_extractor={extractor_run}", "trainer.precision=fp32")
+    straight = train(*setting, "trainer.eval_every_steps=4")
+    half = train(*setting, "trainer.eval_every_steps=1", "trainer.limit_train_steps=2")
+    resumed = train(*setting, "trainer.eval_every_steps=1", "resume=auto", run_dir=half)
+    one, other = (
+        torch.load(run_dir / "checkpoints" / "last.pt", weights_only=True)
+        for run_dir in (straight, resumed)
+    )
+    for kind in ("model", "ema"):
+        if one[kind] is not None:
+            for name, value in one[kind].items():
+                assert torch.equal(value, other[kind][name]), name
+
+
+def test_the_trainer_knows_nothing_of_gans():
+    import inspect
+
+    source = inspect.getsource(inspect.getmodule(Trainer))
+    assert "discriminator" not in source

@@ -1,0 +1,177 @@
+"""Fréchet distance between sets of images, in the features of a small classifier of this project.
+
+The usual FID (arXiv:1706.08500) takes the features of an Inception network trained on photographs,
+which says little of digits and needs a download. Here they are those of a LightCNN, trained on the
+training split of the run's own data, so the values compare runs on the same data and nothing else.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.cache import fingerprinted
+from data.loader import Loader
+from data.spec_file import read_spec
+from data.splits import Splits, TensorSplit
+from models.build import fill_from_data
+from models.lightcnn import LightCNN
+from optim.schedules import Horizon, cosine
+from trainer import checkpoint
+from trainer.distributed import broadcast, ranks_of_this_process
+from trainer.errors import ConfigError
+from trainer.instantiate import instantiate
+
+# the recipe of the extractor made here: that of model=lightcnn
+EPOCHS, BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY, SEED = 10, 64, 0.1, 0.9, 5e-4, 0
+IMAGES_AT_ONCE = 500
+
+
+class Extractor:
+    """LightCNN's last map averaged over its positions: 64 features of an image in [-1, 1].
+
+    It is no part of the objective as a module, so that it is neither trained nor saved nor moved
+    to training mode with it.
+    """
+
+    def __init__(self, network: LightCNN, spec: Any) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.mean = torch.tensor(spec.mean).view(1, -1, 1, 1)
+        self.std = torch.tensor(spec.std).view(1, -1, 1, 1)
+
+    def to(self, device: torch.device) -> "Extractor":
+        self.network.to(device)
+        self.mean, self.std = self.mean.to(device), self.std.to(device)
+        return self
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """``(N, C, H, W)`` in [-1, 1] -> ``(N, 64)`` in fp32, whatever the run's precision."""
+        with torch.autocast(images.device.type, enabled=False):
+            parts = images.float().split(IMAGES_AT_ONCE)
+            features = [self.network.features(self.normalized(part)).mean((2, 3)) for part in parts]
+        return torch.cat(features)
+
+    def normalized(self, images: Tensor) -> Tensor:
+        return ((images + 1) / 2 - self.mean) / self.std
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """Between the normal distributions fitted to features ``(N, F)`` and ``(M, F)``.
+
+    ``|mean_a - mean_b|^2 + trace(A + B - 2 sqrt(A B))``. ``A B`` has the eigenvalues of the
+    symmetric ``sqrt(A) B sqrt(A)``, so no root of an unsymmetric matrix is needed.
+    """
+    a, b = a.double(), b.double()
+    cov_a, cov_b = a.T.cov(), b.T.cov()
+    values, vectors = torch.linalg.eigh(cov_a)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    trace_of_root = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
+    means = (a.mean(0) - b.mean(0)).square().sum()
+    return float(means + cov_a.trace() + cov_b.trace() - 2 * trace_of_root)
+
+
+def load_extractor(run_dir: str, spec: Any) -> Extractor:
+    """The LightCNN of a finished run; nothing in its files is executed.
+
+    Raises:
+        ConfigError: no such run, another model, or trained on images of another shape.
+    """
+    where = f"objective.fid_extractor={run_dir}"
+    own = read_spec(Path(run_dir) / "spec.json")
+    config = yaml.safe_load((Path(run_dir) / "config.yaml").read_text())
+    if config["model"]["_target_"] != "models.lightcnn.LightCNN":
+        raise ConfigError(f"{where} is a run of {config['model']['_target_']}, not of a LightCNN")
+    if (own.in_channels, own.image_size) != (spec.in_channels, spec.image_size):
+        raise ConfigError(
+            f"{where} was trained on {own.in_channels}x{own.image_size[0]}x{own.image_size[1]} "
+            f"images, {spec.name} has {spec.in_channels}x{spec.image_size[0]}x{spec.image_size[1]}"
+        )
+    network = instantiate(fill_from_data(config["model"], own), "model")
+    content = checkpoint.load(Path(run_dir) / "checkpoints" / "best.pt")
+    network.load_state_dict(content["ema"] or content["model"])
+    return Extractor(network, own)
+
+
+@torch.inference_mode(False)  # evaluation, which asks for the extractor, runs without gradients
+@torch.enable_grad()
+def own_extractor(data: Loader, cache: Path) -> Extractor:
+    """A LightCNN trained on the training split of ``data``: once, then kept in ``cache``.
+
+    One process trains, all get its weights. The run's random numbers are left as they were.
+    """
+    spec = data.spec
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        network = LightCNN(spec.in_channels, spec.num_classes, spec.image_size)
+    file = cache / f"fid_lightcnn_{spec.name}.pt"
+    names = network.state_dict().keys()
+    shapes = [tuple(value.shape) for value in network.state_dict().values()]
+    weights = None
+    if ranks_of_this_process().is_main:
+        weights = fingerprinted(file, fingerprint(data, shapes), lambda: train(network, data))
+    network.load_state_dict(dict(zip(names, broadcast(weights), strict=True)))
+    return Extractor(network, spec)
+
+
+def fingerprint(data: Loader, shapes: list[tuple[int, ...]]) -> str:
+    """Of what the extractor is made from: other images or another recipe make another one."""
+    spec, split = data.spec, data.splits["train"]
+    recipe = (*shapes, EPOCHS, BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY, SEED)
+    pixels = int(split.tensors[0].sum()) if isinstance(split, TensorSplit) else None
+    return repr((spec.name, spec.image_size, spec.mean, spec.std, len(split), pixels, recipe))
+
+
+def train(network: LightCNN, data: Loader) -> tuple[Tensor, ...]:
+    """``network``'s weights and buffers after the recipe above, in the order of its state dict."""
+    start = time.perf_counter()
+    network.to(data.device).train()
+    loader = own_loader(data)
+    horizon = Horizon.of(EPOCHS, None, loader.steps_per_epoch)
+    optimizer = torch.optim.SGD(
+        network.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
+    )
+    step = 0
+    for epoch in range(EPOCHS):
+        for [(images, labels)] in loader.train(epoch):
+            optimizer.param_groups[0]["lr"] = cosine(step, LR, horizon)
+            optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(network(images), labels).backward()
+            optimizer.step()
+            step += 1
+    seconds = time.perf_counter() - start
+    accuracy = ""
+    if "val" in loader.splits:
+        accuracy = f", {val_accuracy(network.eval(), loader):.1%} right on validation"
+    print(
+        f"FID: trained a LightCNN on the {len(loader.splits['train']):,} training samples of "
+        f"{data.spec.name} to extract features{accuracy}, {seconds:.0f} s; kept for other runs",
+        flush=True,
+    )
+    return tuple(value.cpu() for value in network.state_dict().values())
+
+
+def own_loader(data: Loader) -> Loader:
+    """The run's data, not augmented, in batches of the extractor's own recipe, for one process."""
+    train, val = data.splits["train"], data.splits.get("val")
+    splits = Splits(train, val, None, data.spec, lambda batch, draws: data.prepare(batch, None))
+    return Loader(
+        splits,
+        data.device,
+        SEED,
+        rank=0,
+        world_size=1,
+        accumulate_steps=1,
+        batch_size=min(BATCH_SIZE, len(train)),
+        eval_batch_size=IMAGES_AT_ONCE,
+        num_workers=data.num_workers,
+    )
+
+
+@torch.no_grad()
+def val_accuracy(network: nn.Module, loader: Loader) -> float:
+    right = [(network(images).argmax(1) == labels) for images, labels in loader.evaluate("val")]
+    return float(torch.cat(right).float().mean())

@@ -1,0 +1,125 @@
+"""What objectives that train a generator of images have in common: range, FID, grids of samples."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data.draws import seeded
+from data.loader import Loader
+from data.splits import Batch
+from models.generative import SAMPLES_AT_ONCE, GenerativeModel
+from trainer.distributed import gather, ranks_of_this_process
+from trainer.errors import ConfigError
+from trainer.objectives.base import Media, Objective, Picture, Sums
+from trainer.objectives.fid import Extractor, frechet_distance, load_extractor, own_extractor
+from trainer.pictures import save_grid
+
+GRID = 64  # samples shown
+EVAL_SEED = 0  # every evaluation of every run starts from the same noise, so that they compare
+
+
+class Generation(Objective):
+    """Base of the objectives whose model turns noise into images.
+
+    An evaluation generates as many images as the split has and measures the Fréchet distance
+    between the two sets; beside it, that of uniform noise and that of real training images, which
+    is what so few samples can reach at best.
+
+    Args:
+        fid_extractor: run directory of a LightCNN; null trains one on the training split.
+        fid_cache: folder where that one is kept for other runs.
+
+    Raises:
+        ConfigError: the model generates no images, or the data are none.
+    """
+
+    keeps_samples = True
+
+    def __init__(
+        self, model: nn.Module, spec: Any, fid_extractor: str | None, fid_cache: str
+    ) -> None:
+        super().__init__(model)
+        if not isinstance(model, GenerativeModel):
+            raise ConfigError(
+                f"model and objective do not fit: {type(model).__name__} generates no images; "
+                "model=dcgan and model=unet do"
+            )
+        if spec.kind != "image":
+            raise ConfigError(f"objective and data={spec.name} do not fit: the data are no images")
+        self.spec = spec
+        self.device = next(model.parameters()).device
+        # data sets normalize as they like: (x * std + mean) is in [0, 1], twice that less 1 is ours
+        mean, std = (torch.tensor(v, device=self.device) for v in (spec.mean, spec.std))
+        self.scale = (2 * std).view(1, -1, 1, 1)
+        self.shift = (2 * mean - 1).view(1, -1, 1, 1)
+        self.fid_cache = Path(fid_cache)
+        self.extractor: Extractor | None = None
+        if fid_extractor is not None:
+            self.extractor = load_extractor(fid_extractor, spec).to(self.device)
+        self.training_features: Tensor | None = None
+
+    def in_range(self, images: Tensor) -> Tensor:
+        """Images as the data set normalizes them -> in [-1, 1], as generators make them."""
+        return torch.addcmul(self.shift, images, self.scale)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images in [-1, 1] -> what the Fréchet distance compares, on the CPU."""
+        assert self.extractor is not None, "begin_evaluation comes first"
+        return self.extractor(images).cpu()
+
+    def begin_evaluation(self, data: Loader) -> None:
+        if self.extractor is None:
+            self.extractor = own_extractor(data, self.fid_cache).to(self.device)
+        if self.training_features is None:
+            self.training_features = self.features(self.in_range(training_images(data)))
+
+    def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
+        return {}, {"features": self.features(self.in_range(batch[0]))}
+
+    def conclude(
+        self, model: nn.Module, samples: dict[str, Tensor]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        assert isinstance(model, GenerativeModel)
+        assert self.training_features is not None
+        real = samples["features"]
+        generated, shown = self.generate(model, model.noise(len(real), seeded(EVAL_SEED)))
+        shape = self.spec.example(len(real)).shape
+        static = 2 * torch.rand(shape, generator=seeded(EVAL_SEED)) - 1
+        sets = {
+            "fid": generated,
+            "fid_of_noise": self.features(static.to(self.device)),
+            "fid_of_training_images": self.training_features[: len(real)],
+        }
+        metrics = {name: frechet_distance(features, real) for name, features in sets.items()}
+        return metrics, {"generated": shown}
+
+    def generate(self, model: GenerativeModel, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The features of the images of ``noise``, and the first images, on the CPU.
+
+        Every process makes its share of them; the result is the same whatever their number.
+        """
+        ranks = ranks_of_this_process()
+        low, high = (len(noise) * (ranks.rank + i) // ranks.world_size for i in (0, 1))
+        features, images = [], []
+        for part in noise[low:high].split(SAMPLES_AT_ONCE):
+            made = model.generate(part.to(self.device)).float()
+            features.append(self.features(made))
+            images.append(made[:GRID].cpu())
+        parts = gather((torch.cat(features), torch.cat(images)[:GRID]))
+        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])[:GRID]
+
+    def media(self, samples: dict[str, Tensor], split: Any, folder: Path) -> Media:
+        file = folder / "samples.png"
+        save_grid((samples["generated"] + 1) / 2, file)
+        return {"samples": Picture(file, "of the same noise at every evaluation")}
+
+
+def training_images(data: Loader) -> Tensor:
+    """As many random training images as the largest evaluated split has, not augmented."""
+    split = data.splits["train"]
+    count = max(len(data.splits[name]) for name in data.splits if name != "train")
+    order = torch.randperm(len(split), generator=seeded(EVAL_SEED))[:count]
+    batches = data.fetch(split, list(order.split(data.eval_batch_size)))
+    return torch.cat([data.prepare(batch, None)[0] for batch in batches])
