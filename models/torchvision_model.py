@@ -30,8 +30,9 @@ def torchvision_model(
     try:
         model = models.get_model(name, weights="DEFAULT" if pretrained else None, **settings)
     except OSError as error:
+        reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"model.pretrained: no weights for torchvision/{name}: {error}"
+            f"model.pretrained: no weights for torchvision/{name}: {reason}"
         ) from error
     replace_stem(model, in_channels)
     replace_classifier(model, num_classes)
