@@ -119,6 +119,42 @@ def test_published_weights_are_not_fetched_again():
     assert without_download({"pretrained": "a/path"}) == {"pretrained": "a/path"}
 
 
+SMALL = ("debug=fast", "data.batch_size=4", "data.eval_batch_size=4")
+
+
+def test_prompt_is_continued_the_same_way_for_a_seed(train, capsys):
+    pytest.importorskip("models.transformer")
+    run_dir = str(train("model=transformer", *SMALL))
+
+    def text(*options):
+        arguments = [run_dir, "--prompt", "The ", "--max-new-tokens", "20", *options]
+        assert main(arguments) == 0
+        return capsys.readouterr().out
+
+    assert text().startswith("The ")
+    assert len(text("--top-k", "1")) == len("The ") + 20 + 1
+    assert text("--seed", "3") == text("--seed", "3") != text("--seed", "4")
+    assert main([run_dir, "--prompt", "\a"]) == 1
+    assert main([run_dir, "digit.png"]) == 1
+    unknown, wrong_use = lines(capsys)[1]
+    assert "no token for" in unknown
+    assert "continues text: use --prompt" in wrong_use
+
+
+def test_grid_of_samples(train, finished_run, tmp_path, capsys):
+    pytest.importorskip("models.dcgan")
+    run_dir = train("model=dcgan", *SMALL, f"objective.fid_extractor={finished_run}")
+    file = tmp_path / "grid.png"
+    assert main([str(run_dir), "--num-samples", "9", "--output", str(file)]) == 0
+    with Image.open(file) as grid:
+        assert grid.width == grid.height >= 3 * 28
+    assert main([str(run_dir), "--num-samples", "0"]) == 1
+    assert main([str(run_dir), "digit.png"]) == 1
+    too_few, wrong_use = lines(capsys)[1]
+    assert "--num-samples 0 should be at least 1" in too_few
+    assert "generates images: use --num-samples" in wrong_use
+
+
 def spoil(run_dir, what):
     if what == "no checkpoint":
         shutil.rmtree(run_dir / "checkpoints")
