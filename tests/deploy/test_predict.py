@@ -125,6 +125,7 @@ SMALL = ("debug=fast", "data.batch_size=4", "data.eval_batch_size=4")
 def test_prompt_is_continued_the_same_way_for_a_seed(train, capsys):
     pytest.importorskip("models.transformer")
     run_dir = str(train("model=transformer", *SMALL))
+    capsys.readouterr()
 
     def text(*options):
         arguments = [run_dir, "--prompt", "The ", "--max-new-tokens", "20", *options]
@@ -144,6 +145,7 @@ def test_prompt_is_continued_the_same_way_for_a_seed(train, capsys):
 def test_grid_of_samples(train, finished_run, tmp_path, capsys):
     pytest.importorskip("models.dcgan")
     run_dir = train("model=dcgan", *SMALL, f"objective.fid_extractor={finished_run}")
+    capsys.readouterr()
     file = tmp_path / "grid.png"
     assert main([str(run_dir), "--num-samples", "9", "--output", str(file)]) == 0
     with Image.open(file) as grid:
