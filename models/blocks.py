@@ -89,3 +89,31 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.conv2(torch.relu(self.conv1(x)))
         return torch.relu(out + self.shortcut(x))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions and a shortcut, ReLU after the addition (arXiv:1512.03385).
+
+    The 3x3 convolution works on a quarter of the channels and carries the stride (in the paper
+    the first 1x1 does, which throws three quarters of its input away). The shortcut is the
+    identity, or a 1x1 projection where the shape changes.
+
+    Args:
+        out_channels: a multiple of 4.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        if out_channels % 4:
+            raise ValueError(f"out_channels={out_channels} must be a multiple of 4")
+        hidden = out_channels // 4
+        self.conv1 = conv_norm(in_channels, hidden, 1)
+        self.conv2 = conv_norm(hidden, hidden, 3, stride)
+        self.conv3 = conv_norm(hidden, out_channels, 1)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = conv_norm(in_channels, out_channels, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv3(torch.relu(self.conv2(torch.relu(self.conv1(x)))))
+        return torch.relu(out + self.shortcut(x))

@@ -14,6 +14,7 @@ MANDATORY = {
     "data=image_folder": ["data.root=images"],
     "model=timm": ["model.name=resnet10t"],
     "optimizer=timm": ["optimizer.name=adopt"],
+    "experiment=imagenet_resnet50": ["data.root=imagenet"],
 }
 
 

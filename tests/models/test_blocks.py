@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from models.blocks import DepthwiseSeparable, GroupedConv, Residual, SqueezeExcitation, conv_norm
+from models.blocks import (
+    Bottleneck,
+    DepthwiseSeparable,
+    GroupedConv,
+    Residual,
+    SqueezeExcitation,
+    conv_norm,
+)
 from models.build import num_parameters
 
 BLOCKS = {
@@ -16,6 +23,10 @@ BLOCKS = {
     "residual": (
         lambda stride: Residual(8, 12, stride),
         8 * 12 * 9 + 12 * 12 * 9 + 8 * 12 + 3 * 2 * 12,
+    ),
+    "bottleneck": (
+        lambda stride: Bottleneck(8, 12, stride),
+        8 * 3 + 3 * 3 * 9 + 3 * 12 + 8 * 12 + 2 * (3 + 3 + 12 + 12),
     ),
 }
 
@@ -39,9 +50,10 @@ def test_identity_shortcut_has_no_parameters():
     assert num_parameters(Residual(8, 8)) == 2 * 8 * 8 * 9 + 2 * 2 * 8
 
 
-def test_residual_applies_relu_after_the_addition():
-    block = Residual(4, 4).eval()
-    torch.nn.init.zeros_(block.conv2.conv.weight)  # the branch contributes nothing
+@pytest.mark.parametrize(("block_class", "last"), [(Residual, "conv2"), (Bottleneck, "conv3")])
+def test_residual_applies_relu_after_the_addition(block_class, last):
+    block = block_class(4, 4).eval()
+    torch.nn.init.zeros_(block.get_submodule(last).conv.weight)  # the branch contributes nothing
     images = torch.randn(1, 4, 5, 5)
     assert torch.equal(block(images), images.relu())
 
@@ -64,3 +76,8 @@ def test_depthwise_convolution_keeps_channels_apart():
 def test_groups_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="groups=3"):
         GroupedConv(8, 12, 3)
+
+
+def test_bottleneck_needs_channels_in_fours():
+    with pytest.raises(ValueError, match="out_channels=10"):
+        Bottleneck(8, 10)

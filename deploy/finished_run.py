@@ -1,0 +1,119 @@
+"""A finished run, opened from its directory alone: config, data spec and weights, on the CPU."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from data.build import build_data
+from data.loader import Loader
+from data.spec_file import read_spec
+from models.build import build_model
+from trainer import checkpoint
+from trainer.device import choose_precision, prepare_process
+from trainer.distributed import Ranks
+from trainer.errors import ConfigError
+from trainer.evaluation import evaluate
+from trainer.objectives.build import build_objective
+from trainer.settings import TrainerSettings, check_settings
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a run directory holds, ready for use.
+
+    Attributes:
+        model: with the best weights (the averaged ones where the run kept an average), evaluating.
+        spec: what the data looked like.
+        summary: what the run recorded at its end; empty if it was killed before.
+    """
+
+    run_dir: Path
+    config: dict[str, Any]
+    settings: TrainerSettings
+    spec: Any
+    model: nn.Module
+    summary: dict[str, Any]
+
+    def load_data(self) -> Loader:
+        """The data set the run was trained on.
+
+        Raises:
+            ConfigError: it is no longer where it was.
+        """
+        config = self.config
+        return build_data(
+            config["data"], CPU, config["seed"], Ranks(), self.settings.accumulate_steps
+        )
+
+    def test(self) -> dict[str, float]:
+        """The metrics of the test split, measured anew in the precision of the run."""
+        prepare_process(self.settings, self.config["seed"], rank=0)
+        data = self.load_data()
+        if "test" not in data.splits:
+            raise ConfigError(f"data={data.spec.name} has no test split")
+        objective = build_objective(self.config["objective"], self.model, data.spec)
+        precision = self.summary.get("precision") or choose_precision(self.settings.precision, CPU)
+        limit = self.settings.limit_eval_steps
+        means, _ = evaluate(objective, self.model, data, "test", precision, limit)
+        return {f"test/{name}": value for name, value in means.items()}
+
+
+def open_run(run_dir: Path) -> FinishedRun:
+    """Read a run directory and build its model.
+
+    Raises:
+        ConfigError: it is no run directory, has no checkpoint, or one of its files is damaged.
+    """
+    if not run_dir.is_dir():
+        raise ConfigError(f"there is no directory {run_dir}")
+    spec = read_spec(run_dir / "spec.json")
+    config = read_config(run_dir / "config.yaml")
+    settings = replace(check_settings(config), accelerator="cpu", compile=False)
+    content = checkpoint.load(best_checkpoint(run_dir))
+    model = build_model(without_download(config["model"]), spec, CPU, settings)
+    try:
+        model.load_state_dict(content["model"] if content["ema"] is None else content["ema"])
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{run_dir}: the checkpoint is not of the model in config.yaml"
+        ) from error
+    return FinishedRun(run_dir, config, settings, spec, model.eval(), read_summary(run_dir))
+
+
+def best_checkpoint(run_dir: Path) -> Path:
+    for name in ("best", "last"):
+        file = run_dir / "checkpoints" / f"{name}.pt"
+        if file.is_file():
+            return file
+    raise ConfigError(f"{run_dir} has no checkpoint: the run ended too early, or kept none")
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{file.parent} is not a run directory: it has no {file.name}") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} is damaged: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{file} is damaged: it holds no settings")
+    return config
+
+
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    try:
+        return json.loads((run_dir / "summary.json").read_text())
+    except (OSError, ValueError):  # the run was killed: it works without
+        return {}
+
+
+def without_download(model: dict[str, Any]) -> dict[str, Any]:
+    """The model's settings, except that published weights are not fetched only to be replaced."""
+    return {**model, "pretrained": False} if model.get("pretrained") is True else model

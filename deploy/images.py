@@ -1,0 +1,71 @@
+"""Image files as the uint8 tensors a model was trained on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from data.splits import ImageSpec
+from trainer.errors import ConfigError
+
+MODES = {1: "L", 3: "RGB"}
+WORDS = {"L": "grayscale", "RGB": "RGB"}
+
+
+def image_files(paths: list[Path]) -> Iterator[Path]:
+    """Every path that is a file, and every image below those that are folders."""
+    suffixes = Image.registered_extensions()
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes)
+        if not files:
+            raise ConfigError(f"there are no image files in {path}")
+        yield from files
+
+
+def read_image(file: Path, spec: ImageSpec) -> tuple[Tensor, list[str]]:
+    """An image file in the size and mode of the training images.
+
+    Another size becomes the largest centred crop, scaled; transparency is laid on white.
+
+    Returns:
+        ``(1, C, H, W)`` uint8, and what had to be changed or looks wrong.
+
+    Raises:
+        ConfigError: the file is no image that can be read.
+    """
+    height, width = spec.image_size
+    mode = MODES[spec.in_channels]
+    notes = []
+    try:
+        with Image.open(file) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ConfigError(f"{file} has more than 8 bits a channel (mode {image.mode})")
+            if image.mode != mode:
+                notes.append(f"{image.mode} converted to {WORDS[mode]}")
+            if image.size != (width, height):
+                notes.append(f"{image.width}x{image.height} resized to {width}x{height}")
+            fitted = ImageOps.fit(on_white(image).convert(mode), (width, height))
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever PIL's many decoders raise
+        raise ConfigError(f"cannot read the image {file}: {str(error).splitlines()[0]}") from error
+    pixels = torch.from_numpy(numpy.array(fitted)).view(height, width, -1).permute(2, 0, 1)
+    brightness, usual = pixels.float().mean().item() / 255, sum(spec.mean) / len(spec.mean)
+    if abs(brightness - usual) > 0.5:
+        notes.append(
+            f"brightness {brightness:.2f}, in training {usual:.2f}: perhaps it must be inverted"
+        )
+    return pixels.unsqueeze(0), notes
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA"))

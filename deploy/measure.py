@@ -1,0 +1,99 @@
+"""What a deployed model costs and how well it does, beside the model it was made from."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from data.loader import Loader
+from deploy.export import Predict
+
+NUM_THREADS = 1  # small devices have few, and more do not help with one small image
+WARM_UPS = 20
+REPEATS = 200
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One row of the table."""
+
+    name: str
+    file: Path
+    num_bytes: int
+    latency_ms: float  # median of REPEATS single images
+    accuracy: float  # on the test split
+    num_agreeing: int  # test images with the class that the trained model gives
+    num_images: int
+
+
+def measure(name: str, file: Path, predict: Predict, data: Loader, expected: Tensor) -> Measurement:
+    """Try a deployed model on the whole test split.
+
+    Args:
+        expected: ``(N,)``, the classes that the trained model gives to the test split.
+    """
+    classes, labels = classify_split(predict, data, "test")
+    image = raw_images(data, "test", 1)
+    return Measurement(
+        name,
+        file,
+        file.stat().st_size,
+        median_ms(predict, image),
+        (classes == labels).float().mean().item(),
+        int((classes == expected).sum()),
+        len(labels),
+    )
+
+
+@torch.inference_mode()
+def classify_split(predict: Predict, data: Loader, split: str) -> tuple[Tensor, Tensor]:
+    """The predicted class and the label of every sample, each ``(N,)``."""
+    indices = torch.arange(len(data.splits[split])).split(data.eval_batch_size)
+    classes, labels = [], []
+    for batch in data.fetch(data.splits[split], list(indices)):
+        classes.append(predict(batch[0]).argmax(1))
+        labels.append(batch[1])
+    return torch.cat(classes), torch.cat(labels)
+
+
+def raw_images(data: Loader, split: str, count: int) -> Tensor:
+    """``count`` images of a split, spread over all of it, as uint8 ``(N, C, H, W)``."""
+    size = len(data.splits[split])
+    indices = torch.arange(min(count, size)) * size // min(count, size)
+    (batch,) = data.fetch(data.splits[split], [indices])
+    return batch[0]
+
+
+@torch.inference_mode()
+def median_ms(predict: Predict, image: Tensor) -> float:
+    for _ in range(WARM_UPS):
+        predict(image)
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        predict(image)
+        seconds.append(time.perf_counter() - start)
+    return 1000 * statistics.median(seconds)
+
+
+def table(measurements: Sequence[Measurement]) -> Table:
+    """The measurements for the terminal."""
+    title = f"latency: median of {REPEATS}, batch 1, {NUM_THREADS} thread"
+    grid = Table(title=title, title_justify="left", title_style="dim")
+    grid.add_column("model")
+    for name in ("bytes", "latency", "test accuracy", "agrees with torch"):
+        grid.add_column(name, justify="right")
+    for row in measurements:
+        grid.add_row(
+            row.name,
+            f"{row.num_bytes:,}",
+            f"{row.latency_ms:.3f} ms",
+            f"{row.accuracy:.2%}",
+            f"{row.num_agreeing:,} of {row.num_images:,}",
+        )
+    return grid

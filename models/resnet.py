@@ -1,0 +1,107 @@
+"""ResNet-18, 34 and 50 (arXiv:1512.03385), for small images or with ImageNet's stem."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from models.blocks import Bottleneck, Residual, conv_norm
+
+Stem = Literal["small", "imagenet"]
+
+
+class ResNet(nn.Module):
+    """A stem, four stages of residual blocks, the mean over the map, a linear classifier.
+
+    ``(N, in_channels, H, W)`` -> ``(N, num_classes)`` for any height and width. Every stage but the
+    first halves the map and doubles the channels.
+
+    Args:
+        block: ``Residual`` or ``Bottleneck``.
+        depths: blocks of each stage.
+        channels: output channels of the first stage.
+        stem: ``small`` keeps the resolution (a 3x3 convolution); ``imagenet`` quarters it (a 7x7
+            convolution and a max-pool), for images of some 200 pixels.
+        zero_init_residual: begin with every block as its shortcut alone: the last norm of each
+            branch starts at zero (arXiv:1706.02677, section 5.1).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        block: type[Residual] | type[Bottleneck],
+        depths: tuple[int, int, int, int],
+        channels: int,
+        stem: Stem,
+        zero_init_residual: bool,
+    ) -> None:
+        super().__init__()
+        self.stem = build_stem(stem, in_channels)
+        stages: list[nn.Module] = []
+        width = 64
+        for i, depth in enumerate(depths):
+            out_channels = channels * 2**i
+            blocks = [block(width, out_channels, stride=1 if i == 0 else 2)]
+            blocks += [block(out_channels, out_channels) for _ in range(depth - 1)]
+            stages.append(nn.Sequential(*blocks))
+            width = out_channels
+        self.stages = nn.Sequential(*stages)
+        self.classifier = nn.Linear(width, num_classes)
+        self.initialize(zero_init_residual)
+
+    def initialize(self, zero_init_residual: bool) -> None:
+        """He initialization of the convolutions (arXiv:1502.01852)."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif zero_init_residual and isinstance(module, Residual | Bottleneck):
+                last = module.conv3 if isinstance(module, Bottleneck) else module.conv2
+                nn.init.zeros_(last.get_parameter("norm.weight"))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.stages(self.stem(images)).mean((2, 3)))
+
+
+def build_stem(stem: Stem, in_channels: int) -> nn.Module:
+    if stem == "small":
+        return nn.Sequential(conv_norm(in_channels, 64), nn.ReLU(inplace=True))
+    if stem == "imagenet":
+        return nn.Sequential(
+            conv_norm(in_channels, 64, 7, stride=2),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, stride=2, padding=1),
+        )
+    raise ValueError(f"stem={stem} should be small or imagenet")
+
+
+def resnet18(
+    in_channels: int,
+    num_classes: int,
+    stem: Stem = "small",
+    zero_init_residual: bool = False,
+) -> ResNet:
+    """11 million parameters."""
+    depths = (2, 2, 2, 2)
+    return ResNet(in_channels, num_classes, Residual, depths, 64, stem, zero_init_residual)
+
+
+def resnet34(
+    in_channels: int,
+    num_classes: int,
+    stem: Stem = "small",
+    zero_init_residual: bool = False,
+) -> ResNet:
+    """21 million parameters."""
+    depths = (3, 4, 6, 3)
+    return ResNet(in_channels, num_classes, Residual, depths, 64, stem, zero_init_residual)
+
+
+def resnet50(
+    in_channels: int,
+    num_classes: int,
+    stem: Stem = "small",
+    zero_init_residual: bool = False,
+) -> ResNet:
+    """24 million parameters."""
+    depths = (3, 4, 6, 3)
+    return ResNet(in_channels, num_classes, Bottleneck, depths, 256, stem, zero_init_residual)

@@ -1,0 +1,59 @@
+"""torchvision's image classifiers, fitted to the data's channels and classes."""
+
+from difflib import get_close_matches
+from typing import Any
+
+from torch import nn
+
+from trainer.errors import ConfigError
+
+
+def torchvision_model(
+    name: str, in_channels: int, num_classes: int, pretrained: bool, **settings: Any
+) -> nn.Module:
+    """Create the model ``name`` with a new classifier; further settings go to its constructor.
+
+    Raises:
+        ConfigError: torchvision has no model of that name, or its weights cannot be loaded.
+    """
+    from torchvision import models  # costs a second: only for the runs that use it
+
+    names = models.list_models(module=models)
+    if name not in names:
+        nearest = get_close_matches(name, names, n=3)
+        hint = f"; near it: {', '.join(nearest)}" if nearest else ""
+        raise ConfigError(
+            f"model.name=torchvision/{name}: torchvision has no classifier of this name{hint}"
+        )
+    if name in ("googlenet", "inception_v3"):
+        settings = {"aux_logits": False, **settings}  # or they return tuples in training
+    try:
+        model = models.get_model(name, weights="DEFAULT" if pretrained else None, **settings)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"model.pretrained: no weights for torchvision/{name}: {reason}"
+        ) from error
+    replace_stem(model, in_channels)
+    replace_classifier(model, num_classes)
+    return model
+
+
+def replace_stem(model: nn.Module, in_channels: int) -> None:
+    """Let the first convolution take ``in_channels``; grey images get the answers of RGB ones."""
+    conv = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    if conv.in_channels != in_channels:
+        mean = conv.weight.detach().mean(1, keepdim=True) * (conv.in_channels / in_channels)
+        conv.weight = nn.Parameter(mean.repeat(1, in_channels, 1, 1))
+        conv.in_channels = in_channels
+
+
+def replace_classifier(model: nn.Module, num_classes: int) -> None:
+    """Put a new layer of ``num_classes`` outputs in place of the last one."""
+    linear = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+    if linear:
+        name, last = linear[-1]
+        model.set_submodule(name, nn.Linear(last.in_features, num_classes))
+    else:  # SqueezeNet classifies by a 1x1 convolution
+        name, conv = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)][-1]
+        model.set_submodule(name, nn.Conv2d(conv.in_channels, num_classes, 1))

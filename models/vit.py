@@ -1,0 +1,91 @@
+"""A small vision transformer (arXiv:2010.11929)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class VisionTransformer(nn.Module):
+    """Patches become tokens, tokens attend to each other, their mean is classified.
+
+    ``(N, in_channels, H, W)`` -> ``(N, num_classes)``. The mean over the tokens takes the place of
+    a class token and learns as well (arXiv:2205.01580).
+
+    Args:
+        image_size: height and width in pixels; both multiples of ``patch_size``.
+        patch_size: side of a square patch in pixels.
+        width: features of a token; a multiple of ``num_heads``.
+        depth: number of blocks.
+        dropout: share of the features dropped after the embedding and in every block.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        image_size: tuple[int, int],
+        patch_size: int,
+        width: int,
+        depth: int,
+        num_heads: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        height, columns = image_size
+        if height % patch_size or columns % patch_size:
+            raise ValueError(
+                f"image_size {height}x{columns} must be a multiple of patch_size={patch_size}"
+            )
+        num_patches = (height // patch_size) * (columns // patch_size)
+        self.embed = nn.Conv2d(in_channels, width, patch_size, stride=patch_size)
+        self.positions = nn.Parameter(torch.empty(1, num_patches, width))
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.Sequential(*(Block(width, num_heads, dropout) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+        self.classifier = nn.Linear(width, num_classes)
+        nn.init.trunc_normal_(self.positions, std=0.02)
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches = self.embed(images).flatten(2).transpose(1, 2)  # (N, patches, width)
+        tokens = self.blocks(self.dropout(patches + self.positions))
+        return self.classifier(self.norm(tokens).mean(1))
+
+
+class Block(nn.Module):
+    """Attention, then a two-layer perceptron; each normalized before and added to its input.
+
+    ``(N, tokens, width)`` -> the same shape.
+    """
+
+    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = SelfAttention(width, num_heads)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x)))
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+
+
+class SelfAttention(nn.Module):
+    """Every token attends to every token, in ``num_heads`` subspaces (arXiv:1706.03762)."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        if width % num_heads:
+            raise ValueError(f"num_heads={num_heads} must divide width={width}")
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, tokens, width = x.shape
+        heads = self.qkv(x).view(count, tokens, 3, self.num_heads, width // self.num_heads)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)  # each (N, heads, tokens, width / heads)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.project(mixed.transpose(1, 2).reshape(count, tokens, width))

@@ -1,0 +1,58 @@
+"""Exported files predict what the run's model predicts, from raw pixels, in any batch size."""
+
+import pytest
+import torch
+
+from data.images import PrepareImages
+from deploy.deploy import deploy
+from deploy.export import Deployable, export_onnx, onnx_predict
+from deploy.finished_run import open_run
+from models.vit import VisionTransformer
+from predict import main
+
+
+@pytest.fixture(scope="module")
+def run(finished_run):
+    return open_run(finished_run)
+
+
+def test_deployable_prepares_as_training_does(run):
+    images = torch.randint(0, 256, (3, 1, 28, 28), dtype=torch.uint8)
+    (prepared,) = PrepareImages(run.spec.mean, run.spec.std, ())((images,), None)
+    with torch.inference_mode():
+        expected, got = run.model(prepared), Deployable(run.model, run.spec)(images)
+    assert torch.allclose(got, expected, atol=1e-5)
+
+
+def test_onnx_agrees_on_the_whole_test_split_and_int8_nearly(run, tmp_path):
+    exact, small = deploy(run, export=None, quantize="int8", folder=tmp_path)
+    assert exact.num_agreeing == exact.num_images == 1000
+    assert exact.file.name == "model.onnx"
+    assert small.num_agreeing > 970
+    assert abs(small.accuracy - exact.accuracy) < 0.02
+    assert small.num_bytes < exact.num_bytes / 2
+    images = torch.randint(0, 256, (7, 1, 28, 28), dtype=torch.uint8)
+    predict = onnx_predict(exact.file, num_threads=1)
+    alone = torch.cat([predict(image) for image in images.split(1)])
+    assert torch.allclose(predict(images), alone, atol=1e-4)
+
+
+def test_torch_export_agrees_on_the_whole_test_split(finished_run, tmp_path, capsys):
+    arguments = [str(finished_run), "--export", "torch", "--output", str(tmp_path)]
+    assert main(arguments) == 0
+    assert "1,000 of 1,000" in capsys.readouterr().out
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    assert program(torch.zeros(3, 1, 28, 28, dtype=torch.uint8)).shape == (3, 10)
+
+
+def test_attention_exports(run, tmp_path):
+    vit = VisionTransformer(
+        1, 10, (28, 28), patch_size=7, width=16, depth=1, num_heads=2, dropout=0
+    )
+    model = Deployable(vit, run.spec).eval()
+    export_onnx(model, tmp_path / "vit.onnx")
+    images = torch.randint(0, 256, (5, 1, 28, 28), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = model(images)
+    predicted = onnx_predict(tmp_path / "vit.onnx", num_threads=1)(images)
+    assert torch.allclose(predicted, expected, atol=1e-4)

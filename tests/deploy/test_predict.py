@@ -1,0 +1,220 @@
+"""``predict.py`` on real run directories: answers, and one line for every mistake."""
+
+import json
+import shutil
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+
+from deploy.finished_run import open_run, without_download
+from predict import main
+from trainer import checkpoint
+
+
+@pytest.fixture
+def digits(finished_run):
+    """Five test digits as the files a user has, and their classes by the model itself."""
+    run = open_run(finished_run)
+    data = run.load_data()
+    (raw,) = data.fetch(data.splits["test"], [torch.arange(0, 1000, 200)])
+    with torch.inference_mode():
+        classes = run.model(data.prepare(raw, None)[0]).argmax(1)
+    return raw[0], classes.tolist()
+
+
+def save(pixels, file):
+    Image.fromarray(pixels.squeeze(0).numpy()).save(file)
+    return file
+
+
+def lines(capsys):
+    captured = capsys.readouterr()
+    return captured.out.splitlines(), captured.err.splitlines()
+
+
+def test_folder_of_images(finished_run, digits, tmp_path, capsys):
+    images, classes = digits
+    for i, image in enumerate(images):
+        save(image, tmp_path / f"{i}.png")
+    (tmp_path / "notes.txt").write_text("not an image")
+    assert main([str(finished_run), str(tmp_path)]) == 0
+    out, err = lines(capsys)
+    assert [line.split("  ")[1] for line in out] == [str(c) for c in classes]
+    assert all(10 <= float(line.split("  ")[2].rstrip("%")) <= 100 for line in out)
+    assert err == []
+
+
+def test_another_size_and_mode_is_fitted_and_said(finished_run, digits, tmp_path, capsys):
+    images, classes = digits
+    large = Image.fromarray(images[0, 0].numpy()).convert("RGB").resize((84, 84))
+    large.save(tmp_path / "large.png")
+    assert main([str(finished_run), str(tmp_path / "large.png")]) == 0
+    out, err = lines(capsys)
+    assert out[0].split("  ")[1] == str(classes[0])
+    assert "RGB converted to grayscale" in err[0]
+    assert "84x84 resized to 28x28" in err[1]
+
+
+def test_inverted_image_is_pointed_out(finished_run, digits, tmp_path, capsys):
+    main([str(finished_run), str(save(255 - digits[0][0], tmp_path / "inverted.png"))])
+    assert "perhaps it must be inverted" in lines(capsys)[1][0]
+
+
+def test_damaged_image_is_one_line_and_the_others_are_classified(
+    finished_run, digits, tmp_path, capsys
+):
+    good = save(digits[0][0], tmp_path / "good.png")
+    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:60])
+    Image.fromarray(numpy.full((28, 28), 40_000, numpy.uint16)).save(tmp_path / "deep.png")
+    files = [tmp_path / name for name in ("cut.png", "deep.png", "missing.png", "good.png")]
+    assert main([str(finished_run), *map(str, files)]) == 1
+    out, err = lines(capsys)
+    assert [line.split("  ")[0] for line in out] == [str(good)]
+    assert len(err) == 3
+    assert all(line.startswith("error: ") for line in err)
+    assert "more than 8 bits" in err[1]
+
+
+def test_test_gives_the_recorded_numbers(finished_run, capsys):
+    assert main([str(finished_run), "--test"]) == 0
+    out, _ = lines(capsys)
+    assert len(out) == 2
+    assert all(line.endswith("(as recorded)") for line in out)
+
+
+def test_test_says_so_when_a_number_differs(copied_run, capsys):
+    summary = json.loads((copied_run / "summary.json").read_text())
+    summary["test/accuracy"] += 0.25
+    (copied_run / "summary.json").write_text(json.dumps(summary))
+    main([str(copied_run), "--test"])
+    assert "a difference of 0.25" in lines(capsys)[0][1]
+
+
+def test_nothing_but_the_run_directory_is_needed(
+    finished_run, digits, tmp_path, monkeypatch, capsys
+):
+    bare = tmp_path / "bare"
+    (bare / "checkpoints").mkdir(parents=True)
+    for name in ("config.yaml", "spec.json", "checkpoints/last.pt"):
+        shutil.copy(finished_run / name, bare / name)
+    config = (bare / "config.yaml").read_text().replace("root: ", "root: /gone")
+    (bare / "config.yaml").write_text(config)
+    monkeypatch.chdir(tmp_path)
+    assert main(["bare", str(save(digits[0][0], tmp_path / "digit.png"))]) == 0
+    assert len(lines(capsys)[0]) == 1
+
+
+def test_averaged_weights_are_used_where_the_run_kept_them(train):
+    run_dir = train("debug=fast", "trainer.ema_decay=0.9")
+    content = checkpoint.load(run_dir / "checkpoints" / "best.pt")
+    used = open_run(run_dir).model.state_dict()
+    assert all(torch.equal(used[name], value) for name, value in content["ema"].items())
+    assert any(not torch.equal(used[name], value) for name, value in content["model"].items())
+
+
+def test_published_weights_are_not_fetched_again():
+    assert without_download({"name": "resnet18", "pretrained": True})["pretrained"] is False
+    assert without_download({"pretrained": "a/path"}) == {"pretrained": "a/path"}
+
+
+SMALL = ("debug=fast", "data.batch_size=4", "data.eval_batch_size=4")
+
+
+def test_prompt_is_continued_the_same_way_for_a_seed(train, capsys):
+    pytest.importorskip("models.transformer")
+    run_dir = str(train("model=transformer", *SMALL))
+    capsys.readouterr()
+
+    def text(*options):
+        arguments = [run_dir, "--prompt", "The ", "--max-new-tokens", "20", *options]
+        assert main(arguments) == 0
+        return capsys.readouterr().out
+
+    assert text().startswith("The ")
+    assert len(text("--top-k", "1")) == len("The ") + 20 + 1
+    assert text("--seed", "3") == text("--seed", "3") != text("--seed", "4")
+    assert main([run_dir, "--prompt", "\a"]) == 1
+    assert main([run_dir, "digit.png"]) == 1
+    unknown, wrong_use = lines(capsys)[1]
+    assert "no token for" in unknown
+    assert "continues text: use --prompt" in wrong_use
+
+
+def test_grid_of_samples(train, finished_run, tmp_path, capsys):
+    pytest.importorskip("models.dcgan")
+    run_dir = train("model=dcgan", *SMALL, f"objective.fid_extractor={finished_run}")
+    capsys.readouterr()
+    file = tmp_path / "grid.png"
+    assert main([str(run_dir), "--num-samples", "9", "--output", str(file)]) == 0
+    with Image.open(file) as grid:
+        assert grid.width == grid.height >= 3 * 28
+    assert main([str(run_dir), "--num-samples", "0"]) == 1
+    assert main([str(run_dir), "digit.png"]) == 1
+    too_few, wrong_use = lines(capsys)[1]
+    assert "--num-samples 0 should be at least 1" in too_few
+    assert "generates images: use --num-samples" in wrong_use
+
+
+def spoil(run_dir, what):
+    if what == "no checkpoint":
+        shutil.rmtree(run_dir / "checkpoints")
+    elif what == "no run":
+        (run_dir / "spec.json").unlink()
+    elif what == "damaged checkpoint":
+        (run_dir / "checkpoints" / "best.pt").write_bytes(b"PK")
+    elif what == "another model":
+        config = (run_dir / "config.yaml").read_text()
+        config = config.replace("models.lightcnn.LightCNN", "models.customcnn.CustomCNN")
+        (run_dir / "config.yaml").write_text(config.replace("  dropout: 0.0\n", ""))
+    elif what == "hostile config":
+        config = (run_dir / "config.yaml").read_text()
+        (run_dir / "config.yaml").write_text(
+            config.replace("models.lightcnn.LightCNN", "os.system")
+        )
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("no checkpoint", "has no checkpoint"),
+        ("no run", "is not a run directory: it has no spec.json"),
+        ("damaged checkpoint", "best.pt is damaged"),
+        ("another model", "the checkpoint is not of the model in config.yaml"),
+        ("hostile config", "os.system is not allowed"),
+    ],
+)
+def test_unusable_directory_is_one_line(what, message, copied_run, capsys):
+    spoil(copied_run, what)
+    assert main([str(copied_run), "--test"]) == 1
+    out, err = lines(capsys)
+    assert out == []
+    assert len(err) == 1
+    assert message in err[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--prompt", "The"], "classifies images"),
+        (["--num-samples", "4"], "classifies images"),
+        ([], "give one of: image files"),
+        (["--test", "--prompt", "The"], "give one of: image files"),
+        (["--export", "torch", "--quantize", "int8"], "leave --export torch out"),
+        (["--tset"], "unrecognized arguments: --tset"),
+        (["no/such/file.png"], "cannot read the image no/such/file.png"),
+    ],
+)
+def test_wrong_use_is_one_line(arguments, message, finished_run, capsys):
+    assert main([str(finished_run), *arguments]) == 1
+    out, err = lines(capsys)
+    assert out == []
+    assert len(err) == 1
+    assert message in err[0]
+
+
+def test_missing_directory_as_a_user_meets_it(command):
+    done = command("predict.py", "no/such/run", "--test")
+    assert done.returncode == 1
+    assert done.stderr == "error: there is no directory no/such/run\n"

@@ -1,0 +1,46 @@
+"""Classifiers of timm and torchvision, fitted to the data."""
+
+import pytest
+import timm
+import torch
+from torchvision import models as torchvision_models
+
+from models.timm_model import timm_model
+from trainer.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "torchvision/resnet18", "torchvision/squeezenet1_1"])
+def test_takes_the_data_s_channels_and_classes(name):
+    model = timm_model(name, in_channels=1, num_classes=7).eval()
+    assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 7)
+
+
+def test_grey_images_get_the_answers_of_rgb_ones(monkeypatch):
+    theirs = torchvision_models.resnet18().eval()
+    monkeypatch.setattr(torchvision_models, "get_model", lambda *_, **__: theirs)
+    images = torch.randn(2, 1, 32, 32)
+    expected = theirs.layer1(theirs.conv1(images.expand(-1, 3, -1, -1)))
+    ours = timm_model("torchvision/resnet18", in_channels=1, num_classes=10)
+    assert torch.allclose(ours.layer1(ours.conv1(images)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet81", "torchvision/resnet81"])
+def test_unknown_name_is_answered_with_near_ones(name):
+    with pytest.raises(ConfigError, match=r"resnet81: \w+ has no .*near it: .*resnet"):
+        timm_model(name, in_channels=3, num_classes=10)
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "function"),
+    [
+        ("resnet18", timm, "create_model"),
+        ("torchvision/resnet18", torchvision_models, "get_model"),
+    ],
+)
+def test_weights_out_of_reach_are_one_line(name, library, function, monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("no route to host\nand much more")
+
+    monkeypatch.setattr(library, function, unreachable)
+    with pytest.raises(ConfigError, match=r"no weights for .*resnet18: no route to host$"):
+        timm_model(name, in_channels=3, num_classes=10, pretrained=True)
