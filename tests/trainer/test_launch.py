@@ -22,8 +22,11 @@ from trainer.evaluation import evaluate
 from trainer.launch import launch, launch_workers
 from trainer.meter import Meter
 from trainer.objectives.base import Objective, mean_over_batch
+from trainer.parallel import distribute, wrap
+from trainer.phase import PhaseCompute
 from trainer.records import Job
 from trainer.settings import check_settings
+from trainer.sync_batchnorm import synchronize_batchnorm
 from trainer.trainer import Trainer
 
 THIS = Path(__file__).stem
@@ -118,8 +121,8 @@ class Mean(Objective):
         return {"value": mean_over_batch(batch[0])}, {"value": batch[0]}
 
 
-def evaluate_shares(config, job):
-    """Evaluate 500 samples and 2 samples; what every rank got."""
+def on_three_processes(config, job):
+    """Evaluate 500 samples and 2 samples; what every rank got. Then what needs uneven ranks."""
     with process_group(check_settings(config)) as ranks:
         found = {}
         for size in (500, 2):
@@ -138,14 +141,56 @@ def evaluate_shares(config, job):
         if ranks.rank == 2:
             meter.add({"loss": (torch.tensor(6.0), 3)})
         found["meter"] = gather(meter.means())
+        check_uneven_batchnorm(ranks)
+        check_two_phases(ranks, check_settings(config))
         return found
 
 
-def test_evaluation_on_three_processes_counts_every_sample_once(config, tmp_path):
+def check_uneven_batchnorm(ranks):
+    """Processes with 2, 5 and 3 samples normalize as one with all ten."""
+    torch.manual_seed(0)
+    x, grad = torch.randn(10, 4, 3).split([2, 5, 3]), torch.randn(10, 4, 3).split([2, 5, 3])
+    plain, model = nn.BatchNorm1d(4), nn.Sequential(nn.BatchNorm1d(4))
+    synchronize_batchnorm(model, "cpu")
+    whole, own = torch.cat(x).requires_grad_(), x[ranks.rank].clone().requires_grad_()
+    plain(whole).backward(torch.cat(grad))
+    model(own).backward(grad[ranks.rank])
+    rows = slice(*[(0, 2), (2, 7), (7, 10)][ranks.rank])
+    torch.testing.assert_close(own.grad, whole.grad[rows])
+    torch.testing.assert_close(model[0].running_var, plain.running_var)
+    torch.testing.assert_close(sum(gather(model[0].weight.grad)), plain.weight.grad)
+
+
+class Duel(Objective):
+    """Two phases that use each other's parameters and train their own."""
+
+    def phases(self):
+        return {"first": self.model[0], "second": self.model[1]}
+
+    def forward(self, phase, batch):
+        return self.model(batch[0]).mean(), {}
+
+
+def check_two_phases(ranks, settings):
+    """Each phase averages its own gradients and leaves the other's alone."""
+    torch.manual_seed(ranks.rank)  # unequal weights, which rank 0 then decides
+    objective = Duel(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)))
+    distribute(objective, settings)
+    x = torch.eye(3, 2)
+    for name, module in objective.phases().items():
+        compute = wrap(PhaseCompute(objective, name), module, settings)
+        objective.zero_grad()
+        compute((x[ranks.rank : ranks.rank + 1],))[0].backward()
+        averaged = [parameter.grad.clone() for parameter in module.parameters()]
+        objective.zero_grad()
+        objective(name, (x,))[0].backward()
+        torch.testing.assert_close(averaged, [p.grad for p in module.parameters()])
+
+
+def test_three_processes_measure_every_sample_once(config, tmp_path):
     composed = config("trainer.devices=3")
-    found = launch_workers(
-        check_settings(composed), 3, (THIS, "evaluate_shares"), composed, Job(str(tmp_path))
-    )
+    run = (THIS, "on_three_processes")
+    found = launch_workers(check_settings(composed), 3, run, composed, Job(str(tmp_path)))
     assert found == {500: [249.5] * 3, 2: [0.5] * 3, "meter": [{"loss": 2.0}] * 3}
 
 
