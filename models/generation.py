@@ -12,7 +12,7 @@ from torch import Tensor
 from trainer.errors import ConfigError
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def generate(
     model: Any,
     tokens: Tensor,

@@ -26,12 +26,11 @@ class KeyValueCache:
         self.length = 0
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the new tokens of one layer; all its keys and values so far."""
+        """Add the new tokens of one layer; all its keys and values so far, without gradient."""
         end = self.length + keys.shape[2]
-        kept_keys, kept_values = self.memory[layer]
-        kept_keys[:, :, self.length : end] = keys
-        kept_values[:, :, self.length : end] = values
-        return kept_keys[:, :, :end], kept_values[:, :, :end]
+        self.memory[layer, 0, :, :, self.length : end] = keys.detach()
+        self.memory[layer, 1, :, :, self.length : end] = values.detach()
+        return self.memory[layer, 0, :, :, :end], self.memory[layer, 1, :, :, :end]
 
 
 class Attention(nn.Module):
