@@ -10,28 +10,30 @@ ROTARY_BASE = 10_000.0
 
 
 def rotary_table(length: int, head_width: int) -> Tensor:
-    """Cosines and sines of the rotary angles (RoFormer, arXiv:2104.09864).
+    """Cosines and signed sines of the rotary angles (RoFormer, arXiv:2104.09864).
 
     Position ``p`` turns the ``i``-th pair of a head's channels by ``p / 10000 ** (2i / width)``.
+    A pair is the channels ``i`` and ``i + head_width / 2``.
 
     Returns:
-        ``(2, length, head_width // 2)``.
+        ``(2, length, head_width)``, for :func:`rotate`.
     """
     rates = ROTARY_BASE ** (-torch.arange(0, head_width, 2) / head_width)
     angles = torch.arange(length)[:, None] * rates
-    return torch.stack([angles.cos(), angles.sin()])
+    cos, sin = angles.cos(), angles.sin()
+    return torch.stack([torch.cat([cos, cos], 1), torch.cat([-sin, sin], 1)])
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turn every pair of channels ``(i, i + width / 2)`` by the angle of its position.
+    """Turn every pair of channels by the angle of its position.
 
     Args:
         x: ``(..., T, head_width)``.
-        table: ``(2, T, head_width // 2)``, the rows of these positions.
+        table: ``(2, T, head_width)``, the rows of these positions.
     """
     cos, sin = table
-    first, second = x.chunk(2, -1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).type_as(x)
+    partner = x.roll(x.shape[-1] // 2, -1)
+    return (x * cos + partner * sin).type_as(x)
 
 
 def alibi_bias(num_heads: int, length: int) -> Tensor:
