@@ -33,6 +33,10 @@ class RandomWindows(TensorSplit):
         starts = (places * (num_starts / count)).long().clamp_(max=num_starts - 1)
         return starts[torch.randperm(count, generator=generator)]
 
+    def take(self, indices: Tensor) -> "RandomWindows":
+        """A text long enough for so many windows: the beginning of this one."""
+        return RandomWindows(self.tensors[0][: len(indices) * self.length + 1], self.length)
+
     def gather(self, indices: Tensor) -> Batch:
         """Inputs and targets, each ``(N, length)``."""
         return inputs_and_targets(self.tensors[0], indices, self.length)
@@ -55,6 +59,10 @@ class Lanes(TensorSplit):
 
     def epoch_order(self, generator: torch.Generator) -> Tensor:
         return torch.arange(len(self))
+
+    def take(self, indices: Tensor) -> "Lanes":
+        """A text long enough for so many windows: the beginning of this one."""
+        return Lanes(self.tensors[0][: len(indices) * self.length + 1], self.length, self.lanes)
 
     def gather(self, indices: Tensor) -> Batch:
         """Inputs and targets ``(N, length)``, lane ``(N,)``, whether it begins there ``(N,)``."""

@@ -113,6 +113,18 @@ def test_an_interrupted_epoch_goes_on_with_the_same_windows(tmp_path):
         assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
 
 
+@pytest.mark.parametrize(
+    "split",
+    [RandomWindows(torch.arange(999), 10), Lanes(torch.arange(999), 10, 4)],
+    ids=["", "lanes"],
+)
+def test_so_many_windows_are_taken(split):
+    few = split.take(torch.arange(8))
+    inputs, targets, *_ = few.gather(few.epoch_order(torch.Generator()))
+    assert inputs.shape == (8, 10)
+    assert targets.max() <= 80
+
+
 def test_lanes_continue_from_update_to_update():
     data = Lanes(torch.arange(103, dtype=torch.int32), length=8, lanes=4)
     order = data.epoch_order(torch.Generator())
