@@ -113,7 +113,7 @@ def test_a_run_leaves_metrics_and_samples(name, train):
     assert {"test/loss", "test/bits_per_byte", "test/perplexity"} <= set(summary)
     assert summary["best"]["value"] <= summary["val/loss"]
     for step in (2, 4):
-        text = (run_dir / "media" / f"sample_{step}.txt").read_text()
+        text = (run_dir / "media" / f"val_step_{step}" / "sample.txt").read_text()
         assert len(text) == 31
         assert text.startswith("\n")
 
