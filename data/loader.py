@@ -96,9 +96,12 @@ class Loader:
             yield self.prepare(batch, None)
 
     def epoch_order(self, epoch: int) -> Tensor:
-        """The sample indices of an epoch, shuffled by the seed and the epoch alone."""
+        """The sample indices of an epoch, depending on the seed and the epoch alone."""
         generator = seeded(self.seed, EPOCH_STREAM, epoch)
-        return torch.randperm(len(self.splits["train"]), generator=generator)
+        split = self.splits["train"]
+        if isinstance(split, TensorSplit):
+            return split.epoch_order(generator)
+        return torch.randperm(len(split), generator=generator)
 
     def fetch(self, split: Any, batches: list[Tensor]) -> Iterator[Batch]:
         """Raw batches on the device, in the order asked for."""

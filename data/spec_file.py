@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from data.splits import ImageSpec
+from data.text_spec import TextSpec
 from trainer.errors import ConfigError
 
-KINDS: dict[str, type] = {ImageSpec.kind: ImageSpec}
+KINDS: dict[str, type] = {spec.kind: spec for spec in (ImageSpec, TextSpec)}
 
 
 def spec_content(spec: Any) -> dict[str, Any]:

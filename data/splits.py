@@ -1,5 +1,6 @@
 """What a data set hands to the program: its splits, their looks, how a batch is prepared."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -38,7 +39,13 @@ class TensorSplit:
         return len(self.tensors[0])
 
     def to(self, device: torch.device) -> "TensorSplit":
-        return TensorSplit(*(tensor.to(device) for tensor in self.tensors))
+        moved = copy.copy(self)
+        moved.tensors = tuple(tensor.to(device) for tensor in self.tensors)
+        return moved
+
+    def epoch_order(self, generator: torch.Generator) -> Tensor:
+        """The indices of an epoch in the order of training, the same in every process."""
+        return torch.randperm(len(self), generator=generator)
 
     def take(self, indices: Tensor) -> "TensorSplit":
         """The samples at ``indices`` alone."""

@@ -15,6 +15,8 @@ MANDATORY = {
     "model=timm": ["model.name=resnet10t"],
     "optimizer=timm": ["optimizer.name=adopt"],
     "experiment=imagenet_resnet50": ["data.root=imagenet"],
+    "data=text_file": ["data.path=book.txt"],
+    "experiment=shakespeare_char": ["data.path=book.txt"],
 }
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.spec_file import spec_content
 from models.build import num_parameters
@@ -32,7 +32,7 @@ from trainer.console import Console, format_metric
 from trainer.device import device_name, peak_memory_bytes
 from trainer.distributed import Ranks, broadcast
 from trainer.errors import ConfigError, Diverged
-from trainer.objectives.base import ConfusionMatrix, Objective, Picture, Table
+from trainer.objectives.base import ConfusionMatrix, Media, Objective, Picture, Table, Text
 from trainer.phase import optimizer_state_bytes
 from trainer.progress import Progress
 from trainer.wandb_mirror import WandbMirror
@@ -188,25 +188,39 @@ class Records:
     def show(
         self, objective: Objective, samples: dict[str, Tensor], split: Any, name: str, step: int
     ) -> None:
-        """Keep and mirror what the objective has to show of the split ``name``.
+        """Keep and mirror what the objective has to show of the split ``name``."""
+        if samples:
+            folder = self.media_folder(name, step)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.keep(objective.media(samples, split, folder), folder, name, step)
 
-        The test's files are in ``media/`` itself, those of an evaluation in a folder of its step.
-        """
-        if not samples:
-            return
+    def preview(self, objective: Objective, model: nn.Module, step: int) -> None:
+        """Keep and mirror what the objective has to show of ``model`` at an evaluation."""
+        folder = self.media_folder("val", step)
+        self.keep(objective.preview(model, folder), folder, "val", step)
+
+    def media_folder(self, name: str, step: int) -> Path:
+        """The test's files are in ``media/`` itself, an evaluation's in a folder of its step."""
         media = self.run_dir / "media"
-        folder = media if name == "test" else media / f"{name}_step_{step}"
-        folder.mkdir(parents=True, exist_ok=True)
-        for title, medium in objective.media(samples, split, folder).items():
+        return media if name == "test" else media / f"{name}_step_{step}"
+
+    def keep(self, media: Media, folder: Path, name: str, step: int) -> None:
+        root = self.run_dir / "media"
+        for title, medium in media.items():
+            folder.mkdir(parents=True, exist_ok=True)
             if isinstance(medium, Picture):
-                file = medium.file.relative_to(media).as_posix()
+                file = medium.file.relative_to(root).as_posix()
                 entry = {"kind": "picture", "file": file, "caption": medium.caption}
+            elif isinstance(medium, Text):
+                text = folder / f"{title}.txt"
+                text.write_text(medium.content, encoding="utf-8")
+                entry = {"kind": "text", "file": text.relative_to(root).as_posix()}
             else:
                 table = folder / f"{title}.json"
                 write_json(asdict(medium), table)
                 kind = "confusion_matrix" if isinstance(medium, ConfusionMatrix) else "table"
                 assert isinstance(medium, ConfusionMatrix | Table)
-                entry = {"kind": kind, "file": table.relative_to(media).as_posix()}
+                entry = {"kind": kind, "file": table.relative_to(root).as_posix()}
             self.write({"step": step, "media": {f"{name}/{title}": entry}})
 
     def wandb_state(self) -> dict[str, Any]:
@@ -276,6 +290,9 @@ class NoRecords(Records):
     def show(
         self, objective: Objective, samples: dict[str, Tensor], split: Any, name: str, step: int
     ) -> None:
+        pass
+
+    def preview(self, objective: Objective, model: nn.Module, step: int) -> None:
         pass
 
     def wandb_state(self) -> dict[str, Any]:

@@ -26,7 +26,10 @@ def capture(trainer: Trainer) -> dict[str, Any]:
         "schedulers": {phase.name: {"base_lrs": phase.base_lrs} for phase in trainer.phases},
         "scaler": trainer.scaler.state_dict(),
         "rng": gather(checkpoint.random_state(trainer.device)),
-        "data": {"order_hash": trainer.data.order_hash},
+        "data": {
+            "order_hash": trainer.data.order_hash,
+            "carried": {name: value.cpu() for name, value in trainer.objective.state().items()},
+        },
         "counters": {
             **asdict(trainer.progress),
             "ema_updates": None if ema is None else int(ema.n_averaged),
@@ -55,6 +58,7 @@ def restore(trainer: Trainer, content: dict[str, Any]) -> None:
     if trainer.ranks.rank < len(states):
         checkpoint.restore_random_state(states[trainer.ranks.rank], trainer.device)
     trainer.data.order_hash = content["data"]["order_hash"]
+    trainer.objective.load_state(content["data"]["carried"])
     counters = dict(content["counters"])
     counters.pop("ema_updates")
     sums, counts = counters.pop("meter_sums"), counters.pop("meter_counts")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.loader import Loader
 from data.splits import Batch
@@ -82,6 +82,11 @@ class Trainer:
     def best_value(self) -> float:
         best = self.progress.best
         return self.monitor.worst if best is None else best.value
+
+    @property
+    def eval_model(self) -> nn.Module:
+        """What is measured and used: the average of the weights where there is one."""
+        return self.objective.model if self.ema is None else self.ema.module
 
     def is_done(self) -> bool:
         return self.progress.step >= self.last_step or self.stop_reason is not None
@@ -214,6 +219,7 @@ class Trainer:
             self.show(samples, "val")
             is_best = self.judge(metrics)
             self.records.evaluation(self.progress, metrics, is_best)
+            self.records.preview(self.objective, self.eval_model, self.progress.step)
             if is_best:
                 self.save(["best"])
             self.set_training(True)
@@ -224,9 +230,10 @@ class Trainer:
         self.records.show(self.objective, samples, data, split, self.progress.step)
 
     def measure(self, split: str) -> tuple[dict[str, float], dict[str, Tensor]]:
-        model = self.objective.model if self.ema is None else self.ema.module
         limit = self.settings.limit_eval_steps
-        means, samples = evaluate(self.objective, model, self.data, split, self.precision, limit)
+        means, samples = evaluate(
+            self.objective, self.eval_model, self.data, split, self.precision, limit
+        )
         return {f"{split}/{name}": value for name, value in means.items()}, samples
 
     def judge(self, metrics: dict[str, float]) -> bool:
@@ -255,7 +262,7 @@ class Trainer:
     def test(self) -> None:
         """Measure the weights that were best in validation on the test split, once."""
         best = self.records.run_dir / "checkpoints" / "best.pt"
-        model = self.objective.model if self.ema is None else self.ema.module
+        model = self.eval_model
         if "test" not in self.data.splits:
             return
         if self.settings.checkpoint and self.progress.best is not None:

@@ -7,6 +7,7 @@ did not arrive is still in ``metrics.jsonl``, from which :mod:`trainer.wandb_syn
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import queue
@@ -127,8 +128,12 @@ def send_event(run: Any, event: dict[str, Any], run_dir: Path) -> None:
 
 
 def medium(entry: dict[str, str], folder: Path) -> Any:
-    """A recorded picture, table or confusion matrix as W&B shows it."""
+    """A recorded picture, text, table or confusion matrix as W&B shows it."""
     import wandb
+
+    if entry["kind"] == "text":
+        content = html.escape((folder / entry["file"]).read_text(encoding="utf-8"))
+        return wandb.Html(f"<pre>{content}</pre>")
 
     if entry["kind"] == "picture":
         return wandb.Image(str(folder / entry["file"]), caption=entry["caption"])

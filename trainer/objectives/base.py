@@ -42,7 +42,14 @@ class Picture:
     caption: str = ""
 
 
-Media = dict[str, Table | ConfusionMatrix | Picture]
+@dataclass(frozen=True)
+class Text:
+    """A text as it stands."""
+
+    content: str
+
+
+Media = dict[str, Table | ConfusionMatrix | Picture | Text]
 
 
 class Objective(nn.Module):
@@ -96,6 +103,17 @@ class Objective(nn.Module):
     def media(self, samples: dict[str, Tensor], split: Any, folder: Path) -> Media:
         """What to show of a split: files in ``folder``, from its samples, where they were kept."""
         return {}
+
+    def preview(self, model: nn.Module, folder: Path) -> Media:
+        """What to show of ``model`` at every evaluation, such as something it generated."""
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        """What goes from update to update beside the weights, the same on every process."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Put :meth:`state` back."""
 
 
 def mean_over_batch(values: Tensor) -> tuple[Tensor, int]:

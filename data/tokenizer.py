@@ -1,0 +1,139 @@
+"""Text to token ids and back. A tokenizer is its ``content``, a text that a spec can carry.
+
+Add one as a class with the same methods and name it in ``TOKENIZERS``.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from trainer.errors import ConfigError
+
+
+class Tokenizer(Protocol):
+    """What every tokenizer does; ``Tokenizer(content)`` builds it again anywhere."""
+
+    content: str
+    vocab_size: int
+
+    @classmethod
+    def train(cls, text: str, train_text: str, vocab_size: int) -> "Tokenizer":
+        """Learn from ``train_text``; ``text`` is all there is, ``vocab_size`` the size wanted."""
+
+    def encode(self, text: str) -> Tensor:
+        """The tokens of ``text``, int64 ``(T,)``."""
+
+    def decode(self, tokens: Sequence[int]) -> str: ...
+
+    def token_bytes(self) -> list[int]:
+        """How many UTF-8 bytes each token stands for: makes losses of tokenizers comparable."""
+
+
+class CharTokenizer:
+    """A token per character; ``content`` is all characters in order of their code."""
+
+    def __init__(self, content: str) -> None:
+        self.content = content
+        self.vocab_size = len(content)
+
+    @classmethod
+    def train(cls, text: str, train_text: str, vocab_size: int) -> "CharTokenizer":
+        # of the whole text: which characters exist is nothing to overfit to, and one that only
+        # the validation split has must have a token
+        return cls("".join(sorted(set(text))))
+
+    def encode(self, text: str) -> Tensor:
+        """Raises: ConfigError: ``text`` has characters without a token."""
+        unknown = sorted(set(text) - set(self.content))
+        if unknown:
+            raise ConfigError(
+                f"characters that the model has no token for: {' '.join(map(repr, unknown))}"
+            )
+        if not text:
+            return torch.zeros(0, dtype=torch.long)
+        token_of = torch.zeros(ord(self.content[-1]) + 1, dtype=torch.long)
+        token_of[code_points(self.content)] = torch.arange(self.vocab_size)
+        return token_of[code_points(text)]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join(self.content[token] for token in tokens)
+
+    def token_bytes(self) -> list[int]:
+        return [len(character.encode()) for character in self.content]
+
+
+class ByteTokenizer:
+    """A token per UTF-8 byte: no training, no unknown characters."""
+
+    def __init__(self, content: str = "") -> None:
+        self.content = content
+        self.vocab_size = 256
+
+    @classmethod
+    def train(cls, text: str, train_text: str, vocab_size: int) -> "ByteTokenizer":
+        return cls()
+
+    def encode(self, text: str) -> Tensor:
+        return torch.tensor(list(text.encode(errors="replace")), dtype=torch.long)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return bytes(tokens).decode(errors="replace")
+
+    def token_bytes(self) -> list[int]:
+        return [1] * 256
+
+
+class BPETokenizer:
+    """Byte-pair encoding over bytes (GPT-2's kind); ``content`` is the JSON of ``tokenizers``."""
+
+    def __init__(self, content: str) -> None:
+        import tokenizers  # only for the runs that use it
+
+        self.content = content
+        self.pairs = tokenizers.Tokenizer.from_str(content)
+        self.vocab_size = self.pairs.get_vocab_size()
+
+    @classmethod
+    def train(cls, text: str, train_text: str, vocab_size: int) -> "BPETokenizer":
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        if vocab_size < len(alphabet):
+            raise ConfigError(
+                f"data.bpe_vocab_size={vocab_size} should be at least {len(alphabet)}: every byte "
+                "is a token"
+            )
+        pairs = Tokenizer(models.BPE())
+        pairs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        pairs.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False
+        )
+        pairs.train_from_iterator([train_text], trainer)
+        return cls(pairs.to_str())
+
+    def encode(self, text: str) -> Tensor:
+        return torch.tensor(self.pairs.encode(text).ids, dtype=torch.long)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self.pairs.decode(list(tokens))
+
+    def token_bytes(self) -> list[int]:
+        # a token is spelled with one character for each of its bytes
+        spelling = {token: text for text, token in self.pairs.get_vocab().items()}
+        return [len(spelling[token]) for token in range(self.vocab_size)]
+
+
+TOKENIZERS: dict[str, type[Tokenizer]] = {
+    "char": CharTokenizer,
+    "byte": ByteTokenizer,
+    "bpe": BPETokenizer,
+}
+
+
+def code_points(text: str) -> Tensor:
+    """The Unicode code point of every character, int64."""
+    raw = bytearray(text.encode("utf-32-le", errors="surrogatepass"))
+    return torch.frombuffer(raw, dtype=torch.int32).long()

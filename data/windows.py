@@ -1,0 +1,100 @@
+"""Splits of a text: windows of a resident token tensor, in the orders that training needs.
+
+A sample is ``length`` tokens and, as targets, the same moved on by one. Tokens stay in the smallest
+type that holds them; only a batch becomes int64.
+"""
+
+import torch
+from torch import Tensor
+
+from data.splits import Batch, TensorSplit
+
+IGNORE = -100  # a target that is not counted; what cross_entropy ignores
+
+
+class RandomWindows(TensorSplit):
+    """Shuffled windows from random places; a sample's index is its first token.
+
+    An epoch is as many windows as fit into the text side by side, one from each of as many equal
+    stretches of starting points: random like drawing every start anew, but no part of the text is
+    left out or favoured.
+    """
+
+    def __init__(self, tokens: Tensor, length: int) -> None:
+        super().__init__(tokens)
+        self.length = length
+
+    def __len__(self) -> int:
+        return (len(self.tensors[0]) - 1) // self.length
+
+    def epoch_order(self, generator: torch.Generator) -> Tensor:
+        count, num_starts = len(self), len(self.tensors[0]) - self.length
+        places = torch.rand(count, generator=generator, dtype=torch.double) + torch.arange(count)
+        starts = (places * (num_starts / count)).long().clamp_(max=num_starts - 1)
+        return starts[torch.randperm(count, generator=generator)]
+
+    def take(self, indices: Tensor) -> "RandomWindows":
+        """A text long enough for so many windows: the beginning of this one."""
+        return RandomWindows(self.tensors[0][: len(indices) * self.length + 1], self.length)
+
+    def gather(self, indices: Tensor) -> Batch:
+        """Inputs and targets, each ``(N, length)``."""
+        return inputs_and_targets(self.tensors[0], indices, self.length)
+
+
+class Lanes(TensorSplit):
+    """The text as ``lanes`` stretches read side by side, for models that carry a state along.
+
+    Update ``k`` reads the ``k``-th window of every lane, so a batch continues the one before it.
+    """
+
+    def __init__(self, tokens: Tensor, length: int, lanes: int) -> None:
+        super().__init__(tokens)
+        self.length = length
+        self.lanes = lanes
+        self.lane_length = (len(tokens) - 1) // lanes
+
+    def __len__(self) -> int:
+        return self.lanes * (self.lane_length // self.length)
+
+    def epoch_order(self, generator: torch.Generator) -> Tensor:
+        return torch.arange(len(self))
+
+    def take(self, indices: Tensor) -> "Lanes":
+        """A text long enough for so many windows: the beginning of this one."""
+        return Lanes(self.tensors[0][: len(indices) * self.length + 1], self.length, self.lanes)
+
+    def gather(self, indices: Tensor) -> Batch:
+        """Inputs and targets ``(N, length)``, lane ``(N,)``, whether it begins there ``(N,)``."""
+        lane, window = indices % self.lanes, indices // self.lanes
+        starts = lane * self.lane_length + window * self.length
+        inputs, targets = inputs_and_targets(self.tensors[0], starts, self.length)
+        return inputs, targets, lane, window == 0
+
+
+class Blocks(TensorSplit):
+    """The text cut into consecutive blocks, every target in exactly one: for evaluation.
+
+    The last block is filled up with targets to ``IGNORE``.
+    """
+
+    def __init__(self, tokens: Tensor, length: int) -> None:
+        super().__init__(tokens)
+        self.length = length
+
+    def __len__(self) -> int:
+        return -(-(len(self.tensors[0]) - 1) // self.length)
+
+    def gather(self, indices: Tensor) -> Batch:
+        """Inputs and targets, each ``(N, length)``."""
+        tokens, starts = self.tensors[0], indices * self.length
+        inputs, targets = inputs_and_targets(tokens, starts, self.length)
+        places = starts[:, None] + torch.arange(1, self.length + 1, device=starts.device)
+        return inputs, targets.masked_fill(places >= len(tokens), IGNORE)
+
+
+def inputs_and_targets(tokens: Tensor, starts: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """The windows that begin at ``starts``; places beyond the end hold the last token."""
+    places = starts[:, None] + torch.arange(length + 1, device=starts.device)
+    windows = tokens[places.clamp_(max=len(tokens) - 1)].long()
+    return windows[:, :-1], windows[:, 1:]

@@ -1,0 +1,184 @@
+"""Transformer: a decoder-only language model with relative positions.
+
+Pre-norm blocks of causal self-attention and a GELU network (GPT-2), rotary positions by default.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.linear import Linear
+from models.positions import alibi_bias, rotary_table, rotate
+
+INIT_STD = 0.02  # GPT-2's
+
+
+class KeyValueCache:
+    """Keys and values of the tokens a model has read, so that none is computed twice.
+
+    ``(num_layers, 2, N, num_heads, capacity, head_width)``, of which ``length`` tokens are filled.
+    """
+
+    def __init__(self, memory: Tensor) -> None:
+        self.memory = memory
+        self.length = 0
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add the new tokens of one layer; all its keys and values so far, without gradient."""
+        end = self.length + keys.shape[2]
+        self.memory[layer, 0, :, :, self.length : end] = keys.detach()
+        self.memory[layer, 1, :, :, self.length : end] = values.detach()
+        return self.memory[layer, 0, :, :, :end], self.memory[layer, 1, :, :, :end]
+
+
+class Attention(nn.Module):
+    """Multi-head causal self-attention, ``(N, T, width)`` to the same."""
+
+    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.qkv = Linear(width, 3 * width)
+        self.project = Linear(width, width)
+
+    def forward(
+        self,
+        x: Tensor,
+        table: Tensor | None,
+        mask: Tensor | None,
+        cache: KeyValueCache | None,
+        layer: int,
+    ) -> Tensor:
+        """``table`` has the rotary angles, ``mask`` what to add; without one, plainly causal."""
+        count, length, width = x.shape
+        qkv = self.qkv(x).view(count, length, 3, self.num_heads, -1)
+        qkv = qkv.permute(2, 0, 3, 1, 4)  # queries, keys, values: each (N, heads, T, head_width)
+        values = qkv[2]
+        queries, keys = qkv[:2] if table is None else rotate(qkv[:2], table)
+        if cache is not None:
+            keys, values = cache.extend(layer, keys, values)
+        seen = F.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=mask is None and length > 1,  # a single token is the last: it sees all
+        )
+        return self.project(seen.transpose(1, 2).reshape(count, length, width))
+
+
+class Block(nn.Module):
+    """Attention, then a network on each token alone, each added to what it is given."""
+
+    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width, bias=False)
+        self.attention = Attention(width, num_heads, dropout)
+        self.network_norm = nn.LayerNorm(width, bias=False)
+        self.widen = Linear(width, 4 * width)
+        self.narrow = Linear(4 * width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        table: Tensor | None,
+        mask: Tensor | None,
+        cache: KeyValueCache | None,
+        layer: int,
+    ) -> Tensor:
+        attended = self.attention(self.attention_norm(x), table, mask, cache, layer)
+        x = x + self.dropout(attended)
+        return x + self.dropout(self.narrow(F.gelu(self.widen(self.network_norm(x)))))
+
+
+class Transformer(nn.Module):
+    """Next-token logits: ``(N, T)`` tokens to ``(N, T, vocab_size)``, T at most context_length.
+
+    Args:
+        width: channels of a token; a multiple of ``2 * num_heads``.
+        positions: ``rotary`` or ``alibi``; both know distances only.
+        tie_weights: the output layer is the embedding (arXiv:1608.05859).
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        context_length: int,
+        num_layers: int,
+        num_heads: int,
+        width: int,
+        dropout: float = 0.0,
+        positions: str = "rotary",
+        tie_weights: bool = True,
+    ) -> None:
+        super().__init__()
+        if width % (2 * num_heads):
+            raise ValueError(f"width={width} must be a multiple of 2 * num_heads={2 * num_heads}")
+        if positions not in ("rotary", "alibi"):
+            raise ValueError(f"positions={positions} must be rotary or alibi")
+        self.context_length = context_length
+        self.num_heads = num_heads
+        self.embedding = nn.Embedding(vocab_size, width)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(Block(width, num_heads, dropout) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(width, bias=False)
+        self.head = Linear(width, vocab_size)
+        is_rotary = positions == "rotary"
+        table = rotary_table(context_length, width // num_heads) if is_rotary else None
+        bias = None if is_rotary else alibi_bias(num_heads, context_length)
+        self.table: Tensor | None
+        self.bias: Tensor | None
+        self.register_buffer("table", table, persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
+        self.initialize()
+        if tie_weights:
+            self.head.weight = self.embedding.weight
+
+    def initialize(self) -> None:
+        """GPT-2's: what is added to the residual stream shrinks with the number of additions."""
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                is_added = name.endswith(("project.weight", "narrow.weight"))
+                depth = math.sqrt(2 * len(self.blocks)) if is_added else 1.0
+                nn.init.normal_(parameter, std=INIT_STD / depth)
+
+    def new_state(self, count: int) -> KeyValueCache:
+        """An empty memory for ``count`` texts."""
+        weight = self.embedding.weight
+        head_width = weight.shape[1] // self.num_heads
+        size = (len(self.blocks), 2, count, self.num_heads, self.context_length, head_width)
+        return KeyValueCache(weight.new_zeros(size))
+
+    def forward(
+        self, tokens: Tensor, state: KeyValueCache | None = None
+    ) -> tuple[Tensor, KeyValueCache | None]:
+        """Logits, and ``state`` grown by ``tokens`` where one is given (it is changed in place).
+
+        Raises:
+            ValueError: more tokens than the context holds.
+        """
+        start = 0 if state is None else state.length
+        end = start + tokens.shape[1]
+        if end > self.context_length:
+            raise ValueError(f"{end} tokens do not fit a context_length of {self.context_length}")
+        table = None if self.table is None else self.table[:, start:end]
+        mask = self.mask(start, end)
+        x = self.dropout(self.embedding(tokens))
+        for layer, block in enumerate(self.blocks):
+            x = block(x, table, mask, state, layer)
+        if state is not None:
+            state.length = end
+        return self.head(self.norm(x)), state
+
+    def mask(self, start: int, end: int) -> Tensor | None:
+        """What is added to the attention of tokens ``start`` to ``end`` on all up to ``end``."""
+        if self.bias is not None:
+            return self.bias[:, start:end, :end].to(self.embedding.weight.dtype)
+        if start == 0 or end - start == 1:
+            return None  # plainly causal
+        later = torch.ones(end - start, end, dtype=torch.bool, device=self.embedding.weight.device)
+        return later.tril(start)

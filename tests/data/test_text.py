@@ -1,0 +1,200 @@
+"""Corpora: tokenizers, windows in the order of training, evaluation of every token once."""
+
+import json
+
+import pytest
+import torch
+
+from data.loader import Loader
+from data.spec_file import read_spec, spec_content
+from data.text import text_splits
+from data.tokenizer import TOKENIZERS
+from data.windows import IGNORE, Blocks, Lanes, RandomWindows
+from trainer.errors import ConfigError
+
+TEXT = "To be, or not to be – that is the question:\nWhether 'tis nobler…\n" * 40
+
+
+def loader(splits, rank=0, world_size=1, accumulate_steps=1, batch_size=4):
+    device = torch.device("cpu")
+    return Loader(splits, device, 0, rank, world_size, accumulate_steps, batch_size, 3, 0)
+
+
+def splits_of(tmp_path, tokenizer="char", lanes=None, fractions=(0.2, 0.1), text=TEXT):
+    return text_splits("hamlet", text, str(tmp_path), 8, tokenizer, 300, fractions, lanes)
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_tokenizer_gives_the_text_back(kind):
+    tokenizer = TOKENIZERS[kind].train(TEXT, TEXT, 300)
+    tokens = tokenizer.encode(TEXT)
+    again = TOKENIZERS[kind](tokenizer.content)
+    assert tokens.max() < tokenizer.vocab_size
+    assert again.decode(tokens.tolist()) == TEXT
+    assert torch.equal(again.encode(TEXT), tokens)
+    sizes = torch.tensor(tokenizer.token_bytes())
+    assert sizes[tokens].sum() == len(TEXT.encode())
+
+
+def test_bpe_shortens_the_text():
+    tokenizer = TOKENIZERS["bpe"].train(TEXT, TEXT, 280)
+    assert tokenizer.vocab_size == 280
+    assert len(tokenizer.encode(TEXT)) < 0.7 * len(TEXT.encode())
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_spec_file_alone_decodes(kind, tmp_path):
+    spec = splits_of(tmp_path, kind).spec
+    file = tmp_path / "spec.json"
+    file.write_text(json.dumps(spec_content(spec)))
+    read = read_spec(file)
+    assert read == spec
+    assert read.decode(read.encode("not to be –")) == "not to be –"
+
+
+def test_unknown_characters_are_named(tmp_path):
+    spec = splits_of(tmp_path).spec
+    with pytest.raises(ConfigError, match="'Z' 'é'"):
+        spec.encode("Zoé is")
+    assert spec.encode("") == []
+
+
+def test_parts_are_consecutive_and_complete(tmp_path):
+    splits = splits_of(tmp_path)
+    parts = [split.tensors[0] for split in (splits.train, splits.val, splits.test)]
+    assert splits.spec.decode(torch.cat(parts).tolist()) == TEXT
+    assert len(parts[1]) / len(TEXT) == pytest.approx(0.2, abs=0.01)
+
+
+def test_the_cache_follows_the_text(tmp_path):
+    first = splits_of(tmp_path).spec
+    assert splits_of(tmp_path).spec == first
+    assert splits_of(tmp_path, text=TEXT + "Z" * 30).spec.tokenizer_content != (
+        first.tokenizer_content
+    )
+
+
+def test_random_windows_cover_the_text_evenly():
+    split = RandomWindows(torch.arange(1001, dtype=torch.int32), 10)
+    order = split.epoch_order(torch.Generator().manual_seed(0))
+    assert len(order) == len(split) == 100
+    assert order.min() >= 0
+    assert order.max() <= 990
+    starts = order.sort().values
+    assert starts.diff().max() <= 20  # one from each stretch of 9.9 starts
+    assert (order != starts).any()
+    inputs, targets = split.gather(order)
+    assert torch.equal(inputs[:, 0], order)
+    assert torch.equal(targets, inputs + 1)
+
+
+def test_the_last_window_ends_with_the_text():
+    split = RandomWindows(torch.arange(12, dtype=torch.int32), 10)
+    inputs, targets = split.gather(torch.tensor([1]))
+    assert targets[0, -1] == 11
+    assert inputs.shape == (1, 10)
+
+
+@pytest.mark.parametrize("lanes", [None, 4])
+def test_windows_do_not_depend_on_the_number_of_processes(lanes, tmp_path):
+    splits = splits_of(tmp_path, lanes=lanes)
+    alone = [update[0] for update in loader(splits).train(epoch=1)]
+    pairs = zip(*(loader(splits, rank, 2).train(epoch=1) for rank in (0, 1)), strict=True)
+    for whole, (first, second) in zip(alone, pairs, strict=True):
+        for tensor, left, right in zip(whole, first[0], second[0], strict=True):
+            assert torch.equal(tensor, torch.cat([left, right]))
+
+
+def test_an_interrupted_epoch_goes_on_with_the_same_windows(tmp_path):
+    splits = splits_of(tmp_path)
+    whole = list(loader(splits).train(epoch=3))
+    rest = list(loader(splits).train(epoch=3, start=5))
+    for (expected,), (got,) in zip(whole[5:], rest, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
+
+
+@pytest.mark.parametrize(
+    "split",
+    [RandomWindows(torch.arange(999), 10), Lanes(torch.arange(999), 10, 4)],
+    ids=["", "lanes"],
+)
+def test_so_many_windows_are_taken(split):
+    few = split.take(torch.arange(8))
+    inputs, targets, *_ = few.gather(few.epoch_order(torch.Generator()))
+    assert inputs.shape == (8, 10)
+    assert targets.max() <= 80
+
+
+def test_lanes_continue_from_update_to_update():
+    data = Lanes(torch.arange(103, dtype=torch.int32), length=8, lanes=4)
+    order = data.epoch_order(torch.Generator())
+    last = None
+    for indices in order.split(4):
+        inputs, targets, lane, begins = data.gather(indices)
+        assert lane.tolist() == [0, 1, 2, 3]
+        assert torch.equal(targets, inputs + 1)
+        if last is None:
+            assert begins.all()
+            assert inputs[:, 0].tolist() == [0, 25, 50, 75]
+        else:
+            assert not begins.any()
+            assert torch.equal(inputs[:, 0], last)
+        last = targets[:, -1]
+    assert len(order) == 4 * 3
+
+
+@pytest.mark.parametrize("num_tokens", [2, 8, 9, 10, 17, 100])
+def test_evaluation_counts_every_target_once(num_tokens):
+    split = Blocks(torch.arange(num_tokens, dtype=torch.int32), 8)
+    _, targets = split.gather(torch.arange(len(split)))
+    assert targets[targets != IGNORE].tolist() == list(range(1, num_tokens))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("lanes", [None, 4])
+def test_evaluation_over_processes_counts_every_target_once(world_size, lanes, tmp_path):
+    splits = splits_of(tmp_path, lanes=lanes)
+    counted = [
+        targets[targets != IGNORE]
+        for rank in range(world_size)
+        for _, targets in loader(splits, rank, world_size, batch_size=6).evaluate("val")
+    ]
+    assert torch.equal(torch.cat(counted), splits.val.tensors[0][1:].long())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"caf\xe9", "not UTF-8 text: byte 3 is 0xe9"),
+        (b"short", "4 training tokens, too few for a window of data.context_length=128"),
+    ],
+)
+def test_bad_files_are_one_clear_line(content, message, composed, tmp_path):
+    from data.build import build_splits
+
+    file = tmp_path / "my.txt"
+    if content is not None:
+        file.write_bytes(content)
+    config = composed("model=transformer", "data=text_file", f"data.path={file}")
+    with pytest.raises(ConfigError, match=message):
+        build_splits(config["data"] | {"root": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("data.tokenizer=word", "data.tokenizer=word should be one of char, byte, bpe"),
+        ("data.context_length=0", "data.context_length=0 should be at least 1"),
+        ("data.val_fraction=1.0", "leave something to train on"),
+        ("data.bpe_vocab_size=100 data.tokenizer=bpe", "data.bpe_vocab_size=100 should be"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(setting, message, composed, tmp_path):
+    from data.build import build_splits
+
+    config = composed("model=transformer", *setting.split())
+    with pytest.raises(ConfigError, match=message):
+        build_splits(config["data"] | {"root": str(tmp_path)})

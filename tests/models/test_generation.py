@@ -1,0 +1,120 @@
+"""Generation: the cache changes the time alone, and every setting does what it says."""
+
+import pytest
+import torch
+
+from models.generation import draw, generate
+from models.recurrent import RecurrentModel
+from models.transformer import Transformer
+from trainer.errors import ConfigError
+
+PROMPT = torch.tensor([[3, 1, 4], [2, 7, 1]])
+
+
+def transformer(positions="rotary"):
+    torch.manual_seed(0)
+    model = Transformer(20, 16, 2, 2, 16, positions=positions)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+MODELS = {
+    "rotary": transformer,
+    "alibi": lambda: transformer("alibi"),
+    "lstm": lambda: RecurrentModel("lstm", 20, 2, 16),
+    "gru": lambda: RecurrentModel("gru", 20, 1, 16),
+}
+
+
+def seeded():
+    return torch.Generator().manual_seed(5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_with_and_without_cache_it_is_the_same_text(name):
+    model = MODELS[name]()
+    texts = [  # 40 tokens: well beyond the Transformer's context of 16
+        generate(model, PROMPT, 40, generator=seeded(), use_cache=use_cache)
+        for use_cache in (True, False)
+    ]
+    assert torch.equal(*texts)
+    assert texts[0].shape == (2, 43)
+    assert torch.equal(texts[0][:, :3], PROMPT)
+    assert len(texts[0].unique()) > 5
+
+
+def test_the_generator_decides():
+    model = transformer()
+    same = [generate(model, PROMPT, 20, generator=seeded()) for _ in range(2)]
+    other = generate(model, PROMPT, 20, generator=torch.Generator().manual_seed(6))
+    assert torch.equal(*same)
+    assert not torch.equal(same[0], other)
+
+
+def test_random_state_and_mode_of_the_program_are_left_alone():
+    model, before = transformer().train(), torch.get_rng_state()
+    generate(model, PROMPT, 5, generator=seeded())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.training
+
+
+def test_a_prompt_longer_than_the_context_is_read_from_its_end():
+    model = transformer()
+    long = torch.randint(20, (1, 50))
+    end = generate(model, long[:, -8:], 6, temperature=0)
+    assert torch.equal(generate(model, long, 6, temperature=0)[:, 50:], end[:, 8:])
+
+
+def test_greedy_takes_the_likeliest():
+    model = transformer()
+    text = generate(model, PROMPT, 5, temperature=0)
+    logits, _ = model(text[:, :-1])
+    assert torch.equal(logits[:, 2:].argmax(-1), text[:, 3:])
+
+
+def frequencies(logits, **settings):
+    rows = torch.tensor(logits).expand(4000, -1)
+    settings = {"temperature": 1.0, "top_k": None, "top_p": None, **settings}
+    return draw(rows, generator=seeded(), **settings).flatten().bincount(minlength=len(logits))
+
+
+def test_draws_follow_the_probabilities():
+    probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    shares = frequencies(probabilities.log().tolist()) / 4000
+    assert torch.allclose(shares, probabilities, atol=0.03)
+    sharper = frequencies(probabilities.log().tolist(), temperature=0.5) / 4000
+    assert torch.allclose(sharper, probabilities**2 / (probabilities**2).sum(), atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({"top_k": 1}, 1),
+        ({"top_k": 3}, 3),
+        ({"top_k": 100}, 4),
+        ({"top_p": 0.4}, 1),
+        ({"top_p": 0.6}, 2),
+        ({"top_p": 1.0}, 4),
+        ({"top_k": 3, "top_p": 0.99}, 3),
+    ],
+    ids=str,
+)
+def test_only_the_likeliest_are_drawn(settings, kept):
+    counts = frequencies(torch.tensor([0.5, 0.3, 0.15, 0.05]).log().tolist(), **settings)
+    assert (counts > 0).tolist() == [True] * kept + [False] * (4 - kept)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"temperature": -1.0}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}, {"max_new_tokens": -1}],
+    ids=str,
+)
+def test_impossible_settings_are_refused(settings):
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        generate(transformer(), PROMPT, **{"max_new_tokens": 1, **settings})
+
+
+def test_an_empty_prompt_is_refused():
+    with pytest.raises(ConfigError, match="prompt is empty"):
+        generate(transformer(), torch.zeros(1, 0, dtype=torch.long), 1)

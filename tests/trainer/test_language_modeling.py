@@ -1,0 +1,195 @@
+"""Language modelling in a run: metrics, samples, carried states, resuming."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from data.loader import Loader
+from data.text import text_splits
+from models.recurrent import RecurrentModel
+from models.transformer import Transformer
+from trainer.distributed import Ranks
+from trainer.errors import ConfigError
+from trainer.evaluation import evaluate
+from trainer.objectives.language_modeling import LanguageModeling
+from trainer.objectives.truncated_backpropagation import TruncatedBackpropagation
+
+TEXT = "".join(f"{number} bottles of beer on the wall…\n" for number in range(60))
+SAMPLES = {"sample_tokens": 20, "sample_prompt": "1", "sample_temperature": 0.8}
+TINY = ("data.context_length=16", "data.batch_size=8", "trainer.log_every_steps=1",
+        "trainer.max_steps=4", "trainer.eval_every_steps=2", "trainer.limit_eval_steps=2",
+        "objective.sample_tokens=30", "trainer.precision=fp32")  # fmt: skip
+MODELS = {
+    "transformer": ("model=transformer", "model.width=16", "model.num_layers=1"),
+    "lstm": ("model=lstm", "model.width=16"),
+    "gru": ("model=gru", "model.width=16"),
+}
+
+
+def splits_of(tmp_path, tokenizer="char", lanes=None):
+    return text_splits("beer", TEXT, str(tmp_path), 16, tokenizer, 300, (0.2, 0.0), lanes)
+
+
+def measured(objective, splits, model=None, eval_batch_size=3):
+    data = Loader(splits, torch.device("cpu"), 0, 0, 1, 1, 4, eval_batch_size, 0)
+    return evaluate(objective, model or objective.model, data, "val", "fp32")[0]
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "byte", "bpe"])
+def test_metrics_are_exact(tokenizer, tmp_path):
+    splits = splits_of(tmp_path, tokenizer)
+    spec = splits.spec
+    objective = LanguageModeling(
+        Transformer(spec.vocab_size, 16, 1, 2, 16), spec, 0, sample_prompt="", sample_temperature=1
+    )
+    metrics = measured(objective, splits)
+    tokens = splits.val.tensors[0].long()
+    losses = []
+    for start in range(0, len(tokens) - 1, 16):
+        window = tokens[start : start + 17]
+        logits, _ = objective.model(window[None, :-1])
+        losses += logits[0].log_softmax(-1).gather(1, window[1:, None]).neg().flatten().tolist()
+    text = spec.decode(tokens[1:].tolist())
+    nats = sum(losses)
+    assert len(losses) == len(tokens) - 1
+    assert metrics["loss"] == pytest.approx(nats / len(losses), rel=1e-5)
+    assert metrics["perplexity"] == pytest.approx(math.exp(nats / len(losses)), rel=1e-4)
+    assert metrics["bits_per_byte"] == pytest.approx(
+        nats / math.log(2) / len(text.encode()), rel=1e-4
+    )
+
+
+def test_the_state_is_carried_from_update_to_update(tmp_path):
+    splits = splits_of(tmp_path, lanes=4)
+    torch.manual_seed(0)
+    model = RecurrentModel("lstm", splits.spec.vocab_size, 1, 16)
+    objective = TruncatedBackpropagation(model, splits.spec, 4, **SAMPLES)
+    data = Loader(splits, torch.device("cpu"), 0, 0, 1, 2, 4, 4, 0)  # two micro-batches
+    for epoch in (0, 1):  # the second begins from nothing again
+        losses = [
+            objective("train", batch)[0].detach()
+            for update in data.train(epoch)
+            for batch in update
+        ]
+        seen = torch.stack(losses).view(-1, 2).mean(1)
+        starts = torch.arange(4)[:, None] * splits.train.lane_length
+        text = splits.train.tensors[0][starts + torch.arange(len(seen) * 16 + 1)].long()
+        logits, _ = model(text[:, :-1])  # every lane read at once
+        expected = cross_entropy(logits.transpose(1, 2), text[:, 1:], reduction="none")
+        assert torch.allclose(seen, expected.view(4, -1, 16).mean((0, 2)), atol=1e-5)
+
+
+def test_the_gradient_ends_at_the_window(tmp_path):
+    splits = splits_of(tmp_path, lanes=4)
+    model = RecurrentModel("gru", splits.spec.vocab_size, 1, 16)
+    objective = TruncatedBackpropagation(model, splits.spec, 4, **SAMPLES)
+    data = Loader(splits, torch.device("cpu"), 0, 0, 1, 1, 4, 4, 0)
+    for (batch,) in list(data.train(0))[:3]:
+        objective("train", batch)[0].backward()  # raises if it reached the freed graph before
+    assert not objective.carried.requires_grad
+    assert (objective.carried != 0).any()
+
+
+def test_evaluation_carries_the_state_over_a_block(tmp_path):
+    splits = splits_of(tmp_path, lanes=2)
+    model = RecurrentModel("gru", splits.spec.vocab_size, 1, 16)
+    objective = TruncatedBackpropagation(model, splits.spec, 2, **SAMPLES)
+    inputs, targets = splits.val.gather(torch.arange(2))
+    logits, _ = model(inputs)
+    expected = cross_entropy(logits.flatten(0, 1), targets.flatten())
+    metrics = [measured(objective, splits, eval_batch_size=size)["loss"] for size in (1, 2)]
+    assert metrics == pytest.approx([expected.item()] * 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_run_leaves_metrics_and_samples(name, train):
+    run_dir = train(*MODELS[name], *TINY)
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert summary["val/perplexity"] == pytest.approx(math.exp(summary["val/loss"]), rel=1e-4)
+    assert {"test/loss", "test/bits_per_byte", "test/perplexity"} <= set(summary)
+    assert summary["best"]["value"] <= summary["val/loss"]
+    for step in (2, 4):
+        text = (run_dir / "media" / f"val_step_{step}" / "sample.txt").read_text()
+        assert len(text) == 31
+        assert text.startswith("\n")
+
+
+@pytest.mark.parametrize("name", ["transformer", "lstm"])
+def test_resuming_goes_on_exactly(name, train):
+    settings = (*MODELS[name], *TINY, "model.dropout=0.1")
+    whole = train(*settings, "trainer.max_steps=7")
+    part = train(*settings, "trainer.max_steps=7", "trainer.limit_train_steps=3")
+    train(*settings, "trainer.max_steps=7", "resume=auto", run_dir=part)
+    weights = [
+        torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
+        for folder in (whole, part)
+    ]
+    for kind in ("model", "data"):
+        first, second = (flat(content[kind]) for content in weights)
+        assert first.keys() == second.keys()
+        for key, value in first.items():
+            assert (
+                torch.equal(value, second[key]) if torch.is_tensor(value) else value == second[key]
+            )
+    assert weights[0]["data"]["carried"].keys() == ({"carried"} if name == "lstm" else set())
+
+
+def flat(content):
+    return {**content, **content.get("carried", {}), "carried": None}
+
+
+def test_training_lowers_the_loss(train):
+    run_dir = train(
+        "model=transformer", "model.width=32", "model.num_layers=1", *TINY,
+        "trainer.max_steps=60", "trainer.eval_every_steps=60", "trainer.log_every_steps=20",
+    )  # fmt: skip
+    events = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    losses = [event["train/loss"] for event in events if "train/loss" in event]
+    assert losses[-1] < losses[0] - 0.5
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("model=transformer", "data.context_length=16", "model.context_length=8"),
+         "cannot take 16 tokens at once .data.context_length.: 16 tokens do not fit"),
+        (("model=transformer", "model.vocab_size=7"), "model.vocab_size=7 and data=python_docs"),
+        (("model=transformer", "objective=truncated_backpropagation"),
+         "Transformer has no state to carry"),
+        (("model=transformer", "data=mnist5k", "model.vocab_size=9", "model.context_length=9"),
+         "needs a text, data=mnist5k is none"),
+        (("model=transformer", "objective.sample_prompt='éa€'"), "no token for: 'é' '€'"),
+        (("model=lstm", "model.cell=rnn"), "cell=rnn must be one of lstm, gru"),
+    ],
+)  # fmt: skip
+def test_misfits_are_one_clear_line(overrides, message, train):
+    with pytest.raises(ConfigError, match=message):
+        train(*overrides)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_every_process_saves_the_state_of_all_lanes(world_size, tmp_path, monkeypatch):
+    splits = splits_of(tmp_path, lanes=4)
+    torch.manual_seed(0)
+    model = RecurrentModel("gru", splits.spec.vocab_size, 1, 16)
+    ranks = [Ranks(rank, rank, world_size) for rank in range(world_size)]
+    objectives = [TruncatedBackpropagation(model, splits.spec, 4, **SAMPLES) for _ in ranks]
+    for objective, own in zip(objectives, ranks, strict=True):
+        data = Loader(splits, torch.device("cpu"), 0, own.rank, world_size, 1, 4, 4, 0)
+        for (batch,) in data.train(0):
+            objective("train", batch)
+    parts = []
+    where = "trainer.objectives.truncated_backpropagation.sum_over_ranks"
+    monkeypatch.setattr(where, lambda tensor: parts.append(tensor) or tensor)
+    for objective in objectives:
+        objective.state()
+    alone = TruncatedBackpropagation(model, splits.spec, 4, **SAMPLES)
+    for (batch,) in Loader(splits, torch.device("cpu"), 0, 0, 1, 1, 4, 4, 0).train(0):
+        alone("train", batch)
+    assert torch.allclose(sum(parts), alone.carried, atol=1e-6)
+    alone.load_state({"carried": sum(parts)})
+    assert torch.equal(alone.state()["carried"], sum(parts))

@@ -1,0 +1,120 @@
+"""Language modelling: cross-entropy of every next token."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.splits import Batch
+from data.windows import IGNORE
+from models.generation import generate
+from trainer.errors import ConfigError
+from trainer.objectives.base import Media, Objective, Sums, Text
+
+SAMPLE_SEED = 0  # the same draws at every evaluation: what changes is the model
+
+
+class LanguageModeling(Objective):
+    """Mean cross-entropy per token, in nats.
+
+    Also measured: perplexity, and bits per byte of UTF-8 text, which is comparable between
+    tokenizers (for a character tokenizer on ASCII it is bits per character).
+
+    Args:
+        sample_tokens: length of the text generated at every evaluation; 0 for none.
+
+    Raises:
+        ConfigError: the model does not fit the data's tokens, or the prompt cannot be encoded.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: Any,
+        sample_tokens: int,
+        sample_prompt: str,
+        sample_temperature: float,
+    ) -> None:
+        super().__init__(model)
+        check_fit(model, spec)
+        self.spec = spec
+        self.sample_tokens = sample_tokens
+        self.sample_temperature = sample_temperature
+        self.prompt = spec.encode(sample_prompt) if sample_tokens else []
+        token_bytes = torch.tensor(spec.tokenizer.token_bytes(), dtype=torch.float32)
+        self.token_bytes = token_bytes.to(next(model.parameters()).device)
+
+    def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
+        inputs, targets = batch
+        logits, _ = self.model(inputs)
+        return self.training_loss(logits, targets)
+
+    def training_loss(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Sums]:
+        loss = cross_entropy(logits, targets)
+        return loss, {"loss": (loss.detach() * targets.numel(), targets.numel())}
+
+    def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
+        inputs, targets = batch
+        logits, _ = model(inputs)
+        return self.sums(cross_entropy(logits, targets, reduction="sum"), targets), {}
+
+    def sums(self, loss: Tensor, targets: Tensor) -> Sums:
+        """Metrics of the ``targets`` that count, from their summed loss."""
+        counted = targets[targets != IGNORE]
+        return {
+            "loss": (loss, len(counted)),
+            "bytes_per_token": (self.token_bytes[counted].sum(), len(counted)),
+        }
+
+    def derived(self, metrics: dict[str, float]) -> dict[str, float]:
+        bits = metrics["loss"] / math.log(2)
+        return {
+            "perplexity": 2.0**bits if bits < 1000 else math.inf,
+            "bits_per_byte": bits / metrics["bytes_per_token"],
+        }
+
+    def preview(self, model: nn.Module, folder: Path) -> Media:
+        """A text of the model's own."""
+        if not self.sample_tokens:
+            return {}
+        device = self.token_bytes.device
+        prompt = torch.tensor([self.prompt], device=device)
+        generator = torch.Generator(device).manual_seed(SAMPLE_SEED)
+        tokens = generate(
+            model, prompt, self.sample_tokens, self.sample_temperature, generator=generator
+        )
+        return {"sample": Text(self.spec.decode(tokens[0].tolist()))}
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+    """Of ``(N, T, vocab_size)`` logits against ``(N, T)`` targets."""
+    return F.cross_entropy(
+        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction=reduction
+    )
+
+
+def check_fit(model: nn.Module, spec: Any) -> None:
+    """Try the model on two blank samples, so that a misfit is one line before any training."""
+    if getattr(spec, "kind", None) != "text":
+        raise ConfigError(f"objective=language_modeling needs a text, data={spec.name} is none")
+    device = next(model.parameters()).device
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            logits, _ = model.eval()(spec.example(2).to(device))
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"model and data={spec.name} do not fit: {type(model).__name__} cannot take "
+            f"{spec.context_length} tokens at once (data.context_length): {reason}"
+        ) from error
+    finally:
+        model.train(was_training)
+    if logits.shape[-1] != spec.vocab_size:
+        raise ConfigError(
+            f"model.vocab_size={logits.shape[-1]} and data={spec.name} do not fit: the data have "
+            f"{spec.vocab_size} tokens"
+        )

@@ -1,0 +1,73 @@
+"""Truncated backpropagation through time, for language models that carry a state along.
+
+The text is read in order, in ``lanes`` side by side. Every update goes on with the state that the
+one before it left, but its gradient ends at the start of the window (Williams & Peng, 1990).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data.splits import Batch
+from trainer.distributed import sum_over_ranks
+from trainer.errors import ConfigError
+from trainer.objectives.base import Sums
+from trainer.objectives.language_modeling import LanguageModeling, cross_entropy
+
+
+class TruncatedBackpropagation(LanguageModeling):
+    """Language modelling on batches of ``data.windows.Lanes``.
+
+    A lane starts from the empty state at the beginning of every epoch. In evaluation, the state is
+    carried from the beginning of a block to its end.
+
+    Args:
+        lanes: texts read side by side over all processes: ``data.batch_size``.
+
+    Raises:
+        ConfigError: the model has no state to carry.
+    """
+
+    def __init__(self, model: nn.Module, spec: Any, lanes: int, **settings: Any) -> None:
+        super().__init__(model, spec, **settings)
+        state = model.new_state(lanes) if hasattr(model, "new_state") else None  # type: ignore[operator]
+        if not isinstance(state, Tensor):
+            raise ConfigError(
+                f"{type(model).__name__} has no state to carry through a text: "
+                "objective=language_modeling suits it"
+            )
+        self.carried = state  # (parts, layers, lanes, width); each process fills its own lanes
+        self.own = torch.zeros(lanes, 1, dtype=torch.bool, device=state.device)
+
+    def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
+        inputs, targets, lane, begins = batch
+        state = self.carried[:, :, lane].masked_fill(begins[:, None], 0.0)
+        logits, state = self.model(inputs, state)
+        self.carried[:, :, lane] = state.detach()
+        self.own[lane] = True
+        return self.training_loss(logits, targets)
+
+    def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
+        inputs, targets = batch
+        length = self.spec.context_length  # as in training, which bounds the memory of the logits
+        loss, state = torch.zeros((), device=inputs.device), None
+        for some, following in zip(inputs.split(length, 1), targets.split(length, 1), strict=True):
+            logits, state = model(some, state)
+            loss = loss + cross_entropy(logits, following, reduction="sum")
+        return self.sums(loss, targets), {}
+
+    def state(self) -> dict[str, Tensor]:
+        if not self.own.any():
+            return {"carried": self.carried}
+        return {"carried": sum_over_ranks(self.carried * self.own)}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Raises: ConfigError: the state belongs to another number of lanes."""
+        if state["carried"].shape != self.carried.shape:
+            raise ConfigError(
+                f"the checkpoint carries the state of {state['carried'].shape[2]} texts, this run "
+                f"has data.batch_size={self.carried.shape[2]}"
+            )
+        self.carried.copy_(state["carried"])
+        self.own.fill_(False)
