@@ -20,12 +20,13 @@ from trainer.cli import command_line, failures_reported
 from trainer.composed import job_of_this_process, resolved
 from trainer.device import choose_device, choose_precision, prepare_process
 from trainer.distributed import process_group
+from trainer.interruption import listening
 from trainer.launch import launch
 from trainer.objectives.build import build_objective
 from trainer.phase import build_phases
 from trainer.progress import Monitor
 from trainer.records import Job, open_records
-from trainer.resume import resume
+from trainer.resume import finished_value, resume, starting_point
 from trainer.settings import check_settings
 from trainer.trainer import Trainer
 
@@ -39,7 +40,9 @@ def main(cfg: DictConfig) -> float:
     """
     job = job_of_this_process()
     with failures_reported(job, cfg) as outcome:
-        outcome.value = launch(run, resolved(cfg), job)
+        config = resolved(cfg)
+        value = finished_value(config, job)
+        outcome.value = launch(run, config, job) if value is None else value
     return outcome.value
 
 
@@ -58,7 +61,12 @@ def run(config: dict[str, Any], job: Job) -> float:
     """
     settings = check_settings(config)
     monitor = Monitor(config["monitor"], config["monitor_mode"])
-    with process_group(settings) as ranks, open_records(config, job, ranks) as records:
+    with (
+        process_group(settings) as ranks,
+        listening() as interruption,
+        starting_point(config, job, ranks) as start,
+        open_records(config, job, ranks, start) as records,
+    ):
         device = choose_device(settings, ranks.local_rank)
         precision = choose_precision(settings.precision, device)
         prepare_process(settings, config["seed"], ranks)
@@ -70,10 +78,20 @@ def run(config: dict[str, Any], job: Job) -> float:
         phases = build_phases(config, objective, horizon, settings)
 
         trainer = Trainer(
-            settings, objective, phases, data, horizon, monitor, records, ranks, device, precision
+            settings,
+            objective,
+            phases,
+            data,
+            horizon,
+            monitor,
+            records,
+            ranks,
+            device,
+            precision,
+            interruption,
         )
+        resume(trainer, start)
         records.begin(config, trainer)
-        resume(trainer, config["resume"])
         trainer.fit()
         records.end(trainer)
     return trainer.best_value

@@ -2,10 +2,14 @@
 
 import os
 import random
+import shutil
+import zipfile
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trainer.errors import ConfigError
 
@@ -24,8 +28,60 @@ KEYS = (
 )
 
 
-def save(content: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint to a temporary file, flush it to disk, then rename it over ``path``."""
+class Writer:
+    """Writes checkpoints in a thread, one at a time: training waits for a copy, not for the disk.
+
+    Args:
+        folder: where ``last.pt``, the ``previous.pt`` before it, and ``best.pt`` go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self.pending: Future[None] | None = None
+
+    def write(self, content: dict[str, Any], is_best: bool) -> None:
+        """Begin to write ``content`` as ``last.pt``, and as ``best.pt`` if it is the best so far.
+
+        Raises:
+            ConfigError: the checkpoint before this one could not be written.
+        """
+        self.wait()
+        self.pending = self.thread.submit(self.work, on_cpu(content), is_best)
+
+    def work(self, content: dict[str, Any], is_best: bool) -> None:
+        last = self.folder / "last.pt"
+        save(content, last, keep=self.folder / "previous.pt")
+        if is_best:
+            duplicate(last, self.folder / "best.pt")
+
+    def wait(self) -> None:
+        """Until everything is on disk, or an error says why it is not."""
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            pending.result()
+
+
+def on_cpu(value: Any) -> Any:
+    """A copy that training cannot change while it is being written."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: on_cpu(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(on_cpu(item) for item in value)
+    return value
+
+
+def save(content: dict[str, Any], path: Path, keep: Path | None = None) -> None:
+    """Write a checkpoint to a temporary file, flush it to disk, then rename it over ``path``.
+
+    Args:
+        keep: name that the checkpoint of before gets.
+
+    Raises:
+        ConfigError: the disk is full or the folder cannot be written; ``path`` is as it was.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(exist_ok=True)
@@ -33,10 +89,35 @@ def save(content: dict[str, Any], path: Path) -> None:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            duplicate(path, keep)
         temporary.replace(path)
-    except OSError as error:
+        flush_folder(path.parent)
+    except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        raise ConfigError(f"cannot write the checkpoint {path}: {error.strerror}") from error
+        # torch's own report of a failed write names positions in the file
+        why = reason(error) if isinstance(error, OSError) else "the disk takes no more"
+        raise ConfigError(f"cannot write the checkpoint {path}: {why}") from error
+
+
+def duplicate(path: Path, name: Path) -> None:
+    """Give a finished file a second name in one piece; a copy where the disk knows no links."""
+    temporary = name.with_name(f".{name.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(path, temporary)
+    except OSError:
+        shutil.copyfile(path, temporary)
+    temporary.replace(name)
+
+
+def flush_folder(folder: Path) -> None:
+    """A rename is on disk only when its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -48,10 +129,12 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"there is no checkpoint {path}")
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the check sums
+            if archive.testzip() is not None:
+                raise ValueError("its check sums are wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged file raises
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"the checkpoint {path} is damaged: {reason}") from error
+        raise ConfigError(f"the checkpoint {path} is damaged: {reason(error)}") from error
     if not isinstance(content, dict) or not set(KEYS) <= set(content):
         raise ConfigError(f"{path} is not a checkpoint of this program")
     if content["format_version"] != FORMAT_VERSION:
@@ -59,6 +142,14 @@ def load(path: Path) -> dict[str, Any]:
             f"{path} has format {content['format_version']}, this program reads {FORMAT_VERSION}"
         )
     return content
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from trainer import wandb_mirror
 from trainer.composed import CONF
 from trainer.distributed import started_by_torchrun
-from trainer.errors import ConfigError, Diverged, RankFailed
+from trainer.errors import ConfigError, Diverged, Interrupted, RankFailed, RunInUse
 from trainer.progress import Monitor
 from trainer.records import Job, write_json
+from trainer.redact import redacted, redacted_text
 from trainer.settings import dotted_keys, unknown_key
 from trainer.sweep import Sweep
 
@@ -37,6 +39,15 @@ class Outcome:
 
 def command_line(main: Callable[[], None]) -> int:
     """Run Hydra's entry point; the process's exit code."""
+    code = run_jobs(main)
+    if wandb_mirror.stuck:  # wandb would wait for its server at exit
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def run_jobs(main: Callable[[], None]) -> int:
     # Hydra then raises instead of printing its own report, and every mistake reads alike
     show_traceback = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -52,10 +63,10 @@ def command_line(main: Callable[[], None]) -> int:
             raise
         print_error(f"cannot write {error.filename}: {error.strerror}")
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted) as error:
         Sweep.finish()
-        print_error("interrupted")
-        return 130
+        print_error(str(error) or "interrupted")
+        return error.exit_code if isinstance(error, Interrupted) else 130
     return 1 if Sweep.failed or failed_jobs else 0
 
 
@@ -71,9 +82,9 @@ def failures_reported(job: Job, cfg: DictConfig) -> Iterator[Outcome]:
         tell_torchrun(error)
         name = " ".join(job.overrides)
         if isinstance(error, RankFailed):
-            print(error.traceback, end="", file=sys.stderr)
+            print(redacted_text(error.traceback), end="", file=sys.stderr)
         elif not isinstance(error, ConfigError | Diverged):
-            traceback.print_exc()
+            print(redacted_text(traceback.format_exc()), file=sys.stderr)
         print_error(f"{error if str(error) else type(error).__name__}")
         if job.sweep is not None:
             print(
@@ -93,14 +104,14 @@ def tell_torchrun(error: Exception) -> None:
 def leave_summary(job: Job, error: Exception) -> None:
     """A summary for a job that could not write its own; the cause, where rank 0 saw a symptom."""
     file = job.path / "summary.json"
+    if isinstance(error, RunInUse) or (file.exists() and not isinstance(error, RankFailed)):
+        return
     summary: dict[str, Any] = {"overrides": list(job.overrides)}
-    if file.exists() and file.stat().st_mtime >= job.started_at:
-        if not isinstance(error, RankFailed):
-            return
+    if file.exists():
         summary = json.loads(file.read_text())
     summary |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
     try:
-        write_json(summary, file)
+        write_json(redacted(summary), file)
     except ConfigError as problem:
         print_error(str(problem))
 
@@ -120,7 +131,7 @@ def composable_keys() -> list[str]:
 
 
 def print_error(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(f"error: {redacted_text(message)}", file=sys.stderr, flush=True)
 
 
 def explain(error: Exception) -> str:
@@ -132,6 +143,11 @@ def explain(error: Exception) -> str:
         hint = f"did you mean {group}={nearest[0]}? " if nearest else ""
         shown = [name for name in options if not name.startswith("_")]
         return f"{group}={option}: no such option; {hint}There are {', '.join(shown)}"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"cannot read the override {error.override}: it should be key=value, values with "
+            "special characters in quotes within quotes, 'key=\"a value\"'"
+        )
     text = str(error)
     override = re.search(r"Could not override '([^']+)'", text)
     if override:

@@ -13,7 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from trainer.errors import ConfigError
+from trainer.hydra_targets import guard
 from trainer.records import Job
+from trainer.redact import redact_composed
+
+guard()  # before Hydra builds anything
 
 # two runs started in the same second must not share a directory
 OmegaConf.register_new_resolver(
@@ -52,6 +56,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 def job_of_this_process() -> Job:
     """The run directory that Hydra chose, and what is known of the sweep."""
     hydra = HydraConfig.get()
+    redact_composed(Path(hydra.runtime.output_dir))
     is_sweep = hydra.mode is not None and hydra.mode.name == "MULTIRUN"
     return Job(
         run_dir=hydra.runtime.output_dir,

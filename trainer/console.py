@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from trainer.redact import redacted_text
+
 REFRESH_SECONDS = 0.25  # live line
 PLAIN_SECONDS = 30.0  # between plain progress lines, where there is no terminal
 LOG_WIDTH = 120
@@ -29,6 +31,7 @@ class Console:
 
     def print(self, text: str) -> None:
         """A line, with rich's markup."""
+        text = redacted_text(text)
         self.terminal.print(text)
         self.log.print(text)
         self.file.flush()
@@ -79,7 +82,7 @@ class Console:
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(overflow="fold")
         for name, value in rows:
-            grid.add_row(name, escape(value))
+            grid.add_row(name, escape(redacted_text(value)))
         self.terminal.print(grid, soft_wrap=False)
         self.log.print(grid, soft_wrap=False)
 

@@ -1,8 +1,14 @@
 """Errors that end a run with one line rather than a traceback."""
 
+import signal
+
 
 class ConfigError(Exception):
     """A setting or an input file is wrong. The message names it and says what to do."""
+
+
+class RunInUse(ConfigError):
+    """Another process is writing to the run directory, so this one leaves nothing there."""
 
 
 class Diverged(Exception):
@@ -19,3 +25,18 @@ class RankFailed(Exception):
     def __init__(self, message: str, traceback: str = "") -> None:
         super().__init__(message)
         self.traceback = traceback
+
+
+class Interrupted(BaseException):
+    """A signal ended the run. No ``Exception``: it ends a whole sweep, as Ctrl-C does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = number
+
+    def __str__(self) -> str:
+        return f"interrupted by {signal.Signals(self.signal).name}"
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + self.signal

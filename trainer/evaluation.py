@@ -1,5 +1,6 @@
 """Measuring a model on a split: every sample once, whatever the number of processes."""
 
+from collections.abc import Callable
 from itertools import islice
 
 import torch
@@ -22,6 +23,7 @@ def evaluate(
     precision: str,
     limit_steps: int | None = None,
     keep_samples: bool = False,
+    between: Callable[[], None] | None = None,
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Means of the objective's metrics over ``split``, and per-sample values where asked for.
 
@@ -29,6 +31,7 @@ def evaluate(
         model: the network to measure: the objective's own, or its average.
         limit_steps: measure only so many batches.
         keep_samples: return the objective's per-sample values, in the order of the split.
+        between: called after each batch that every process has, such as to end an interrupted run.
     """
     keep_samples = keep_samples or objective.keeps_samples
     objective.begin_evaluation(data)
@@ -37,12 +40,15 @@ def evaluate(
     make_whole(model)
     meter = Meter()
     kept: list[dict[str, Tensor]] = []
-    for batch in islice(data.evaluate(split), limit_steps):
+    shared = len(data.splits[split]) // data.world_size // data.eval_batch_size
+    for index, batch in enumerate(islice(data.evaluate(split), limit_steps)):
         with autocast(data.device, precision):
             sums, samples = objective.evaluate(model, batch)
         meter.add(sums)
         if keep_samples:
             kept.append({name: values.cpu() for name, values in samples.items()})
+        if between is not None and index < shared:
+            between()
     means = meter.means()
     means.update(objective.derived(means))
     samples = {}

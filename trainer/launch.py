@@ -21,13 +21,13 @@ import torch
 
 from trainer.device import choose_accelerator
 from trainer.distributed import started_by_torchrun
-from trainer.errors import ConfigError, Diverged, RankFailed
+from trainer.errors import ConfigError, Diverged, Interrupted, RankFailed
 from trainer.records import Job
 from trainer.settings import TrainerSettings, check_settings
 
 Run = Callable[[dict[str, Any], Job], float]
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 RENDEZVOUS_SECONDS = 900
 
 
@@ -41,7 +41,7 @@ def launch(run: Run, config: dict[str, Any], job: Job) -> float:
         What rank 0 returned.
 
     Raises:
-        ConfigError, Diverged: as raised in a process.
+        ConfigError, Diverged, Interrupted: as raised in a process.
         RankFailed: a process raised anything else, or was killed.
     """
     settings = check_settings(config)
@@ -95,6 +95,7 @@ def launch_workers(settings: TrainerSettings, count: int, run: tuple[str, str], 
             rdzv_configs={"timeout": RENDEZVOUS_SECONDS},
             local_addr="127.0.0.1" if is_one_node else None,
             max_restarts=settings.max_restarts,
+            signals_to_handle=",".join(number.name for number in SIGNALS),
             start_method="spawn",  # a forked process cannot use CUDA
         )
         try:
@@ -102,10 +103,11 @@ def launch_workers(settings: TrainerSettings, count: int, run: tuple[str, str], 
         except ChildFailedError as failed:
             raise as_raised(failed) from None
         except SignalException as stopped:
-            if stopped.sigval == signal.SIGINT:
-                raise KeyboardInterrupt from None
-            raise SystemExit(128 + stopped.sigval) from None
-    return values[min(values)]
+            raise Interrupted(int(stopped.sigval)) from None
+    value = values[min(values)]
+    if isinstance(value, Interrupted):
+        raise value
+    return value
 
 
 def run_id(job: Job) -> str:
@@ -117,7 +119,10 @@ def worker(module: str, name: str, config: dict[str, Any], job: Job) -> Any:
     """What every started process does."""
     os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, and from there each process once
     run = getattr(importlib.import_module(module), name)
-    value = run(config, job)
+    try:
+        value = run(config, job)
+    except Interrupted as interrupted:
+        value = interrupted  # not a failure: the engine must not start the job again
     atexit.register(leave)
     return value
 

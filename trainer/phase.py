@@ -55,9 +55,11 @@ class Phase:
     def clip(self, always_measure: bool = False) -> Tensor | None:
         """Clip the gradients; their norm before clipping, where it was computed."""
         norm = None
-        if self.clip_grad_norm is not None or always_measure:
-            limit = float("inf") if self.clip_grad_norm is None else self.clip_grad_norm
-            norm = whole(nn.utils.clip_grad_norm_(self.parameters, limit))
+        if self.clip_grad_norm is not None:
+            norm = whole(nn.utils.clip_grad_norm_(self.parameters, self.clip_grad_norm))
+        elif always_measure:
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            norm = whole(nn.utils.get_total_norm(gradients))
         if self.clip_grad_value is not None:
             nn.utils.clip_grad_value_(self.parameters, self.clip_grad_value)
         return norm

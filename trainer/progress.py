@@ -19,6 +19,9 @@ class Progress:
 
     step: int = 0  # optimizer updates made
     skipped: int = 0  # batches consumed without an update, because a gradient was not finite
+    skipped_in_a_row: int = 0
+    evaluated_at: int = 0  # step of the last evaluation
+    stop_reason: str | None = None  # why training ended before its horizon
     train_seconds: float = 0.0  # evaluation, checkpoints and start-up excluded
     best: Best | None = None
     evaluations_since_best: int = 0

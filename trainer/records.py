@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
+from rich.markup import escape
 from torch import Tensor, nn
 
 from data.spec_file import spec_content
@@ -31,10 +32,12 @@ from models.build import num_parameters
 from trainer.console import Console, format_metric
 from trainer.device import device_name, peak_memory_bytes
 from trainer.distributed import Ranks, broadcast
-from trainer.errors import ConfigError, Diverged
+from trainer.errors import ConfigError, Diverged, Interrupted
 from trainer.objectives.base import ConfusionMatrix, Media, Objective, Picture, Table, Text
 from trainer.phase import optimizer_state_bytes
 from trainer.progress import Progress
+from trainer.redact import redacted
+from trainer.resume import Start
 from trainer.wandb_mirror import WandbMirror
 
 if TYPE_CHECKING:
@@ -60,19 +63,21 @@ class Job:
 class Records:
     """Everything a run leaves behind; as a context manager, it writes the summary come what may."""
 
-    def __init__(self, config: dict[str, Any], job: Job) -> None:
+    def __init__(self, config: dict[str, Any], job: Job, start: Start) -> None:
         self.run_dir = job.path
         self.job = job
+        earlier = keep_events(self.run_dir / "metrics.jsonl", start.num_events)
         self.console = Console(self.run_dir / "train.log", config["trainer"]["progress"])
         self.events = (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8")
-        self.mirror = WandbMirror(config, job)
+        self.num_events = len(earlier)
+        self.mirror = WandbMirror(config, job, start.wandb)
         self.batch_size = int(config["data"]["batch_size"])
         self.last_loss: float | None = None
         self.summary: dict[str, Any] = {
             "status": "failed",
             "error": None,
             "seed": config["seed"],
-            "overrides": list(job.overrides),
+            "overrides": redacted(list(job.overrides)),
             "monitor": config["monitor"],
             "monitor_mode": config["monitor_mode"],
             "best": None,
@@ -80,6 +85,13 @@ class Records:
             **source_state(),
             "versions": versions(),
         }
+        for event in earlier:
+            self.remember(event)
+        for note in start.notes:
+            self.console.print(f"[yellow]{escape(note)}[/yellow]")
+        if len(earlier) < start.num_events:
+            lost = start.num_events - len(earlier)
+            self.console.print(f"[yellow]metrics.jsonl: the last {lost} events are lost[/yellow]")
 
     def __enter__(self) -> Records:
         return self
@@ -91,22 +103,30 @@ class Records:
         trace: TracebackType | None,
     ) -> None:
         self.console.stop()
-        if error is None:
-            self.summary["status"] = "stopped" if self.summary.get("stop_reason") else "completed"
-        else:
+        if error is not None:
             self.summary["status"] = status_of(error)
             self.summary["error"] = f"{kind.__name__ if kind else ''}: {error}".strip()
-        self.summary["wandb"] = self.mirror.finish(self.summary, failed=error is not None)
-        self.events.close()
-        write_json(self.summary, self.run_dir / "summary.json")
-        self.console.close()
+        elif self.summary["status"] == "failed":
+            self.summary["status"] = "stopped" if self.summary.get("stop_reason") else "completed"
+        try:
+            self.events.close()
+            self.summary["wandb"] = self.mirror.state()
+            self.write_summary()  # before W&B, which may take its time or be interrupted
+            self.summary["wandb"] = self.mirror.finish(self.summary)
+            self.write_summary()
+        finally:
+            self.console.close()
+
+    def write_summary(self) -> None:
+        write_json(redacted(self.summary), self.run_dir / "summary.json")
 
     def begin(self, config: dict[str, Any], trainer: Trainer) -> None:
-        """Everything is built: write ``config.yaml`` (the resolved config as run), describe it."""
-        file = self.run_dir / "config.yaml"
-        file.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        """All is built: write ``config.yaml`` (the resolved config as run), describe it."""
+        config = redacted(config)
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        write_text(text, self.run_dir / "config.yaml")
+        write_json(spec_content(trainer.data.spec), self.run_dir / "spec.json")
         model, data = trainer.objective.model, trainer.data
-        write_json(spec_content(data.spec), self.run_dir / "spec.json")
         self.summary |= {
             "num_parameters": num_parameters(model),
             "initial_weights_hash": trainer.initial_weights_hash,
@@ -128,8 +148,10 @@ class Records:
         self.mirror.start(config)
 
     def end(self, trainer: Trainer) -> None:
-        """Training is over: its figures, and the final table."""
-        self.measure(trainer)
+        """The run is over: what became of it, and the final table."""
+        if trainer.diverged is not None:
+            self.summary |= {"status": "diverged", "error": f"Diverged: {trainer.diverged}"}
+            self.console.print(f"[red]{escape(str(trainer.diverged))}[/red]")
         self.final_table()
 
     def measure(self, trainer: Trainer) -> None:
@@ -149,7 +171,7 @@ class Records:
             "peak_memory_bytes": peak_memory_bytes(trainer.device),
             "best": progress.best and asdict(progress.best),
             "target": progress.target,
-            "stop_reason": trainer.stop_reason,
+            "stop_reason": progress.stop_reason,
             "data_order_hash": trainer.data.order_hash,
         }
 
@@ -165,16 +187,25 @@ class Records:
         """One event: values named ``train/loss``, ``val/accuracy``, ``optim/lr``, ``time/...``."""
         event = {"step": step, "epoch": epoch, "seconds": round(seconds, 4), **values}
         self.write(event)
-        for name, value in values.items():
+        self.remember(event)
+
+    def remember(self, event: dict[str, Any]) -> None:
+        """Keep the last of what the summary and the console show."""
+        for name, value in event.items():
             if name == "train/loss":
                 self.last_loss = value
             if name.startswith(("val/", "test/")):
                 self.summary[name] = value
 
     def write(self, event: dict[str, Any]) -> None:
-        self.events.write(json.dumps(event) + "\n")
-        self.events.flush()
-        self.mirror.send(event)
+        event = without_nan(event)
+        try:
+            self.events.write(json.dumps(event) + "\n")
+            self.events.flush()
+        except OSError as error:
+            raise ConfigError(f"cannot write {self.events.name}: {error.strerror}") from error
+        self.mirror.send(self.num_events, event)
+        self.num_events += 1
 
     def evaluation(self, progress: Progress, metrics: dict[str, float], is_best: bool) -> None:
         """A line for people."""
@@ -255,8 +286,9 @@ class Records:
 class NoRecords(Records):
     """The records of every rank but the first: a file for what the process prints."""
 
-    def __init__(self, config: dict[str, Any], job: Job, rank: int) -> None:
+    def __init__(self, config: dict[str, Any], job: Job, start: Start, rank: int) -> None:
         self.run_dir = job.path
+        self.num_events = start.num_events
         self.summary = {}
         self.log_file = self.run_dir / f"rank_{rank}.log"
 
@@ -270,6 +302,9 @@ class NoRecords(Records):
         pass
 
     def begin(self, config: dict[str, Any], trainer: Trainer) -> None:
+        pass
+
+    def measure(self, trainer: Trainer) -> None:
         pass
 
     def end(self, trainer: Trainer) -> None:
@@ -299,12 +334,14 @@ class NoRecords(Records):
         return {}
 
 
-def open_records(config: dict[str, Any], job: Job, ranks: Ranks) -> Records:
+def open_records(config: dict[str, Any], job: Job, ranks: Ranks, start: Start) -> Records:
     """Records in rank 0's run directory, which it shares with all other processes."""
     common = broadcast(job)
     if common.run_dir != job.run_dir:
         discard(job.path)
-    return Records(config, common) if ranks.is_main else NoRecords(config, common, ranks.rank)
+    if ranks.is_main:
+        return Records(config, common, start)
+    return NoRecords(config, common, start, ranks.rank)
 
 
 def discard(run_dir: Path) -> None:
@@ -314,21 +351,50 @@ def discard(run_dir: Path) -> None:
         run_dir.rmdir()
 
 
+def keep_events(file: Path, count: int) -> list[dict[str, Any]]:
+    """Cut ``metrics.jsonl`` back to its first ``count`` events: those the checkpoint knows of.
+
+    Raises:
+        ConfigError: one of them is damaged.
+    """
+    if not file.exists():
+        return []
+    lines = file.read_bytes().splitlines(keepends=True)
+    events = []
+    for number, line in enumerate(lines[:count], start=1):
+        try:
+            event = json.loads(line)
+            if not isinstance(event, dict):
+                raise ValueError
+        except ValueError as error:
+            raise ConfigError(f"{file} is damaged in line {number}") from error
+        events.append(event)
+    if len(lines) > count:
+        write_text(b"".join(lines[:count]).decode(), file)
+    return events
+
+
 def status_of(error: BaseException) -> str:
     if isinstance(error, Diverged):
         return "diverged"
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt | Interrupted):
         return "interrupted"
     return "failed"
 
 
 def write_json(content: Any, file: Path) -> None:
-    """Write strict JSON in one piece: a reader sees the old file or the new one, never a half."""
+    """Write strict JSON in one piece."""
+    write_text(json.dumps(without_nan(content), indent=2) + "\n", file)
+
+
+def write_text(text: str, file: Path) -> None:
+    """Write in one piece: a reader sees the old file or the new one, never a half."""
     temporary = file.with_name(f".{file.name}.tmp")
     try:
-        temporary.write_text(json.dumps(without_nan(content), indent=2) + "\n")
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, file)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         raise ConfigError(f"cannot write {file}: {error.strerror}") from error
 
 

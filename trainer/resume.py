@@ -1,35 +1,299 @@
-"""Continue an interrupted run, or start a new one from another's checkpoint."""
+"""Continue an interrupted run, or start a new one from another's checkpoint.
+
+A continued run is bit for bit the one that was never interrupted, so a setting that would make it
+another run is refused, unless the user names it in ``resume_changes``.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from trainer import checkpoint
-from trainer.distributed import was_restarted
+from trainer.distributed import Ranks, broadcast, was_restarted
+from trainer.errors import ConfigError, RunInUse
+from trainer.progress import Monitor
+from trainer.redact import redacted
 from trainer.state import restore
 
 if TYPE_CHECKING:
+    from trainer.records import Job
     from trainer.trainer import Trainer
 
+# what may change between two parts of a run: none of it changes what is computed ...
+FREE = (
+    "resume",
+    "resume_changes",
+    "wandb",
+    "data.root",
+    "data.num_workers",
+    "data.eval_batch_size",
+    "trainer.devices",
+    "trainer.accelerator",
+    "trainer.num_nodes",
+    "trainer.rdzv_endpoint",
+    "trainer.max_restarts",
+    "trainer.strategy",
+    "trainer.timeout_seconds",
+    "trainer.num_threads",
+    "trainer.log_every_steps",
+    "trainer.checkpoint",
+    "trainer.checkpoint_every_steps",
+    "trainer.checkpoint_every_seconds",
+    "trainer.progress",
+)
+# ... and these only decide when it ends: a finished run whose end was moved goes on
+ENDS = (
+    "trainer.limit_train_steps",
+    "trainer.target",
+    "trainer.stop_at_target",
+    "trainer.early_stopping_patience",
+)
+FINISHED = ("completed", "stopped", "diverged", "pruned")
+SHOWN = 3  # changed settings in a message
 
-def resume(trainer: Trainer, source: str | None) -> None:
-    """Load the state that ``source`` names: null, ``auto``, a run directory or a checkpoint.
 
-    ``auto`` continues in this run directory if it has a checkpoint and starts afresh otherwise; so
-    do processes that torchrun's engine has restarted.
+@dataclass
+class Start:
+    """Where a run begins: at the beginning, or at a checkpoint.
+
+    Attributes:
+        content: of the checkpoint, if any.
+        continues: whether the checkpoint is of this run directory, so that the same run goes on.
+        changed: settings that differ from those the checkpoint was made with.
+        notes: what a person should know, such as a damaged file that was passed over.
     """
-    own = trainer.records.run_dir / "checkpoints" / "last.pt"
-    if was_restarted() and own.exists():
-        source = "auto"
-    if source is None:
-        return
-    if source == "auto":
-        if not own.exists():
-            return
-        path = own
+
+    path: Path | None = None
+    content: dict[str, Any] | None = None
+    continues: bool = False
+    changed: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def num_events(self) -> int:
+        """Lines of ``metrics.jsonl`` that were written when the checkpoint was."""
+        return self.content["counters"]["events"] if self.content and self.continues else 0
+
+    @property
+    def wandb(self) -> dict[str, Any]:
+        return self.content["wandb"] if self.content and self.continues else {}
+
+
+def finished_value(config: dict[str, Any], job: Job) -> float | None:
+    """The value of a job that has already run with this config; None if there is work to do."""
+    if config["resume"] != "auto":
+        return None
+    try:
+        summary = json.loads((job.path / "summary.json").read_text())
+        status, best = summary["status"], summary.get("best")
+        recorded = read_config(job.path / "config.yaml")
+        value = float(best["value"]) if best else None
+    except (OSError, ValueError, KeyError, TypeError, ConfigError):
+        return None  # what cannot be read is not finished
+    if status not in FINISHED or differences(config, recorded, FREE):
+        return None
+    worst = Monitor(config["monitor"], config["monitor_mode"]).worst
+    return worst if status == "diverged" or value is None else value
+
+
+@contextmanager
+def starting_point(config: dict[str, Any], job: Job, ranks: Ranks) -> Iterator[Start]:
+    """Take possession of the run directory and find where to begin, before anything is written.
+
+    Raises:
+        RunInUse: another process runs there, or it holds a run that ``resume`` does not name.
+        ConfigError: the checkpoint is missing or damaged, or a setting has changed.
+    """
+    start, problem = Start(), None
+    lock = None
+    if ranks.is_main:
+        try:
+            lock = take_lock(job.path)
+            start = find(config, job.path)
+        except ConfigError as error:
+            problem = error
+    path, continues, changed, problem = broadcast(
+        (start.path, start.continues, start.changed, problem)
+    )
+    try:
+        if problem is not None:
+            raise problem
+        if not ranks.is_main and path is not None:
+            start = Start(path, checkpoint.load(path), continues, changed)
+        yield start
+    finally:
+        if lock is not None:
+            lock.close()
+
+
+def take_lock(run_dir: Path) -> Any:
+    """A lock that ends with the process, however it ends. It is not inherited by its children."""
+    file = (run_dir / ".lock").open("w")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise RunInUse(f"another process is running in {run_dir}") from error
+    except OSError:
+        pass  # a file system without locks
+    return file
+
+
+def find(config: dict[str, Any], run_dir: Path) -> Start:
+    """The checkpoint that ``resume`` names, compared with the config."""
+    source, own = config["resume"], (run_dir / "checkpoints").resolve()
+    if was_restarted() and (source is None or own.exists()):
+        source = "auto"  # torchrun's engine started this process again after a failure
+    path = None if source is None else named(source, own)
+    folder = path.parent if path is not None and path.is_file() else path
+    events = run_dir / "metrics.jsonl"
+    if folder != own and events.exists() and events.stat().st_size:
+        raise RunInUse(f"{run_dir} already holds a run: add resume=auto to continue it")
+    if path is None or folder is None:
+        return Start()
+    start = Start(continues=folder == own)
+    if path.is_file():
+        start.path, start.content = path, checkpoint.load(path)
     else:
-        path = Path(source)
-        if path.is_dir():
-            path = path / "checkpoints" / "last.pt"
-    restore(trainer, checkpoint.load(path))
+        start.path, start.content = newest(folder, start.notes)
+        if start.path is None and source != "auto":
+            raise ConfigError(f"resume={source}: it has no checkpoint")
+    recorded = folder.parent / "config.yaml"
+    if start.path is not None or recorded.exists():
+        start.changed = compare(config, read_config(recorded))
+    return start
+
+
+def named(source: str, own: Path) -> Path:
+    """The checkpoint, or the folder of checkpoints, that ``resume`` stands for."""
+    if source == "auto":
+        return own
+    path = Path(source).resolve()
+    if not path.exists():
+        raise ConfigError(f"resume={source}: there is no such file or run directory")
+    return path / "checkpoints" if path.is_dir() else path
+
+
+def compare(config: dict[str, Any], recorded: dict[str, Any]) -> list[str]:
+    """The settings that have changed, if they may.
+
+    Raises:
+        ConfigError: a setting has changed that makes it another run.
+    """
+    refused = differences(config, recorded, FREE + ENDS + tuple(config["resume_changes"]))
+    if refused:
+        shown = "; ".join(list(refused.values())[:SHOWN])
+        more = f" and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
+        raise ConfigError(
+            f"resume: not the same run: {shown}{more}. If that is what you want, add "
+            f"'resume_changes=[{','.join(refused)}]'"
+        )
+    return list(differences(config, recorded, FREE))
+
+
+def newest(folder: Path, notes: list[str]) -> tuple[Path | None, dict[str, Any] | None]:
+    """The last good checkpoint: the one before, if the last cannot be read."""
+    problem = None
+    for path in (folder / "last.pt", folder / "previous.pt"):
+        if not path.exists():
+            continue
+        try:
+            content = checkpoint.load(path)
+        except ConfigError as error:
+            problem = problem or error
+            continue
+        if problem is not None:
+            notes.append(f"{problem}; continuing from {path.name}")
+        return path, content
+    if problem is not None:
+        raise problem
+    return None, None
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """A run's ``config.yaml``.
+
+    Raises:
+        ConfigError: it is missing or damaged.
+    """
+    try:
+        config = yaml.safe_load(file.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read {file}: {checkpoint.reason(error)}") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{file} is damaged: it holds no settings")
+    return config
+
+
+def differences(
+    config: dict[str, Any], recorded: dict[str, Any], allowed: tuple[str, ...]
+) -> dict[str, str]:
+    """``key was a, is b`` for every setting that differs, ``allowed`` ones excepted."""
+    now, before = flat(redacted(config)), flat(recorded)
+    return {
+        key: f"{key} was {before.get(key, 'absent')}, is {now.get(key, 'absent')}"
+        for key in sorted(now.keys() | before.keys())
+        if now.get(key, ...) != before.get(key, ...)
+        and not any(key == name or key.startswith(name + ".") for name in allowed)
+    }
+
+
+def flat(node: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """Dotted keys and their values."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            found |= flat(value, f"{where}{key}.")
+        else:
+            found[f"{where}{key}"] = value
+    return found
+
+
+def resume(trainer: Trainer, start: Start) -> None:
+    """Put a freshly built trainer where the checkpoint was made.
+
+    Raises:
+        ConfigError: the checkpoint is of another model or optimizer.
+    """
+    if start.content is None or start.path is None:
+        return
+    try:
+        restore(trainer, start.content)
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"the checkpoint {start.path} does not fit this run: {checkpoint.reason(error)}"
+        ) from error
+    if set(start.changed) & set(ENDS):
+        trainer.progress.stop_reason = None
+    if trainer.ranks.is_main:
+        settle_best(trainer, start)
+    trainer.progress.best = broadcast(trainer.progress.best)
+
+
+def settle_best(trainer: Trainer, start: Start) -> None:
+    """Make ``best.pt`` the best of what is continued: it may be older or newer, or elsewhere."""
+    assert start.path is not None
+    best = trainer.progress.best
+    own = trainer.records.run_dir / "checkpoints" / "best.pt"
+    if best is None:
+        return
+    for path in (own, start.path.with_name("best.pt"), start.path):
+        try:
+            content = checkpoint.load(path)
+        except ConfigError:
+            continue
+        if content["counters"]["evaluated_at"] == best.step:
+            if path != own:
+                own.parent.mkdir(exist_ok=True)
+                checkpoint.duplicate(path, own)
+            return
+    trainer.progress.best = None  # its weights are gone: the next evaluation is the best
+    trainer.progress.evaluations_since_best = 0

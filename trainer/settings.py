@@ -85,6 +85,7 @@ class Settings:
 
     seed: int
     resume: str | None
+    resume_changes: list[str]  # settings that may differ from the resumed run's
     monitor: str
     monitor_mode: Literal["max", "min"]
     model: dict

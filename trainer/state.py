@@ -35,6 +35,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
             "ema_updates": None if ema is None else int(ema.n_averaged),
             "meter_sums": dict(trainer.meter.sums),
             "meter_counts": dict(trainer.meter.counts),
+            "events": trainer.records.num_events,
         },
         "wandb": trainer.records.wandb_state(),
         "format_version": checkpoint.FORMAT_VERSION,
@@ -60,7 +61,8 @@ def restore(trainer: Trainer, content: dict[str, Any]) -> None:
     trainer.data.order_hash = content["data"]["order_hash"]
     trainer.objective.load_state(content["data"]["carried"])
     counters = dict(content["counters"])
-    counters.pop("ema_updates")
+    for name in ("ema_updates", "events"):
+        counters.pop(name)
     sums, counts = counters.pop("meter_sums"), counters.pop("meter_counts")
     trainer.meter.sums = {name: value.to(trainer.device) for name, value in sums.items()}
     trainer.meter.counts = counts
@@ -121,3 +123,7 @@ def share_of(value: Tensor, current: Tensor | None) -> Tensor:
     from trainer.fsdp import spread_like
 
     return spread_like(value, current)
+
+
+def all_finite(tensors: dict[str, Tensor]) -> bool:
+    return all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point())

@@ -20,15 +20,19 @@ from trainer import checkpoint
 from trainer.device import autocast, synchronize
 from trainer.distributed import Ranks, agree
 from trainer.ema import averaged
-from trainer.errors import ConfigError, Diverged
+from trainer.errors import ConfigError, Diverged, Interrupted
 from trainer.evaluation import evaluate
+from trainer.interruption import Interruption
 from trainer.meter import Meter
 from trainer.objectives.base import Objective
 from trainer.phase import Phase
 from trainer.progress import Best, Monitor, Progress
 from trainer.records import Records
 from trainer.settings import TrainerSettings
-from trainer.state import capture, load_weights, weights
+from trainer.state import all_finite, capture, load_weights, weights
+
+MAX_SKIPS_IN_A_ROW = 100  # then the run is lost, not unlucky
+MEETING_BATCHES = 5
 
 
 @dataclass
@@ -45,6 +49,7 @@ class Trainer:
     ranks: Ranks
     device: torch.device
     precision: str
+    interruption: Interruption
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
@@ -60,28 +65,50 @@ class Trainer:
         )
         self.meter = Meter()
         self.initial_weights_hash = weights_hash(weights(self.objective.model))
-        self.stop_reason: str | None = None
+        self.diverged: Diverged | None = None
+        self.writer = checkpoint.Writer(self.records.run_dir / "checkpoints")
         self.saved_at = time.monotonic()
 
     def fit(self) -> None:
         """Train to the horizon, evaluating on the way, then test the best weights."""
+        try:
+            with self.interruption.defer():
+                self.train()
+                self.test()
+        except Diverged as error:
+            if self.settings.on_nonfinite != "stop":
+                raise
+            self.diverged = error
+        finally:
+            self.records.measure(self)
+
+    def train(self) -> None:
+        """All updates, and what is due between them. An interruption loses none."""
         self.records.start(self.last_step, self.progress.step)
-        self.set_training(True)
-        while not self.is_done():
-            epoch, start = divmod(self.progress.batches, self.horizon.steps_per_epoch)
-            for update in self.data.train(epoch, start):
-                with self.stopwatch():
-                    self.train_step(update)
-                self.after_step()
-                if self.is_done():
-                    break
+        try:
+            if self.evaluation_is_due():  # the run was interrupted before it was over
+                self.validate()
+            self.set_training(True)
+            while not self.is_done():
+                epoch, start = divmod(self.progress.batches, self.horizon.steps_per_epoch)
+                for update in self.data.train(epoch, start):
+                    with self.stopwatch():
+                        self.train_step(update)
+                    self.after_step()
+                    if self.is_done():
+                        break
+        except Interrupted:
+            self.save()
+            raise
+        finally:
+            self.writer.wait()
         self.set_training(False)
-        self.test()
 
     @property
     def best_value(self) -> float:
+        """The best of the monitored metric; of a run that diverged, the worst there is."""
         best = self.progress.best
-        return self.monitor.worst if best is None else best.value
+        return self.monitor.worst if best is None or self.diverged else best.value
 
     @property
     def eval_model(self) -> nn.Module:
@@ -89,7 +116,7 @@ class Trainer:
         return self.objective.model if self.ema is None else self.ema.module
 
     def is_done(self) -> bool:
-        return self.progress.step >= self.last_step or self.stop_reason is not None
+        return self.progress.step >= self.last_step or self.progress.stop_reason is not None
 
     def train_step(self, update: list[Batch]) -> None:
         """One optimizer update: for every phase, forward, backward, clip, step.
@@ -106,8 +133,9 @@ class Trainer:
                     self.backward(phase, batch, len(update))
             self.backward(phase, update[-1], len(update))
             self.scaler.unscale_(phase.optimizer)
-            grad_norm = phase.clip(always_measure=self.settings.on_nonfinite == "skip")
-            if grad_norm is not None:
+            grad_norm = phase.clip(always_measure=self.reads_are_free or self.skips)
+            self.check_gradient(grad_norm, phase)
+            if grad_norm is not None and (self.skips or phase.clip_grad_norm is not None):
                 self.meter.add({f"{phase.name}/grad_norm": (grad_norm, 1)})
             if self.may_apply(grad_norm):
                 self.optimizer_step(phase)
@@ -118,13 +146,14 @@ class Trainer:
             self.ema.update_parameters(self.objective.model)
         self.progress.step += applied
         self.progress.skipped += not applied
+        self.progress.skipped_in_a_row = 0 if applied else self.progress.skipped_in_a_row + 1
 
     def backward(self, phase: Phase, batch: Batch, num_parts: int) -> None:
         """Add the gradient of one of the ``num_parts`` micro-batches of an update."""
         with autocast(self.device, self.precision):
             loss, sums = phase.compute(batch)
-        if self.reads_are_free and self.settings.on_nonfinite != "skip":
-            self.check_finite(loss.item(), phase.name)
+        if self.reads_are_free and not self.skips:
+            self.check_finite(loss.item(), f"the loss of phase {phase.name}")
         self.scaler.scale(loss / num_parts if num_parts > 1 else loss).backward()
         self.meter.add(sums)
 
@@ -148,23 +177,31 @@ class Trainer:
         self.scaler.update()
         return self.scaler.get_scale() >= before
 
+    @property
+    def skips(self) -> bool:
+        return self.settings.on_nonfinite == "skip"
+
     def may_apply(self, grad_norm: Tensor | None) -> bool:
         """Under ``on_nonfinite=skip``, not when a gradient is not finite. Same on every process."""
-        if self.settings.on_nonfinite != "skip" or grad_norm is None:
-            return True
-        return bool(grad_norm.isfinite())
+        return not self.skips or grad_norm is None or bool(grad_norm.isfinite())
 
     @property
     def reads_are_free(self) -> bool:
         """One process on the CPU sees every value at once; else values are read when logging."""
         return self.device.type == "cpu" and self.ranks.world_size == 1
 
-    def check_finite(self, loss: float, phase: str) -> None:
-        if math.isfinite(loss):
+    def check_gradient(self, grad_norm: Tensor | None, phase: Phase) -> None:
+        """Under fp16 an overflow is the scaler's business: it skips the update."""
+        if grad_norm is None or self.skips or self.scaler.is_enabled() or not self.reads_are_free:
+            return
+        self.check_finite(grad_norm.item(), f"the gradient norm of phase {phase.name}")
+
+    def check_finite(self, value: float, what: str) -> None:
+        if math.isfinite(value):
             return
         good = self.records.run_dir / "checkpoints" / "last.pt"
         raise Diverged(
-            f"the loss of phase {phase} is {loss} after {self.progress.step} updates "
+            f"{what} is {value} after {self.progress.step} updates "
             f"(lr {self.phases[0].lr:.3g}); last good checkpoint: "
             f"{good if good.exists() else 'none'}. Try a lower optimizer.lr, a warm-up or "
             "trainer.clip_grad_norm=1"
@@ -174,15 +211,37 @@ class Trainer:
         """Whatever is due between two updates: logging, evaluation, checkpoints."""
         step = self.progress.step
         self.records.advance(step)
-        if self.is_logging_step(step):
-            self.log_training()
-        if step % self.eval_every == 0 or step == self.last_step:
-            self.validate()
-        elif self.checkpoint_is_due(step):
-            self.save()
+        if self.progress.skipped_in_a_row:
+            self.check_skips()
+        else:
+            if self.is_logging_step(step):
+                self.log_training()
+            if self.evaluation_is_due():
+                self.validate()
+            elif self.checkpoint_is_due(step):
+                self.save()
+        if self.processes_meet:
+            self.interruption.check()
+
+    def check_skips(self) -> None:
+        if self.progress.skipped_in_a_row >= MAX_SKIPS_IN_A_ROW:
+            raise Diverged(
+                f"{MAX_SKIPS_IN_A_ROW} updates in a row had gradients that are not finite, "
+                f"after {self.progress.step} good ones"
+            )
+
+    @property
+    def processes_meet(self) -> bool:
+        """Agreeing makes a GPU wait for the others: not after every update."""
+        return self.ranks.world_size == 1 or self.progress.batches % MEETING_BATCHES == 0
 
     def is_logging_step(self, step: int) -> bool:
         return step % self.settings.log_every_steps == 0 or step == self.last_step
+
+    def evaluation_is_due(self) -> bool:
+        step = self.progress.step
+        is_time = step % self.eval_every == 0 or step == self.last_step
+        return is_time and step > self.progress.evaluated_at
 
     def log_training(self) -> None:
         """Record the means since the last time. The only place that reads values off the device."""
@@ -190,8 +249,8 @@ class Trainer:
         self.meter.reset()
         losses = {name: value for name, value in means.items() if name.endswith("loss")}
         for name, loss in losses.items():
-            if self.settings.on_nonfinite != "skip":
-                self.check_finite(loss, name)
+            if not self.skips:
+                self.check_finite(loss, f"the mean {name}")
         values = {f"train/{name}": value for name, value in means.items()}
         for phase in self.phases:
             name = "optim/lr" if len(self.phases) == 1 else f"optim/{phase.name}/lr"
@@ -212,18 +271,17 @@ class Trainer:
         if self.meter.sums:
             self.log_training()
         is_best = False
+        self.set_training(False)
         if "val" in self.data.splits:
-            self.set_training(False)
             metrics, samples = self.measure("val")
             self.record(metrics)
             self.show(samples, "val")
             is_best = self.judge(metrics)
             self.records.evaluation(self.progress, metrics, is_best)
             self.records.preview(self.objective, self.eval_model, self.progress.step)
-            if is_best:
-                self.save(["best"])
-            self.set_training(True)
-        self.save()
+        self.progress.evaluated_at = self.progress.step
+        self.save(is_best)
+        self.set_training(True)
 
     def show(self, samples: dict[str, Tensor], split: str) -> None:
         data = self.data.splits[split]
@@ -232,7 +290,13 @@ class Trainer:
     def measure(self, split: str) -> tuple[dict[str, float], dict[str, Tensor]]:
         limit = self.settings.limit_eval_steps
         means, samples = evaluate(
-            self.objective, self.eval_model, self.data, split, self.precision, limit
+            self.objective,
+            self.eval_model,
+            self.data,
+            split,
+            self.precision,
+            limit,
+            between=self.interruption.check,
         )
         return {f"{split}/{name}": value for name, value in means.items()}, samples
 
@@ -253,10 +317,10 @@ class Trainer:
             seconds = round(progress.train_seconds, 3)
             progress.target = {"value": value, "step": progress.step, "seconds": seconds}
             if settings.stop_at_target:
-                self.stop_reason = f"{name} reached the target of {settings.target}"
+                progress.stop_reason = f"{name} reached the target of {settings.target}"
         patience = settings.early_stopping_patience
         if patience is not None and progress.evaluations_since_best >= patience:
-            self.stop_reason = f"no better {name} in {patience} evaluations"
+            progress.stop_reason = f"no better {name} in {patience} evaluations"
         return is_best
 
     def test(self) -> None:
@@ -270,7 +334,14 @@ class Trainer:
             load_weights(model, content["ema" if self.ema is not None else "model"])
         limit = self.settings.limit_eval_steps
         means, samples = evaluate(
-            self.objective, model, self.data, "test", self.precision, limit, keep_samples=True
+            self.objective,
+            model,
+            self.data,
+            "test",
+            self.precision,
+            limit,
+            keep_samples=True,
+            between=self.interruption.check,
         )
         self.record({f"test/{name}": value for name, value in means.items()})
         self.show(samples, "test")
@@ -280,17 +351,20 @@ class Trainer:
         every_seconds = self.settings.checkpoint_every_seconds
         if every_steps is not None and step % every_steps == 0:
             return True
-        return every_seconds is not None and agree(time.monotonic() - self.saved_at > every_seconds)
+        if every_seconds is None or not self.processes_meet:
+            return False
+        return agree(time.monotonic() - self.saved_at > every_seconds)
 
-    def save(self, names: tuple[str, ...] | list[str] = ("last",)) -> None:
-        """Write checkpoints; gathering the state takes every process, writing only the first."""
+    def save(self, is_best: bool = False) -> None:
+        """Write a checkpoint; gathering the state takes every process, writing only the first."""
         if not self.settings.checkpoint:
             return
         content = capture(self)
+        if agree(not all_finite(content["model"])):
+            raise Diverged(f"the weights are not finite after {self.progress.step} updates")
         self.saved_at = time.monotonic()
         if self.ranks.is_main:
-            for name in names:
-                checkpoint.save(content, self.records.run_dir / "checkpoints" / f"{name}.pt")
+            self.writer.write(content, is_best)
 
     def set_training(self, on: bool) -> None:
         self.objective.train(on)

@@ -16,23 +16,27 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.redact import redacted
+
 if TYPE_CHECKING:
     from trainer.records import Job
 
 FINISH_TIMEOUT_SECONDS = 60.0
+HURRIED_TIMEOUT_SECONDS = 5.0  # for an interrupted run, or a server already known to hang
+stuck: list[threading.Thread] = []  # threads that wait for a server that does not answer
 CODE_ROOMS = ("models", "data", "optim", "trainer", "conf")
 
 
 class WandbMirror:
     """One W&B run for one job; silent and without prompts."""
 
-    def __init__(self, config: dict[str, Any], job: Job) -> None:
+    def __init__(self, config: dict[str, Any], job: Job, earlier: dict[str, Any]) -> None:
+        """``earlier`` is the :meth:`state` of the run that goes on, empty for a new one."""
         self.settings = config["wandb"]
-        self.monitor = (config["monitor"], config["monitor_mode"])
         self.job = job
         self.mode = choose_mode(self.settings["mode"])
-        self.id = secrets.token_hex(4)
-        self.url: str | None = None
+        self.id = earlier.get("id") or secrets.token_hex(4)
+        self.url: str | None = earlier.get("url")
         self.problem: str | None = None
         self.queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self.thread: threading.Thread | None = None
@@ -42,17 +46,24 @@ class WandbMirror:
             self.thread = threading.Thread(target=self.work, args=(config,), daemon=True)
             self.thread.start()
 
-    def send(self, event: dict[str, Any]) -> None:
+    def send(self, number: int, event: dict[str, Any]) -> None:
+        """Send event ``number`` of ``metrics.jsonl``, counted from 0."""
         if self.mode != "disabled":
-            self.queue.put(("event", event))
+            self.queue.put(("event", (number, event)))
 
-    def finish(self, summary: dict[str, Any], failed: bool) -> dict[str, Any]:
+    def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
         """End the run with its exit state; wait a bounded time for what is still in the queue."""
         if self.thread is not None:
-            self.queue.put(("finish", (dict(summary), int(failed))))
-            self.thread.join(FINISH_TIMEOUT_SECONDS)
+            self.queue.put(("finish", summary))
+            is_hurried = summary["status"] == "interrupted" or stuck
+            seconds = HURRIED_TIMEOUT_SECONDS if is_hurried else FINISH_TIMEOUT_SECONDS
+            self.thread.join(seconds)
             if self.thread.is_alive():
-                self.problem = f"W&B did not answer within {FINISH_TIMEOUT_SECONDS:.0f} s"
+                self.problem = (
+                    f"W&B did not answer within {seconds:.0f} s; send the run again with "
+                    f"python -m trainer.wandb_sync {self.job.run_dir}"
+                )
+                stuck.append(self.thread)
         return {**self.state(), "problem": self.problem}
 
     def state(self) -> dict[str, Any]:
@@ -70,61 +81,78 @@ class WandbMirror:
             while True:
                 kind, content = self.queue.get()
                 if kind == "finish":
-                    summary, exit_code = content
-                    self.close_run(run, summary, exit_code)
+                    close_run(run, content, self.job.path)
                     return
-                send_event(run, content, self.job.path)
+                number, event = content
+                send_event(run, number, event, self.job.path)
         except Exception as error:  # whatever W&B raises must not reach the training
             self.problem = f"{type(error).__name__}: {error}"
 
     def open_run(self, config: dict[str, Any]) -> Any:
-        os.environ.setdefault("WANDB_SILENT", "true")  # the settings below come too late for some
-        import wandb
-
-        # the console is captured by train.log; statistics of the machine would be another thread
-        quiet = wandb.Settings(console="off", silent=True, x_disable_stats=True)
-        run = wandb.init(
-            project=self.settings["project"],
-            entity=self.settings["entity"],
+        return open_run(
+            config,
+            self.job.path,
+            name=", ".join(redacted(list(self.job.overrides))) or self.job.path.name,
             group=self.group,
-            name=", ".join(self.job.overrides) or self.job.path.name,
-            tags=self.settings["tags"],
-            job_type="train",
             id=self.id,
-            mode=self.mode,  # type: ignore[arg-type]  # checked with the settings
-            dir=self.job.run_dir,
-            config={**config, "run_dir": self.job.run_dir},
-            settings=quiet,
-            reinit="create_new",
+            mode=self.mode,
         )
-        metric, mode = self.monitor
-        run.define_metric("step", hidden=True)
-        run.define_metric("*", step_metric="step")
-        run.define_metric(metric, step_metric="step", summary=mode)
-        root = Path(__file__).parent.parent
-        rooms = tuple(str(root / room) for room in CODE_ROOMS)
-        run.log_code(
-            str(root),
-            include_fn=lambda path: (
-                (path.startswith(rooms) and path.endswith((".py", ".yaml")))
-                or Path(path).name == "train.py"
-            ),
-        )
-        return run
-
-    def close_run(self, run: Any, summary: dict[str, Any], exit_code: int) -> None:
-        for name in ("config.yaml", "train.log", "metrics.jsonl"):
-            run.save(str(self.job.path / name), base_path=self.job.run_dir, policy="now")
-        run.summary.update({key: value for key, value in summary.items() if key != "wandb"})
-        run.finish(exit_code=exit_code)
 
 
-def send_event(run: Any, event: dict[str, Any], run_dir: Path) -> None:
-    """Send one line of ``metrics.jsonl``; events come in order, each with its own ``step``."""
+def open_run(config: dict[str, Any], run_dir: Path, **identity: Any) -> Any:
+    """Start a W&B run, or go on with it if the server knows its id."""
+    os.environ.setdefault("WANDB_SILENT", "true")  # the settings below come too late for some
+    import wandb
+
+    # the console is captured by train.log; statistics of the machine would be another thread
+    quiet = wandb.Settings(console="off", silent=True, x_disable_stats=True)
+    run = wandb.init(
+        project=config["wandb"]["project"],
+        entity=config["wandb"]["entity"],
+        tags=config["wandb"]["tags"],
+        job_type="train",
+        dir=str(run_dir),
+        config={**config, "run_dir": str(run_dir)},
+        settings=quiet,
+        reinit="create_new",
+        resume="allow" if identity["mode"] == "online" else None,
+        **identity,
+    )
+    run.define_metric("step", hidden=True)
+    run.define_metric("*", step_metric="step")
+    run.define_metric(config["monitor"], step_metric="step", summary=config["monitor_mode"])
+    root = Path(__file__).parent.parent
+    rooms = tuple(str(root / room) for room in CODE_ROOMS)
+    run.log_code(
+        str(root),
+        include_fn=lambda path: (
+            (path.startswith(rooms) and path.endswith((".py", ".yaml")))
+            or Path(path).name == "train.py"
+        ),
+    )
+    return run
+
+
+def close_run(run: Any, summary: dict[str, Any], run_dir: Path) -> None:
+    """Send the files and the summary, and how the run ended."""
+    for name in ("config.yaml", "train.log", "metrics.jsonl"):
+        run.save(str(run_dir / name), base_path=str(run_dir), policy="now")
+    run.summary.update({key: value for key, value in summary.items() if key != "wandb"})
+    if summary["status"] == "interrupted":
+        run.mark_preempting()
+    run.finish(exit_code=int(summary["status"] not in ("completed", "stopped", "pruned")))
+
+
+def send_event(run: Any, number: int, event: dict[str, Any], run_dir: Path) -> None:
+    """Send line ``number`` of ``metrics.jsonl``.
+
+    Its number is W&B's own step: of a run that goes on after a crash, the lines that W&B already
+    has are computed again, and W&B ignores them. Curves are drawn over the event's ``step``.
+    """
     values = {key: value for key, value in event.items() if key != "media"}
     for name, entry in event.get("media", {}).items():
         values[name] = medium(entry, run_dir / "media")
-    run.log(values)
+    run.log(values, step=number)
 
 
 def medium(entry: dict[str, str], folder: Path) -> Any:

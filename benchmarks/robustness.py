@@ -1,0 +1,96 @@
+"""What safety costs: checkpoints in milliseconds and as a share of training, SIGTERM to exit.
+
+    python benchmarks/robustness.py
+
+Prints a table; benchmarks/robustness.md keeps it, with the machine it was made on.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from unittest.mock import patch
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from hydra import compose, initialize_config_dir  # noqa: E402
+from omegaconf import OmegaConf  # noqa: E402
+
+from train import run  # noqa: E402
+from trainer import checkpoint  # noqa: E402
+from trainer.records import Job  # noqa: E402
+from trainer.trainer import Trainer  # noqa: E402
+
+QUIET = ("wandb.mode=disabled", "trainer.progress=false", "trainer.num_threads=1")
+SIGNALS = 5
+
+
+def checkpoint_cost(*overrides: str) -> str:
+    """Milliseconds that training waits for a checkpoint, and that writing one takes beside it."""
+    waits: list[float] = []
+    writes: list[float] = []
+
+    def timed(function, times):
+        def call(*arguments, **settings):
+            start = time.perf_counter()
+            result = function(*arguments, **settings)
+            times.append(1000 * (time.perf_counter() - start))
+            return result
+
+        return call
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("config", [*QUIET, "trainer.max_epochs=3", *overrides])
+    config = OmegaConf.to_container(cfg, resolve=True)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.object(Trainer, "save", timed(Trainer.save, waits)),
+        patch.object(checkpoint, "save", timed(checkpoint.save, writes)),
+    ):
+        start = time.perf_counter()
+        run(config, Job(run_dir=folder))
+        seconds = time.perf_counter() - start
+        size = (Path(folder) / "checkpoints" / "last.pt").stat().st_size / 1e6
+    waits.sort()
+    writes.sort()
+    return (
+        f"{' '.join(overrides)} | {size:.1f} MB | {len(waits)} | {waits[len(waits) // 2]:.1f} | "
+        f"{writes[len(writes) // 2]:.1f} | {100 * sum(waits) / 1000 / seconds:.2f} %"
+    )
+
+
+def seconds_to_exit() -> list[float]:
+    """From SIGTERM in the middle of training to the end of the process."""
+    times = []
+    for _ in range(SIGNALS):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, str(ROOT / "train.py"), *QUIET, "trainer.max_epochs=1000"]
+            command += [f"hydra.run.dir={folder}/run", "trainer.log_every_steps=10"]
+            process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.DEVNULL)  # fmt: skip
+            events = Path(folder) / "run" / "metrics.jsonl"
+            while not (events.exists() and events.stat().st_size):
+                time.sleep(0.05)
+            start = time.monotonic()
+            os.kill(process.pid, signal.SIGTERM)
+            assert process.wait() == 128 + signal.SIGTERM
+            times.append(time.monotonic() - start)
+    return sorted(times)
+
+
+if __name__ == "__main__":
+    rows = [
+        checkpoint_cost("model=lightcnn"),
+        checkpoint_cost("model=lightcnn", "trainer.checkpoint_every_steps=10"),
+        checkpoint_cost("model=customcnn"),
+    ]
+    times = seconds_to_exit()
+    print("settings | size | checkpoints | wait ms (median) | write ms (median) | share of the run")
+    print("\n".join(rows))
+    print(
+        f"SIGTERM to exit, n={SIGNALS}: median {times[SIGNALS // 2]:.2f} s, max {times[-1]:.2f} s"
+    )

@@ -1,0 +1,81 @@
+"""One long run, killed with SIGKILL at random instants and resumed each time."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import QUIET
+from tests.trainer.interrupting import assert_same_run, events
+
+KILLS = 25
+LONG = (
+    "data.batch_size=25",
+    "trainer.max_steps=500",
+    "trainer.eval_every_steps=23",
+    "trainer.limit_eval_steps=1",
+    "trainer.checkpoint_every_steps=7",
+    "trainer.log_every_steps=1",
+    "trainer.precision=fp32",
+    "trainer.ema_decay=0.99",
+    "model.dropout=0.2",
+    "objective.mixup_alpha=0.2",
+    "optim=adamw_warmup_cosine",
+    "resume=auto",
+)
+
+
+def run_here(config: dict, run_dir: str) -> None:
+    from train import run
+    from trainer.records import Job
+
+    os.setpgid(0, 0)
+    run(config, Job(run_dir=run_dir))
+
+
+def num_events(run_dir: Path) -> int:
+    file = run_dir / "metrics.jsonl"
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+@pytest.mark.slow
+def test_killed_at_random_instants(composed, data_root, tmp_path):
+    """Nothing is lost: the result is bit for bit that of the run that was left alone."""
+    # children are forked from a process that has imported everything, so that a start is cheap
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["train", "tests.trainer.test_fault_injection"])
+    draw = random.Random(5)
+    config = composed(*QUIET, *LONG, f"data.root={data_root}")
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    for folder in (alone, killed):
+        folder.mkdir()
+
+    def start(run_dir: Path) -> multiprocessing.Process:
+        process = processes.Process(target=run_here, args=(config, str(run_dir)))
+        process.start()
+        return process
+
+    whole = start(alone)
+    whole.join()
+    assert whole.exitcode == 0
+    for number in range(KILLS):
+        process = start(killed)
+        if number % 5 == 0:  # anywhere: also while it starts, reads the checkpoint, builds
+            time.sleep(draw.uniform(0, 3))
+        else:  # after some updates
+            target = num_events(killed) + draw.randint(2, 20)
+            while num_events(killed) < target and process.is_alive():
+                time.sleep(0.005)
+            time.sleep(draw.uniform(0, 0.05))
+        assert process.is_alive(), "the run ended before it was killed: make it longer"
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    last = start(killed)
+    last.join()
+    assert last.exitcode == 0
+    assert_same_run(alone, killed)
+    assert len(events(killed)) == len(events(alone))

@@ -1,0 +1,97 @@
+"""Signals end a real process within seconds, with its state saved and an honest exit code."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import QUIET, ROOT
+from tests.trainer.interrupting import events, summary
+
+LONG = (*QUIET, "trainer.max_epochs=500", "trainer.log_every_steps=5", "data.batch_size=50")
+
+
+@pytest.fixture
+def started(data_root, tmp_path):
+    """``started(*overrides)``: the command in the background, once it has begun to train."""
+    processes = []
+
+    def start(*overrides, wait_for="run/metrics.jsonl"):
+        command = [sys.executable, str(ROOT / "train.py"), *overrides, *LONG]
+        process = subprocess.Popen(
+            [*command, f"data.root={data_root}", f"hydra.run.dir={tmp_path}/run"],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        processes.append(process)
+        wait_until(lambda: size(tmp_path / wait_for) or process.poll() is not None)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_signal(started, tmp_path, number):
+    process = started("resume=auto")
+    process.send_signal(number)
+    sent = time.monotonic()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert time.monotonic() - sent < 20
+    assert f"interrupted by {number.name}" in output
+    assert "Traceback" not in output
+    assert summary(tmp_path / "run")["status"] == "interrupted"
+    steps = [event["step"] for event in events(tmp_path / "run") if "train/loss" in event]
+    assert steps == sorted(set(steps))
+    assert summary(tmp_path / "run")["steps"] >= steps[-1]
+
+
+def test_interrupted_sweep(started, tmp_path):
+    """The sweep ends too, with the table of what was done; the same command goes on."""
+    directory = tmp_path / "sweep"
+    sweep = ("-m", "seed=0,1", f"hydra.sweep.dir={directory}", "resume=auto")
+    process = started(*sweep, wait_for="sweep/0/metrics.jsonl")
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "interrupted" in output.split("Sweep")[1]
+    assert not (directory / "1").exists()
+    done = summary(directory / "0")["steps"]
+
+    process = started(
+        *sweep, f"trainer.limit_train_steps={done + 5}", wait_for="sweep/1/summary.json"
+    )
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    records = [summary(directory / name) for name in "01"]
+    assert [record["status"] for record in records] == ["completed", "completed"]
+    assert [record["steps"] for record in records] == [done + 5, done + 5]
+
+    before = [(directory / name / "summary.json").stat().st_mtime_ns for name in "01"]
+    process = started(
+        *sweep, f"trainer.limit_train_steps={done + 5}", wait_for="sweep/1/summary.json"
+    )
+    output, _ = process.communicate(timeout=120)
+    assert output.count("completed") >= 2
+    assert before == [(directory / name / "summary.json").stat().st_mtime_ns for name in "01"]

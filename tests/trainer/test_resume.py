@@ -1,0 +1,250 @@
+"""A run that was interrupted and resumed is bit for bit the run that was not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from unittest.mock import patch
+
+import pytest
+
+from data.loader import Loader
+from tests.conftest import QUIET
+from tests.trainer.interrupting import (
+    Killed,
+    assert_equal,
+    assert_same_run,
+    checkpoint_of,
+    events,
+    killed_at,
+    signal_at,
+    summary,
+)
+from trainer.errors import ConfigError, Interrupted, RunInUse
+from trainer.resume import finished_value
+
+pytestmark = pytest.mark.usefixtures("few_digits")
+
+# 5 updates an epoch; logs, evaluations and epochs end at different updates
+SHORT = (
+    "data.batch_size=40",
+    "trainer.max_steps=9",
+    "trainer.eval_every_steps=4",
+    "trainer.log_every_steps=3",
+    "trainer.precision=fp32",
+)
+EVERYTHING = (
+    "model.dropout=0.2",
+    "objective.mixup_alpha=0.4",
+    "objective.cutmix_alpha=1.0",
+    "data.augment=[{_target_: data.augment.RandomAffine},{_target_: data.augment.Cutout,size: 4}]",
+    "trainer.ema_decay=0.9",
+    "trainer.accumulate_steps=2",
+    "trainer.clip_grad_norm=1",
+)
+
+
+@pytest.fixture
+def interrupted(train, tmp_path):
+    """``interrupted(steps, *overrides)``: run, interrupted at each of ``steps``, to the end."""
+
+    def run_in_parts(steps, *overrides):
+        run_dir = tmp_path / "in_parts"
+        for step in steps:
+            with signal_at(step), pytest.raises(Interrupted):
+                train(*overrides, "resume=auto", run_dir=run_dir)
+            assert summary(run_dir)["status"] == "interrupted"
+            assert summary(run_dir)["steps"] == step
+        return train(*overrides, "resume=auto", run_dir=run_dir)
+
+    return run_in_parts
+
+
+RECIPES = [
+    ("optim=sgd_cosine", "trainer.precision=bf16"),
+    ("optim=adamw_warmup_cosine",),
+    ("optim=schedulefree_adamw", "scheduler=one_cycle"),
+    ("optim=muon_warmup_cosine", "trainer.precision=bf16"),
+    ("optim=sgd_step", "scheduler.step_size=1"),
+    ("optim=schedulefree_sgd", "optimizer.warmup_steps=3"),
+    ("optim=adamw_linear_warmup",),
+    ("optimizer=sgd", "scheduler=polynomial"),
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe[0].split("=")[1])
+def test_bit_exact(train, interrupted, recipe):
+    overrides = (*SHORT, *EVERYTHING, *recipe)
+    assert_same_run(train(*overrides), interrupted((2, 4, 7), *overrides))
+
+
+def test_killed_between_checkpoints(train, tmp_path):
+    """Events after the checkpoint are computed again, not doubled."""
+    overrides = (*SHORT, "trainer.log_every_steps=1", "trainer.checkpoint_every_steps=3")
+    whole = train(*overrides)
+    killed = tmp_path / "killed"
+    with killed_at(8), pytest.raises(Killed):
+        train(*overrides, run_dir=killed)
+    assert len(events(killed)) > checkpoint_of(killed)["counters"]["events"]
+    assert_same_run(whole, train(*overrides, "resume=auto", run_dir=killed))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "garbage", "missing"])
+def test_damaged_checkpoint(train, tmp_path, damage):
+    """The checkpoint of before is used, and a person is told."""
+    overrides = (*SHORT, "optim=adamw_warmup_cosine", "trainer.checkpoint_every_steps=3")
+    whole = train(*overrides)
+    run_dir = tmp_path / "damaged"
+    with signal_at(7), pytest.raises(Interrupted):
+        train(*overrides, run_dir=run_dir)
+    last = run_dir / "checkpoints" / "last.pt"
+    raw = bytearray(last.read_bytes())
+    if damage == "flipped":
+        raw[len(raw) // 2] ^= 1
+    spoilt = {"truncated": raw[:-100], "flipped": raw, "garbage": b"?"}
+    last.unlink()
+    if damage in spoilt:
+        last.write_bytes(spoilt[damage])
+    assert_same_run(whole, train(*overrides, "resume=auto", run_dir=run_dir))
+    assert damage == "missing" or "is damaged" in (run_dir / "train.log").read_text()
+
+
+def test_no_good_checkpoint(train):
+    run_dir = train(*SHORT)
+    for name in ("last", "previous"):
+        (run_dir / "checkpoints" / f"{name}.pt").write_bytes(b"?")
+    with pytest.raises(ConfigError, match=r"last\.pt is damaged"):
+        train(*SHORT, "optimizer.lr=0.1", "trainer.limit_train_steps=9", "resume=auto",
+              run_dir=run_dir)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change", ["trainer.max_steps=12", "optimizer.lr=0.2", "seed=1", "model.dropout=0.5"]
+)
+def test_change_is_refused(train, change):
+    run_dir = train(*SHORT)
+    before = summary(run_dir)
+    name = change.split("=")[0]
+    with pytest.raises(ConfigError, match=rf"{name} was .*resume_changes=\[{name}\]"):
+        train(*SHORT, change, "resume=auto", run_dir=run_dir)
+    assert summary(run_dir) == before
+    train(*SHORT, change, f"resume_changes=[{name}]", "resume=auto", run_dir=run_dir)
+    assert summary(run_dir)["status"] == "completed"
+
+
+def test_longer(train, tmp_path):
+    """A run that was limited goes on to a later limit, the schedule being the same throughout."""
+    whole = train(*SHORT)
+    run_dir = tmp_path / "halved"
+    train(*SHORT, "trainer.limit_train_steps=4", run_dir=run_dir)
+    assert summary(run_dir)["steps"] == 4
+    train(*SHORT, "trainer.limit_train_steps=8", "resume=auto", run_dir=run_dir)
+    train(*SHORT, "resume=auto", "trainer.log_every_steps=2", run_dir=run_dir)
+    assert_equal(checkpoint_of(whole)["model"], checkpoint_of(run_dir)["model"], "model")
+    assert summary(run_dir)["data_order_hash"] == summary(whole)["data_order_hash"]
+
+
+def test_new_run_from_another(train):
+    """``resume=PATH``: a run of its own that begins at the checkpoint, with its best weights."""
+    overrides = (*SHORT, "trainer.limit_train_steps=4")
+    first = train(*overrides)
+    for source in (first, first / "checkpoints" / "last.pt"):
+        run_dir = train(*SHORT, f"resume='{source}'")
+        assert events(run_dir)[0]["step"] > 4
+        assert summary(run_dir)["best"]["step"] in (4, 8, 9)
+        assert summary(run_dir)["wandb"]["id"] != summary(first)["wandb"]["id"]
+    assert len(events(first)) == len(events(train(*overrides)))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere", "resume=nowhere: there is no such file or run directory"),
+        ("{tmp}", "it has no checkpoint"),
+        ("{tmp}/file", "is damaged"),
+    ],
+)
+def test_nothing_to_resume(train, tmp_path, source, message):
+    (tmp_path / "file").write_text("no checkpoint")
+    with pytest.raises(ConfigError, match=message):
+        train(*SHORT, f"resume={source.format(tmp=tmp_path)}")
+
+
+def test_used_directory(train):
+    """A run is never overwritten by another."""
+    run_dir = train(*SHORT)
+    with pytest.raises(RunInUse, match="already holds a run: add resume=auto"):
+        train(*SHORT, run_dir=run_dir)
+
+
+def test_directory_in_use(train, tmp_path):
+    code = (
+        "import fcntl,sys; f=open(sys.argv[1],'w'); fcntl.lockf(f,2); print(1,flush=True); input()"
+    )
+    run_dir = tmp_path / "busy"
+    run_dir.mkdir()
+    command = [sys.executable, "-c", code, str(run_dir / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        assert other.stdout.readline()
+        with pytest.raises(RunInUse, match="another process is running in"):
+            train(*SHORT, "resume=auto", run_dir=run_dir)
+        other.communicate(b"\n")
+    assert {file.name for file in run_dir.iterdir()} == {".lock"}
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "metrics.jsonl"])
+@pytest.mark.parametrize("content", [b"\0\xff{[", b"- a list", b""])
+def test_damaged_records(train, file, content):
+    """One clear line, or nothing to worry about."""
+    run_dir = train(*SHORT, "trainer.limit_train_steps=4")
+    (run_dir / file).write_bytes(content)
+    (run_dir / "summary.json").write_text("}")
+    if content == b"" and file == "metrics.jsonl":
+        train(*SHORT, "resume=auto", run_dir=run_dir)
+        assert "events are lost" in (run_dir / "train.log").read_text()
+        return
+    with pytest.raises(ConfigError, match=file):
+        train(*SHORT, "resume=auto", run_dir=run_dir)
+
+
+def test_finished_value(composed, train):
+    from trainer.records import Job
+
+    overrides = (*QUIET, *SHORT, "resume=auto")
+    run_dir = train(*SHORT)
+    config = composed(*overrides)
+    config["data"]["root"] = "elsewhere"
+    job = Job(run_dir=str(run_dir))
+    assert finished_value(config, job) == summary(run_dir)["best"]["value"]
+    for change in ("optimizer.lr=0.5", "trainer.limit_train_steps=8", "resume=null"):
+        assert finished_value(composed(*overrides, change), job) is None
+    record = {**summary(run_dir), "status": "diverged"}
+    (run_dir / "summary.json").write_text(json.dumps(record))
+    assert finished_value(config, job) == float("-inf")
+    (run_dir / "summary.json").write_text(json.dumps({**record, "status": "failed"}))
+    assert finished_value(config, job) is None
+
+
+def test_interrupted_evaluation(train, tmp_path):
+    """It is begun again, and nothing is recorded twice."""
+    overrides = (*SHORT, "data.eval_batch_size=10", "optim=schedulefree_adamw")
+    whole = train(*overrides)
+    run_dir = tmp_path / "evaluating"
+    evaluations = 0
+
+    def signal_in_evaluation(self, name):
+        nonlocal evaluations
+        evaluations += 1
+        for index, batch in enumerate(evaluate(self, name)):
+            if evaluations == 2 and index == 1:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            yield batch
+
+    evaluate = Loader.evaluate
+    with patch.object(Loader, "evaluate", signal_in_evaluation), pytest.raises(Interrupted):
+        train(*overrides, run_dir=run_dir)
+    assert checkpoint_of(run_dir)["counters"]["evaluated_at"] == 4
+    assert summary(run_dir)["steps"] == 8
+    assert_same_run(whole, train(*overrides, "resume=auto", run_dir=run_dir))

@@ -1,0 +1,74 @@
+"""Signals that ask a run to end: SIGTERM and SIGUSR1 from a cluster, SIGINT from Ctrl-C.
+
+While the run trains they are only noted; the loop asks between two updates, all processes agree,
+the state is saved, and :class:`Interrupted` ends the run. Outside of the loop there is nothing to
+save, and it is raised at once.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from trainer.distributed import agree, gather
+from trainer.errors import Interrupted
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SAME_KEYSTROKE_SECONDS = 1.0  # Ctrl-C reaches a worker from the terminal and from its launcher
+
+
+class Interruption:
+    """What this process was told. One per run."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self.noted_at = 0.0
+        self.deferred = False
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler."""
+        repeated = self.signal and time.monotonic() - self.noted_at > SAME_KEYSTROKE_SECONDS
+        if repeated and number == signal.SIGINT:  # a second Ctrl-C ends at once
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        if not self.signal:
+            self.signal, self.noted_at = number, time.monotonic()
+            if not self.deferred:
+                raise Interrupted(number)
+
+    def check(self) -> None:
+        """Called by every process at the same points of the run.
+
+        Raises:
+            Interrupted: on all of them, if any was told to end.
+        """
+        if agree(self.signal != 0):
+            self.signal = max(gather(self.signal))
+            raise Interrupted(self.signal)
+
+    @contextmanager
+    def defer(self) -> Iterator[None]:
+        """Note signals instead of raising: the block has something to save."""
+        self.deferred = True
+        try:
+            yield
+        finally:
+            self.deferred = False
+
+
+@contextmanager
+def listening() -> Iterator[Interruption]:
+    """Handle the signals for the time of one run; elsewhere than in the main thread, do not."""
+    interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption
+        return
+    before = {number: signal.signal(number, interruption.note) for number in SIGNALS}
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
