@@ -54,7 +54,7 @@ class FinishedRun:
 
     def test(self) -> dict[str, float]:
         """The metrics of the test split, measured anew in the precision of the run."""
-        prepare_process(self.settings, self.config["seed"], ranks=Ranks())
+        prepare_process(self.settings, self.config["seed"], Ranks())
         data = self.load_data()
         if "test" not in data.splits:
             raise ConfigError(f"data={data.spec.name} has no test split")

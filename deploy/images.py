@@ -8,21 +8,21 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from data.decode import MODES
+from data.image_folder import SUFFIXES
 from data.splits import ImageSpec
 from trainer.errors import ConfigError
 
-MODES = {1: "L", 3: "RGB"}
 WORDS = {"L": "grayscale", "RGB": "RGB"}
 
 
 def image_files(paths: list[Path]) -> Iterator[Path]:
     """Every path that is a file, and every image below those that are folders."""
-    suffixes = Image.registered_extensions()
     for path in paths:
         if not path.is_dir():
             yield path
             continue
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes)
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
         if not files:
             raise ConfigError(f"there are no image files in {path}")
         yield from files
@@ -50,7 +50,8 @@ def read_image(file: Path, spec: ImageSpec) -> tuple[Tensor, list[str]]:
                 notes.append(f"{image.mode} converted to {WORDS[mode]}")
             if image.size != (width, height):
                 notes.append(f"{image.width}x{image.height} resized to {width}x{height}")
-            fitted = ImageOps.fit(on_white(image).convert(mode), (width, height))
+            converted = on_white(image).convert(mode)
+            fitted = ImageOps.fit(converted, (width, height), Image.Resampling.BILINEAR)
     except ConfigError:
         raise
     except Exception as error:  # whatever PIL's many decoders raise
