@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from data.spec_file import spec_content
 from models.build import num_parameters
 from trainer.console import Console, format_metric
-from trainer.device import device_name, peak_memory_bytes
+from trainer.device import device_name, peak_memory_bytes, processor_name
 from trainer.distributed import Ranks, broadcast
 from trainer.errors import ConfigError, Diverged, Interrupted
 from trainer.objectives.base import ConfusionMatrix, Media, Objective, Picture, Table, Text
@@ -136,6 +136,7 @@ class Records:
             "batch_size": data.batch_size,
             "precision": trainer.precision,
             "device": device_name(trainer.device),
+            "hardware": processor_name(),
             "world_size": trainer.ranks.world_size,
             "num_threads": torch.get_num_threads(),
         }

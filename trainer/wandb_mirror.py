@@ -92,14 +92,14 @@ class WandbMirror:
         return open_run(
             config,
             self.job.path,
-            name=", ".join(redacted(list(self.job.overrides))) or self.job.path.name,
+            redacted(list(self.job.overrides)),
             group=self.group,
             id=self.id,
             mode=self.mode,
         )
 
 
-def open_run(config: dict[str, Any], run_dir: Path, **identity: Any) -> Any:
+def open_run(config: dict[str, Any], run_dir: Path, overrides: list[str], **identity: Any) -> Any:
     """Start a W&B run, or go on with it if the server knows its id."""
     os.environ.setdefault("WANDB_SILENT", "true")  # the settings below come too late for some
     import wandb
@@ -112,13 +112,15 @@ def open_run(config: dict[str, Any], run_dir: Path, **identity: Any) -> Any:
         tags=config["wandb"]["tags"],
         job_type="train",
         dir=str(run_dir),
-        config={**config, "run_dir": str(run_dir)},
+        config={**config, "candidate": candidate(config, overrides), "run_dir": str(run_dir)},
+        name=run_name(overrides) or run_dir.name,
         settings=quiet,
         reinit="create_new",
         resume="allow" if identity["mode"] == "online" else None,
         **identity,
     )
-    run.define_metric("step", hidden=True)
+    for axis in ("step", "seconds", "epoch"):  # to choose as x, not to look at
+        run.define_metric(axis, hidden=True)
     run.define_metric("*", step_metric="step")
     run.define_metric(config["monitor"], step_metric="step", summary=config["monitor_mode"])
     root = Path(__file__).parent.parent
@@ -133,9 +135,24 @@ def open_run(config: dict[str, Any], run_dir: Path, **identity: Any) -> Any:
     return run
 
 
+def run_name(overrides: list[str]) -> str:
+    """What the command line set, apart from where and how it is logged."""
+    return ", ".join(text for text in overrides if not text.startswith(("wandb.", "data.root")))
+
+
+def candidate(config: dict[str, Any], overrides: list[str]) -> str:
+    """What is compared in the group: a column that W&B can group the runs of a sweep by."""
+    pairs = [override.lstrip("+").partition("=") for override in overrides]
+    chosen = [value for key, _, value in pairs if key != "seed" and "." not in key]
+    # a run with phases has no optimizer at the top
+    named = config["optimizer"] or config["model"]
+    return ", ".join(chosen) or str(named["_target_"]).rpartition(".")[2]
+
+
 def close_run(run: Any, summary: dict[str, Any], run_dir: Path) -> None:
     """Send the files and the summary, and how the run ended."""
-    for name in ("config.yaml", "train.log", "metrics.jsonl"):
+    # not config.yaml: W&B writes one of its own over it, through the link that it saves
+    for name in ("train.log", "metrics.jsonl"):
         run.save(str(run_dir / name), base_path=str(run_dir), policy="now")
     run.summary.update({key: value for key, value in summary.items() if key != "wandb"})
     if summary["status"] == "interrupted":

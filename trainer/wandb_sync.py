@@ -38,7 +38,7 @@ def send_again(run_dir: Path, new_run: bool) -> str:
     run = open_run(
         config,
         run_dir,
-        name=", ".join(overrides) or run_dir.name,
+        overrides,
         group=identity["group"],
         id=secrets.token_hex(4) if new_run else identity["id"],
         mode="online" if mode == "disabled" else choose_mode("auto"),

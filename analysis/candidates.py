@@ -1,0 +1,159 @@
+"""Who is compared with whom: what differs between runs, told apart from seeds and settings.
+
+A *candidate* is a combination of choices (an optimizer and its schedule, a model). A *setting* is a
+point of the numbers swept within a candidate (a learning rate). Runs that differ in neither repeat
+each other over seeds.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from analysis.errors import ReportError
+from analysis.runs import Run
+
+# where a run happened, not what it was; differences that matter are reported as caveats
+NOT_COMPARED = (
+    "seed", "resume", "wandb", "data.root", "data.num_workers",
+    "trainer.progress", "trainer.num_threads", "trainer.checkpoint", "trainer.log_every_steps",
+    "trainer.checkpoint_every_steps", "trainer.checkpoint_every_seconds",
+)  # fmt: skip
+RECIPES = ("experiment", "optim", "model")  # groups that choose other groups
+ONE_FAMILY = "all runs"
+UNKNOWN = "unknown"  # of a run that left no readable config
+MAX_SETTINGS_AS_CANDIDATES = 20
+
+PLAIN, TUNE, REPEAT = "", "tune", "repeat"
+
+Setting = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run and its place in the comparison."""
+
+    run: Run
+    candidate: str
+    family: str  # the choices alone: what tuning is about
+    setting: Setting  # the swept numbers of the family
+    phase: str = PLAIN  # in a study: tune or repeat
+
+
+def assign(runs: Sequence[Run], by: Sequence[str] = ()) -> list[Member]:
+    """Give every run its candidate and setting.
+
+    Args:
+        by: groups or config keys that tell candidates apart; without any, every choice that
+            differs does, and if no choice differs, every swept number.
+
+    Raises:
+        ReportError: no run has a key of ``by``.
+    """
+    known = [run for run in runs if run.config]
+    leaves = [{**flat(run.config), **run.choices} for run in known]
+    leaves = [{key: value for key, value in leaf.items() if compared(key)} for leaf in leaves]
+    axes = check_keys(by, leaves) if by else choice_axes(known, leaves)
+    families = [tuple(leaf.get(axis) for axis in axes) for leaf in leaves]
+    settings = swept(leaves, families)
+    names = [label(zip(axes, family, strict=True)) or ONE_FAMILY for family in families]
+    split = not by and len(set(families)) == 1 and len(set(settings)) <= MAX_SETTINGS_AS_CANDIDATES
+    members = [
+        Member(run, (split and label(setting)) or name, name, setting)
+        for run, name, setting in zip(known, names, settings, strict=True)
+    ]
+    return members + [Member(run, UNKNOWN, UNKNOWN, ()) for run in runs if not run.config]
+
+
+def choice_axes(runs: Sequence[Run], leaves: Sequence[dict[str, Any]]) -> list[str]:
+    """The fewest choices that tell apart whatever choices tell apart.
+
+    Groups given on the command line come first, then recipes, so that ``optim`` stands for the
+    optimizer and the schedule that it picks; values that are no numbers (``trainer.precision``)
+    count as choices too.
+    """
+    given = {override.lstrip("+").split("=")[0] for run in runs for override in run.overrides}
+    groups = {key for run in runs for key in run.choices if compared(key)}
+    others = {key for leaf in leaves for key in leaf} - groups
+    others = {key for key in others if not all(is_number(leaf.get(key)) for leaf in leaves)}
+    ordered = sorted(groups, key=lambda key: (key not in given, key not in RECIPES, key))
+    ordered += sorted(others, key=lambda key: (key not in given, key))
+    axes: list[str] = []
+    cells: list[tuple[Any, ...]] = [()] * len(leaves)
+    for key in ordered:
+        finer = [(*cell, leaf.get(key)) for cell, leaf in zip(cells, leaves, strict=True)]
+        if len(set(finer)) > len(set(cells)):
+            axes.append(key)
+            cells = finer
+    return axes
+
+
+def swept(leaves: Sequence[dict[str, Any]], families: Sequence[tuple[Any, ...]]) -> list[Setting]:
+    """Per run, the values that vary within its family."""
+    members: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for leaf, family in zip(leaves, families, strict=True):
+        members[family].append(leaf)
+    varying = {
+        family: [
+            key
+            for key in sorted({key for leaf in group for key in leaf})
+            if len({leaf.get(key) for leaf in group}) > 1
+        ]
+        for family, group in members.items()
+    }
+    return [
+        tuple((key, leaf.get(key)) for key in varying[family])
+        for leaf, family in zip(leaves, families, strict=True)
+    ]
+
+
+def check_keys(by: Sequence[str], leaves: Sequence[dict[str, Any]]) -> list[str]:
+    known = {key for leaf in leaves for key in leaf}
+    for key in by:
+        if key not in known:
+            nearest = get_close_matches(key, known, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            raise ReportError(f"--by {key}: no run has such a group or key{hint}")
+    return list(by)
+
+
+def label(values: Iterable[tuple[str, Any]]) -> str:
+    """``sgd_cosine, lightcnn`` for choices, ``lr=0.1, precision=bf16`` for other keys."""
+    return ", ".join(
+        f"{short(key)}={text(value)}" if "." in key or is_number(value) else text(value)
+        for key, value in values
+    )
+
+
+def short(key: str) -> str:
+    """The last part of a dotted key, with the list's name before a position in it."""
+    parts = key.split(".")
+    return ".".join(parts[-2:]) if parts[-1].isdigit() else parts[-1]
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested config as dotted keys; a list is one value."""
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            leaves |= flat(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, list) else value
+    return leaves
+
+
+def compared(key: str) -> bool:
+    return not any(key == name or key.startswith(f"{name}.") for name in NOT_COMPARED)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value can belong to a swept number; null stands for one that is switched off."""
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)

@@ -1,0 +1,171 @@
+"""Where a comparison is not like for like, or says less than it seems to."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from analysis.candidates import REPEAT
+from analysis.comparison import Comparison, Row
+from analysis.runs import Run, nested
+from analysis.statistics import WELCH
+from analysis.tuning import at_the_edge, swept_keys, trials_by_family
+
+FEW_SEEDS = 5  # of four, a t-interval reaches 1.6 standard deviations of a run to either side
+
+# what must be alike for values and costs to be comparable
+ALIKE: dict[str, Callable[[Run], Any]] = {
+    "data": lambda run: run.summary.get("data"),
+    "split sizes": lambda run: in_order(run.summary.get("num_samples")),
+    "batch size": lambda run: run.summary.get("batch_size"),
+    "precision": lambda run: run.summary.get("precision"),
+    "device": lambda run: run.summary.get("device"),
+    "hardware": lambda run: run.summary.get("hardware"),
+    "number of processes": lambda run: run.summary.get("world_size"),
+    "number of threads": lambda run: run.summary.get("num_threads"),
+    "length": lambda run: length(run),
+    "versions": lambda run: in_order(run.summary.get("versions")),
+    "commit": lambda run: str(run.summary.get("git_commit") or "")[:9] or None,
+}
+
+
+def caveats(comparison: Comparison) -> list[str]:
+    """Sentences a reader must see beside the table; none if there is nothing to say."""
+    used = [run for row in comparison.rows for run in row.runs]
+    return [
+        *seeds(comparison),
+        *left_out([member.run for member in comparison.members]),
+        *differing(comparison.rows),
+        *unpaired(used),
+        *source(used),
+        *budgets(comparison),
+        *selection(comparison),
+    ]
+
+
+def seeds(comparison: Comparison) -> Iterator[str]:
+    counts = {row.name: len(row.runs) for row in comparison.rows if row.runs}
+    least = min(counts.values())
+    if least == 1:
+        names = ", ".join(name for name, count in counts.items() if count == 1)
+        yield f"One seed only for {names}: no interval, and no claim about a difference."
+    elif least < FEW_SEEDS:
+        yield (
+            f"{least} seeds: intervals are wide, and only large differences can be detected. "
+            f"{FEW_SEEDS} or more make a claim firmer."
+        )
+    elif len(set(counts.values())) > 1:
+        yield f"Unequal numbers of seeds, from {least} to {max(counts.values())}."
+    repeated = [
+        row.name for row in comparison.rows if len(row.runs) < finished_at_best(row, comparison)
+    ]
+    if repeated:
+        yield f"Of runs with the same seed and settings the last one counts: {names_of(repeated)}."
+
+
+def finished_at_best(row: Row, comparison: Comparison) -> int:
+    return sum(
+        member.run.finished and comparison.question.validation_of(member.run) is not None
+        for member in comparison.members
+        if member.candidate == row.name
+        and member.setting == row.setting
+        and (member.phase == REPEAT or not row.is_repeat)
+    )
+
+
+def left_out(runs: Sequence[Run]) -> Iterator[str]:
+    statuses = Counter(run.status for run in runs if not run.finished and run.status != "pruned")
+    if statuses:
+        shown = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
+        yield f"Of {len(runs)} runs, {shown}: they are counted, and have no value in the table."
+    damaged = sum(run.damaged_lines for run in runs)
+    if damaged:
+        yield f"{damaged} damaged lines in metrics.jsonl were passed over."
+    unknown = [run.name for run in runs if not run.config]
+    if unknown:
+        yield f"Runs without a readable config, so of no known candidate: {names_of(unknown)}."
+
+
+def differing(rows: Sequence[Row]) -> Iterator[str]:
+    for name, value_of in ALIKE.items():
+        found: dict[str, list[str]] = defaultdict(list)
+        for row in rows:
+            for run in row.runs:
+                value = value_of(run)
+                if value is not None and row.name not in found[str(value)]:
+                    found[str(value)].append(row.name)
+        if len(found) > 1:
+            shown = "; ".join(f"{value} ({names_of(names)})" for value, names in found.items())
+            yield f"Not the same {name}: {shown}."
+
+
+def unpaired(runs: Sequence[Run]) -> Iterator[str]:
+    """The same seed must mean the same samples in the same order, and the same initial weights."""
+    orders: dict[Any, set[str]] = defaultdict(set)
+    weights: dict[Any, set[str]] = defaultdict(set)
+    for run in runs:
+        summary = run.summary
+        model = str(run.config.get("model"))
+        # a hash follows the samples consumed: only runs of the same length can agree
+        if order := summary.get("data_order_hash"):
+            consumed = str(summary.get("steps")), str(summary.get("skipped_steps"))
+            orders[run.seed, *consumed].add(str(order))
+        if weight := summary.get("initial_weights_hash"):
+            weights[run.seed, model].add(str(weight))
+    for found, what in ((orders, "order of samples"), (weights, "initial weights")):
+        broken = sorted({str(key[0]) for key, hashes in found.items() if len(hashes) > 1})
+        if broken:
+            yield f"Not the same {what} for the same seed ({names_of(broken)}): not paired."
+
+
+def source(runs: Sequence[Run]) -> Iterator[str]:
+    dirty = sum(bool(run.summary.get("git_dirty")) for run in runs)
+    if dirty:
+        yield f"{dirty} of {len(runs)} runs had uncommitted changes: their code is not on record."
+    synthetic = sum(bool(run.summary.get("synthetic_data")) for run in runs)
+    if synthetic:
+        yield f"{synthetic} of {len(runs)} runs used synthetic data."
+
+
+def budgets(comparison: Comparison) -> Iterator[str]:
+    trials = trials_by_family(comparison.members, comparison.question)
+    families = {member.family for member in comparison.members}
+    counts = {family: len(trials.get(family, [None])) for family in sorted(families)}
+    if len(set(counts.values())) > 1:
+        shown = ", ".join(f"{family} {count}" for family, count in counts.items())
+        yield f"Unequal budgets, in settings tried: {shown}."
+    for key in swept_keys(trials):
+        for family, group in trials.items():
+            if edge := at_the_edge(group, key, comparison.question):
+                yield f"The best {key} of {family} is the {edge} tried: a better may lie beyond."
+
+
+def selection(comparison: Comparison) -> Iterator[str]:
+    question = comparison.question
+    if any(row.num_settings > 1 and not row.is_repeat for row in comparison.rows):
+        yield (
+            "Settings were chosen on the runs that are reported, so their validation values are "
+            "optimistic; fresh seeds would not be."
+        )
+    if question.test is None:
+        yield f"Not every run has a test metric: they are compared on {question.validation} itself."
+    if any(row.versus_best and row.versus_best.test == WELCH for row in comparison.rows):
+        yield "Some candidates share too few seeds with the best: tested unpaired (Welch's t)."
+
+
+def length(run: Run) -> str | None:
+    """What the run was given, not what it used: an early stop is a result."""
+    if steps := nested(run.config, "trainer", "max_steps"):
+        return f"{steps} steps"
+    epochs = nested(run.config, "trainer", "max_epochs")
+    return f"{epochs} epochs" if epochs else None
+
+
+def in_order(mapping: Any) -> str | None:
+    if not isinstance(mapping, dict):
+        return None
+    return ", ".join(f"{key} {value}" for key, value in sorted(mapping.items()))
+
+
+def names_of(names: Sequence[str], most: int = 6) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

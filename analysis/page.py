@@ -1,0 +1,49 @@
+"""The report as one HTML file: no network, no script, light and dark, wide and narrow.
+
+Names of runs, overrides and errors come from whoever made the runs; the template escapes each.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from analysis.caveats import caveats
+from analysis.comparison import Comparison
+from analysis.figures import Figures
+from analysis.provenance import provenance
+from analysis.study import SPACE_COLUMNS, Study
+from analysis.table import notes, table
+from analysis.tuning import trials_by_family
+from analysis.wording import claims
+
+HERE = Path(__file__).parent
+
+
+def page(comparison: Comparison, study: Study, title: str) -> str:
+    """The whole report as HTML."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    figures = Figures(comparison, trials_by_family(comparison.members, comparison.question))
+    columns, cells = table(comparison)
+    classes = [figures.css_class(row.name) for row in comparison.rows]
+    return environment.get_template("page.html").render(
+        title=title,
+        style=Markup((HERE / "page.css").read_text()),  # our own file, not a run's
+        made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        claims=claims(comparison),
+        caveats=caveats(comparison),
+        columns=columns,
+        rows=list(zip(classes, cells, strict=True)),
+        table_note=notes(comparison),
+        figures=figures,
+        provenance=provenance(comparison, study),
+        study=study,
+        space_columns=SPACE_COLUMNS,
+    )

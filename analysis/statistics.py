@@ -1,0 +1,128 @@
+"""The statistics of a comparison: intervals over seeds, paired tests, the cost of tuning."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+CONFIDENCE = 0.95
+ALPHA = 1 - CONFIDENCE
+WELCH = "Welch's t"
+MANY_PAIRS = 10  # from here on a test of normality has some power, and Wilcoxon's too
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its 95 % t-interval; none if the seeds show no spread."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A candidate minus the best one."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    p: float | None  # two-sided; None: cannot be tested
+    test: str  # what was applied, in words
+    n: int  # pairs, or the smaller sample
+    adjusted_p: float | None = None  # after Holm's correction
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean and t-interval of a sample.
+
+    Values that are all alike, as few seeds on a small test set can be, have no interval either:
+    one of no width would claim certainty.
+
+    Args:
+        values: one finite value per seed; at least one.
+    """
+    sample = np.asarray(values, dtype=float)
+    mean, n = float(sample.mean()), len(sample)
+    if n < 2 or np.ptp(sample) == 0:
+        return Estimate(mean, None, None, n)
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * sample.std(ddof=1) / math.sqrt(n))
+    return Estimate(mean, mean - half, mean + half, n)
+
+
+def difference(candidate: Mapping[object, float], best: Mapping[object, float]) -> Difference:
+    """How far a candidate is from the best: paired where at least two seeds are shared.
+
+    The paired t-test, or Wilcoxon's signed-rank test where the differences are plainly not normal
+    (Shapiro-Wilk at 5 %, from ten pairs on) or all alike, which leaves t no variance. Without
+    pairs, Welch's t-test.
+
+    Args:
+        candidate: value by seed.
+        best: value by seed.
+    """
+    seeds = [seed for seed in candidate if seed in best]
+    if len(seeds) >= 2:
+        return paired([candidate[seed] - best[seed] for seed in seeds])
+    a, b = list(candidate.values()), list(best.values())
+    mean = float(np.mean(a) - np.mean(b))
+    if min(len(a), len(b)) < 2 or (np.ptp(a) == 0 and np.ptp(b) == 0):
+        return Difference(mean, None, None, None, "too few seeds to test", min(len(a), len(b)))
+    result = stats.ttest_ind(a, b, equal_var=False)
+    low, high = result.confidence_interval(CONFIDENCE)
+    return Difference(
+        mean, float(low), float(high), float(result.pvalue), WELCH, min(len(a), len(b))
+    )
+
+
+def paired(differences: Sequence[float]) -> Difference:
+    """Test whether differences by seed are centred on zero."""
+    sample = np.asarray(differences, dtype=float)
+    around = estimate(differences)
+    n = len(sample)
+    if not sample.any():
+        return Difference(0.0, None, None, 1.0, "identity of every pair", n)
+    alike = np.ptp(sample) <= 1e-12 * np.abs(sample).max()
+    if alike or (n >= MANY_PAIRS and stats.shapiro(sample).pvalue < ALPHA):
+        p = float(stats.wilcoxon(sample).pvalue)
+        return Difference(around.mean, around.low, around.high, p, "Wilcoxon signed-rank", n)
+    p = float(stats.ttest_1samp(sample, 0.0).pvalue)
+    return Difference(around.mean, around.low, around.high, p, "paired t", n)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for multiple comparison (Holm 1979, step-down Bonferroni)."""
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p)
+    factors = len(p) - np.arange(len(p))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1.0)
+    return [float(value) for value in adjusted]
+
+
+def expected_best(values: Sequence[float], larger_is_better: bool) -> NDArray[np.float64]:
+    """Expected best of k random trials, for k = 1 to n (Dodge et al. 2019, arXiv:1909.03004).
+
+    The k trials are drawn with replacement from the n that were run: the i-th smallest value is
+    their maximum with probability (i/n)^k - ((i-1)/n)^k.
+    """
+    sign = 1.0 if larger_is_better else -1.0
+    ordered = np.sort(sign * np.asarray(values, dtype=float))
+    n = len(ordered)
+    k = np.arange(1, n + 1)[:, None]
+    at_most = (np.arange(n + 1) / n) ** k  # [k, i]: all k draws are among the i smallest
+    return sign * (np.diff(at_most, axis=1) @ ordered)
+
+
+def pareto(costs: Sequence[float], values: Sequence[float], larger_is_better: bool) -> list[int]:
+    """Positions of the points that no other beats in both cost and value, cheapest first."""
+    sign = 1.0 if larger_is_better else -1.0
+    front: list[int] = []
+    for i in sorted(range(len(costs)), key=lambda i: (costs[i], -sign * values[i])):
+        if not front or sign * values[i] > sign * values[front[-1]]:
+            front.append(i)
+    return front

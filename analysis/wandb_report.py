@@ -1,0 +1,136 @@
+"""The report in Weights & Biases: one summary run of the runs' group, and a workspace around it.
+
+The summary run works offline too and needs no account. The workspace needs a server and the
+optional package ``wandb-workspaces``.
+"""
+
+import hashlib
+from collections import Counter
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis.comparison import Comparison
+from analysis.errors import ReportError
+from analysis.runs import Run, nested
+from analysis.table import frame
+from analysis.tuning import swept_keys, trials_by_family
+from analysis.wording import claims
+from trainer.wandb_mirror import choose_mode
+
+if TYPE_CHECKING:
+    import wandb
+
+LOGIN_SECONDS = 30
+
+
+def publish(comparison: Comparison, title: str, files: list[Path]) -> str:
+    """Log the table and the page as a run of the group; what was done, in one line.
+
+    Raises:
+        ReportError: W&B cannot be reached, or refuses.
+    """
+    import wandb
+
+    runs = [member.run for member in comparison.members]
+    project, entity, group = (
+        most_common(runs, "project"),
+        most_common(runs, "entity"),
+        group_of(runs),
+    )
+    mode = choose_mode("auto")
+    if mode == "disabled":
+        raise ReportError("WANDB_MODE=disabled: nothing was sent")
+    quiet = wandb.Settings(
+        console="off", silent=True, x_disable_stats=True, init_timeout=LOGIN_SECONDS
+    )
+    wandb.setup(quiet)
+    try:
+        with wandb.init(
+            project=project,
+            entity=entity,
+            group=group,
+            name=f"report of {group}",
+            job_type="report",
+            id=f"report-{hashlib.sha256(str(group).encode()).hexdigest()[:12]}",
+            resume="allow",  # a second report of the group takes the place of the first
+            mode=mode,  # type: ignore[arg-type]  # one of W&B's own
+            dir=files[0].parent,
+            config={"candidate": "report", "monitor": comparison.question.validation},
+            settings=quiet,
+        ) as run:
+            log(run, comparison, files)
+            where = run.url or f"{run.dir} (send it with: wandb sync {Path(run.dir).parent})"
+            place = (run.entity, run.project)
+        if mode == "offline":
+            return f"W&B summary run, offline: {where}"
+        return f"W&B summary run: {where}\n{save_workspace(comparison, *place, str(group))}"
+    except wandb.Error as error:
+        raise ReportError(f"W&B: {error}") from error
+
+
+def log(run: "wandb.Run", comparison: Comparison, files: list[Path]) -> None:
+    """The table, the page and the claims."""
+    import wandb
+
+    table = frame(comparison)
+    rows = table.astype(object).where(table.notna(), None).values.tolist()
+    content: dict[str, Any] = {"report/candidates": wandb.Table(columns=list(table), data=rows)}
+    for file in files:
+        run.save(str(file), base_path=str(file.parent), policy="now")
+        if file.suffix == ".html":
+            content["report/page"] = wandb.Html(file.read_text(encoding="utf-8"), inject=False)
+    run.log(content)
+    run.summary["report/claims"] = " ".join(claims(comparison))
+    run.summary["report/best"] = comparison.best.name
+
+
+def save_workspace(comparison: Comparison, entity: str, project: str, group: str) -> str:
+    """A saved view of the project: the group's runs by candidate, over steps and over time."""
+    try:
+        panels: Any = import_module("wandb_workspaces.reports.v2")
+        workspaces: Any = import_module("wandb_workspaces.workspaces")
+    except ImportError:
+        return "no W&B workspace: it needs pip install wandb-workspaces"
+    question = comparison.question
+    curves = [
+        panels.LinePlot(title=f"{metric} over {x}", x=x, y=[metric])
+        for metric in (question.validation, "train/loss", "optim/lr")
+        for x in ("step", "seconds")
+    ]
+    results = [
+        panels.BarPlot(title=name, metrics=[name])
+        for name in ("best.value", question.test, "train_seconds", "step_ms", "optimizer_step_ms")
+        if name is not None
+    ]
+    swept = swept_keys(trials_by_family(comparison.members, question))
+    try:
+        view = workspaces.Workspace(
+            entity=entity,
+            project=project,
+            name=f"Study {group}",
+            auto_generate_panels=True,  # samples, tables and whatever else was logged
+            sections=[
+                workspaces.Section(name="Curves", panels=curves, is_open=True),
+                workspaces.Section(name="Results", panels=results, is_open=True),
+            ],
+            runset_settings=workspaces.RunsetSettings(
+                filters=[workspaces.Metric("Group") == group],
+                groupby=[workspaces.Config("candidate")],
+                pinned_columns=[f"config:{key}" for key in swept] + ["summary:best.value"],
+            ),
+        ).save()
+    except Exception as error:  # a preview API, and servers differ in what they offer
+        return f"no W&B workspace: {type(error).__name__}: {str(error).splitlines()[0]}"
+    return f"W&B workspace: {view.url}"
+
+
+def most_common(runs: list[Run], key: str) -> Any:
+    """A setting of ``wandb`` as most runs had it."""
+    found = Counter(nested(run.config, "wandb", key) for run in runs)
+    return found.most_common(1)[0][0]
+
+
+def group_of(runs: list[Run]) -> Any:
+    found = Counter(nested(run.summary, "wandb", "group") for run in runs)
+    return found.most_common(1)[0][0] or runs[0].path.resolve().parent.name

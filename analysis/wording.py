@@ -1,0 +1,133 @@
+"""Numbers and claims in words: never more digits, and never more certainty, than there is."""
+
+import math
+
+from analysis.comparison import Comparison, Question, Row
+from analysis.statistics import ALPHA, Difference, Estimate
+
+MINUS = "\N{MINUS SIGN}"
+WORSE = "worse"
+NO_DIFFERENCE = "no detectable difference"
+UNTESTED = "cannot be tested"
+OPENINGS = {
+    NO_DIFFERENCE: "No detectable difference from it",
+    WORSE: "Detectably worse",
+    UNTESTED: "Too few seeds to tell the difference from chance",
+}
+
+
+def is_share(metric: str) -> bool:
+    return metric.endswith("accuracy")
+
+
+def shown(value: float, digits: int = 4) -> str:
+    """A number with ``digits`` significant digits, readable in a table."""
+    if value == 0 or 1e-4 <= abs(value) < 10**digits:
+        return f"{value:.{digits}g}".replace("-", MINUS)
+    if abs(value) < 1e7 and abs(value) >= 1:
+        return f"{value:,.0f}".replace("-", MINUS)
+    return f"{value:.{digits - 2}e}".replace("-", MINUS)
+
+
+def metric_value(metric: str, value: float) -> str:
+    """Shares as percentages, everything else with four digits."""
+    return f"{value:.2%}" if is_share(metric) else shown(value)
+
+
+def interval(metric: str, estimate: Estimate | None) -> str:
+    """``97.10% ± 0.60``: the mean and half of its interval; the mean alone if there is one seed."""
+    if estimate is None:
+        return "–"
+    return metric_value(metric, estimate.mean) + half(metric, estimate)
+
+
+def half(metric: str, around: Estimate | Difference) -> str:
+    if around.high is None:
+        return ""
+    width = around.high - around.mean
+    return f" ± {100 * width:.2f}" if is_share(metric) else f" ± {shown(width, 2)}"
+
+
+def bounds(metric: str, low: float, high: float) -> str:
+    """An interval in brackets; a share's may leave 0 to 1, and is shown as computed."""
+    if is_share(metric):
+        return f"[{100 * low:.2f}, {100 * high:.2f}]".replace("-", MINUS)
+    return f"[{shown(low)}, {shown(high)}]"
+
+
+def change(metric: str, difference: Difference) -> str:
+    """``−1.13 ± 0.90 pp``: a signed difference; of shares in percentage points."""
+    mean = difference.mean
+    signed = f"{100 * mean:+.2f}" if is_share(metric) else ("+" * (mean > 0)) + shown(mean, 3)
+    unit = " pp" if is_share(metric) else ""
+    return f"{signed}{half(metric, difference)}{unit}".replace("-", MINUS)
+
+
+def p_value(p: float | None) -> str:
+    if p is None:
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def verdict(difference: Difference | None) -> str:
+    """What a test allows to say of a candidate against the best."""
+    if difference is None:
+        return ""
+    if difference.adjusted_p is None:
+        return UNTESTED
+    return WORSE if difference.adjusted_p < ALPHA else NO_DIFFERENCE
+
+
+def claims(comparison: Comparison) -> list[str]:
+    """The comparison in sentences."""
+    metric, best = comparison.question.decides, comparison.best
+    estimate = comparison.value(best)
+    assert estimate is not None  # without a value there is no comparison
+    sentences = [f"{best.name} has the best mean {metric}: {in_words(metric, estimate)}."]
+    for said, opening in OPENINGS.items():
+        names = [
+            with_p(row, metric)
+            for row in comparison.rows[1:]
+            if comparison.value(row) is not None and verdict(row.versus_best) == said
+        ]
+        if names:
+            sentences.append(f"{opening}: {'; '.join(names)}.")
+    empty = [row.name for row in comparison.rows if comparison.value(row) is None]
+    if empty:
+        sentences.append(f"Without a finished run: {'; '.join(empty)}.")
+    return sentences
+
+
+def in_words(metric: str, estimate: Estimate) -> str:
+    mean = metric_value(metric, estimate.mean)
+    if estimate.low is None or estimate.high is None:
+        why = "one seed" if estimate.n == 1 else f"{estimate.n} seeds, all alike"
+        return f"{mean} ({why}: no interval)"
+    return f"{mean}, 95 % interval {bounds(metric, estimate.low, estimate.high)}, n = {estimate.n}"
+
+
+def with_p(row: Row, metric: str) -> str:
+    """A candidate, how far it is from the best, and how sure that is."""
+    diff = row.versus_best
+    assert diff is not None  # whoever has a value was compared
+    if diff.adjusted_p is None:
+        return f"{row.name} ({change(metric, diff)})"
+    p = p_value(diff.adjusted_p)
+    return f"{row.name} ({change(metric, diff)}, p {p if p[0] == '<' else f'= {p}'})"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{shown(seconds, 3)} s"
+    return f"{shown(seconds / 60, 3)} min" if seconds < 7200 else f"{shown(seconds / 3600, 3)} h"
+
+
+def size(num_bytes: float) -> str:
+    if num_bytes <= 0:
+        return "0 B"
+    power = min(int(math.log(num_bytes, 1024)), 4)
+    return f"{shown(num_bytes / 1024**power, 3)} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+
+
+def better(question: Question) -> str:
+    return "higher is better" if question.larger_is_better else "lower is better"

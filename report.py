@@ -1,0 +1,123 @@
+"""Compare finished runs: a table here, report.csv and report.html beside the runs.
+
+    python report.py multirun/<sweep>
+    python report.py outputs/<run> outputs/<run> --output comparison
+    python report.py --help
+
+Everything is read from the runs' local records; no network, no GPU, no checkpoint.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from analysis.candidates import assign
+from analysis.caveats import caveats
+from analysis.comparison import Comparison, ask, compare
+from analysis.errors import ReportError
+from analysis.page import page
+from analysis.runs import read_runs
+from analysis.study import Study, read_study
+from analysis.table import COST_FROM, frame, notes, table
+from analysis.wording import claims
+
+PLAIN_WIDTH = 140  # columns, where the output is no terminal
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; its exit code."""
+    options = parse(arguments)
+    try:
+        runs = read_runs(options.directories)
+        study = read_study(options.directories)
+        members = study.members(runs) if study.entries and not options.by else []
+        members = members or assign(runs, options.by)
+        question = ask([member.run for member in members], options.metric, options.mode)
+        comparison = compare(members, question, options.target)
+        output = options.output or output_directory(options.directories)
+        title = f"{output.resolve().name}: {len(comparison.rows)} candidates, {len(members)} runs"
+        show(comparison, title)
+        files = write(comparison, study, title, output)
+        print(*files, sep="\n")
+        if options.wandb:
+            from analysis.wandb_report import publish  # imports wandb: seconds
+
+            print(publish(comparison, title, files))
+    except ReportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Compare finished runs: a table, report.csv and a self-contained report.html."
+    )
+    parser.add_argument(
+        "directories", nargs="+", type=Path, help="a sweep, or several run directories"
+    )
+    parser.add_argument("--output", type=Path, help="where the files go (default: the sweep)")
+    parser.add_argument(
+        "--by",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="a group or config key that tells candidates apart, such as optim or optimizer.lr; "
+        "may be repeated (default: every choice that differs)",
+    )
+    parser.add_argument("--metric", help="compare on this metric (default: what the runs monitor)")
+    parser.add_argument("--mode", choices=("max", "min"), help="which way --metric is better")
+    parser.add_argument(
+        "--target", type=float, help="count the cost of reaching this value of the metric"
+    )
+    parser.add_argument("--wandb", action="store_true", help="log the report to the runs' group")
+    return parser.parse_args(arguments)
+
+
+def output_directory(directories: list[Path]) -> Path:
+    """The sweep itself; the working directory if there are several."""
+    return directories[0] if len(directories) == 1 else Path("report")
+
+
+def show(comparison: Comparison, title: str) -> None:
+    """The report as a terminal can show it."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=PLAIN_WIDTH)
+    columns, rows = table(comparison)
+    console.print(escape(title), style="bold")
+    half = columns.index(COST_FROM) if COST_FROM in columns else len(columns)
+    for part in (slice(1, half), slice(half, None)):  # quality, then cost
+        if not columns[part]:
+            continue
+        grid = Table()
+        for column in [columns[0], *columns[part]]:
+            grid.add_column(escape(column), overflow="fold")
+        for cells in rows:
+            grid.add_row(*map(escape, [cells[0], *cells[part]]))
+        console.print(grid)
+    console.print(escape(notes(comparison)), style="dim")
+    for claim in claims(comparison):
+        console.print(escape(claim))
+    for caveat in caveats(comparison):
+        console.print(f"[yellow]note[/yellow] {escape(caveat)}")
+
+
+def write(comparison: Comparison, study: Study, title: str, directory: Path) -> list[Path]:
+    """``report.csv`` and ``report.html`` in ``directory``; their paths."""
+    table_file, page_file = directory / "report.csv", directory / "report.html"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        frame(comparison).to_csv(table_file, index=False)
+        page_file.write_text(page(comparison, study, title), encoding="utf-8")
+    except OSError as error:
+        raise ReportError(f"cannot write {directory}: {error.strerror}") from error
+    return [table_file, page_file]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

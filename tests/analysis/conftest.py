@@ -1,0 +1,28 @@
+"""Fixtures for reports: sweeps without training."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.analysis.run_directories import write_run
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Callable[..., Path]:
+    """``sweep(optims, seeds, lrs, **run)``: a sweep directory of their product."""
+
+    def make(
+        optims: tuple[str, ...] = ("sgd_cosine", "adam_constant"),
+        seeds: range = range(5),
+        lrs: tuple[float, ...] = (0.1,),
+        **run: Any,
+    ) -> Path:
+        folder = tmp_path / "sweep"
+        jobs = [(optim, lr, seed) for optim in optims for lr in lrs for seed in seeds]
+        for job, (optim, lr, seed) in enumerate(jobs):
+            write_run(folder / str(job), optim, seed, lr, **run)
+        return folder
+
+    return make

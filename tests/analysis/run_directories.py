@@ -1,0 +1,77 @@
+"""Run directories as a training run leaves them, made in a millisecond."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+LEVELS = {"sgd_cosine": 0.95, "adam_constant": 0.93, "adamw_warmup_cosine": 0.9501}
+
+
+def write_run(
+    path: Path,
+    optim: str = "sgd_cosine",
+    seed: int = 0,
+    lr: float = 0.1,
+    level: float | None = None,
+    status: str = "completed",
+    config: dict[str, Any] | None = None,
+    **summary: Any,
+) -> Path:
+    """A run of ``optim`` that climbs to an accuracy around ``level``; ``summary`` overrides."""
+    luck = random.Random(seed)  # the same for every candidate: seeds are paired
+    noise = luck.gauss(0, 0.004) + random.Random(f"{optim}{seed}").gauss(0, 0.001)
+    final = (LEVELS.get(optim, 0.9) if level is None else level) + noise
+    (path / ".hydra").mkdir(parents=True)
+    choices = {"optim": optim, "optimizer": optim.split("_")[0], "hydra/launcher": "basic"}
+    hydra = {"hydra": {"runtime": {"choices": choices}}}
+    (path / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
+    resolved = {
+        "seed": seed,
+        "model": {"_target_": "models.lightcnn.LightCNN"},
+        "optimizer": {"_target_": f"torch.optim.{optim}", "lr": lr},
+        "trainer": {"max_epochs": 3, "target": None},
+        "wandb": {"project": "p", "entity": None, "group": None, "mode": "disabled"},
+        **(config or {}),
+    }
+    (path / "config.yaml").write_text(yaml.safe_dump(resolved))
+    events = []
+    for step in (10, 20, 30):
+        events.append({"step": step, "seconds": step / 10, "train/loss": 3 / step, "optim/lr": lr})
+        value = final * step / 30
+        events.append({"step": step, "seconds": step / 10, "val/accuracy": value})
+    (path / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    content = {
+        "status": status,
+        "error": None,
+        "seed": seed,
+        "overrides": [f"optim={optim}", f"optimizer.lr={lr}", f"seed={seed}"],
+        "monitor": "val/accuracy",
+        "monitor_mode": "max",
+        "best": {"value": final, "step": 30, "epoch": 3},
+        "target": None,
+        "test/accuracy": final - 0.01,
+        "steps": 30,
+        "train_seconds": 3.0 + seed / 10,
+        "step_ms": 100.0,
+        "optimizer_step_ms": 0.5,
+        "optimizer_state_bytes": 80,
+        "num_parameters": 10,
+        "peak_memory_bytes": 2**29,
+        "precision": "fp32",
+        "device": "cpu",
+        "world_size": 1,
+        "data": "mnist5k",
+        "data_order_hash": f"order{seed}",
+        "initial_weights_hash": f"weights{seed}",
+        "git_commit": "0123456789abcdef",
+        "git_dirty": False,
+        "versions": {"torch": "2.14.1"},
+        **summary,
+    }
+    if status in ("diverged", "failed"):
+        content |= {"best": None, "test/accuracy": None}
+    (path / "summary.json").write_text(json.dumps(content))
+    return path

@@ -1,0 +1,35 @@
+"""How W&B's dashboard tells runs apart, and what W&B may not touch."""
+
+import pytest
+
+from trainer.wandb_mirror import candidate, run_name
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["optim=sgd_cosine", "optimizer.lr=0.1", "seed=1", "wandb.mode=offline"], "sgd_cosine"),
+        (["+experiment=mnist_lightcnn", "model=lightcnn"], "mnist_lightcnn, lightcnn"),
+        (["optimizer.lr=0.1"], "SGD"),
+        ([], "SGD"),
+    ],
+)
+def test_candidate(composed, overrides, expected):
+    assert candidate(composed(), overrides) == expected
+
+
+def test_candidate_of_a_run_with_phases(composed):
+    assert candidate(composed("model=dcgan"), ["seed=1"]) == "DCGAN"
+
+
+def test_name():
+    assert run_name(["seed=1", "wandb.mode=offline", "data.root=x"]) == "seed=1"
+
+
+@pytest.mark.slow
+def test_wandb_may_not_write_over_the_runs_config(train):
+    """At the end W&B writes a config.yaml among its files: through a link, had we saved ours."""
+    run_dir = train("debug=fast", "wandb.mode=offline")
+    (files,) = (run_dir / "wandb").glob("offline-run-*/files")
+    assert (files / "metrics.jsonl").exists()
+    assert not (files / "config.yaml").exists()
