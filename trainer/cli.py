@@ -56,6 +56,12 @@ def command_line(main: Callable[[], None]) -> int:
         Sweep.finish()
         print_error("interrupted")
         return 130
+    except Exception as error:
+        Sweep.finish()  # a launcher lost a worker: the other jobs have their records
+        if "Unknown plugin class" not in str(error) or show_traceback:
+            raise
+        print_error(f"{error}: pip install -r requirements-cluster.txt")
+        return 1
     return 1 if Sweep.failed or failed_jobs else 0
 
 

@@ -3,6 +3,7 @@
 import os
 import secrets
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from trainer.records import Job
 OmegaConf.register_new_resolver(
     "random_suffix", lambda: secrets.token_hex(3), use_cache=True, replace=True
 )
+
+# conf/hydra/launcher/ has files of the names that the plugins use: their schemas may check them
+warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
 
 CONF = Path(__file__).parent.parent / "conf"
 NOT_WITH_PHASES = (
