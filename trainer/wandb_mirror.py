@@ -88,7 +88,7 @@ class WandbMirror:
             group=self.group,
             name=", ".join(self.job.overrides) or self.job.path.name,
             tags=self.settings["tags"],
-            job_type="train",
+            job_type=self.settings["job_type"],
             id=self.id,
             mode=self.mode,  # type: ignore[arg-type]  # checked with the settings
             dir=self.job.run_dir,
