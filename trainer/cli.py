@@ -139,6 +139,8 @@ def explain(error: Exception) -> str:
         shown = [name for name in options if not name.startswith("_")]
         return f"{group}={option}: no such option; {hint}There are {', '.join(shown)}"
     text = str(error)
+    if isinstance(error, ConfigError):
+        return text
     override = re.search(r"Could not override '([^']+)'", text)
     if override:
         return unknown_key(override.group(1), composable_keys())
