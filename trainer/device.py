@@ -67,7 +67,8 @@ def prepare_process(settings: TrainerSettings, seed: int, ranks: Ranks) -> None:
     random.seed(seed + ranks.rank)
     torch.manual_seed(seed + ranks.rank)
     torch.set_num_threads(settings.num_threads or max(1, NUM_THREADS // ranks.local_world_size))
-    torch.use_deterministic_algorithms(settings.deterministic)
+    if settings.deterministic != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(settings.deterministic)  # imports the compiler: seconds
     torch.backends.cudnn.benchmark = not settings.deterministic
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect on the CPU
     reset_peak_memory()
