@@ -29,6 +29,7 @@ Run = Callable[[dict[str, Any], Job], float]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 RENDEZVOUS_SECONDS = 900
+UNREAD_SECONDS = 3.0
 
 
 def launch(run: Run, config: dict[str, Any], job: Job) -> float:
@@ -123,6 +124,10 @@ def worker(module: str, name: str, config: dict[str, Any], job: Job) -> Any:
         value = run(config, job)
     except Interrupted as interrupted:
         value = interrupted  # not a failure: the engine must not start the job again
+        # an engine that was told to end itself no longer reads it
+        unread = threading.Timer(UNREAD_SECONDS, os._exit, (interrupted.exit_code,))
+        unread.daemon = True
+        unread.start()
     atexit.register(leave)
     return value
 

@@ -51,6 +51,7 @@ def wait_until(condition) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_signal(started, tmp_path, number):
     process = started("resume=auto")
@@ -67,6 +68,7 @@ def test_signal(started, tmp_path, number):
     assert summary(tmp_path / "run")["steps"] >= steps[-1]
 
 
+@pytest.mark.slow
 def test_interrupted_sweep(started, tmp_path):
     """The sweep ends too, with the table of what was done; the same command goes on."""
     directory = tmp_path / "sweep"
