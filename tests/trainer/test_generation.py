@@ -21,7 +21,7 @@ from trainer.objectives.adversarial import Adversarial
 from trainer.objectives.denoising import Denoising
 from trainer.objectives.fid import Extractor
 from trainer.phase import Phase, build_phases
-from trainer.settings import dotted_keys, unknown_key
+from trainer.settings import check_settings, dotted_keys, unknown_key
 from trainer.trainer import Trainer
 
 SPEC = ImageSpec("tiny", 1, (28, 28), ("a", "b"), mean=(0.2,), std=(0.4,))
@@ -57,7 +57,8 @@ def batch(count: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.fixture
 def phases_of(composed: Callable[..., dict[str, Any]]) -> Callable[..., list[Phase]]:
     def build(objective: Adversarial, *overrides: str) -> list[Phase]:
-        return build_phases(composed(*SMALL_GAN, *overrides), objective, Horizon(10, 5), Ranks())
+        config = composed(*SMALL_GAN, *overrides)
+        return build_phases(config, objective, Horizon(10, 5), check_settings(config))
 
     return build
 
