@@ -37,7 +37,7 @@ class PrepareImages:
         if self.scale.device != images.device:
             self.scale, self.shift = self.scale.to(images.device), self.shift.to(images.device)
         # conversion first: mixed types would take a path several times as slow
-        return images.float().mul_(self.scale).add_(self.shift), *rest
+        return images.to(self.scale.dtype).mul_(self.scale).add_(self.shift), *rest
 
 
 def image_splits(

@@ -42,11 +42,13 @@ def run_cases(configs, job):
 
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
-    for name, config in configs.items():
-        folder = job.path / name
-        folder.mkdir(exist_ok=True)
-        run(config, replace(job, run_dir=str(folder)))
-    torch.set_default_dtype(before)
+    try:
+        for name, config in configs.items():
+            folder = job.path / name
+            folder.mkdir(exist_ok=True)
+            run(config, replace(job, run_dir=str(folder)))
+    finally:
+        torch.set_default_dtype(before)
     return 0.0
 
 
