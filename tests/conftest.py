@@ -95,12 +95,13 @@ def train_once(
 def command(data_root: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """``command("train.py", "optim=typo")``: run it as a user does, in an empty folder."""
 
-    def run_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run_command(*arguments: str, **changes: str | None) -> subprocess.CompletedProcess[str]:
         script, *rest = arguments
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **changes}
         return subprocess.run(
             [sys.executable, str(ROOT / script), *rest],
             cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            env={name: value for name, value in environment.items() if value is not None},
             capture_output=True,
             text=True,
             timeout=300,

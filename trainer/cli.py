@@ -67,6 +67,12 @@ def run_jobs(main: Callable[[], None]) -> int:
         Sweep.finish()
         print_error(str(error) or "interrupted")
         return error.exit_code if isinstance(error, Interrupted) else 130
+    except Exception as error:
+        Sweep.finish()  # a launcher lost a worker: the other jobs have their records
+        if "Unknown plugin class" not in str(error) or show_traceback:
+            raise
+        print_error(f"{error}: pip install -r requirements-cluster.txt")
+        return 1
     return 1 if Sweep.failed or failed_jobs else 0
 
 

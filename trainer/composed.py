@@ -3,6 +3,7 @@
 import os
 import secrets
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ guard()  # before Hydra builds anything
 OmegaConf.register_new_resolver(
     "random_suffix", lambda: secrets.token_hex(3), use_cache=True, replace=True
 )
+
+# conf/hydra/launcher/ has files of the names that the plugins use: their schemas may check them
+warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
 
 CONF = Path(__file__).parent.parent / "conf"
 NOT_WITH_PHASES = (

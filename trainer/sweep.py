@@ -1,12 +1,13 @@
 """A sweep as a person sees it: what each job is, and a table of all of them at the end."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -23,9 +24,14 @@ class Sweep(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         Sweep.directory = Path(config.hydra.sweep.dir).absolute()
         Sweep.failed = False
+        share_directory(config, Sweep.directory)
+        prepare_environment()
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if config.hydra.mode is not None and config.hydra.mode.name == "MULTIRUN":
+            if not config.hydra.launcher._target_.endswith(".BasicLauncher"):
+                # the live lines of jobs that run at once would overwrite each other
+                os.environ["TTY_COMPATIBLE"] = "0"
             title = " ".join(config.hydra.overrides.task)
             print(f"\n=== job {config.hydra.job.num}: {title}", flush=True)
 
@@ -41,6 +47,24 @@ class Sweep(Callback):
         summaries = read_summaries(directory)
         Sweep.failed = any(s.get("status") in ("failed", "interrupted") for s in summaries.values())
         print_table(directory, summaries)
+
+
+def share_directory(config: DictConfig, directory: Path) -> None:
+    """Give every job the same sweep directory, even where the working directory is another one.
+
+    Launchers compose each job's config anew, from Hydra's overrides of the command line.
+    """
+    quoted = str(directory).replace("'", "\\'")
+    with read_write(config), open_dict(config):
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
+
+
+def prepare_environment() -> None:
+    """What the workers of launchers inherit: where the project's rooms are."""
+    root = str(Path(__file__).parent.parent)
+    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, [root, *others])))
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent unless asked for
 
 
 def read_summaries(directory: Path) -> dict[str, dict[str, Any]]:

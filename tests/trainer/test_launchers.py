@@ -1,0 +1,46 @@
+"""Sweeps through Hydra's launchers: one directory, honest records, wherever the jobs run."""
+
+import json
+
+import pytest
+
+LAUNCHERS = {"joblib": "joblib", "submitit_local": "submitit", "ray": "ray"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_sweep_with_a_failing_job(launcher, command, tmp_path):
+    pytest.importorskip(LAUNCHERS[launcher], reason="needs requirements-cluster.txt")
+    done = command(
+        "train.py",
+        "-m",
+        "debug=fast",
+        "wandb.mode=disabled",
+        "optimizer.lr=0.1,-1",
+        f"hydra/launcher={launcher}",
+        OMP_NUM_THREADS=None,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Warning" not in done.stderr
+    (sweep,) = (tmp_path / "multirun").glob("*/*")
+    good, bad = (json.loads((sweep / job / "summary.json").read_text()) for job in "01")
+    assert good["status"] == "completed"
+    assert bad["status"] == "failed"
+    assert "optimizer.lr=-1" in bad["error"]
+    table = done.stdout[done.stdout.index("Sweep") :]
+    assert "completed" in table
+    assert "failed" in table
+    assert str(sweep) in table
+    if launcher == "joblib":  # one job a core by default, so one thread a job
+        assert good["num_threads"] == 1
+    if launcher == "ray":
+        assert good["num_threads"] == 1
+
+
+def test_a_launcher_that_is_not_installed(command):
+    target = "hydra_plugins.missing_launcher.Missing"
+    done = command("train.py", "-m", "seed=0,1", f"hydra.launcher._target_={target}")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"error: Unknown plugin class : '{target}': pip install -r requirements-cluster.txt"
+    ]
