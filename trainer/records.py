@@ -134,6 +134,7 @@ class Records:
             "synthetic_data": data.spec.synthetic,
             "num_samples": data.sizes(),
             "batch_size": data.batch_size,
+            "horizon_steps": trainer.horizon.total_steps,
             "precision": trainer.precision,
             "device": device_name(trainer.device),
             "hardware": processor_name(),

@@ -327,7 +327,7 @@ class Trainer:
         """Measure the weights that were best in validation on the test split, once."""
         best = self.records.run_dir / "checkpoints" / "best.pt"
         model = self.eval_model
-        if "test" not in self.data.splits:
+        if "test" not in self.data.splits or not self.settings.test:
             return
         if self.settings.checkpoint and self.progress.best is not None:
             content = checkpoint.load(best)

@@ -110,7 +110,7 @@ def open_run(config: dict[str, Any], run_dir: Path, overrides: list[str], **iden
         project=config["wandb"]["project"],
         entity=config["wandb"]["entity"],
         tags=config["wandb"]["tags"],
-        job_type="train",
+        job_type=config["wandb"]["job_type"],
         dir=str(run_dir),
         config={**config, "candidate": candidate(config, overrides), "run_dir": str(run_dir)},
         name=run_name(overrides) or run_dir.name,

@@ -1,0 +1,109 @@
+"""The runs of a study: started through whatever launcher there is, read from what they leave.
+
+The study and its runs share nothing but files: a run gets a command line and leaves a
+``summary.json``. So the same study works in one process, on several and on a cluster.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from trainer.records import write_json
+
+Summary = dict[str, Any]
+FINAL = ("failed", "diverged", "stopped", "pruned")
+
+
+class Launches(Protocol):
+    """What a study needs of a Hydra launcher."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory and what it is to hold.
+
+    Attributes:
+        name: of the run directory, relative to the sweep directory.
+        limit_steps: run to this step and stay able to continue; None: to the end.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+    limit_steps: int | None = None
+
+    def is_done(self, summary: Summary) -> bool:
+        """Whether there is nothing left to do; a failed run is not tried again."""
+        status = summary.get("status")
+        if status == "completed" and self.limit_steps is not None:
+            return summary.get("steps", 0) >= self.limit_steps
+        return status == "completed" or status in FINAL
+
+    def command(self) -> list[str]:
+        limit = (
+            [] if self.limit_steps is None else [f"trainer.limit_train_steps={self.limit_steps}"]
+        )
+        return [*self.overrides, *limit, "resume=auto", f"hydra.sweep.subdir={self.name}"]
+
+
+@dataclass
+class Jobs:
+    """Runs the runs of a study.
+
+    Args:
+        launcher: any Hydra launcher.
+        directory: the sweep directory.
+        arguments: the overrides of the study's own command line, shared by all runs.
+    """
+
+    launcher: Launches
+    directory: Path
+    arguments: tuple[str, ...]
+    launched: int = field(default=0)
+
+    def run(self, runs: list[Run]) -> dict[str, Summary]:
+        """Run what is not done yet, all at once; the summaries of all ``runs``, by name.
+
+        A launcher may lose a process, and others with it. What was lost is tried once more, each
+        run alone; one that is lost again has failed.
+        """
+        self.launch([run for run in runs if not run.is_done(self.summary(run))])
+        for run in runs:
+            if not run.is_done(self.summary(run)):
+                self.launch([run])
+            if not run.is_done(self.summary(run)):
+                lost = {"status": "failed", "error": "the process of the run died"}
+                write_json(self.summary(run) | lost, self.directory / run.name / "summary.json")
+        return {run.name: self.summary(run) for run in runs}
+
+    def launch(self, runs: list[Run]) -> None:
+        if not runs:
+            return
+        commands = [[*self.arguments, *run.command()] for run in runs]
+        first, self.launched = self.launched, self.launched + len(runs)
+        try:
+            self.launcher.launch(commands, initial_job_idx=first)
+        except Exception as error:  # whatever a launcher raises when it loses a process
+            print(f"the launcher failed: {type(error).__name__}: {error}", file=sys.stderr)
+
+    def summary(self, run: Run) -> Summary:
+        return read_json(self.directory / run.name / "summary.json")
+
+    def prune(self, run: Run) -> None:
+        """Say in a run's summary that it was ended at a rung."""
+        write_json(
+            self.summary(run) | {"status": "pruned"}, self.directory / run.name / "summary.json"
+        )
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON mapping; empty where there is none that can be read."""
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

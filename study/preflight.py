@@ -1,0 +1,147 @@
+"""Before a study spends hours: does every candidate run, and what will the study cost?"""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from study.jobs import Jobs, Run, Summary
+from study.protocol import Candidate, Protocol
+from study.space import text
+from trainer.cli import explain
+from trainer.errors import ConfigError
+
+STEPS = 10  # enough for a step time; the first ones are slower
+FOLDER = "preflight"  # beside the runs, where neither the sweep's table nor reports look
+
+Compose = Callable[[list[str]], Any]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a full run of a candidate costs."""
+
+    steps: int
+    step_seconds: float
+    startup_seconds: float
+    run_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """Training and start-up; evaluation comes on top."""
+        return self.startup_seconds + self.steps * self.step_seconds
+
+
+def preflight(protocol: Protocol, jobs: Jobs, compose: Compose) -> dict[str, Cost]:
+    """Compose every candidate and let it take a few steps where the study will run.
+
+    Args:
+        compose: overrides to the config that Hydra composes for a run.
+
+    Raises:
+        ConfigError: lists every candidate that does not compose or does not run, and why.
+    """
+    shutil.rmtree(jobs.directory / FOLDER, ignore_errors=True)  # of an earlier try
+    misfits: list[str] = []
+    limits: dict[str, int | None] = {}
+    runs: dict[str, list[Run]] = {}
+    for candidate in protocol.candidates:
+        for number, overrides in enumerate(representatives(candidate)):
+            try:
+                trainer = compose([*jobs.arguments, *overrides])["trainer"]
+            except Exception as error:  # Hydra's and OmegaConf's many
+                misfits.append(f"{candidate.name} ({' '.join(overrides)}): {explain(error)}")
+                continue
+            limits[candidate.name] = limit = trainer["limit_train_steps"]
+            steps = STEPS if limit is None else min(STEPS, limit)
+            brief = ("trainer.log_every_steps=1", "trainer.test=false", "wandb.mode=disabled")
+            run = Run(f"{FOLDER}/{candidate.name}-{number}", (*overrides, *brief), steps)
+            runs.setdefault(candidate.name, []).append(run)
+    summaries = jobs.run([run for several in runs.values() for run in several])
+    for name, several in runs.items():
+        for run in several:
+            if summaries[run.name]["status"] == "failed":
+                misfits.append(f"{name}: {summaries[run.name].get('error')}")
+    if misfits:
+        raise ConfigError("these candidates do not run:\n  " + "\n  ".join(misfits))
+    return {
+        name: cost_of(jobs.directory / several[0].name, summaries[several[0].name], limits[name])
+        for name, several in runs.items()
+    }
+
+
+def representatives(candidate: Candidate) -> Iterable[list[str]]:
+    """A few points of a candidate's space that have each of its choices at least once."""
+    dimensions = candidate.space.dimensions
+    most = max((len(dimension.choices) for dimension in dimensions), default=0)
+    for number in range(max(most, 1)):
+        points = candidate.space.active(
+            {
+                d.key: d.choices[number % len(d.choices)] if d.choices else d.at(0.5)
+                for d in dimensions
+            }
+        )
+        values = {d.key: d.value(points[d.key]) for d in dimensions if d.key in points}
+        yield [*candidate.overrides, *(f"{key}={text(value)}" for key, value in values.items())]
+
+
+def cost_of(folder: Path, summary: Summary, limit: int | None) -> Cost:
+    seconds = [0.0]
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        if "train/loss" in event:
+            seconds.append(event["seconds"])
+    steps = [after - before for before, after in pairwise(seconds)]
+    horizon = summary["horizon_steps"]
+    return Cost(
+        steps=horizon if limit is None else min(limit, horizon),
+        step_seconds=median(steps[len(steps) // 3 :]) if steps else 0.0,
+        startup_seconds=summary.get("startup_seconds", 0.0),
+        run_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+    )
+
+
+def print_forecast(protocol: Protocol, costs: dict[str, Cost]) -> None:
+    """Time and storage of the whole study, from the steps just taken."""
+    table = Table(title="Forecast", title_justify="left", title_style="bold")
+    for column in ("candidate", "updates a run", "ms an update", "runs", "hours"):
+        table.add_column(column, justify="left" if column == "candidate" else "right")
+    tune, repeats = protocol.trials * len(protocol.tune_seeds), len(protocol.repeat_seeds)
+    hours = total_bytes = 0.0
+    for name, cost in costs.items():
+        full_runs = tune * tuned_share(protocol, cost.steps) + repeats
+        of_candidate = full_runs * cost.seconds / 3600
+        hours += of_candidate
+        total_bytes += (tune + repeats) * cost.run_bytes
+        table.add_row(
+            name,
+            f"{cost.steps:,}",
+            f"{1000 * cost.step_seconds:.1f}",
+            f"{tune + repeats}",
+            f"{of_candidate:.2f}",
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"about {hours:.2f} hours of training one run at a time, evaluation on top, and "
+        f"{total_bytes / 1e9:.2f} GB",
+        soft_wrap=True,
+    )
+
+
+def tuned_share(protocol: Protocol, steps: int) -> float:
+    """What tuning costs with halving, as a fraction of running every trial to the end."""
+    alive, done, cost = float(protocol.trials), 0, 0.0
+    for rung in protocol.rungs(steps):
+        cost += alive * (rung - done)
+        done = rung
+        alive = math.ceil(alive * protocol.halving.keep) if protocol.halving else alive
+    return cost / (protocol.trials * steps)

@@ -1,0 +1,162 @@
+"""``study.json``: the protocol of a study and what came of it, for reports."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from study.engine import Study, Tuning
+from study.jobs import Summary, read_json
+from study.preflight import Cost
+from trainer.console import format_metric
+from trainer.errors import ConfigError
+from trainer.records import write_json
+
+FILE = "study.json"
+
+
+def begin(settings: dict[str, Any], arguments: tuple[str, ...], directory: Path) -> dict[str, Cost]:
+    """Write the protocol down, or check that a resumed study has the same one.
+
+    Returns:
+        What an earlier preflight found; empty at the first start.
+
+    Raises:
+        ConfigError: the directory holds a study with another protocol.
+    """
+    now = json.loads(json.dumps({"protocol": settings, "arguments": sorted(arguments)}))
+    before = read_json(directory / FILE)
+    if not before.get("costs"):  # no preflight has passed yet
+        write_json({**now, "command": sys.argv, "costs": {}}, directory / FILE)
+        return {}
+    changed = [f"hydra.sweeper.{key}" for key, value in now["protocol"].items()
+               if before["protocol"].get(key) != value]  # fmt: skip
+    differing = set(now["arguments"]) ^ set(before["arguments"])
+    changed += sorted(name for name in differing if not name.startswith("hydra."))
+    if changed:
+        raise ConfigError(
+            f"{directory} holds a study that was started with another {', '.join(changed)}: "
+            "continue it as it was, or give hydra.sweep.dir a new directory"
+        )
+    return {name: Cost(**cost) for name, cost in before["costs"].items()}
+
+
+def keep_costs(costs: dict[str, Cost], directory: Path) -> None:
+    update(directory, {"costs": {name: asdict(cost) for name, cost in costs.items()}})
+
+
+def keep_results(study: Study) -> None:
+    """What the study knows so far."""
+    best = study.best()
+    update(
+        study.jobs.directory,
+        {
+            "monitor": study.monitor.name,
+            "monitor_mode": study.monitor.mode,
+            "rungs": {c.name: study.protocol.rungs(study.horizons[c.name])
+                      for c in study.protocol.candidates},
+            "best": {name: {"trial": t.number, "params": t.params, "value": t.value}
+                     for name, t in best.items()},
+            "runs": [entry for of_candidate in study.trials.values() for t in of_candidate
+                     for entry in tuning_entries(study, t)]
+            + [repeat_entry(name, best[name], seed, summary)
+               for name, by_seed in study.repeats.items() for seed, summary in by_seed.items()],
+            "tuning_compute": compute(study),
+            "paired": pairing(study.repeats),
+        },
+    )  # fmt: skip
+
+
+def update(directory: Path, news: dict[str, Any]) -> None:
+    write_json(read_json(directory / FILE) | news, directory / FILE)
+
+
+def tuning_entries(study: Study, tuning: Tuning) -> list[dict[str, Any]]:
+    """One entry for each run of a trial."""
+    step = max(tuning.values, default=0)
+    return [
+        {
+            "run_dir": run.name,
+            "candidate": tuning.candidate.name,
+            "phase": "tune",
+            "trial": tuning.number,
+            "seed": seed,
+            "params": tuning.params,
+            "budget_steps": study.horizons[tuning.candidate.name],
+            "rungs": [{"step": s, "value": v} for s, v in sorted(tuning.values.items())],
+            "status": study.jobs.summary(run).get("status"),
+        }
+        for seed, run in zip(study.protocol.tune_seeds, study.runs_of(tuning, step), strict=True)
+    ]
+
+
+def repeat_entry(name: str, best: Tuning, seed: int, summary: Summary) -> dict[str, Any]:
+    return {
+        "run_dir": f"{name}-repeat-seed{seed}",
+        "candidate": name,
+        "phase": "repeat",
+        "trial": best.number,
+        "seed": seed,
+        "params": best.params,
+        "status": summary.get("status"),
+    }
+
+
+def compute(study: Study) -> dict[str, Any]:
+    """Updates that tuning took, beside what it would have taken without halving.
+
+    Whether halving changed the winner is not known: the pruned trials were not run to the end.
+    """
+    tunings = [tuning for of_candidate in study.trials.values() for tuning in of_candidate]
+    seeds = len(study.protocol.tune_seeds)
+    full = sum(study.horizons[tuning.candidate.name] for tuning in tunings) * seeds
+    taken = sum(max(tuning.values, default=0) for tuning in tunings) * seeds
+    return {
+        "steps": taken,
+        "steps_without_halving": full,
+        "saved_fraction": 1 - taken / full if full else 0.0,
+    }
+
+
+def pairing(repeats: dict[str, dict[int, Summary]]) -> dict[str, bool | None]:
+    """Whether runs of the same seed began with the same weights and saw the same sample order."""
+    same = {}
+    for key in ("initial_weights_hash", "data_order_hash"):
+        by_seed: dict[int, set[Any]] = {}
+        for summaries in repeats.values():
+            for seed, summary in summaries.items():
+                if summary.get("status") in ("completed", "stopped"):
+                    by_seed.setdefault(seed, set()).add(summary.get(key))
+        same[key] = all(len(hashes) == 1 for hashes in by_seed.values()) if by_seed else None
+    return same
+
+
+def print_results(study: Study) -> None:
+    """The outcome in a table; claims are the report's business."""
+    table = Table(title="Study", title_justify="left", title_style="bold")
+    monitor = study.monitor.name
+    twin = monitor.replace("val/", "test/")
+    for column in ("candidate", "best setting", f"tuned {monitor}", twin, "n"):
+        table.add_column(column, overflow="fold")
+    best = study.best()
+    for candidate in study.protocol.candidates:
+        if candidate.name not in best:
+            table.add_row(candidate.name, "[red]no trial finished[/red]")
+            continue
+        chosen = best[candidate.name]
+        summaries = study.repeats.get(candidate.name, {}).values()
+        tests = [summary[twin] for summary in summaries if summary.get(twin) is not None]
+        table.add_row(
+            candidate.name,
+            " ".join(f"{key}={value}" for key, value in chosen.params.items()),
+            format_metric(monitor, chosen.value),
+            format_metric(twin, sum(tests) / len(tests)) if tests else "",
+            str(len(tests)),
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"python report.py {study.jobs.directory}", soft_wrap=True)
