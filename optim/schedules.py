@@ -113,6 +113,16 @@ def one_cycle(
     return anneal(base_lr, end, (step - peak) / max(last - peak, 1e-9))
 
 
+def lr_range(step: int, base_lr: float, horizon: Horizon, start_factor: float = 1e-6) -> float:
+    """Exponentially from ``start_factor * base_lr`` to ``base_lr`` at the last step.
+
+    For a learning-rate range test (arXiv:1506.01186).
+    """
+    if not 0 < start_factor < 1:
+        raise ConfigError(f"scheduler.start_factor={start_factor} should be between 0 and 1")
+    return base_lr * start_factor ** (1 - step / max(horizon.total_steps - 1, 1))
+
+
 def anneal(start: float, end: float, progress: float) -> float:
     """From ``start`` to ``end`` along half a cosine; ``progress`` beyond 1 stays at the end."""
     return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2

@@ -171,7 +171,7 @@ class Study:
         for tuning in ranked[len(kept) :]:
             if tuning.state == "running" and not tuning.has_failed:
                 for run in self.runs_of(tuning, step):
-                    self.jobs.prune(run)
+                    self.jobs.amend(run, status="pruned")
                 tuning.trial.study.tell(tuning.trial, state=optuna.trial.TrialState.PRUNED)
                 tuning.state = "pruned"
         return [tuning for tuning in batch if tuning in kept]

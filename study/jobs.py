@@ -40,7 +40,8 @@ class Run:
         """Whether there is nothing left to do; a failed run is not tried again."""
         status = summary.get("status")
         if status == "completed" and self.limit_steps is not None:
-            return summary.get("steps", 0) >= self.limit_steps
+            end = min(self.limit_steps, summary.get("horizon_steps", self.limit_steps))
+            return summary.get("steps", 0) >= end
         return status == "completed" or status in FINAL
 
     def command(self) -> list[str]:
@@ -76,8 +77,7 @@ class Jobs:
             if not run.is_done(self.summary(run)):
                 self.launch([run])
             if not run.is_done(self.summary(run)):
-                lost = {"status": "failed", "error": "the process of the run died"}
-                write_json(self.summary(run) | lost, self.directory / run.name / "summary.json")
+                self.amend(run, status="failed", error="the process of the run died")
         return {run.name: self.summary(run) for run in runs}
 
     def launch(self, runs: list[Run]) -> None:
@@ -93,11 +93,11 @@ class Jobs:
     def summary(self, run: Run) -> Summary:
         return read_json(self.directory / run.name / "summary.json")
 
-    def prune(self, run: Run) -> None:
-        """Say in a run's summary that it was ended at a rung."""
-        write_json(
-            self.summary(run) | {"status": "pruned"}, self.directory / run.name / "summary.json"
-        )
+    def amend(self, run: Run, **news: str) -> None:
+        """Say in a run's summary what the run itself cannot know."""
+        file = self.directory / run.name / "summary.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.summary(run) | news, file)
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -155,6 +155,8 @@ def explain(error: Exception) -> str:
             "special characters in quotes within quotes, 'key=\"a value\"'"
         )
     text = str(error)
+    if isinstance(error, ConfigError):
+        return text
     override = re.search(r"Could not override '([^']+)'", text)
     if override:
         return unknown_key(override.group(1), composable_keys())

@@ -84,7 +84,10 @@ def print_table(directory: Path, summaries: dict[str, dict[str, Any]]) -> None:
     table = Table(title="Sweep", title_justify="left", title_style="bold")
     for column in ("job", "overrides", "status", "best", "test", "train s"):
         table.add_column(column, overflow="fold")
+    given = [summary["overrides"] for summary in summaries.values() if "overrides" in summary]
+    shared = set(given[0]).intersection(*given) if len(given) > 1 else set()
     for name, summary in summaries.items():
+        own = [o for o in summary.get("overrides", []) if o not in shared and "wandb." not in o]
         best = summary.get("best")
         monitor = summary.get("monitor", "")
         twin = monitor.replace("val/", "test/")
@@ -92,7 +95,7 @@ def print_table(directory: Path, summaries: dict[str, dict[str, Any]]) -> None:
         reason = summary.get("error") or ""
         table.add_row(
             name,
-            escape(" ".join(summary.get("overrides", []))),
+            escape(" ".join(own)),
             status if status == "completed" else f"[red]{status}[/red] {escape(reason)}",
             format_metric(monitor, best["value"]) if best else "",
             format_metric(twin, summary[twin]) if summary.get(twin) is not None else "",
@@ -100,4 +103,8 @@ def print_table(directory: Path, summaries: dict[str, dict[str, Any]]) -> None:
         )
     console = Console(file=sys.stdout, highlight=False)
     console.print(table)
+    if shared:
+        console.print(
+            f"all with         {' '.join(o for o in given[0] if o in shared)}", soft_wrap=True
+        )
     console.print(f"sweep directory  {directory}", soft_wrap=True)

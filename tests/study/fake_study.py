@@ -1,0 +1,117 @@
+"""A study of runs that are only pretended: a launcher writes what they would leave behind."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from study.conduct import conduct
+from study.engine import Study
+from trainer.progress import Monitor
+
+HORIZON = 100
+SETTINGS: dict[str, Any] = {
+    "name": "test",
+    "candidates": {
+        "sgd": {
+            "overrides": ["optimizer=sgd"],
+            "space": {"optimizer.lr": {"low": 1e-3, "high": 1.0, "log": True}},
+            "source": "this test",
+        },
+        "adam": {
+            "overrides": ["optimizer=adam"],
+            "space": {
+                "optimizer.lr": {"low": 1e-4, "high": 1e-1, "log": True},
+                "optimizer.betas.0": {"low": 0.01, "high": 0.5, "log": True, "one_minus": True},
+            },
+        },
+    },
+    "trials": 4,
+    "sampler": "sobol",
+    "sampler_seed": 0,
+    "batch_size": None,
+    "tune_seeds": [0],
+    "repeat_seeds": [11, 12],
+    "halving": None,
+}
+
+
+def accuracy(given: dict[str, str], steps: int) -> float:
+    """Best at a rate of 0.1 for SGD and 0.01 for Adam; grows with the steps."""
+    best = 0.1 if given["optimizer"] == "sgd" else 0.01
+    distance = abs(math.log10(float(given["optimizer.lr"]) / best))
+    return (1 - distance / 10) * steps / (steps + 10)
+
+
+class FakeLauncher:
+    """Runs jobs by writing their summaries; keeps what it was asked to run.
+
+    Args:
+        status_of: the status a run ends with, from its overrides.
+        killed_after: raise KeyboardInterrupt when so many jobs are done, as a kill would.
+        loses: job names whose process dies, and the launcher with it.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        status_of: Callable[[dict[str, str]], str] = lambda given: "completed",
+        killed_after: int | None = None,
+        loses: tuple[str, ...] = (),
+    ) -> None:
+        self.directory = directory
+        self.status_of = status_of
+        self.killed_after = killed_after
+        self.loses = loses
+        self.jobs: list[dict[str, str]] = []
+
+    def launch(self, job_overrides: Any, initial_job_idx: int) -> None:
+        for overrides in job_overrides:
+            given = dict(override.split("=", 1) for override in overrides)
+            if len(self.jobs) == self.killed_after:
+                raise KeyboardInterrupt
+            self.jobs.append(given)
+            if given["hydra.sweep.subdir"] in self.loses:
+                raise RuntimeError("a worker was killed")
+            self.run(given)
+
+    def run(self, given: dict[str, str]) -> None:
+        folder = self.directory / given["hydra.sweep.subdir"]
+        folder.mkdir(parents=True, exist_ok=True)
+        steps = int(given.get("trainer.limit_train_steps", HORIZON))
+        status = self.status_of(given)
+        event = {"step": 1, "seconds": 0.01, "train/loss": 1.0}
+        (folder / "metrics.jsonl").write_text(json.dumps(event) + "\n")
+        summary = {
+            "status": status,
+            "error": "refused" if status == "failed" else None,
+            "steps": steps,
+            "horizon_steps": HORIZON,
+            "best": {"value": accuracy(given, steps)} if status == "completed" else None,
+            "initial_weights_hash": given.get("seed"),
+            "data_order_hash": given.get("seed"),
+        }
+        (folder / "summary.json").write_text(json.dumps(summary))
+
+    @property
+    def names(self) -> list[str]:
+        """The jobs started after the preflight, in order."""
+        names = [job["hydra.sweep.subdir"] for job in self.jobs]
+        return [name for name in names if not name.startswith("preflight/")]
+
+
+def conduct_fake(
+    directory: Path, launcher: FakeLauncher, arguments: tuple[str, ...] = (), **changes: Any
+) -> Study:
+    """A study of the fake runs with some settings changed."""
+    return conduct(
+        SETTINGS | changes,
+        arguments,
+        directory,
+        launcher,
+        lambda overrides: {"trainer": {"limit_train_steps": None}},
+        Monitor("val/accuracy", "max"),
+        "test",
+        (),
+    )

@@ -1,0 +1,83 @@
+"""Search spaces: points lie where they should, and do not depend on how many are drawn."""
+
+import math
+
+import pytest
+
+from study.space import DESIGNS, Dimension, Space, text
+from trainer.errors import ConfigError
+
+NODE = {
+    "optimizer.lr": {"low": 1e-4, "high": 1.0, "log": True, "points": 3},
+    "optimizer.momentum": {"low": 0.01, "high": 0.1, "log": True, "one_minus": True, "points": 2},
+    "scheduler": ["cosine", "warmup_cosine"],
+    "scheduler.warmup_steps": {
+        "low": 5,
+        "high": 50,
+        "points": 2,
+        "when": {"scheduler": "warmup_cosine"},
+    },
+}
+SPACE = Space.of(NODE, "space")
+
+
+@pytest.mark.parametrize("sampler", DESIGNS)
+def test_points_of_a_design(sampler):
+    points = SPACE.design(sampler, 40, 0, "space")
+    assert len(points) == (18 if sampler == "grid" else 40)
+    for point in points:
+        assert 1e-4 <= point["optimizer.lr"] <= 1.0
+        assert 0.01 <= point["optimizer.momentum"] <= 0.1
+        if point["scheduler"] == "cosine":
+            assert "scheduler.warmup_steps" not in point
+        else:
+            assert point["scheduler.warmup_steps"] in range(5, 51)
+    in_decade = [p for p in points if p["optimizer.lr"] < 1e-2]
+    assert 0.3 < len(in_decade) / len(points) < 0.7  # half of the logarithmic scale
+    assert points == SPACE.design(sampler, 40, 0, "space")
+    if sampler != "grid":
+        assert points[:7] == SPACE.design(sampler, 7, 0, "space")
+        assert points != SPACE.design(sampler, 40, 1, "space")
+
+
+def test_one_minus_is_the_setting_not_the_point():
+    dimension = Dimension.of("momentum", NODE["optimizer.momentum"], "space")
+    assert dimension.value(dimension.at(0.0)) == 0.99
+    assert dimension.value(dimension.at(1.0)) == 0.9
+
+
+def test_grid_may_not_exceed_the_budget():
+    with pytest.raises(ConfigError, match="grid of 18 points, more than the 10 trials"):
+        SPACE.design("grid", 10, 0, "space")
+    with pytest.raises(ConfigError, match=r"space\.a: a grid needs points"):
+        Space.of({"a": {"low": 0.0, "high": 1.0}}, "space").design("grid", 10, 0, "space")
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"low": 1.0, "high": 0.1}, "below"),
+        ({"low": 0.0, "high": 0.1, "log": True}, "above 0"),
+        ({"low": "a", "high": 0.1}, "numbers"),
+        ({"min": 0.0}, "list of choices or have"),
+        (3, "list of choices or have"),
+        ({"choices": [1, 2], "when": {"later": 1}}, "not yet known"),
+    ],
+)
+def test_wrong_dimension_is_named(node, message):
+    with pytest.raises(ConfigError, match=f"^space\\.lr.*{message}"):
+        Space.of({"lr": node}, "space")
+
+
+@pytest.mark.parametrize(
+    "value", [1, 0.1, True, None, "adamw", [0.9, 0.95], "a b", "it's", [True, None], 1e-7, "1e-3"]
+)
+def test_values_survive_the_command_line(value):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_override(f"key={text(value)}").value()
+    shown = getattr(parsed, "text", parsed)
+    if isinstance(value, float):
+        assert math.isclose(shown, value)
+    elif value != "1e-3":  # a text that looks like a number is one on the command line
+        assert shown == value

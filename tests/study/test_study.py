@@ -1,0 +1,184 @@
+"""The course of a study: budgets, halving, repeats, and what becomes of accidents."""
+
+import json
+
+import pytest
+from fake_study import HORIZON, FakeLauncher, conduct_fake
+
+from trainer.errors import ConfigError
+
+HALVING = {"rungs": [0.1, 0.5], "keep": 0.5}
+
+
+def test_equal_budgets_then_repeats_of_the_best_on_fresh_paired_seeds(tmp_path):
+    launcher = FakeLauncher(tmp_path)
+    conduct_fake(tmp_path, launcher)
+    tuned = [job for job in launcher.jobs if "-tune-" in job["hydra.sweep.subdir"]]
+    repeated = [job for job in launcher.jobs if "-repeat-" in job["hydra.sweep.subdir"]]
+    for name in ("sgd", "adam"):
+        of_tuning = [job for job in tuned if job["optimizer"] == name]
+        of_repeats = [job for job in repeated if job["optimizer"] == name]
+        assert len(of_tuning) == 4
+        assert {job["seed"] for job in of_tuning} == {"0"}
+        assert {job["trainer.test"] for job in of_tuning} == {"false"}
+        assert [job["seed"] for job in of_repeats] == ["11", "12"]
+        assert not any("trainer.test" in job for job in of_repeats)
+        assert of_repeats[0]["wandb.job_type"] == "repeat"
+        assert of_repeats[0]["wandb.tags"] == f"[{name}]"
+    record = json.loads((tmp_path / "study.json").read_text())
+    assert record["paired"] == {"initial_weights_hash": True, "data_order_hash": True}
+    assert [entry["phase"] for entry in record["runs"]] == ["tune"] * 8 + ["repeat"] * 4
+    assert record["tuning_compute"]["saved_fraction"] == 0
+
+
+def test_best_setting_is_the_one_that_is_repeated(tmp_path):
+    launcher = FakeLauncher(tmp_path)
+    done = conduct_fake(tmp_path, launcher, trials=8)
+    for name, chosen in done.best().items():
+        values = [tuning.value for tuning in done.trials[name]]
+        assert chosen.value == max(values)
+        repeat = next(
+            j for j in launcher.jobs if j["hydra.sweep.subdir"] == f"{name}-repeat-seed11"
+        )
+        assert float(repeat["optimizer.lr"]) == chosen.params["optimizer.lr"]
+
+
+def test_halving_continues_the_best_in_their_own_directories(tmp_path):
+    launcher = FakeLauncher(tmp_path)
+    done = conduct_fake(tmp_path, launcher, halving=HALVING, trials=8)
+    limits = {}
+    for job in launcher.jobs:
+        if job["hydra.sweep.subdir"].startswith("sgd-tune"):
+            assert job["resume"] == "auto"
+            limits.setdefault(job["hydra.sweep.subdir"], []).append(
+                int(job["trainer.limit_train_steps"])
+            )
+    assert sorted(limits.values()) == sorted([[10]] * 4 + [[10, 50]] * 2 + [[10, 50, HORIZON]] * 2)
+    statuses = [
+        json.loads((tmp_path / name / "summary.json").read_text())["status"] for name in limits
+    ]
+    assert sorted(statuses) == ["completed"] * 2 + ["pruned"] * 6
+    at_first_rung = sorted(done.trials["sgd"], key=lambda t: -t.values[10])
+    assert {t.number for t in at_first_rung[:4]} == {
+        t.number for t in done.trials["sgd"] if 50 in t.values
+    }
+    record = json.loads((tmp_path / "study.json").read_text())
+    assert record["tuning_compute"] == {
+        "steps": 2 * (4 * 10 + 2 * 50 + 2 * 100),
+        "steps_without_halving": 1600,
+        "saved_fraction": pytest.approx(1 - 680 / 1600),
+    }
+
+
+@pytest.mark.parametrize("sampler", ["sobol", "tpe"])
+@pytest.mark.parametrize("killed_after", [0, 1, 5, 9, 12, 17, 20])
+def test_killed_study_goes_on_and_runs_nothing_twice(tmp_path, sampler, killed_after):
+    settings = {"halving": HALVING, "trials": 4, "sampler": sampler, "batch_size": 2}
+    first = FakeLauncher(tmp_path, killed_after=killed_after)
+    with pytest.raises(KeyboardInterrupt):
+        conduct_fake(tmp_path, first, **settings)
+    second = FakeLauncher(tmp_path)
+    conduct_fake(tmp_path, second, **settings)
+    commands = [
+        (job["hydra.sweep.subdir"], job.get("trainer.limit_train_steps"))
+        for job in first.jobs + second.jobs
+        if not job["hydra.sweep.subdir"].startswith("preflight/")
+    ]
+    assert len(commands) == len(set(commands))
+    points = [
+        (job["optimizer"], job["optimizer.lr"])
+        for job in first.jobs + second.jobs
+        if "-tune-" in job["hydra.sweep.subdir"] and job["trainer.limit_train_steps"] == "10"
+    ]
+    assert len(points) == len(set(points)) == 8
+    third = FakeLauncher(tmp_path)
+    conduct_fake(tmp_path, third, **settings)
+    assert third.jobs == []
+
+
+def test_killed_study_ends_as_if_it_had_not_been(tmp_path):
+    settings = {"halving": HALVING, "trials": 8}
+    with pytest.raises(KeyboardInterrupt):
+        conduct_fake(tmp_path, FakeLauncher(tmp_path, killed_after=13), **settings)
+    resumed = conduct_fake(tmp_path, FakeLauncher(tmp_path), **settings)
+    folder = tmp_path / "whole"
+    folder.mkdir()
+    whole = conduct_fake(folder, FakeLauncher(folder), **settings)
+    for name in ("sgd", "adam"):
+        assert [t.values for t in resumed.trials[name]] == [t.values for t in whole.trials[name]]
+        assert resumed.best()[name].number == whole.best()[name].number
+
+
+def test_diverged_and_failed_trials_are_the_worst_and_not_run_on(tmp_path):
+    def status_of(given):
+        if given["hydra.sweep.subdir"].startswith("preflight/"):
+            return "completed"
+        if given["optimizer"] == "adam":
+            return "failed"
+        return "diverged" if float(given["optimizer.lr"]) > 0.05 else "completed"
+
+    launcher = FakeLauncher(tmp_path, status_of)
+    done = conduct_fake(tmp_path, launcher, halving=HALVING, trials=8)
+    assert done.best()["sgd"].params["optimizer.lr"] <= 0.05
+    assert "adam" not in done.best()
+    assert launcher.names.count("adam-tune-000") == 1
+    assert "adam-repeat-seed11" not in launcher.names
+    third = FakeLauncher(tmp_path, status_of)
+    conduct_fake(tmp_path, third, halving=HALVING, trials=8)
+    assert third.jobs == []
+
+
+def test_lost_process_is_tried_once_more_and_alone(tmp_path):
+    launcher = FakeLauncher(tmp_path, loses=("sgd-tune-001",))
+    done = conduct_fake(tmp_path, launcher)
+    assert launcher.names.count("sgd-tune-001") == 2
+    assert launcher.names.count("sgd-tune-002") == 1
+    summary = json.loads((tmp_path / "sgd-tune-001" / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert done.trials["sgd"][1].has_failed
+
+
+def test_preflight_lists_all_misfits_before_anything_is_tuned(tmp_path):
+    launcher = FakeLauncher(tmp_path, lambda given: "failed")
+    with pytest.raises(ConfigError, match=r"sgd: refused\n  adam: refused"):
+        conduct_fake(tmp_path, launcher)
+    assert launcher.names == []
+    conduct_fake(tmp_path, FakeLauncher(tmp_path))  # mended
+
+
+def test_resumed_study_must_be_the_same(tmp_path):
+    conduct_fake(tmp_path, FakeLauncher(tmp_path))
+    with pytest.raises(ConfigError, match=r"another hydra\.sweeper\.trials"):
+        conduct_fake(tmp_path, FakeLauncher(tmp_path), trials=5)
+    with pytest.raises(ConfigError, match=r"another trainer\.max_steps=7"):
+        conduct_fake(tmp_path, FakeLauncher(tmp_path), ("trainer.max_steps=7",))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("trainer.ema_decay=0.9,0.99",), "several values"),
+        (("optimizer.lr=0.1",), "chosen by the study, for candidate"),
+        (("seed=3",), "seed is set by the study"),
+    ],
+)
+def test_command_line_may_not_contradict_the_study(tmp_path, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        conduct_fake(tmp_path, FakeLauncher(tmp_path), arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trials": 0}, "trials=0 should be"),
+        ({"sampler": "sobl"}, "sampler=sobl should be one of"),
+        ({"repeat_seeds": [0, 1]}, r"share \[0\]"),
+        ({"halving": {"rungs": [0.5, 0.1], "keep": 0.5}}, "ascending"),
+        ({"halving": {"rungs": [0.5], "keep": 1}}, "between 0 and 1"),
+        ({"candidates": {}}, "candidates is empty"),
+        ({"candidates": {"a": {"spaec": {}}}}, "should have overrides, space and source"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        conduct_fake(tmp_path, FakeLauncher(tmp_path), **changes)

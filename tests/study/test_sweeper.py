@@ -1,0 +1,82 @@
+"""Studies by the real command, and every file of ``conf/study/``."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+import trainer.composed  # noqa: F401  # its resolver is in every config
+from study.conduct import check_arguments
+from study.protocol import Protocol
+from trainer.settings import check_settings
+
+CONF = Path(__file__).parents[2] / "conf"
+FILES = [f.stem for f in sorted((CONF / "study").glob("*.yaml")) if not f.stem.startswith("_")]
+STUDY = (
+    "+study=mnist_optimizers",
+    "wandb.mode=disabled",
+    "trainer.max_steps=8",
+    "trainer.eval_every_steps=2",
+    "trainer.limit_eval_steps=1",
+    "hydra.sweeper.trials=2",
+    "hydra.sweeper.repeat_seeds=[5]",
+    "~hydra.sweeper.candidates.radam",
+    "~hydra.sweeper.candidates.lamb",
+    "~hydra.sweeper.candidates.adafactor",
+    "~hydra.sweeper.candidates.rmsprop",
+    "~hydra.sweeper.candidates.adam",
+)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_study_composes_with_every_candidate(name):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [f"+study={name}"], return_hydra_config=True)
+        sweeper = OmegaConf.to_container(cfg.hydra.sweeper)
+        if sweeper.pop("_target_").endswith("BasicSweeper"):
+            return  # a single run
+        protocol = Protocol.of(sweeper)
+        check_arguments((f"+study={name}",), protocol)
+        for candidate in protocol.candidates:
+            assert candidate.source, "a search space says where it comes from"
+            points = candidate.space.design("sobol", 1, 0, "")[0]
+            values = {d.key: d.value(points[d.key]) for d in candidate.space.dimensions}
+            overrides = [f"{key}={value}" for key, value in values.items()]
+            run = compose("config", [f"+study={name}", *candidate.overrides, *overrides])
+            config = OmegaConf.to_container(run, resolve=True, throw_on_missing=True)
+            check_settings(config)
+
+
+@pytest.mark.slow
+def test_study_from_the_command_line(command, tmp_path, data_root):
+    arguments = (*STUDY, f"data.root={data_root}", f"hydra.sweep.dir={tmp_path / 'study'}")
+    done = command("train.py", "-m", *arguments)
+    assert done.returncode == 0, done.stderr
+    for title in ("Forecast", "Study", "Sweep"):
+        assert title in done.stdout
+    record = json.loads((tmp_path / "study" / "study.json").read_text())
+    assert set(record["best"]) == {"sgd", "adamw"}
+    assert record["paired"] == {"initial_weights_hash": True, "data_order_hash": True}
+    for entry in record["runs"]:
+        summary = json.loads((tmp_path / "study" / entry["run_dir"] / "summary.json").read_text())
+        assert summary["status"] == entry["status"]
+        assert ("test/accuracy" in summary) == (entry["phase"] == "repeat")
+        if entry["phase"] == "tune":  # measured exactly where the rung is, along the full schedule
+            assert summary["steps"] == entry["rungs"][-1]["step"] in (2, 8)
+            assert summary["horizon_steps"] == 8
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("metrics.jsonl")}
+    again = command("train.py", "-m", *arguments)
+    assert again.returncode == 0, again.stderr
+    assert before == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("metrics.jsonl")}
+
+
+@pytest.mark.slow
+def test_misfits_are_listed_in_one_message(command, tmp_path):
+    done = command("train.py", "-m", *STUDY, "param_groups.decay_norms_and_biases=3")
+    assert done.returncode == 1
+    message = done.stderr[done.stderr.rindex("these candidates do not run") :]
+    assert "sgd: " in message
+    assert "adamw: " in message
+    assert "Traceback" not in done.stderr
