@@ -96,7 +96,9 @@ def print_table(directory: Path, summaries: dict[str, dict[str, Any]]) -> None:
         table.add_row(
             name,
             escape(" ".join(own)),
-            status if status == "completed" else f"[red]{status}[/red] {escape(reason)}",
+            status
+            if status in ("completed", "pruned")
+            else f"[red]{status}[/red] {escape(reason)}",
             format_metric(monitor, best["value"]) if best else "",
             format_metric(twin, summary[twin]) if summary.get(twin) is not None else "",
             f"{summary['train_seconds']:.1f}" if "train_seconds" in summary else "",
@@ -104,7 +106,6 @@ def print_table(directory: Path, summaries: dict[str, dict[str, Any]]) -> None:
     console = Console(file=sys.stdout, highlight=False)
     console.print(table)
     if shared:
-        console.print(
-            f"all with         {' '.join(o for o in given[0] if o in shared)}", soft_wrap=True
-        )
+        common = " ".join(override for override in given[0] if override in shared)
+        console.print(f"all with         {escape(common)}", soft_wrap=True)
     console.print(f"sweep directory  {directory}", soft_wrap=True)
