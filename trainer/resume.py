@@ -120,14 +120,10 @@ def starting_point(config: dict[str, Any], job: Job, ranks: Ranks) -> Iterator[S
             start = find(config, job.path)
         except ConfigError as error:
             problem = error
-    path, continues, changed, problem = broadcast(
-        (start.path, start.continues, start.changed, problem)
-    )
+    start, problem = broadcast((start, problem))  # other nodes may not see the file
     try:
         if problem is not None:
             raise problem
-        if not ranks.is_main and path is not None:
-            start = Start(path, checkpoint.load(path), continues, changed)
         yield start
     finally:
         if lock is not None:

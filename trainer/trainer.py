@@ -18,7 +18,7 @@ from models.build import weights_hash
 from optim.schedules import Horizon
 from trainer import checkpoint
 from trainer.device import autocast, synchronize
-from trainer.distributed import Ranks, agree
+from trainer.distributed import Ranks, agree, broadcast
 from trainer.ema import averaged
 from trainer.errors import ConfigError, Diverged, Interrupted
 from trainer.evaluation import evaluate
@@ -330,8 +330,10 @@ class Trainer:
         if "test" not in self.data.splits or not self.settings.test:
             return
         if self.settings.checkpoint and self.progress.best is not None:
-            content = checkpoint.load(best)
-            load_weights(model, content["ema" if self.ema is not None else "model"])
+            key = "model" if self.ema is None else "ema"
+            load_weights(
+                model, broadcast(checkpoint.load(best)[key] if self.ranks.is_main else None)
+            )
         limit = self.settings.limit_eval_steps
         means, samples = evaluate(
             self.objective,

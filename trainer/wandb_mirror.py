@@ -143,7 +143,8 @@ def run_name(overrides: list[str]) -> str:
 def candidate(config: dict[str, Any], overrides: list[str]) -> str:
     """What is compared in the group: a column that W&B can group the runs of a sweep by."""
     pairs = [override.lstrip("+").partition("=") for override in overrides]
-    chosen = [value for key, _, value in pairs if key != "seed" and "." not in key]
+    shared = ("seed", "study", "resume")
+    chosen = [value for key, _, value in pairs if key not in shared and "." not in key]
     # a run with phases has no optimizer at the top
     named = config["optimizer"] or config["model"]
     return ", ".join(chosen) or str(named["_target_"]).rpartition(".")[2]

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from fake_study import HORIZON, FakeLauncher, conduct_fake
 
+from tests.study.fake_study import HORIZON, FakeLauncher, conduct_fake
 from trainer.errors import ConfigError
 
 HALVING = {"rungs": [0.1, 0.5], "keep": 0.5}

@@ -29,7 +29,7 @@ from trainer.settings import check_settings
 from trainer.sync_batchnorm import synchronize_batchnorm
 from trainer.trainer import Trainer
 
-THIS = Path(__file__).stem
+THIS = __name__
 
 
 @pytest.fixture
