@@ -136,7 +136,7 @@ class Trainer:
             grad_norm = phase.clip(always_measure=self.reads_are_free or self.skips)
             self.check_gradient(grad_norm, phase)
             if grad_norm is not None and (self.skips or phase.clip_grad_norm is not None):
-                self.meter.add({f"{phase.name}/grad_norm": (grad_norm, 1)})
+                self.meter.add({f"{self.prefix(phase)}grad_norm": (grad_norm, 1)})
             if self.may_apply(grad_norm):
                 self.optimizer_step(phase)
             else:
@@ -253,13 +253,16 @@ class Trainer:
                 self.check_finite(loss, f"the mean {name}")
         values = {f"train/{name}": value for name, value in means.items()}
         for phase in self.phases:
-            name = "optim/lr" if len(self.phases) == 1 else f"optim/{phase.name}/lr"
-            values[name] = phase.lr
+            values[f"optim/{self.prefix(phase)}lr"] = phase.lr
         if self.scaler.is_enabled():
             values["optim/loss_scale"] = self.scaler.get_scale()
         if self.progress.skipped:
             values["optim/skipped"] = float(self.progress.skipped)
         self.record(values)
+
+    def prefix(self, phase: Phase) -> str:
+        """Of the phase's metrics: none where there is but one."""
+        return "" if len(self.phases) == 1 else f"{phase.name}/"
 
     def record(self, values: dict[str, float]) -> None:
         progress = self.progress
