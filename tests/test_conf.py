@@ -12,6 +12,10 @@ from trainer.settings import check_settings
 CONF = Path(__file__).parents[1] / "conf"
 MANDATORY = {
     "data=image_folder": ["data.root=images"],
+    "data=text_csv": ["data.path=train.csv"],
+    "model=bert": ["data.path=train.csv"],
+    "experiment=bert_finetune": ["data.path=train.csv"],
+    "experiment=bert_finetune_short": ["data.path=train.csv"],
     "model=timm": ["model.name=resnet10t"],
     "optimizer=timm": ["optimizer.name=adopt"],
     "experiment=imagenet_resnet50": ["data.root=imagenet"],
@@ -99,7 +103,7 @@ def test_cifar10_customcnn_is_the_tutorial_recipe(composed):
         "weight_decay": 5e-4,
         "fused": True,
     }
-    assert config["param_groups"] == {"decay_norms_and_biases": True}
+    assert config["param_groups"] == {"decay_norms_and_biases": True, "layer_decay": None}
     assert config["scheduler"] == {
         "_target_": "optim.schedules.step_decay",
         "step_size": 30,

@@ -127,11 +127,13 @@ def check_fit(model: nn.Module, spec: Any) -> None:
     """Try the model on two blank samples, so that a misfit is one line before any training."""
     was_training = model.training
     parameter = next(model.parameters())
+    example = spec.example(2)
+    inputs = example if isinstance(example, tuple) else (example,)
     try:
         with torch.no_grad():
-            logits = model.eval()(spec.example(2).to(parameter.device))
+            logits = model.eval()(*(tensor.to(parameter.device) for tensor in inputs))
     except (RuntimeError, ValueError, IndexError, AssertionError) as error:
-        shape = tuple(spec.example(1).shape[1:])
+        shape = tuple(inputs[0].shape[1:])
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
             f"model and data={spec.name} do not fit: {type(model).__name__} cannot take its "
