@@ -129,7 +129,7 @@ def read_rows(file: Path, where: str, columns: tuple[str, str]) -> Rows:
             reader = csv.DictReader(lines, strict=True)
             check_columns(reader.fieldnames, columns, f"{where}={file}")
             cells = [
-                (reader.line_num, *((row[column] or "").strip() for column in columns))
+                (reader.line_num, [(row[column] or "").strip() for column in columns])
                 for row in reader
             ]
     except FileNotFoundError:
@@ -137,13 +137,13 @@ def read_rows(file: Path, where: str, columns: tuple[str, str]) -> Rows:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
         raise ConfigError(f"{where}={file} cannot be read as CSV: {reason}") from error
-    for line, *values in cells:
+    for line, values in cells:
         for column, value in zip(columns, values, strict=True):
             if not value:
                 raise ConfigError(f"{where}={file}, line {line}: the column {column} is empty")
     if not cells:
         raise ConfigError(f"{where}={file} has a header and no texts")
-    return Rows([text for _, text, _ in cells], [label for _, _, label in cells])
+    return Rows([text for _, (text, _) in cells], [label for _, (_, label) in cells])
 
 
 def check_columns(header: Sequence[str] | None, columns: tuple[str, str], where: str) -> None:

@@ -24,11 +24,12 @@ class TokenSplit(TensorSplit):
         self.pad_token_id = pad_token_id
 
     def to(self, device: torch.device) -> "TokenSplit":
-        moved = (tensor.to(device) for tensor in self.tensors)
-        return TokenSplit(self.all_tokens.to(device), *moved, self.pad_token_id)
+        starts, lengths, labels = (tensor.to(device) for tensor in self.tensors)
+        return TokenSplit(self.all_tokens.to(device), starts, lengths, labels, self.pad_token_id)
 
     def take(self, indices: Tensor) -> "TokenSplit":
-        return TokenSplit(self.all_tokens, *super().gather(indices), self.pad_token_id)
+        starts, lengths, labels = super().gather(indices)
+        return TokenSplit(self.all_tokens, starts, lengths, labels, self.pad_token_id)
 
     def text(self, index: int) -> list[int]:
         """The token ids of one text."""

@@ -66,6 +66,7 @@ def bert(
     Raises:
         ConfigError: there is no such encoder, or its positions end before ``max_length``.
     """
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel  # costs seconds: only for the runs that use it
     from transformers.utils import logging
 
@@ -75,7 +76,7 @@ def bert(
         source = locate(pretrained, "model.pretrained")
         try:
             encoder = AutoModel.from_pretrained(source, dtype=torch.float32)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ConfigError(
                 f"model.pretrained={pretrained} cannot be loaded: {reason}"
