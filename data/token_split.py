@@ -24,8 +24,10 @@ class TokenSplit(TensorSplit):
         self.pad_token_id = pad_token_id
 
     def to(self, device: torch.device) -> "TokenSplit":
-        starts, lengths, labels = (tensor.to(device) for tensor in self.tensors)
-        return TokenSplit(self.all_tokens.to(device), starts, lengths, labels, self.pad_token_id)
+        moved = super().to(device)
+        assert isinstance(moved, TokenSplit)
+        moved.all_tokens = self.all_tokens.to(device)
+        return moved
 
     def take(self, indices: Tensor) -> "TokenSplit":
         starts, lengths, labels = super().gather(indices)

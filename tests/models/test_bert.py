@@ -1,12 +1,13 @@
 """The text classifier: padding changes nothing, weights come from where they should."""
 
 import json
+import re
 
 import pytest
 import torch
 
 from models.bert import bert
-from models.build import build_model
+from predict import main as predict
 from trainer.errors import ConfigError
 
 TOKENS = torch.tensor([[2, 4, 6, 5, 3], [2, 9, 3, 0, 0]])
@@ -110,17 +111,21 @@ def test_fine_tuning_learns(finished):
     assert row["label"] in row["sample"]  # the text itself
 
 
-def test_run_directory_alone_classifies(finished, composed):
-    import yaml
+def test_run_directory_alone_classifies(finished, capsys):
+    """The encoder's folder is not read again: only its name stands in the config."""
+    config = (finished / "config.yaml").read_text()
+    (finished / "config.yaml").write_text(re.sub(r"pretrained: .*", "pretrained: ./gone", config))
+    for word in ("good", "bad"):
+        assert predict([str(finished), "--text", f"a very {word} film"]) == 0
+        label, probability = capsys.readouterr().out.split()
+        assert label == word
+        assert float(probability.rstrip("%")) > 50
 
-    from data.spec_file import read_spec
-    from trainer.settings import check_settings
 
-    config = yaml.safe_load((finished / "config.yaml").read_text())
-    spec = read_spec(finished / "spec.json")
-    without = {**config["model"], "pretrained": None}
-    model = build_model(without, spec, torch.device("cpu"), check_settings(config)).eval()
-    content = torch.load(finished / "checkpoints" / "best.pt", weights_only=True)
-    model.load_state_dict(content["model"])
-    predictions = model(*spec.encode(["a good film", "a very bad film"])).argmax(1)
-    assert [spec.class_names[i] for i in predictions] == ["good", "bad"]
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--text", " "], "--text is empty"), (["--prompt", "a"], "classifies texts: use --text")],
+)
+def test_bad_use_of_a_finished_run(arguments, message, finished, capsys):
+    assert predict([str(finished), *arguments]) == 1
+    assert message in capsys.readouterr().err
