@@ -1,6 +1,7 @@
 """Use a finished run; nothing but its directory is needed, and no GPU.
 
 python predict.py <run dir> digit.png [more files or a folder]    class and probability
+python predict.py <run dir> --text "A dull film."                 the text's class and probability
 python predict.py <run dir> --prompt "The"                        text
 python predict.py <run dir> --num-samples 64                      a grid of generated images
 python predict.py <run dir> --test                                the test metrics again
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = open_run(options.run_dir)
         if options.images:
             return classify(run, options)
+        if options.text is not None:
+            return classify_text(run, options)
         if options.prompt is not None:
             return continue_text(run, options)
         if options.num_samples is not None:
@@ -58,6 +61,17 @@ def classify(run: FinishedRun, options: argparse.Namespace) -> int:
             probability, index = model(image).softmax(1).max(1)
         print(f"{file}  {run.spec.class_names[int(index)]}  {float(probability):.2%}")
     return exit_code
+
+
+def classify_text(run: FinishedRun, options: argparse.Namespace) -> int:
+    """The text's class and its probability."""
+    check_use(run, "labels")
+    if not options.text.strip():
+        raise ConfigError("--text is empty")
+    with torch.inference_mode():
+        probability, index = run.model(*run.spec.encode([options.text])).softmax(1).max(1)
+    print(f"{run.spec.class_names[int(index)]}  {float(probability):.2%}")
+    return 0
 
 
 def continue_text(run: FinishedRun, options: argparse.Namespace) -> int:
@@ -128,6 +142,7 @@ USES = {
     "images": "classifies images: give it image files, a folder, --export or --quantize",
     "samples": "generates images: use --num-samples",
     "text": "continues text: use --prompt",
+    "labels": "classifies texts: use --text",
 }
 
 
@@ -136,7 +151,7 @@ def check_use(run: FinishedRun, wanted: str) -> None:
     if hasattr(run.model, "sample"):
         use = "samples"
     else:
-        use = "images" if run.spec.kind == "image" else "text"
+        use = {"image": "images", "text_classification": "labels"}.get(run.spec.kind, "text")
     if use != wanted:
         raise ConfigError(f"the model of {run.run_dir} {USES[use]}, or --test")
 
@@ -150,6 +165,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("images", type=Path, nargs="*", help="image files or folders")
+    parser.add_argument("--text", help="text to classify")
     parser.add_argument("--prompt", help="text to continue")
     parser.add_argument("--max-new-tokens", type=int, default=200)
     parser.add_argument("--temperature", type=float, default=1.0, help="0: the likeliest token")
@@ -165,13 +181,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     exports = options.export is not None or options.quantize is not None
     uses = [
         bool(options.images),
+        options.text is not None,
         options.prompt is not None,
         options.num_samples is not None,
         options.test,
         exports,
     ]
     if sum(uses) != 1:
-        parser.error("give one of: image files, --prompt, --num-samples, --test, --export")
+        parser.error("give one of: image files, --text, --prompt, --num-samples, --test, --export")
     if options.export == "torch" and options.quantize is not None:
         parser.error("--quantize makes an ONNX model: leave --export torch out")
     return options

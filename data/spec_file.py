@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from data.splits import ImageSpec
+from data.text_classification_spec import TextClassificationSpec
 from data.text_spec import TextSpec
 from trainer.errors import ConfigError
 
-KINDS: dict[str, type] = {spec.kind: spec for spec in (ImageSpec, TextSpec)}
+SPECS = (ImageSpec, TextSpec, TextClassificationSpec)
+KINDS: dict[str, type] = {spec.kind: spec for spec in SPECS}
 
 
 def spec_content(spec: Any) -> dict[str, Any]:

@@ -116,4 +116,4 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
 
 def without_download(model: dict[str, Any]) -> dict[str, Any]:
     """The model's settings, except that published weights are not fetched only to be replaced."""
-    return {**model, "pretrained": False} if model.get("pretrained") is True else model
+    return {**model, "pretrained": False} if model.get("pretrained") else model

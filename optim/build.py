@@ -30,7 +30,7 @@ def build_optimizer(
         value = settings.get(key, 0.0)
         if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
             raise ConfigError(f"{where}.{key}={value} should be a number of at least 0")
-    groups = parameter_groups(module, weight_decay, **grouping)
+    groups = parameter_groups(module, weight_decay, settings.get("lr", 0.0), **grouping)
     if not groups:
         raise ConfigError(f"{where}: the model has no trainable parameters")
     return instantiate(settings, where, params=groups)

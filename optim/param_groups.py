@@ -1,8 +1,12 @@
 """Parameter groups: which parameters get weight decay, and which a scaled learning rate."""
 
+import re
+from collections import Counter
 from typing import Any
 
 from torch import nn
+
+from trainer.errors import ConfigError
 
 NORMS = (
     nn.modules.batchnorm._NormBase,
@@ -11,16 +15,28 @@ NORMS = (
     nn.RMSNorm,
     nn.LocalResponseNorm,
 )
+BLOCK = re.compile(r"^(.*?)\.(\d+)\.")  # "encoder.layer.3.output.weight": block 3 of encoder.layer
 
 
 def parameter_groups(
-    module: nn.Module, weight_decay: float, decay_norms_and_biases: bool
+    module: nn.Module,
+    weight_decay: float,
+    lr: float,
+    decay_norms_and_biases: bool,
+    layer_decay: float | None,
 ) -> list[dict[str, Any]]:
     """Split ``module``'s trainable parameters into decayed and undecayed groups.
 
     Without ``decay_norms_and_biases``, whatever belongs to a normalization layer, is a bias, or
     has fewer than two dimensions (scales, class tokens) is not decayed, as is usual since
     arXiv:1812.01187. Every trainable parameter is in exactly one group.
+
+    Args:
+        lr: the rate of the top layer; without ``layer_decay`` the groups have none of their own.
+        layer_decay: factor of the rate from each layer to the one below it (arXiv:2003.10555).
+
+    Raises:
+        ConfigError: ``layer_decay`` is no such factor, or the module has no numbered layers.
     """
     undecayed_ids = set()
     if not decay_norms_and_biases:
@@ -28,11 +44,46 @@ def parameter_groups(
             for name, parameter in submodule.named_parameters(recurse=False):
                 if isinstance(submodule, NORMS) or name.endswith("bias") or parameter.ndim < 2:
                     undecayed_ids.add(id(parameter))
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    decayed = [p for p in trainable if id(p) not in undecayed_ids]
-    undecayed = [p for p in trainable if id(p) in undecayed_ids]
-    groups = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": undecayed, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+    scales = {} if layer_decay is None else layer_scales(module, layer_decay)
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        scale, decays = scales.get(name, 1.0), id(parameter) not in undecayed_ids
+        group: dict[str, Any] = {"params": [], "weight_decay": weight_decay if decays else 0.0}
+        if layer_decay is not None:
+            group["lr"] = lr * scale
+        groups.setdefault((scale, decays), group)["params"].append(parameter)
+    # the top layer's group comes first: its rate is the one that is logged
+    return [groups[key] for key in sorted(groups, reverse=True)]
+
+
+def layer_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
+    """The factor of every parameter's learning rate, by name.
+
+    The layers are the numbered blocks that hold most of the parameters (``encoder.layer.3.``,
+    ``blocks.3.``). What comes before them, such as embeddings, is one layer below the first block;
+    what comes after, such as the classifier, is the top layer, one above the last block.
+    """
+    if not 0 < layer_decay <= 1:
+        raise ConfigError(f"param_groups.layer_decay={layer_decay} should be above 0, at most 1")
+    sizes: Counter[str] = Counter()
+    for name, parameter in module.named_parameters():
+        if found := BLOCK.match(name):
+            sizes[found[1]] += parameter.numel()
+    if not sizes:
+        raise ConfigError(
+            f"param_groups.layer_decay={layer_decay}: {type(module).__name__} has no numbered "
+            "layers; set it to null"
+        )
+    stack = sizes.most_common(1)[0][0]
+    depths, depth = {}, 0
+    for name, _ in module.named_parameters():
+        found = BLOCK.match(name)
+        if found and found[1] == stack:
+            depth = int(found[2]) + 1
+            depths[name] = depth
+        else:
+            depths[name] = 0 if depth == 0 else -1  # -1: after the blocks
+    top = max(depths.values()) + 1
+    return {name: layer_decay ** (0 if d < 0 else top - d) for name, d in depths.items()}

@@ -12,6 +12,10 @@ from trainer.settings import check_settings
 CONF = Path(__file__).parents[1] / "conf"
 MANDATORY = {
     "data=image_folder": ["data.root=images"],
+    "data=text_csv": ["data.path=train.csv"],
+    "model=bert": ["data.path=train.csv"],
+    "experiment=bert_finetune": ["data.path=train.csv"],
+    "experiment=bert_finetune_short": ["data.path=train.csv"],
     "model=timm": ["model.name=resnet10t"],
     "optimizer=timm": ["optimizer.name=adopt"],
     "experiment=imagenet_resnet50": ["data.root=imagenet"],
@@ -99,7 +103,7 @@ def test_cifar10_customcnn_is_the_tutorial_recipe(composed):
         "weight_decay": 5e-4,
         "fused": True,
     }
-    assert config["param_groups"] == {"decay_norms_and_biases": True}
+    assert config["param_groups"] == {"decay_norms_and_biases": True, "layer_decay": None}
     assert config["scheduler"] == {
         "_target_": "optim.schedules.step_decay",
         "step_size": 30,
@@ -111,3 +115,14 @@ def test_cifar10_customcnn_is_the_tutorial_recipe(composed):
     assert data["_target_"] == "data.cifar10.cifar10"
     assert (data["batch_size"], data["augment"]) == (64, [])
     assert data["mean"] == data["std"] == [0.5, 0.5, 0.5]
+
+
+def test_bert_finetune_is_the_usual_recipe(composed):
+    config = composed("+experiment=bert_finetune", "data.path=train.csv")
+    optimizer, schedule = config["optimizer"], config["scheduler"]
+    assert optimizer["_target_"] == "torch.optim.AdamW"
+    assert (optimizer["lr"], optimizer["betas"]) == (5e-5, [0.9, 0.999])
+    assert optimizer["weight_decay"] == 0.01
+    assert schedule["_target_"] == "optim.schedules.linear_warmup"
+    assert (schedule["warmup_steps"], schedule["start_factor"]) == (1000, 0.01)
+    assert config["trainer"]["max_steps"] > 1000  # a warm-up beyond the horizon is an error

@@ -69,6 +69,7 @@ class ParamGroupSettings:
     """``param_groups``: shared by every optimizer."""
 
     decay_norms_and_biases: bool
+    layer_decay: float | None  # factor of the learning rate from each layer to the one below it
 
 
 @dataclass(frozen=True)

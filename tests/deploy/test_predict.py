@@ -116,7 +116,7 @@ def test_averaged_weights_are_used_where_the_run_kept_them(train):
 
 def test_published_weights_are_not_fetched_again():
     assert without_download({"name": "resnet18", "pretrained": True})["pretrained"] is False
-    assert without_download({"pretrained": "a/path"}) == {"pretrained": "a/path"}
+    assert without_download({"pretrained": "a/path"})["pretrained"] is False
 
 
 SMALL = ("debug=fast", "data.batch_size=4", "data.eval_batch_size=4")

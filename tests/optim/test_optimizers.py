@@ -13,7 +13,7 @@ from trainer.errors import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf" / "optimizer"
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))
-GROUPING = {"decay_norms_and_biases": False}
+GROUPING = {"decay_norms_and_biases": False, "layer_decay": None}
 
 
 @pytest.fixture(params=NAMES)
@@ -98,7 +98,7 @@ def test_timm_refuses_what_its_optimizer_lacks(settings_of):
 
 def test_norms_and_biases_are_not_decayed():
     model = network()
-    decayed, undecayed = parameter_groups(model, 0.1, decay_norms_and_biases=False)
+    decayed, undecayed = parameter_groups(model, 0.1, 1.0, **GROUPING)
     assert decayed["weight_decay"] == 0.1
     assert [p.ndim for p in decayed["params"]] == [4, 2]
     assert undecayed["weight_decay"] == 0.0
@@ -107,7 +107,7 @@ def test_norms_and_biases_are_not_decayed():
 
 
 def test_everything_is_decayed_on_request():
-    (group,) = parameter_groups(network(), 0.1, decay_norms_and_biases=True)
+    (group,) = parameter_groups(network(), 0.1, 1.0, decay_norms_and_biases=True, layer_decay=None)
     assert len(group["params"]) == len(list(network().parameters()))
 
 

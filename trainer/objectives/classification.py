@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.splits import Batch, TensorSplit
+from data.token_split import TokenSplit
 from trainer.errors import ConfigError
 from trainer.objectives.base import (
     ConfusionMatrix,
@@ -94,15 +95,21 @@ class Classification(Objective):
                 names[int(predictions[index])],
                 round(float(samples["confidence"][index]), 4),
                 round(float(samples["loss"][index]), 4),
-                save_image(split, index, folder),
+                self.shown(split, index, folder),
             ]
             for index in worst
         ]
-        columns = ["index", "label", "prediction", "confidence", "loss", "image"]
+        columns = ["index", "label", "prediction", "confidence", "loss", "sample"]
         return {
             "confusion_matrix": ConfusionMatrix(names, counts.tolist()),
             "worst_predictions": Table(columns, rows),
         }
+
+    def shown(self, split: Any, index: int, folder: Path) -> str:
+        """A sample for the eye: its text, or the name of its image file."""
+        if isinstance(split, TokenSplit):
+            return self.spec.decode(split.text(index))
+        return save_image(split, index, folder)
 
 
 def mixing(
@@ -127,11 +134,13 @@ def check_fit(model: nn.Module, spec: Any) -> None:
     """Try the model on two blank samples, so that a misfit is one line before any training."""
     was_training = model.training
     parameter = next(model.parameters())
+    example = spec.example(2)
+    inputs = example if isinstance(example, tuple) else (example,)
     try:
         with torch.no_grad():
-            logits = model.eval()(spec.example(2).to(parameter.device))
+            logits = model.eval()(*(tensor.to(parameter.device) for tensor in inputs))
     except (RuntimeError, ValueError, IndexError, AssertionError) as error:
-        shape = tuple(spec.example(1).shape[1:])
+        shape = tuple(inputs[0].shape[1:])
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
             f"model and data={spec.name} do not fit: {type(model).__name__} cannot take its "

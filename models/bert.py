@@ -1,0 +1,99 @@
+"""A BERT-type encoder with a classification head: ``model=bert model.pretrained=FOLDER``.
+
+Any encoder of ``transformers`` that has a ``last_hidden_state``.
+"""
+
+import json
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.pretrained import locate
+from trainer.errors import ConfigError
+
+
+class TextClassifier(nn.Module):
+    """The encoder's states pooled to one vector a text, dropout, a linear classifier.
+
+    Tokens ``(N, T)`` and their mask ``(N, T)``, false where padded -> ``(N, num_classes)``.
+
+    Args:
+        pooling: ``mean`` over the tokens that are no padding, or ``cls``, the first token's state.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        width: int,
+        num_classes: int,
+        pooling: Literal["mean", "cls"],
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        if pooling not in ("mean", "cls"):
+            raise ConfigError(f"model.pooling={pooling} should be mean or cls")
+        self.encoder = encoder
+        self.pooling = pooling
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(width, num_classes)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        states = self.encoder(input_ids=tokens, attention_mask=mask).last_hidden_state
+        if self.pooling == "cls":
+            pooled = states[:, 0]
+        else:
+            shares = mask / mask.sum(1, keepdim=True)
+            pooled = (states * shares[..., None].to(states.dtype)).sum(1)
+        return self.classifier(self.dropout(pooled))
+
+
+def bert(
+    pretrained: str | Literal[False] | None,
+    architecture: str | None,
+    num_classes: int,
+    max_length: int,
+    pooling: Literal["mean", "cls"],
+    dropout: float,
+) -> TextClassifier:
+    """A classifier on the encoder ``pretrained``, or on one of random weights.
+
+    Args:
+        pretrained: see :func:`models.pretrained.locate`; null or false: random weights.
+        architecture: the encoder's configuration as JSON, for random weights.
+        max_length: of a text in tokens.
+
+    Raises:
+        ConfigError: there is no such encoder, or its positions end before ``max_length``.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModel  # costs seconds: only for the runs that use it
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # the program has its own console
+    logging.set_verbosity_error()
+    if pretrained:
+        source = locate(pretrained, "model.pretrained")
+        try:
+            encoder = AutoModel.from_pretrained(source, dtype=torch.float32)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigError(
+                f"model.pretrained={pretrained} cannot be loaded: {reason}"
+            ) from error
+    elif architecture is None:
+        raise ConfigError(
+            "model.pretrained=null: random weights need an architecture; set data.tokenizer to a "
+            "model, or model.architecture"
+        )
+    else:
+        values = json.loads(architecture)
+        encoder = AutoModel.from_config(AutoConfig.for_model(values.pop("model_type"), **values))
+    positions = getattr(encoder.config, "max_position_embeddings", max_length)
+    if max_length > positions:
+        raise ConfigError(
+            f"data.max_length={max_length} is more than the {positions} positions of the encoder"
+        )
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None  # a layer that only the pretraining needed
+    return TextClassifier(encoder, encoder.config.hidden_size, num_classes, pooling, dropout)

@@ -1,0 +1,156 @@
+"""Texts from CSV files: splits, padding by batch, and every way a file can be wrong."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.build import build_splits
+from data.spec_file import read_spec, spec_content
+from data.splits import Splits
+from trainer.errors import ConfigError
+from trainer.records import write_json
+
+ROWS = [("a good film", "pos"), ("a very very bad film", "neg"), ("dull", "neg"), ("good", "pos")]
+
+
+def write(file: Path, rows=ROWS, header="text,label") -> Path:
+    file.write_text("\n".join([header, *(f'"{text}",{label}' for text, label in rows)]) + "\n")
+    return file
+
+
+@pytest.fixture
+def read(composed, tiny_bert):
+    """``read(file, "data.max_length=8", ...)``: the splits of a CSV file."""
+
+    def read_file(file: Path, *overrides: str) -> Splits:
+        chosen = (f"data.path={file}", f"model.pretrained={tiny_bert}", "data.max_length=16")
+        return build_splits(composed("model=bert", *chosen, *overrides)["data"])
+
+    return read_file
+
+
+def test_classes_and_tokens(read, tmp_path):
+    splits = read(write(tmp_path / "reviews.csv"), "data.val_fraction=0", "data.test_fraction=0")
+    assert splits.val is None
+    assert splits.test is None
+    assert splits.spec.class_names == ("neg", "pos")
+    tokens, mask, labels = splits.train.gather(torch.arange(4))
+    assert tokens[0].tolist() == [2, 4, 6, 5, 3, 0, 0]  # [CLS] a good film [SEP] and padding
+    assert mask.sum(1).tolist() == [5, 7, 3, 3]
+    assert labels.tolist() == [1, 0, 0, 1]
+
+
+def test_a_batch_is_as_wide_as_its_longest_text(read, tmp_path):
+    train = read(
+        write(tmp_path / "reviews.csv"), "data.val_fraction=0", "data.test_fraction=0"
+    ).train
+    assert train.gather(torch.tensor([2, 3]))[0].tolist() == [[2, 9, 3], [2, 6, 3]]
+    assert train.gather(torch.tensor([1]))[0].shape == (1, 7)
+    few = train.take(torch.tensor([3, 0]))
+    assert few.gather(torch.tensor([1, 0]))[2].tolist() == [1, 1]
+    assert few.text(0) == [2, 6, 3]
+
+
+def test_long_texts_are_cut_and_keep_their_last_special_token(read, tmp_path):
+    rows = [("good " * 50, "pos"), ("bad", "neg")]
+    file = write(tmp_path / "x.csv", rows)
+    splits = read(file, "data.max_length=6", "data.val_fraction=0", "data.test_fraction=0")
+    assert splits.train.text(0) == [2, 6, 6, 6, 6, 3]
+
+
+def test_parts_are_disjoint_and_the_same_every_time(read, tmp_path):
+    rows = [(f"good {'very ' * (i % 9)}{i}", "pos" if i % 3 else "neg") for i in range(60)]
+    file = write(tmp_path / "reviews.csv", rows)
+    splits, again = read(file), read(file, "seed=5")
+    assert [len(part) for part in (splits.train, splits.val, splits.test)] == [48, 6, 6]
+    assert splits.val.tensors[2].tolist().count(0) == 2  # a third, as in the file
+    assert torch.equal(splits.test.all_tokens, again.test.all_tokens)
+
+
+def test_files_beside_train_csv_are_the_other_splits(read, tmp_path):
+    file = write(tmp_path / "train.csv")
+    write(tmp_path / "test.csv", ROWS[:2])
+    splits = read(file, "data.val_fraction=0.25")
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (3, 1, 2)
+    other = write(tmp_path / "other.csv", ROWS[:3])
+    assert len(read(file, f"data.test_path={other}").test) == 3
+
+
+def test_columns_have_names_of_ones_own(read, tmp_path):
+    file = write(tmp_path / "x.csv", header="review,stars")
+    splits = read(file, "data.text_column=review", "data.label_column=stars")
+    assert splits.spec.num_classes == 2
+
+
+def test_spec_alone_encodes(read, tmp_path):
+    spec = read(write(tmp_path / "x.csv"), "data.val_fraction=0", "data.test_fraction=0").spec
+    write_json(spec_content(spec), tmp_path / "spec.json")
+    again = read_spec(tmp_path / "spec.json")
+    assert again == spec
+    tokens, mask = again.encode(["a good film", "dull"])
+    assert tokens.tolist() == [[2, 4, 6, 5, 3], [2, 9, 3, 0, 0]]
+    assert mask.tolist() == [[True] * 5, [True] * 3 + [False] * 2]
+    assert tokens.dtype == torch.int64
+    assert again.decode(tokens[0].tolist()) == "a good film"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"text,label\n", "has a header and no texts"),
+        (b"review,label\na,b\n", r"no column text \(data.text_column\), but review, label"),
+        (b"text,labels\na,b\n", r"no column label \(data.label_column\).* did you mean labels\?"),
+        (b"text,label\na,pos\nb\n", "line 3: the column label is empty"),
+        (b"text,label\na,pos\n  ,neg\n", "line 3: the column text is empty"),
+        (b"text,label\na,pos\nb,pos\n", "all texts have the label pos"),
+        (b"text,label\n\xff\xfe,pos\n", "cannot be read as CSV: it is not UTF-8"),
+        (b'text,label\n"a,pos\n', "cannot be read as CSV: unexpected end of data"),
+    ],
+)
+def test_bad_file_is_one_line(content, message, read, tmp_path):
+    (tmp_path / "x.csv").write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read(tmp_path / "x.csv", "data.val_fraction=0", "data.test_fraction=0")
+    assert "\n" not in str(caught.value)
+
+
+def test_byte_order_mark_and_line_breaks_inside_of_a_text(read, tmp_path):
+    file = tmp_path / "x.csv"
+    file.write_bytes(b'\xef\xbb\xbftext,label\r\n"good\r\nfilm",pos\r\nbad,neg\r\n')
+    train = read(file, "data.val_fraction=0", "data.test_fraction=0").train
+    assert train.text(0) == [2, 6, 5, 3]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.path=missing.csv", "data.path=missing.csv: there is no such file"),
+        ("data.path=.", r"data.path=\. cannot be read as CSV"),
+        ("data.val_path=missing.csv", "data.val_path=missing.csv: there is no such file"),
+        ("data.tokenizer=null", "data.tokenizer=None should be a folder"),
+        ("data.tokenizer=./missing", "data.tokenizer=./missing: there is no such folder"),
+        ("data.tokenizer=package:missing_one/x", "pip install missing-one"),
+        ("data.tokenizer=package:mlxtend/x", "the package mlxtend has no folder x"),
+        ("data.max_length=2", "data.max_length=2 should be 3 or more"),
+        ("data.val_fraction=1", "data.val_fraction=1 should be at least 0 and below 1"),
+        ("data.val_fraction=0.95", "leave nothing to train on"),
+    ],
+)
+def test_bad_setting_is_one_line(override, message, read, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        read(write(tmp_path / "x.csv"), override)
+
+
+def test_folder_without_a_tokenizer(read, tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.tokenizer=.* cannot be loaded") as caught:
+        read(write(tmp_path / "x.csv"), f"data.tokenizer={tmp_path}")
+    assert "\n" not in str(caught.value)
+
+
+def test_label_that_training_lacks(read, tmp_path):
+    file = write(tmp_path / "train.csv")
+    write(tmp_path / "val.csv", [("good", "neutral")])
+    with pytest.raises(ConfigError, match="the val texts have a label neutral"):
+        read(file)

@@ -1,0 +1,131 @@
+"""The text classifier: padding changes nothing, weights come from where they should."""
+
+import json
+import re
+
+import pytest
+import torch
+
+from models.bert import bert
+from predict import main as predict
+from trainer.errors import ConfigError
+
+TOKENS = torch.tensor([[2, 4, 6, 5, 3], [2, 9, 3, 0, 0]])
+MASK = TOKENS != 0
+
+
+def classifier(tiny_bert, **settings):
+    known = {"pretrained": str(tiny_bert), "architecture": None, "num_classes": 3}
+    known |= {"max_length": 16, "pooling": "mean", "dropout": 0.0}
+    return bert(**(known | settings)).eval()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_padding_changes_nothing(pooling, tiny_bert):
+    model = classifier(tiny_bert, pooling=pooling)
+    logits = model(TOKENS, MASK)
+    assert logits.shape == (2, 3)
+    alone = model(TOKENS[1:, :3], MASK[1:, :3])
+    torch.testing.assert_close(logits[1:], alone)
+    assert not torch.allclose(logits[0], logits[1])
+
+
+def test_poolings_differ(tiny_bert):
+    torch.manual_seed(0)
+    mean = classifier(tiny_bert)
+    cls = classifier(tiny_bert, pooling="cls")
+    cls.load_state_dict(mean.state_dict())
+    assert not torch.allclose(mean(TOKENS, MASK), cls(TOKENS, MASK))
+    with pytest.raises(ConfigError, match=r"model\.pooling=max should be mean or cls"):
+        classifier(tiny_bert, pooling="max")
+
+
+def test_pretrained_weights_do_not_depend_on_the_seed_and_random_ones_do(tiny_bert):
+    architecture = (tiny_bert / "config.json").read_text()
+
+    def embeddings(seed, **settings):
+        torch.manual_seed(seed)
+        return classifier(tiny_bert, **settings).encoder.embeddings.word_embeddings.weight
+
+    assert torch.equal(embeddings(1), embeddings(2))
+    random = {"pretrained": None, "architecture": architecture}
+    assert torch.equal(embeddings(1, **random), embeddings(1, **random))
+    assert not torch.equal(embeddings(1, **random), embeddings(2, **random))
+    assert not torch.equal(embeddings(1, **random), embeddings(1))
+
+
+def test_every_parameter_is_trained(tiny_bert):
+    """A layer without gradient would stop DistributedDataParallel."""
+    model = classifier(tiny_bert)
+    model(TOKENS, MASK).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pretrained": None}, "random weights need an architecture"),
+        ({"pretrained": "./missing"}, r"model\.pretrained=./missing: there is no such folder"),
+        ({"max_length": 17}, r"data\.max_length=17 is more than the 16 positions"),
+    ],
+)
+def test_bad_settings(settings, message, tiny_bert):
+    with pytest.raises(ConfigError, match=message):
+        classifier(tiny_bert, **settings)
+
+
+def test_damaged_weights_are_one_line(tiny_bert, tmp_path):
+    (tmp_path / "config.json").write_text((tiny_bert / "config.json").read_text())
+    with pytest.raises(ConfigError, match=r"model\.pretrained=.* cannot be loaded") as caught:
+        classifier(tiny_bert, pretrained=str(tmp_path))
+    assert "\n" not in str(caught.value)
+    (tmp_path / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ConfigError, match=r"model\.pretrained=.* cannot be loaded"):
+        classifier(tiny_bert, pretrained=str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def finished(train_once, tiny_bert, tmp_path_factory):
+    """A run that learned whether a text says good or bad."""
+    file = tmp_path_factory.mktemp("csv") / "reviews.csv"
+    texts = [f"a {'very ' * (i % 5)}{word} film" for i in range(20) for word in ("good", "bad")]
+    file.write_text("text,label\n" + "".join(f"{t},{t.split()[-2]}\n" for t in texts))
+    return train_once(
+        "model=bert",
+        f"model.pretrained={tiny_bert}",
+        f"data.path={file}",
+        "data.max_length=16",
+        "optimizer.lr=0.01",
+        "trainer.max_epochs=10",
+        "trainer.log_every_steps=5",
+        "trainer.precision=fp32",
+    )
+
+
+def test_fine_tuning_learns(finished):
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert summary["test/accuracy"] == 1.0
+    table = json.loads((finished / "media" / "worst_predictions.json").read_text())
+    row = dict(zip(table["columns"], table["rows"][0], strict=True))
+    assert row["label"] in row["sample"]  # the text itself
+
+
+def test_run_directory_alone_classifies(finished, capsys):
+    """The encoder's folder is not read again: only its name stands in the config."""
+    config = (finished / "config.yaml").read_text()
+    (finished / "config.yaml").write_text(re.sub(r"pretrained: .*", "pretrained: ./gone", config))
+    for word in ("good", "bad"):
+        assert predict([str(finished), "--text", f"a very {word} film"]) == 0
+        label, probability = capsys.readouterr().out.split()
+        assert label == word
+        assert float(probability.rstrip("%")) > 50
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--text", " "], "--text is empty"), (["--prompt", "a"], "classifies texts: use --text")],
+)
+def test_bad_use_of_a_finished_run(arguments, message, finished, capsys):
+    assert predict([str(finished), *arguments]) == 1
+    assert message in capsys.readouterr().err

@@ -1,0 +1,77 @@
+"""Learning rates that fall from layer to layer."""
+
+import pytest
+import torch
+from torch import nn
+
+from models.bert import bert
+from optim.build import build_optimizer
+from optim.param_groups import layer_scales, parameter_groups
+from trainer.errors import ConfigError
+
+
+class Stack(nn.Module):
+    """Three blocks between an embedding and a head, as Transformers are built."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.zeros(2))
+        self.embed = nn.Linear(2, 4)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(3))
+        self.head = nn.Linear(4, 2)
+
+
+def test_rates_by_depth():
+    scales = layer_scales(Stack(), 0.5)
+    assert scales == {
+        "positions": 0.0625,
+        "embed.weight": 0.0625,
+        "embed.bias": 0.0625,
+        **{f"blocks.{i}.0.{p}": 0.5 ** (3 - i) for i in range(3) for p in ("weight", "bias")},
+        "head.weight": 1.0,
+        "head.bias": 1.0,
+    }
+
+
+def test_bert_is_scaled_by_its_layers(tiny_bert):
+    model = bert(str(tiny_bert), None, 2, 16, "mean", 0.0)
+    scales = layer_scales(model, 0.5)
+    assert scales["encoder.embeddings.word_embeddings.weight"] == 0.125
+    assert scales["encoder.encoder.layer.0.attention.self.query.weight"] == 0.25
+    assert scales["encoder.encoder.layer.1.output.dense.bias"] == 0.5
+    assert scales["classifier.weight"] == 1.0
+
+
+def test_every_parameter_is_in_one_group_with_its_rate_and_decay():
+    model = Stack()
+    groups = parameter_groups(model, 0.1, 2.0, decay_norms_and_biases=False, layer_decay=0.5)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {
+        names[id(parameter)]: (group["lr"], group["weight_decay"])
+        for group in groups
+        for parameter in group["params"]
+    }
+    assert sum(len(group["params"]) for group in groups) == len(found) == len(names)
+    assert found["head.weight"] == (2.0, 0.1)
+    assert found["head.bias"] == (2.0, 0.0)
+    assert found["blocks.1.0.weight"] == (0.5, 0.1)
+    assert found["positions"] == (0.125, 0.0)
+    assert groups[0]["lr"] == 2.0  # the rate that is logged
+
+
+def test_the_optimizer_gets_the_rates():
+    settings = {"_target_": "torch.optim.AdamW", "lr": 1.0, "weight_decay": 0.0}
+    grouping = {"decay_norms_and_biases": True, "layer_decay": 0.5}
+    optimizer = build_optimizer(settings, Stack(), grouping)
+    assert [group["lr"] for group in optimizer.param_groups] == [1.0, 0.5, 0.25, 0.125, 0.0625]
+
+
+@pytest.mark.parametrize("layer_decay", [0.0, -1.0, 1.5])
+def test_impossible_factor(layer_decay):
+    with pytest.raises(ConfigError, match=r"param_groups\.layer_decay="):
+        layer_scales(Stack(), layer_decay)
+
+
+def test_model_without_layers():
+    with pytest.raises(ConfigError, match="Linear has no numbered layers"):
+        layer_scales(nn.Linear(2, 2), 0.5)
