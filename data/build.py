@@ -39,8 +39,9 @@ def build_data(
     """The data set of the config's ``data`` node, batched for one process."""
     for key in LOADER_SETTINGS:
         value = settings[key]
-        if isinstance(value, bool) or not isinstance(value, int) or value < (key != "num_workers"):
-            raise ConfigError(f"data.{key}={value} should be a whole number, 1 or more")
+        least = 0 if key == "num_workers" else 1
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ConfigError(f"data.{key}={value} should be a whole number, {least} or more")
     loading = {key: settings[key] for key in LOADER_SETTINGS}
     with first_on_node(ranks):  # it downloads and prepares what the others then find
         splits = build_splits(settings)

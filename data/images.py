@@ -58,6 +58,10 @@ def image_splits(
     Raises:
         ConfigError: they have another number of values, or are not positive.
     """
+    if not all(callable(step) for step in augment):
+        raise ConfigError(
+            f"data.augment={augment} should be a list of _target_s of data/augment.py"
+        )
     image = train.gather(torch.tensor([0]))[0][0] if isinstance(train, TensorSplit) else train[0][0]
     channels, height, width = image.shape
     means, stds = per_channel(mean, channels, "mean"), per_channel(std, channels, "std")

@@ -25,6 +25,8 @@ def build_optimizer(
         grouping: the config's ``param_groups`` node, the same for every optimizer.
         where: dotted name of the node, for messages.
     """
+    if "lr" not in settings:
+        raise ConfigError(f"{where}.lr is missing: every optimizer is given a learning rate")
     weight_decay = settings.get("weight_decay", 0.0)
     for key in ("lr", "weight_decay"):
         value = settings.get(key, 0.0)

@@ -76,6 +76,8 @@ def polynomial(
     power: float = 1.0,
 ) -> float:
     """``base_lr * (1 - progress) ** power``; power 1 is the linear decay (``PolynomialLR``)."""
+    if power < 0:
+        raise ConfigError(f"scheduler.power={power} should be at least 0")
     steps = resolve_warmup(warmup_steps, warmup_fraction, horizon)
     if step < steps:
         return warmup(step, base_lr, steps, horizon, start_factor)
@@ -88,6 +90,8 @@ def step_decay(
     """Multiply by ``gamma`` every ``step_size`` epochs (torch's ``StepLR``)."""
     if step_size < 1:
         raise ConfigError(f"scheduler.step_size={step_size} should be at least 1 epoch")
+    if gamma < 0:
+        raise ConfigError(f"scheduler.gamma={gamma} should be at least 0")
     return base_lr * gamma ** (step // horizon.steps_per_epoch // step_size)
 
 
@@ -105,6 +109,8 @@ def one_cycle(
     left alone (``cycle_momentum=False``).
     """
     check_fraction(warmup_fraction)
+    if div_factor <= 0 or final_div_factor <= 0:
+        raise ConfigError("scheduler.div_factor and scheduler.final_div_factor should be above 0")
     peak = warmup_fraction * horizon.total_steps - 1
     last = horizon.total_steps - 1
     start, end = base_lr / div_factor, base_lr / div_factor / final_div_factor
@@ -145,6 +151,8 @@ def warmup(
 def resolve_warmup(steps: int | None, fraction: float, horizon: Horizon) -> int:
     """Warm-up in updates: as given, or as a fraction of the horizon."""
     check_fraction(fraction)
+    if steps is not None and steps < 0:
+        raise ConfigError(f"scheduler.warmup_steps={steps} should be at least 0")
     if steps is None:
         return round(fraction * horizon.total_steps)
     if fraction:

@@ -75,30 +75,44 @@ def check_recipes(hydra: HydraConf) -> None:
 
     ``+experiment=cifar10_customcnn optimizer=adam`` would give Adam the learning rate of SGD.
     """
+    decided = {override.lstrip("+~").split("=")[0] for override in hydra.overrides.task}
     for group in ("optim", "experiment"):
         name = hydra.runtime.choices.get(group)
-        file = CONF / group / f"{name}.yaml"
-        if not isinstance(name, str) or not file.is_file():
-            continue
-        recipe = OmegaConf.to_container(OmegaConf.load(file))
-        assert isinstance(recipe, dict)
-        picks = {
-            key.split("/")[-1]: value
-            for entry in recipe.get("defaults", [])
-            if isinstance(entry, dict)
-            for key, value in entry.items()
-        }
+        recipe = read_recipe(group, name)
+        picks = picks_of(recipe)
         for part in ("optimizer", "scheduler"):
             chosen = hydra.runtime.choices.get(part)
-            given = {override.lstrip("+").split("=")[0] for override in hydra.overrides.task}
             left = [f"{part}.{key}" for key in recipe.get(part, {})]
-            left = [key for key in left if key not in given]
+            left = [key for key in left if key not in decided]
             if left and picks.get(part, chosen) != chosen:
                 raise ConfigError(
                     f"{group}={name} sets {', '.join(left)} for {part}={picks[part]}, but "
-                    f"{part}={chosen} was chosen: give these values on the command line, or "
-                    "choose a whole recipe with optim=..."
+                    f"{part}={chosen} was chosen: give these values on the command line, or take "
+                    f"them out (~{left[-1]})"
                 )
+
+
+def read_recipe(group: str, name: Any) -> dict[str, Any]:
+    """The file of a recipe or experiment, as it stands; empty where none is chosen."""
+    file = CONF / group / f"{name}.yaml"
+    if not isinstance(name, str) or not file.is_file():
+        return {}
+    recipe = OmegaConf.to_container(OmegaConf.load(file))
+    assert isinstance(recipe, dict)
+    return {str(key): value for key, value in recipe.items()}
+
+
+def picks_of(recipe: dict[str, Any]) -> dict[str, str]:
+    """The optimizer and scheduler that a recipe stands for, through the recipe that it picks."""
+    picks: dict[str, str] = {}
+    for entry in recipe.get("defaults", []):
+        for key, value in entry.items() if isinstance(entry, dict) else ():
+            group = key.split("/")[-1]
+            if group == "optim":
+                picks = picks_of(read_recipe("optim", value)) | picks
+            else:
+                picks[group] = value
+    return picks
 
 
 def check_phases(phases: list[str], overrides: Sequence[str]) -> None:

@@ -54,7 +54,7 @@ def instantiate(node: Any, where: str, **injected: Any) -> Any:
         return target(**built, **injected)
     except ConfigError:
         raise
-    except (TypeError, ValueError, AssertionError) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError, AssertionError) as error:
         raise ConfigError(f"{where}: {target.__name__} refused its settings: {error}") from error
 
 

@@ -152,7 +152,7 @@ class Records:
     def end(self, trainer: Trainer) -> None:
         """The run is over: what became of it, and the final table."""
         if trainer.diverged is not None:
-            self.summary |= {"status": "diverged", "error": f"Diverged: {trainer.diverged}"}
+            self.summary |= {"status": "diverged", "stop_reason": str(trainer.diverged)}
             self.console.print(f"[red]{escape(str(trainer.diverged))}[/red]")
         self.final_table()
 

@@ -140,7 +140,7 @@ def check_settings(config: dict[str, Any]) -> TrainerSettings:
         raise ConfigError(f"trainer.ema_decay={trainer.ema_decay} should be in [0, 1)")
     if config["seed"] < 0:
         raise ConfigError(f"seed={config['seed']} should be at least 0")
-    if not re.fullmatch(r"(val|train)/\w+", config["monitor"]):
+    if not re.fullmatch(r"val/\w+", config["monitor"]):
         raise ConfigError(f"monitor={config['monitor']} should be a metric such as val/accuracy")
     return trainer
 

@@ -45,7 +45,7 @@ class Sweep(Callback):
             return
         directory, Sweep.directory = Sweep.directory, None
         summaries = read_summaries(directory)
-        Sweep.failed = any(s.get("status") in ("failed", "interrupted") for s in summaries.values())
+        Sweep.failed = any(s.get("error") for s in summaries.values())
         print_table(directory, summaries)
 
 
@@ -96,9 +96,7 @@ def print_table(directory: Path, summaries: dict[str, dict[str, Any]]) -> None:
         table.add_row(
             name,
             escape(" ".join(own)),
-            status
-            if status in ("completed", "pruned")
-            else f"[red]{status}[/red] {escape(reason)}",
+            status if not summary.get("error") else f"[red]{status}[/red] {escape(reason)}",
             format_metric(monitor, best["value"]) if best else "",
             format_metric(twin, summary[twin]) if summary.get(twin) is not None else "",
             f"{summary['train_seconds']:.1f}" if "train_seconds" in summary else "",

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 FINISH_TIMEOUT_SECONDS = 60.0
 HURRIED_TIMEOUT_SECONDS = 5.0  # for an interrupted run, or a server already known to hang
 stuck: list[threading.Thread] = []  # threads that wait for a server that does not answer
+# overrides that say where and how a run is made, not what is compared
+NOT_COMPARED = ("seed", "study", "resume", "trainer", "debug", "data.root")
+NOT_COMPARED_PARTS = ("wandb.", "hydra", "trainer.devices", "trainer.accelerator", "trainer.num_")
 CODE_ROOMS = ("models", "data", "optim", "trainer", "conf")
 
 
@@ -143,8 +146,11 @@ def run_name(overrides: list[str]) -> str:
 def candidate(config: dict[str, Any], overrides: list[str]) -> str:
     """What is compared in the group: a column that W&B can group the runs of a sweep by."""
     pairs = [override.lstrip("+").partition("=") for override in overrides]
-    shared = ("seed", "study", "resume")
-    chosen = [value for key, _, value in pairs if key not in shared and "." not in key]
+    chosen = [
+        f"{key}={value}" if "." in key else value
+        for key, _, value in pairs
+        if key not in NOT_COMPARED and not key.startswith(NOT_COMPARED_PARTS)
+    ]
     # a run with phases has no optimizer at the top
     named = config["optimizer"] or config["model"]
     return ", ".join(chosen) or str(named["_target_"]).rpartition(".")[2]
@@ -155,7 +161,11 @@ def close_run(run: Any, summary: dict[str, Any], run_dir: Path) -> None:
     # not config.yaml: W&B writes one of its own over it, through the link that it saves
     for name in ("train.log", "metrics.jsonl"):
         run.save(str(run_dir / name), base_path=str(run_dir), policy="now")
-    run.summary.update({key: value for key, value in summary.items() if key != "wandb"})
+    # the monitored metric keeps the best-of that define_metric makes
+    known = {
+        key: value for key, value in summary.items() if key not in ("wandb", summary.get("monitor"))
+    }
+    run.summary.update(known)
     if summary["status"] == "interrupted":
         run.mark_preempting()
     run.finish(exit_code=int(summary["status"] not in ("completed", "stopped", "pruned")))

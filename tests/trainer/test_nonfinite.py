@@ -97,7 +97,7 @@ def test_stop(composed, poisoned, data_root, tmp_path):
     config = composed(*QUIET, *SHORT, "trainer.on_nonfinite=stop", f"data.root={data_root}")
     assert run(config, Job(run_dir=str(tmp_path))) == float("-inf")
     assert summary(tmp_path)["status"] == "diverged"
-    assert "Diverged: the loss of phase train is inf" in summary(tmp_path)["error"]
+    assert "the loss of phase train is inf" in summary(tmp_path)["stop_reason"]
     assert not any("test/loss" in event for event in events(tmp_path))
 
 

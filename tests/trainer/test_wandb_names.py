@@ -8,9 +8,12 @@ from trainer.wandb_mirror import candidate, run_name
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["optim=sgd_cosine", "optimizer.lr=0.1", "seed=1", "wandb.mode=offline"], "sgd_cosine"),
+        (
+            ["optim=sgd_cosine", "optimizer.lr=0.1", "seed=1", "wandb.mode=offline"],
+            "sgd_cosine, optimizer.lr=0.1",
+        ),
         (["+experiment=mnist_lightcnn", "model=lightcnn"], "mnist_lightcnn, lightcnn"),
-        (["optimizer.lr=0.1"], "SGD"),
+        (["optimizer.lr=0.1", "trainer=ddp", "debug=fast"], "optimizer.lr=0.1"),
         ([], "SGD"),
     ],
 )
