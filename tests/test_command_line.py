@@ -55,3 +55,12 @@ def test_recipe_of_another_optimizer_is_not_applied_silently(command, data_root)
     assert done.returncode == 1
     assert "sets optimizer.lr" in done.stderr
     assert "optimizer=adam was chosen" in done.stderr
+
+
+def test_start_imports_no_compiler(command, data_root):
+    """``torch._dynamo`` and what it brings cost more than the rest of the start."""
+    done = command(*MAIN, f"data.root={data_root}", PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0, done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "torch" in imported
+    assert not imported & {"torch._dynamo", "torch._inductor", "sympy", "torchvision"}
