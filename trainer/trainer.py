@@ -19,7 +19,7 @@ from optim.schedules import Horizon
 from trainer import checkpoint
 from trainer.device import autocast, synchronize
 from trainer.distributed import Ranks, agree, broadcast
-from trainer.ema import averaged
+from trainer.ema import Average
 from trainer.errors import ConfigError, Diverged, Interrupted
 from trainer.evaluation import evaluate
 from trainer.interruption import Interruption
@@ -57,7 +57,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.ema = None
         if settings.ema_decay is not None:
-            self.ema = averaged(self.objective.model, settings.ema_decay)
+            self.ema = Average(self.objective.model, settings.ema_decay)
         limit = settings.limit_train_steps or self.horizon.total_steps
         self.last_step = min(self.horizon.total_steps, limit)
         self.eval_every = (
@@ -143,7 +143,7 @@ class Trainer:
                 applied = False
         applied = self.update_scale() and applied
         if self.ema is not None and applied:
-            self.ema.update_parameters(self.objective.model)
+            self.ema.update(self.objective.model)
         self.progress.step += applied
         self.progress.skipped += not applied
         self.progress.skipped_in_a_row = 0 if applied else self.progress.skipped_in_a_row + 1
