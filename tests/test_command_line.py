@@ -69,3 +69,12 @@ def test_a_recipe_on_the_command_line_wins_over_the_experiments(name, composed):
     config = composed(f"+experiment={name}", "optim=lion_warmup_cosine", "++data.path=any.txt")
     assert config["optimizer"]["_target_"] == "timm.optim.Lion"
     assert config["scheduler"]["warmup_fraction"] is not None
+
+
+def test_start_imports_no_compiler(command, data_root):
+    """``torch._dynamo`` and what it brings cost more than the rest of the start."""
+    done = command(*MAIN, f"data.root={data_root}", PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0, done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "torch" in imported
+    assert not imported & {"torch._dynamo", "torch._inductor", "sympy", "torchvision"}

@@ -1,22 +1,32 @@
 """Exponential moving average of a model's weights."""
 
+import copy
+
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
+from torch import nn
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """A copy of ``model`` that ``update_parameters(model)`` moves by ``1 - decay``.
+class Average:
+    """A copy of a model, in ``module``, that every :meth:`update` moves towards the model.
 
-    The decay starts low and rises to ``decay`` as ``(1 + updates) / (10 + updates)``, so that short
-    runs are not averages of their random start. Buffers are copied, not averaged.
+    By ``1 - decay``: the decay starts low and rises to its value as ``(1 + updates) / (10 +
+    updates)``, so that short runs are not averages of their random start. Buffers are copied, not
+    averaged. Updates are counted in Python, since torch's own ``AveragedModel`` reads its count
+    back from the device three times an update.
     """
 
-    def move(averages: Tensors, current: Tensors, num_averaged: Tensor | int) -> None:
-        updates = float(num_averaged)
-        weight = 1 - min(decay, (1 + updates) / (10 + updates))
-        torch._foreach_lerp_(averages, current, weight)
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.module = copy.deepcopy(model)
+        self.decay = decay
+        self.num_updates = 0
 
-    return AveragedModel(model, multi_avg_fn=move)
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        done = self.num_updates
+        decay = min(self.decay, (1 + done) / (10 + done)) if done else 0.0  # the first copies
+        torch._foreach_lerp_(
+            list(self.module.parameters()), list(model.parameters()), weight=1 - decay
+        )
+        for own, current in zip(self.module.buffers(), model.buffers(), strict=True):
+            own.copy_(current)
+        self.num_updates += 1

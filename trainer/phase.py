@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from optim.build import Schedule, build_optimizer, build_schedule
 from optim.schedules import Horizon
+from optim.uncompiled import leave_compiler_out
 from trainer.distributed import whole
 from trainer.errors import ConfigError
 from trainer.objectives.base import Objective
@@ -101,6 +102,8 @@ def build_phases(
             f"phases has {', '.join(settings)}, but the objective has {', '.join(modules)}"
         )
     distribute(objective, trainer)
+    if not trainer.compile:
+        leave_compiler_out()
     return [
         build_phase(
             name,

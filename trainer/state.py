@@ -32,7 +32,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
         },
         "counters": {
             **asdict(trainer.progress),
-            "ema_updates": None if ema is None else int(ema.n_averaged),
+            "ema_updates": None if ema is None else ema.num_updates,
             "meter_sums": dict(trainer.meter.sums),
             "meter_counts": dict(trainer.meter.counts),
             "events": trainer.records.num_events,
@@ -50,7 +50,7 @@ def restore(trainer: Trainer, content: dict[str, Any]) -> None:
     load_weights(trainer.objective.model, content["model"])
     if trainer.ema is not None:
         trainer.ema.module.load_state_dict(content["ema"])
-        trainer.ema.n_averaged.fill_(content["counters"]["ema_updates"])
+        trainer.ema.num_updates = content["counters"]["ema_updates"]
     for phase in trainer.phases:
         load_optimizer_state(phase.optimizer, content["optimizers"][phase.name])
         phase.base_lrs = content["schedulers"][phase.name]["base_lrs"]

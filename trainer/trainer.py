@@ -19,7 +19,7 @@ from optim.schedules import Horizon
 from trainer import checkpoint
 from trainer.device import autocast, synchronize
 from trainer.distributed import Ranks, agree, broadcast
-from trainer.ema import averaged
+from trainer.ema import Average
 from trainer.errors import ConfigError, Diverged, Interrupted
 from trainer.evaluation import evaluate
 from trainer.interruption import Interruption
@@ -57,7 +57,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.ema = None
         if settings.ema_decay is not None:
-            self.ema = averaged(self.objective.model, settings.ema_decay)
+            self.ema = Average(self.objective.model, settings.ema_decay)
         limit = settings.limit_train_steps or self.horizon.total_steps
         self.last_step = min(self.horizon.total_steps, limit)
         self.eval_every = (
@@ -68,6 +68,7 @@ class Trainer:
         self.diverged: Diverged | None = None
         self.writer = checkpoint.Writer(self.records.run_dir / "checkpoints")
         self.saved_at = time.monotonic()
+        self.timed_until = time.perf_counter()
 
     def fit(self) -> None:
         """Train to the horizon, evaluating on the way, then test the best weights."""
@@ -91,9 +92,10 @@ class Trainer:
             self.set_training(True)
             while not self.is_done():
                 epoch, start = divmod(self.progress.batches, self.horizon.steps_per_epoch)
+                self.timed_until = time.perf_counter()
                 for update in self.data.train(epoch, start):
-                    with self.stopwatch():
-                        self.train_step(update)
+                    self.train_step(update)
+                    self.take_time()
                     self.after_step()
                     if self.is_done():
                         break
@@ -143,7 +145,7 @@ class Trainer:
                 applied = False
         applied = self.update_scale() and applied
         if self.ema is not None and applied:
-            self.ema.update_parameters(self.objective.model)
+            self.ema.update(self.objective.model)
         self.progress.step += applied
         self.progress.skipped += not applied
         self.progress.skipped_in_a_row = 0 if applied else self.progress.skipped_in_a_row + 1
@@ -216,10 +218,11 @@ class Trainer:
         else:
             if self.is_logging_step(step):
                 self.log_training()
-            if self.evaluation_is_due():
-                self.validate()
-            elif self.checkpoint_is_due(step):
-                self.save()
+            with self.untimed():
+                if self.evaluation_is_due():
+                    self.validate()
+                elif self.checkpoint_is_due(step):
+                    self.save()
         if self.processes_meet:
             self.interruption.check()
 
@@ -376,8 +379,15 @@ class Trainer:
         for phase in self.phases:
             phase.train_mode(on)
 
+    def take_time(self) -> None:
+        """Count what has passed as training: waiting for data, updates and logging."""
+        now = time.perf_counter()
+        self.progress.train_seconds += now - self.timed_until
+        self.timed_until = now
+
     @contextmanager
-    def stopwatch(self) -> Iterator[None]:
+    def untimed(self) -> Iterator[None]:
+        """Evaluation and checkpoints are not training."""
         start = time.perf_counter()
         yield
-        self.progress.train_seconds += time.perf_counter() - start
+        self.timed_until += time.perf_counter() - start

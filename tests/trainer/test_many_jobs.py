@@ -1,0 +1,39 @@
+"""Jobs of a sweep in one process: the memory of one, and a start that costs next to nothing."""
+
+import gc
+import json
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import QUIET
+from train import run
+from trainer.records import Job
+
+NUM_JOBS = 50
+WARM_UP = 15  # allocators and caches fill up first
+GROWTH_BYTES = 20 * 2**20  # a model, its optimizer and a data set left behind each time: 200 MB
+START_SECONDS = 0.2  # from the resolved config to the first update
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_digits")
+def test_many_jobs(composed, data_root, tmp_path):
+    sizes, starts = [], []
+    for number in range(NUM_JOBS):
+        config = composed(*QUIET, "debug=fast", f"data.root={data_root}", f"seed={number}")
+        run_dir = tmp_path / str(number)
+        run_dir.mkdir()
+        run(config, Job(run_dir=str(run_dir), started_at=time.time()))
+        gc.collect()
+        sizes.append(resident_bytes())
+        starts.append(json.loads((run_dir / "summary.json").read_text())["startup_seconds"])
+    assert sizes[-1] - sizes[WARM_UP] < GROWTH_BYTES, [size >> 20 for size in sizes]
+    assert statistics.median(starts) < START_SECONDS
+
+
+def resident_bytes():
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) * 1024

@@ -1,0 +1,62 @@
+"""Where reading a value would make a GPU wait, the loop reads only when it logs."""
+
+from collections import Counter
+
+import pytest
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from trainer.trainer import Trainer
+
+READS = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero"}
+
+
+class Reads(TorchDispatchMode):
+    """Counts the operations that hand a tensor's value to Python."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.__name__.partition(".")[0] in READS
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        ("trainer.clip_grad_norm=1", "trainer.ema_decay=0.9"),
+        ("trainer.accumulate_steps=2", "optim=adamw_warmup_cosine"),
+    ],
+)
+@pytest.mark.parametrize("as_on_gpu", [True, False])
+def test_no_value_is_read_between_logging_steps(
+    train, few_digits, monkeypatch, settings, as_on_gpu
+):
+    reads = Counter()
+    step, after_step = Trainer.train_step, Trainer.after_step
+
+    def counted(function):
+        def call(trainer, *args):
+            with Reads() as mode:
+                function(trainer, *args)
+            reads[trainer.progress.step] += mode.count
+
+        return call
+
+    monkeypatch.setattr(Trainer, "reads_are_free", not as_on_gpu)
+    monkeypatch.setattr(Trainer, "train_step", counted(step))
+    monkeypatch.setattr(Trainer, "after_step", counted(after_step))
+    train(
+        "data.batch_size=20",
+        "trainer.max_steps=6",
+        "trainer.log_every_steps=4",
+        "trainer.eval_every_steps=6",
+        "trainer.test=false",
+        "trainer.precision=bf16",
+        *settings,
+    )
+    between = {number: count for number, count in reads.items() if number not in (4, 6)}
+    assert set(between) == {1, 2, 3, 5}
+    assert set(between.values()) == {0} if as_on_gpu else min(between.values()) > 0
