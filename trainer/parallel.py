@@ -1,5 +1,7 @@
 """One objective on many processes: equal weights, batch norm over all samples, DDP or FSDP2."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -36,6 +38,23 @@ def distribute(objective: Objective, settings: TrainerSettings) -> None:
             raise ConfigError("trainer.ema_decay does not go with trainer.strategy=fsdp: use ddp")
         for module in objective.phases().values():
             shard(module)
+
+
+def for_strategy(
+    optimizer: dict[str, Any], settings: TrainerSettings, where: str
+) -> dict[str, Any]:
+    """The settings of an optimizer that can step on what the strategy leaves each process.
+
+    Raises:
+        ConfigError: it needs whole matrices, which FSDP spreads.
+    """
+    if settings.strategy != "fsdp":
+        return optimizer
+    if optimizer["_target_"] == "torch.optim.Adafactor":
+        raise ConfigError(f"{where}=adafactor needs whole matrices: use trainer.strategy=ddp")
+    if optimizer["_target_"] == "torch.optim.SGD":  # its fused kernel knows no shares
+        return {**optimizer, "fused": False, "foreach": True}
+    return optimizer
 
 
 def wrap(compute: nn.Module, module: nn.Module, settings: TrainerSettings) -> nn.Module:

@@ -14,7 +14,7 @@ from optim.uncompiled import leave_compiler_out
 from trainer.distributed import whole
 from trainer.errors import ConfigError
 from trainer.objectives.base import Objective
-from trainer.parallel import distribute, wrap
+from trainer.parallel import distribute, for_strategy, wrap
 from trainer.settings import TrainerSettings
 
 
@@ -128,7 +128,8 @@ def build_phase(
     where: str,
 ) -> Phase:
     module = objective.phases()[name]
-    optimizer = build_optimizer(settings["optimizer"], module, grouping, f"{where}optimizer")
+    chosen = for_strategy(settings["optimizer"], trainer, f"{where}optimizer")
+    optimizer = build_optimizer(chosen, module, grouping, f"{where}optimizer")
     schedule = build_schedule(settings["scheduler"], horizon, f"{where}scheduler")
     clip_norm, clip_value = settings["clip_grad_norm"], settings["clip_grad_value"]
     compute = wrap(PhaseCompute(objective, name), module, trainer)

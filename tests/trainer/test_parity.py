@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from trainer.errors import ConfigError
 from trainer.launch import launch_workers
+from trainer.parallel import for_strategy
 from trainer.records import Job
 from trainer.settings import check_settings
 
@@ -108,3 +110,17 @@ def read_metrics(folder: Path) -> list[dict]:
         {name: value for name, value in event.items() if name not in ("seconds", "media")}
         for event in events
     ]
+
+
+def test_optimizers_that_know_no_shares(composed):
+    """FSDP spreads the parameters: SGD steps without its fused kernel, Adafactor is refused."""
+    overrides = ("trainer=ddp", "trainer.devices=2", "trainer.strategy=fsdp")
+    for recipe in ("optim=sgd_cosine", "optim=adafactor_warmup_cosine"):
+        config = composed(*overrides, recipe)
+        settings = check_settings(config)
+        if recipe == "optim=sgd_cosine":
+            chosen = for_strategy(config["optimizer"], settings, "optimizer")
+            assert (chosen["fused"], chosen["foreach"]) == (False, True)
+        else:
+            with pytest.raises(ConfigError, match=r"adafactor needs whole matrices"):
+                for_strategy(config["optimizer"], settings, "optimizer")
