@@ -144,7 +144,7 @@ class Records:
         self.console.print(
             f"{type(model).__name__}, {self.summary['num_parameters']:,} parameters, on "
             f"{data.spec.name}{' (synthetic)' if data.spec.synthetic else ''}: "
-            f"{trainer.horizon.total_steps} updates of {data.batch_size} samples, "
+            f"{trainer.last_step} updates of {data.batch_size} samples, "
             f"{trainer.precision} on {self.summary['device']}"
         )
         self.mirror.start(config)

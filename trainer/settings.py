@@ -20,7 +20,7 @@ class TrainerSettings:
     max_epochs: int
     max_steps: int | None  # updates; overrides max_epochs
     limit_train_steps: int | None  # stop after so many updates, the schedule's horizon included
-    limit_eval_steps: int | None  # evaluation batches per split
+    limit_eval_steps: int | None  # evaluation batches per split and process
     test: bool  # measure the test split at the end; a study's trials must not see it
     devices: int | Literal["auto"]  # processes; auto: every visible GPU, else one
     accelerator: Literal["auto", "cpu", "cuda", "mps"]
