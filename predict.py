@@ -125,7 +125,7 @@ def test_again(run: FinishedRun) -> int:
     """The test metrics beside the recorded ones."""
     for name, value in run.test().items():
         recorded = run.summary.get(name)
-        if recorded is None:
+        if not isinstance(recorded, int | float):
             remark = "not recorded"
         elif value == recorded:
             remark = "as recorded"

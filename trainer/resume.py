@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from trainer import checkpoint
 from trainer.distributed import Ranks, broadcast, was_restarted
 from trainer.errors import ConfigError, RunInUse
 from trainer.progress import Monitor
 from trainer.redact import redacted
+from trainer.run_directory import read_config
 from trainer.state import restore
 
 if TYPE_CHECKING:
@@ -212,21 +211,6 @@ def newest(folder: Path, notes: list[str]) -> tuple[Path | None, dict[str, Any] 
     if problem is not None:
         raise problem
     return None, None
-
-
-def read_config(file: Path) -> dict[str, Any]:
-    """A run's ``config.yaml``.
-
-    Raises:
-        ConfigError: it is missing or damaged.
-    """
-    try:
-        config = yaml.safe_load(file.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read {file}: {checkpoint.reason(error)}") from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"{file} is damaged: it holds no settings")
-    return config
 
 
 def differences(
