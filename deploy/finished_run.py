@@ -19,7 +19,7 @@ from trainer.errors import ConfigError
 from trainer.evaluation import evaluate
 from trainer.objectives.build import build_objective
 from trainer.run_directory import read_config
-from trainer.settings import TrainerSettings, check_node, trainer_settings
+from trainer.settings import TrainerSettings, check_node, check_seed, trainer_settings
 
 CPU = torch.device("cpu")
 TRAINER_DEFAULTS = Path(__file__).parent.parent / "conf" / "trainer" / "default.yaml"
@@ -121,8 +121,7 @@ def needed_settings(config: dict[str, Any]) -> TrainerSettings:
     for name in ("model", "data", "objective"):
         if "_target_" not in needed[name]:
             raise ConfigError(f"{name}._target_ is missing")
-    if needed["seed"] < 0:
-        raise ConfigError(f"seed={needed['seed']} should be at least 0")
+    check_seed(needed["seed"])
     return replace(trainer_settings(needed["trainer"]), accelerator="cpu", compile=False)
 
 

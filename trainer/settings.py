@@ -128,11 +128,15 @@ def check_settings(config: dict[str, Any]) -> TrainerSettings:
     """
     check_node(config, Settings, "", dotted_keys(config))
     trainer = trainer_settings(config["trainer"])
-    if config["seed"] < 0:
-        raise ConfigError(f"seed={config['seed']} should be at least 0")
+    check_seed(config["seed"])
     if not re.fullmatch(r"val/\w+", config["monitor"]):
         raise ConfigError(f"monitor={config['monitor']} should be a metric such as val/accuracy")
     return trainer
+
+
+def check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"seed={seed} should be at least 0 and below 2**63")
 
 
 def trainer_settings(node: dict[str, Any]) -> TrainerSettings:
