@@ -5,6 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+from hydra.errors import HydraException
+
+from trainer.cli import explain
 
 EXPERIMENTS = Path(__file__).parents[1] / "conf" / "experiment"
 MAIN = ("train.py", "debug=fast", "wandb.mode=disabled")
@@ -97,3 +100,9 @@ def test_what_does_not_fit_is_named(command, data_root, arguments, message):
     assert done.returncode == 1
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_known_setting_is_not_called_unknown(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py", "+model={}"])
+    error = HydraException("Could not override 'model'.\nIt is a group")
+    assert explain(error) == "Could not override 'model'.; It is a group"

@@ -83,8 +83,8 @@ def load_extractor(run_dir: str, spec: Any) -> Extractor:
     where = f"objective.fid_extractor={run_dir}"
     own = read_spec(Path(run_dir) / "spec.json")
     model = read_config(Path(run_dir) / "config.yaml").get("model")
-    target = model.get("_target_") if isinstance(model, dict) else model
-    if target != "models.lightcnn.LightCNN":
+    if not isinstance(model, dict) or model.get("_target_") != "models.lightcnn.LightCNN":
+        target = model.get("_target_") if isinstance(model, dict) else model
         raise ConfigError(f"{where} is a run of {target}, not of a LightCNN")
     if (own.in_channels, own.image_size) != (spec.in_channels, spec.image_size):
         raise ConfigError(
