@@ -39,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return export(run, options)
     except ConfigError as error:
         return complain(error)
+    except OSError as error:  # --output cannot be written
+        if not error.filename:
+            raise
+        return complain(f"{error.filename}: {error.strerror}")
 
 
 def classify(run: FinishedRun, options: argparse.Namespace) -> int:
@@ -80,6 +84,13 @@ def continue_text(run: FinishedRun, options: argparse.Namespace) -> int:
     from models.generation import generate
 
     tokens = torch.tensor([run.spec.encode(options.prompt)], dtype=torch.long)
+    context_length = getattr(run.model, "context_length", None)
+    if context_length is not None and tokens.shape[1] > context_length:
+        print(
+            f"note: the prompt has {tokens.shape[1]} tokens and the model's context "
+            f"{context_length}: the text goes on from the last {max(context_length // 2, 1)}",
+            file=sys.stderr,
+        )
     generator = torch.Generator().manual_seed(options.seed)
     tokens = generate(
         run.model,
@@ -103,6 +114,8 @@ def draw_samples(run: FinishedRun, options: argparse.Namespace) -> int:
 
     generator = torch.Generator().manual_seed(options.seed)
     file = options.output or run.run_dir / "samples.png"
+    if file.suffix.lower() != ".png":
+        raise ConfigError(f"--output {file} should be a file that ends in .png")
     save_grid(run.model.sample(options.num_samples, generator), file)  # type: ignore[operator]
     print(file)
     return 0
@@ -112,7 +125,7 @@ def test_again(run: FinishedRun) -> int:
     """The test metrics beside the recorded ones."""
     for name, value in run.test().items():
         recorded = run.summary.get(name)
-        if recorded is None:
+        if not isinstance(recorded, int | float):
             remark = "not recorded"
         elif value == recorded:
             remark = "as recorded"
@@ -191,10 +204,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("give one of: image files, --text, --prompt, --num-samples, --test, --export")
     if options.export == "torch" and options.quantize is not None:
         parser.error("--quantize makes an ONNX model: leave --export torch out")
+    if not 0 <= options.seed < 2**64:
+        parser.error(f"--seed {options.seed} should be at least 0 and below 2**64")
     return options
 
 
-def complain(error: Exception) -> int:
+def complain(error: ConfigError | str) -> int:
     print(f"error: {error}", file=sys.stderr)
     return 1
 

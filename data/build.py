@@ -24,6 +24,8 @@ def build_splits(settings: dict[str, Any]) -> Splits:
     not_its_own = (*LOADER_SETTINGS, "limit_train_samples")
     source = {key: value for key, value in settings.items() if key not in not_its_own}
     splits = instantiate(source, "data")
+    if not isinstance(splits, Splits):
+        raise ConfigError(f"data._target_={settings['_target_']} is no data set")
     if settings.get("limit_train_samples") is not None:
         splits.train = limited(splits.train, settings["limit_train_samples"])
     return splits
@@ -38,7 +40,7 @@ def build_data(
 ) -> Loader:
     """The data set of the config's ``data`` node, batched for one process."""
     for key in LOADER_SETTINGS:
-        value = settings[key]
+        value = settings.get(key)
         least = 0 if key == "num_workers" else 1
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ConfigError(f"data.{key}={value} should be a whole number, {least} or more")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from trainer.errors import ConfigError
@@ -45,10 +45,11 @@ class Decoder:
         try:
             with Image.open(file) as image:
                 self.check(file, image)
+                size = upright_size(image)
                 if generator is None:
-                    box = centred_crop(image.size, self.size)
+                    box = centred_crop(size, self.size)
                 else:
-                    box = random_crop(image.size, self.size, self.min_crop_area, generator)
+                    box = random_crop(size, self.size, self.min_crop_area, generator)
                 pixels = numpy.array(self.resized(image, box))
         except ConfigError:
             raise
@@ -57,7 +58,7 @@ class Decoder:
         return torch.from_numpy(pixels).view(*self.size, -1).permute(2, 0, 1).contiguous()
 
     def check(self, file: str, image: Image.Image) -> None:
-        width, height = image.size
+        width, height = upright_size(image)
         if width * height > self.max_pixels:
             raise ConfigError(
                 f"{file} has {width}x{height} pixels, more than data.max_pixels={self.max_pixels}"
@@ -71,22 +72,31 @@ class Decoder:
             raise ConfigError(f"{file} has more than 8 bits a channel (PIL's mode {image.mode})")
 
     def resized(self, image: Image.Image, box: Box) -> Image.Image:
-        """``box`` of ``image``, scaled to the size and mode."""
+        """``box`` of ``image`` as its EXIF orientation turns it, scaled to the size and mode."""
         height, width = self.size
-        full_width, full_height = image.size
+        full_width, full_height = upright_size(image)
         left, top, right, bottom = box
         # a JPEG can be decoded at a half, a quarter or an eighth where that is still large enough
-        image.draft(
-            MODES[self.channels],
-            (
-                math.ceil(full_width * width / (right - left)),
-                math.ceil(full_height * height / (bottom - top)),
-            ),
+        wanted = (
+            math.ceil(full_width * width / (right - left)),
+            math.ceil(full_height * height / (bottom - top)),
         )
+        image.draft(MODES[self.channels], wanted[::-1] if lies_on_its_side(image) else wanted)
+        ImageOps.exif_transpose(image, in_place=True)
         x, y = image.width / full_width, image.height / full_height
         return image.convert(MODES[self.channels]).resize(
             (width, height), Image.Resampling.BILINEAR, (left * x, top * y, right * x, bottom * y)
         )
+
+
+def lies_on_its_side(image: Image.Image) -> bool:
+    """Whether the EXIF orientation swaps height and width."""
+    return image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height after the EXIF orientation."""
+    return image.size[::-1] if lies_on_its_side(image) else image.size
 
 
 def centred_crop(image_size: tuple[int, int], size: tuple[int, int]) -> Box:

@@ -1,12 +1,11 @@
 """A finished run, opened from its directory alone: config, data spec and weights, on the CPU."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from data.build import build_data
@@ -14,14 +13,27 @@ from data.loader import Loader
 from data.spec_file import read_spec
 from models.build import build_model
 from trainer import checkpoint
-from trainer.device import choose_precision, prepare_process
+from trainer.device import DTYPES, choose_precision, prepare_process
 from trainer.distributed import Ranks
 from trainer.errors import ConfigError
 from trainer.evaluation import evaluate
 from trainer.objectives.build import build_objective
-from trainer.settings import TrainerSettings, check_settings
+from trainer.run_directory import read_config
+from trainer.settings import TrainerSettings, check_node, check_seed, trainer_settings
 
 CPU = torch.device("cpu")
+TRAINER_DEFAULTS = Path(__file__).parent.parent / "conf" / "trainer" / "default.yaml"
+
+
+@dataclass(frozen=True)
+class Needed:
+    """The part of a config that using its run takes."""
+
+    seed: int
+    model: dict
+    data: dict
+    objective: dict
+    trainer: TrainerSettings
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,8 @@ class FinishedRun:
             raise ConfigError(f"data={data.spec.name} has no test split")
         objective = build_objective(self.config["objective"], self.model, data.spec)
         precision = self.summary.get("precision") or choose_precision(self.settings.precision, CPU)
+        if precision not in tuple(DTYPES):
+            raise ConfigError(f"{self.run_dir}/summary.json is damaged: precision={precision}")
         limit = self.settings.limit_eval_steps
         means, _ = evaluate(objective, self.model, data, "test", precision, limit)
         return {f"test/{name}": value for name, value in means.items()}
@@ -75,7 +89,10 @@ def open_run(run_dir: Path) -> FinishedRun:
         raise ConfigError(f"there is no directory {run_dir}")
     spec = read_spec(run_dir / "spec.json")
     config = read_config(run_dir / "config.yaml")
-    settings = replace(check_settings(config), accelerator="cpu", compile=False)
+    try:
+        settings = needed_settings(config)
+    except ConfigError as error:
+        raise ConfigError(f"{run_dir / 'config.yaml'} cannot be used: {error}") from error
     content = checkpoint.load(best_checkpoint(run_dir))
     model = build_model(without_download(config["model"]), spec, CPU, settings)
     try:
@@ -87,6 +104,27 @@ def open_run(run_dir: Path) -> FinishedRun:
     return FinishedRun(run_dir, config, settings, spec, model.eval(), read_summary(run_dir))
 
 
+def needed_settings(config: dict[str, Any]) -> TrainerSettings:
+    """The trainer settings, after a check of what using the run takes.
+
+    The run may be older or newer than this program: settings that it had not have their defaults,
+    and those that are no longer known are passed over.
+
+    Raises:
+        ConfigError: something is missing, or of a wrong type or value.
+    """
+    needed = {field.name: config[field.name] for field in fields(Needed) if field.name in config}
+    if isinstance(needed.get("trainer"), dict):
+        defaults = read_config(TRAINER_DEFAULTS)
+        needed["trainer"] = {key: needed["trainer"].get(key, defaults[key]) for key in defaults}
+    check_node(needed, Needed, "", [])
+    for name in ("model", "data", "objective"):
+        if "_target_" not in needed[name]:
+            raise ConfigError(f"{name}._target_ is missing")
+    check_seed(needed["seed"])
+    return replace(trainer_settings(needed["trainer"]), accelerator="cpu", compile=False)
+
+
 def best_checkpoint(run_dir: Path) -> Path:
     for name in ("best", "last"):
         file = run_dir / "checkpoints" / f"{name}.pt"
@@ -95,23 +133,12 @@ def best_checkpoint(run_dir: Path) -> Path:
     raise ConfigError(f"{run_dir} has no checkpoint: the run ended too early, or kept none")
 
 
-def read_config(file: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(file.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{file.parent} is not a run directory: it has no {file.name}") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} is damaged: {str(error).splitlines()[0]}") from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"{file} is damaged: it holds no settings")
-    return config
-
-
 def read_summary(run_dir: Path) -> dict[str, Any]:
     try:
-        return json.loads((run_dir / "summary.json").read_text())
+        summary = json.loads((run_dir / "summary.json").read_text())
     except (OSError, ValueError):  # the run was killed: it works without
         return {}
+    return summary if isinstance(summary, dict) else {}
 
 
 def without_download(model: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,8 @@ def image_files(paths: list[Path]) -> Iterator[Path]:
 def read_image(file: Path, spec: ImageSpec) -> tuple[Tensor, list[str]]:
     """An image file in the size and mode of the training images.
 
-    Another size becomes the largest centred crop, scaled; transparency is laid on white.
+    It is turned as its EXIF orientation says. Another size becomes the largest centred crop,
+    scaled; transparency is laid on white.
 
     Returns:
         ``(1, C, H, W)`` uint8, and what had to be changed or looks wrong.
@@ -43,7 +44,8 @@ def read_image(file: Path, spec: ImageSpec) -> tuple[Tensor, list[str]]:
     mode = MODES[spec.in_channels]
     notes = []
     try:
-        with Image.open(file) as image:
+        with Image.open(file) as stored:
+            image = ImageOps.exif_transpose(stored)
             if image.mode.startswith(("I", "F")):
                 raise ConfigError(f"{file} has more than 8 bits a channel (mode {image.mode})")
             if image.mode != mode:

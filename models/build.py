@@ -10,6 +10,15 @@ from trainer.errors import ConfigError
 from trainer.instantiate import instantiate
 from trainer.settings import TrainerSettings
 
+FROM_DATA = (
+    "in_channels",
+    "image_size",
+    "num_classes",
+    "vocab_size",
+    "context_length",
+    "max_length",
+)
+
 
 def build_model(
     settings: dict[str, Any], spec: Any, device: torch.device, trainer: TrainerSettings
@@ -31,10 +40,25 @@ def build_model(
 
 
 def fill_from_data(settings: dict[str, Any], spec: Any) -> dict[str, Any]:
-    """``settings`` with every null taken from the data, where the data have such a property."""
-    return {
+    """``settings`` with every null taken from the data, where the data have such a property.
+
+    Raises:
+        ConfigError: the data are of another kind than the model is for.
+    """
+    filled = {
         key: getattr(spec, key, None) if value is None else value for key, value in settings.items()
     }
+    lacking = [
+        key
+        for key, value in filled.items()
+        if value is None and key in FROM_DATA and not hasattr(spec, key)
+    ]
+    if lacking:
+        raise ConfigError(
+            f"model._target_={settings['_target_']} and data={spec.name} do not fit: these data "
+            f"have no {lacking[0]}"
+        )
+    return filled
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -40,7 +40,14 @@ class CosineDiffusion(nn.Module):
         Args:
             predict_noise: ``(x_t, t) -> noise`` of the same shape as ``x_t``; ``t`` is ``(N,)``.
             sample_steps: evaluations of ``predict_noise``, evenly spaced over the schedule.
+
+        Raises:
+            ValueError: ``sample_steps`` is not between 1 and ``num_steps``.
         """
+        if not 1 <= sample_steps <= self.num_steps:
+            raise ValueError(
+                f"sample_steps={sample_steps} should be between 1 and num_steps={self.num_steps}"
+            )
         times = torch.linspace(self.num_steps, 0, sample_steps + 1).round().long().tolist()
         for now, then in pairwise(times):
             t = torch.full((len(x),), now, device=x.device)

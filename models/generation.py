@@ -11,6 +11,8 @@ from torch import Tensor
 
 from trainer.errors import ConfigError
 
+LEAST_TEMPERATURE = 1e-6  # logits divided by less may overflow; it is as good as none
+
 
 @torch.no_grad()
 def generate(
@@ -74,7 +76,7 @@ def draw(
     generator: torch.Generator | None,
 ) -> Tensor:
     """One token ``(N, 1)`` for each row of ``logits (N, vocab_size)``."""
-    if temperature == 0:
+    if temperature < LEAST_TEMPERATURE:
         return logits.argmax(-1, keepdim=True)
     logits = logits / temperature
     if top_k is not None and top_k < logits.shape[-1]:

@@ -5,6 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+from hydra.errors import HydraException
+
+from trainer.cli import explain
 
 EXPERIMENTS = Path(__file__).parents[1] / "conf" / "experiment"
 MAIN = ("train.py", "debug=fast", "wandb.mode=disabled")
@@ -78,3 +81,28 @@ def test_start_imports_no_compiler(command, data_root):
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "torch" in imported
     assert not imported & {"torch._dynamo", "torch._inductor", "sympy", "torchvision"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("model=dcgan objective=classification", "model and objective=classification do not fit"),
+        ("model=dcgan optimizer.lr=1", "optimizer.lr=1 has no effect: each of the phases"),
+        (
+            "model=transformer data=mnist5k",
+            "data=mnist5k do not fit: these data have no vocab_size",
+        ),
+        ("model={_target_:torch.hub.load}", "model._target_=torch.hub.load is not allowed"),
+    ],
+)
+def test_what_does_not_fit_is_named(command, data_root, arguments, message):
+    done = command(*MAIN, f"data.root={data_root}", *arguments.split())
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_known_setting_is_not_called_unknown(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py", "+model={}"])
+    error = HydraException("Could not override 'model'.\nIt is a group")
+    assert explain(error) == "Could not override 'model'.; It is a group"

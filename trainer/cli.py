@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer import wandb_mirror
-from trainer.composed import CONF
+from trainer.composed import CONF, check_phases
 from trainer.distributed import started_by_torchrun
 from trainer.errors import ConfigError, Diverged, Interrupted, RankFailed, RunInUse
 from trainer.progress import Monitor
@@ -122,18 +122,18 @@ def leave_summary(job: Job, error: Exception) -> None:
         print_error(str(problem))
 
 
-def composable_keys() -> list[str]:
-    """The keys of the config that the command line's group choices compose, for a suggestion."""
+def composable() -> dict[str, Any]:
+    """The config that the command line's group choices compose; empty if they compose none."""
     choices = [word for word in sys.argv[1:] if re.fullmatch(r"\+?[\w/]+=\w+", word)]
     for overrides in (choices, []):
         try:
             with initialize_config_dir(str(CONF), version_base="1.3"):
                 config = OmegaConf.to_container(compose("config", overrides=overrides))
             assert isinstance(config, dict)
-            return dotted_keys({str(key): value for key, value in config.items()})
+            return {str(key): value for key, value in config.items()}
         except HydraException:
             continue
-    return []
+    return {}
 
 
 def print_error(message: str) -> None:
@@ -159,7 +159,14 @@ def explain(error: Exception) -> str:
         return text
     override = re.search(r"Could not override '([^']+)'", text)
     if override:
-        return unknown_key(override.group(1), composable_keys())
+        config = composable()
+        try:
+            check_phases(list(config.get("phases", ())), sys.argv[1:])
+        except ConfigError as reason:
+            return str(reason)
+        known = dotted_keys(config)
+        if override.group(1) not in known:
+            return unknown_key(override.group(1), known)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     cause = error.__cause__
     if cause is not None and str(cause) and str(cause) not in text:

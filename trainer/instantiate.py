@@ -54,8 +54,16 @@ def instantiate(node: Any, where: str, **injected: Any) -> Any:
         return target(**built, **injected)
     except ConfigError:
         raise
-    except (TypeError, ValueError, LookupError, ArithmeticError, AssertionError) as error:
-        raise ConfigError(f"{where}: {target.__name__} refused its settings: {error}") from error
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        ArithmeticError,
+        AssertionError,
+        RuntimeError,
+    ) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"{where}: {target.__name__} refused its settings: {reason}") from error
 
 
 def resolve(name: Any, where: str) -> Callable[..., Any]:
@@ -110,7 +118,7 @@ def check_settings(
         number = annotation in (int, float)
         if number and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ConfigError(f"{where}.{key}={value} should be a number")
-        if annotation is int and value != int(value):
+        if annotation is int and value % 1 != 0:  # nor nan, inf
             raise ConfigError(f"{where}.{key}={value} should be a whole number")
 
 

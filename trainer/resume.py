@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from trainer import checkpoint
 from trainer.distributed import Ranks, broadcast, was_restarted
 from trainer.errors import ConfigError, RunInUse
 from trainer.progress import Monitor
 from trainer.redact import redacted
+from trainer.run_directory import read_config
 from trainer.state import restore
 
 if TYPE_CHECKING:
@@ -188,10 +187,11 @@ def compare(config: dict[str, Any], recorded: dict[str, Any]) -> list[str]:
     if refused:
         shown = "; ".join(list(refused.values())[:SHOWN])
         more = f" and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
-        raise ConfigError(
-            f"resume: not the same run: {shown}{more}. If that is what you want, add "
-            f"'resume_changes=[{','.join(refused)}]'"
-        )
+        # no setting makes the weights of one model those of another
+        advice = f"add 'resume_changes=[{','.join(refused)}]' if that is what you want"
+        if "model._target_" in refused:
+            shown, more, advice = refused["model._target_"], "", "start a new run"
+        raise ConfigError(f"resume: not the same run: {shown}{more}; {advice}")
     return list(differences(config, recorded, FREE))
 
 
@@ -212,21 +212,6 @@ def newest(folder: Path, notes: list[str]) -> tuple[Path | None, dict[str, Any] 
     if problem is not None:
         raise problem
     return None, None
-
-
-def read_config(file: Path) -> dict[str, Any]:
-    """A run's ``config.yaml``.
-
-    Raises:
-        ConfigError: it is missing or damaged.
-    """
-    try:
-        config = yaml.safe_load(file.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read {file}: {checkpoint.reason(error)}") from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"{file} is damaged: it holds no settings")
-    return config
 
 
 def differences(

@@ -127,7 +127,25 @@ def check_settings(config: dict[str, Any]) -> TrainerSettings:
         ConfigError: an unknown or missing key (with the nearest known one), a wrong type or value.
     """
     check_node(config, Settings, "", dotted_keys(config))
-    trainer = TrainerSettings(**config["trainer"])
+    trainer = trainer_settings(config["trainer"])
+    check_seed(config["seed"])
+    if not re.fullmatch(r"val/\w+", config["monitor"]):
+        raise ConfigError(f"monitor={config['monitor']} should be a metric such as val/accuracy")
+    return trainer
+
+
+def check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"seed={seed} should be at least 0 and below 2**63")
+
+
+def trainer_settings(node: dict[str, Any]) -> TrainerSettings:
+    """The settings of ``trainer``, whose types have been checked.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+    trainer = TrainerSettings(**node)
     for name in AT_LEAST_ONE:
         value = getattr(trainer, name)
         if isinstance(value, int) and value < 1:
@@ -138,10 +156,6 @@ def check_settings(config: dict[str, Any]) -> TrainerSettings:
             raise ConfigError(f"trainer.{name}={value} should be above 0")
     if trainer.ema_decay is not None and not 0 <= trainer.ema_decay < 1:
         raise ConfigError(f"trainer.ema_decay={trainer.ema_decay} should be in [0, 1)")
-    if config["seed"] < 0:
-        raise ConfigError(f"seed={config['seed']} should be at least 0")
-    if not re.fullmatch(r"val/\w+", config["monitor"]):
-        raise ConfigError(f"monitor={config['monitor']} should be a metric such as val/accuracy")
     return trainer
 
 
@@ -159,7 +173,7 @@ def check_node(node: dict[str, Any], schema: type, where: str, known_keys: list[
 
 
 def check_value(value: Any, hint: Any, where: str, known_keys: list[str]) -> None:
-    if get_origin(hint) is dict:
+    if get_origin(hint) is dict and isinstance(value, dict):
         for key, item in value.items():
             check_value(item, get_args(hint)[1], join(where, key), known_keys)
     elif is_dataclass(hint):
@@ -178,6 +192,13 @@ def matches(value: Any, hint: Any) -> bool:
         return value in get_args(hint)
     if origin is list:
         return isinstance(value, list) and all(matches(v, get_args(hint)[0]) for v in value)
+    if origin is dict:
+        return False  # its items are checked one by one
+    if origin is tuple:
+        items = [item for item in get_args(hint) if item is not Ellipsis]
+        if not isinstance(value, tuple) or (len(items) == len(get_args(hint)) != len(value)):
+            return False
+        return all(matches(v, items[min(i, len(items) - 1)]) for i, v in enumerate(value))
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:
@@ -192,7 +213,7 @@ def describe(hint: Any) -> str:
         return " or ".join(describe(option) for option in get_args(hint))
     if origin is Literal:
         return ", ".join(str(option) for option in get_args(hint))
-    if origin is list:
+    if origin in (list, tuple):
         return "a list"
     return "null" if hint is type(None) else words.get(hint, "a group of settings")
 

@@ -17,7 +17,7 @@ from typing import Any
 from trainer.errors import ConfigError
 from trainer.records import keep_events
 from trainer.redact import redacted
-from trainer.resume import read_config
+from trainer.run_directory import read_config
 from trainer.wandb_mirror import choose_mode, close_run, open_run, send_event
 
 

@@ -7,7 +7,9 @@ from PIL import Image
 
 from data import image_folder
 from data.build import build_splits
-from data.splits import TensorSplit
+from data.decode import Decoder
+from data.splits import ImageSpec, TensorSplit
+from deploy.images import read_image
 from trainer.errors import ConfigError
 
 
@@ -204,3 +206,26 @@ def test_more_than_8_bits(root, splits):
 def test_wrong_settings(root, splits, settings, message):
     with pytest.raises(ConfigError, match=message):
         splits(root, **settings)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(32, 16), (4, 2)])
+def test_photographs_are_turned_upright(tmp_path, orientation, size):
+    """At full size and in a JPEG that is decoded at a fraction of it."""
+    upright = Image.new("RGB", (32, 16), "black")
+    upright.paste("white", (0, 0, 16, 8))
+    # how a camera stores what the orientation turns upright
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # PIL's numbers of the inverse turns
+    stored = upright.transpose(undo[orientation]) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "photo.jpg", exif=exif, quality=100)
+    width, height = size
+    decoder = Decoder((height, width), 1, same_size=False, max_pixels=1000, min_crop_area=1.0)
+    image = decoder(str(tmp_path / "photo.jpg"))[0].float() / 255
+    expected = torch.zeros(height, width)
+    expected[: height // 2, : width // 2] = 1
+    assert (image - expected).abs().mean() < 0.15
+    spec = ImageSpec("photos", 1, (height, width), ("a",), (0.5,), (0.5,))
+    (image,), _ = read_image(tmp_path / "photo.jpg", spec)
+    assert (image[0].float() / 255 - expected).abs().mean() < 0.15

@@ -135,6 +135,9 @@ def test_prompt_is_continued_the_same_way_for_a_seed(train, capsys):
     assert text().startswith("The ")
     assert len(text("--top-k", "1")) == len("The ") + 20 + 1
     assert text("--seed", "3") == text("--seed", "3") != text("--seed", "4")
+    assert text("--temperature", "1e-40") == text("--temperature", "0")
+    assert main([run_dir, "--prompt", "The " * 100, "--max-new-tokens", "1"]) == 0
+    assert "the prompt has 400 tokens" in lines(capsys)[1][0]
     assert main([run_dir, "--prompt", "\a"]) == 1
     assert main([run_dir, "digit.png"]) == 1
     unknown, wrong_use = lines(capsys)[1]
@@ -150,9 +153,16 @@ def test_grid_of_samples(train, finished_run, tmp_path, capsys):
     assert main([str(run_dir), "--num-samples", "9", "--output", str(file)]) == 0
     with Image.open(file) as grid:
         assert grid.width == grid.height >= 3 * 28
+    capsys.readouterr()
+    (tmp_path / "folder.png").mkdir()
+    for name in ("grid.txt", "folder.png", "nowhere/grid.png"):
+        assert main([str(run_dir), "--num-samples", "2", "--output", str(tmp_path / name)]) == 1
     assert main([str(run_dir), "--num-samples", "0"]) == 1
     assert main([str(run_dir), "digit.png"]) == 1
-    too_few, wrong_use = lines(capsys)[1]
+    text_file, folder, nowhere, too_few, wrong_use = lines(capsys)[1]
+    assert "grid.txt should be a file that ends in .png" in text_file
+    assert folder == f"error: {tmp_path}/folder.png: Is a directory"
+    assert nowhere == f"error: {tmp_path}/nowhere/grid.png: No such file or directory"
     assert "--num-samples 0 should be at least 1" in too_few
     assert "generates images: use --num-samples" in wrong_use
 
@@ -203,6 +213,9 @@ def test_unusable_directory_is_one_line(what, message, copied_run, capsys):
         (["--test", "--prompt", "The"], "give one of: image files"),
         (["--export", "torch", "--quantize", "int8"], "leave --export torch out"),
         (["--tset"], "unrecognized arguments: --tset"),
+        (["--test", "--seed", "9" * 30], "should be at least 0 and below 2**64"),
+        (["--export", "torch", "--output", "/proc/x"], "/proc/x: No such file or directory"),
+        (["--export", "torch", "--output", __file__], "test_predict.py: File exists"),
         (["no/such/file.png"], "cannot read the image no/such/file.png"),
     ],
 )

@@ -58,3 +58,9 @@ def test_ddim_with_a_perfect_denoiser_recovers_the_image(sample_steps):
 def test_ddim_stays_in_range_whatever_the_denoiser_says():
     made = CosineDiffusion(100).ddim(lambda x, t: 5 * x.sin(), torch.randn(2, 1, 8, 8), 10)
     assert made.abs().max() <= 1
+
+
+@pytest.mark.parametrize("sample_steps", [0, 11])
+def test_ddim_cannot_take_more_steps_than_there_are(sample_steps):
+    with pytest.raises(ValueError, match="between 1 and num_steps=10"):
+        CosineDiffusion(10).ddim(lambda x, t: x, torch.randn(2, 1, 8, 8), sample_steps)

@@ -61,6 +61,9 @@ def test_a_run_of_another_model_is_refused(train, data):
         load_extractor(str(run_dir), data.spec)
     with pytest.raises(ConfigError, match="is not a run directory"):
         load_extractor(str(run_dir / "nowhere"), data.spec)
+    (run_dir / "config.yaml").write_text("seed: [")
+    with pytest.raises(ConfigError, match=r"config\.yaml is damaged"):
+        load_extractor(str(run_dir), data.spec)
 
 
 @pytest.mark.slow

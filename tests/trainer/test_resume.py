@@ -248,3 +248,9 @@ def test_interrupted_evaluation(train, tmp_path):
     assert checkpoint_of(run_dir)["counters"]["evaluated_at"] == 4
     assert summary(run_dir)["steps"] == 8
     assert_same_run(whole, train(*overrides, "resume=auto", run_dir=run_dir))
+
+
+def test_another_model_is_another_run(train):
+    run_dir = train(*SHORT)
+    with pytest.raises(ConfigError, match=r"model\._target_ was .*; start a new run$"):
+        train(*SHORT, "model=customcnn", "resume=auto", run_dir=run_dir)

@@ -132,6 +132,11 @@ def mixing(
 
 def check_fit(model: nn.Module, spec: Any) -> None:
     """Try the model on two blank samples, so that a misfit is one line before any training."""
+    if hasattr(model, "sample"):
+        raise ConfigError(
+            f"model and objective=classification do not fit: {type(model).__name__} generates "
+            "images and has no classes; leave the objective to the model"
+        )
     was_training = model.training
     parameter = next(model.parameters())
     example = spec.example(2)

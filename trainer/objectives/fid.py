@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,6 +24,7 @@ from trainer import checkpoint
 from trainer.distributed import broadcast, ranks_of_this_process
 from trainer.errors import ConfigError
 from trainer.instantiate import instantiate
+from trainer.run_directory import read_config
 
 # the recipe of the extractor made here: that of model=lightcnn
 EPOCHS, BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY, SEED = 10, 64, 0.1, 0.9, 5e-4, 0
@@ -82,15 +82,16 @@ def load_extractor(run_dir: str, spec: Any) -> Extractor:
     """
     where = f"objective.fid_extractor={run_dir}"
     own = read_spec(Path(run_dir) / "spec.json")
-    config = yaml.safe_load((Path(run_dir) / "config.yaml").read_text())
-    if config["model"]["_target_"] != "models.lightcnn.LightCNN":
-        raise ConfigError(f"{where} is a run of {config['model']['_target_']}, not of a LightCNN")
+    model = read_config(Path(run_dir) / "config.yaml").get("model")
+    if not isinstance(model, dict) or model.get("_target_") != "models.lightcnn.LightCNN":
+        target = model.get("_target_") if isinstance(model, dict) else model
+        raise ConfigError(f"{where} is a run of {target}, not of a LightCNN")
     if (own.in_channels, own.image_size) != (spec.in_channels, spec.image_size):
         raise ConfigError(
             f"{where} was trained on {own.in_channels}x{own.image_size[0]}x{own.image_size[1]} "
             f"images, {spec.name} has {spec.in_channels}x{spec.image_size[0]}x{spec.image_size[1]}"
         )
-    network = instantiate(fill_from_data(config["model"], own), "model")
+    network = instantiate(fill_from_data(model, own), "model")
     content = checkpoint.load(Path(run_dir) / "checkpoints" / "best.pt")
     network.load_state_dict(content["ema"] or content["model"])
     return Extractor(network, own)

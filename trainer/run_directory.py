@@ -1,0 +1,26 @@
+"""Reading the config that a run directory holds."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainer.checkpoint import reason
+from trainer.errors import ConfigError
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """A run's ``config.yaml``.
+
+    Raises:
+        ConfigError: it is missing or damaged.
+    """
+    try:
+        config = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{file.parent} is not a run directory: it has no {file.name}") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} is damaged: {reason(error)}") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{file} is damaged: it holds no settings")
+    return config
