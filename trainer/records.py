@@ -415,11 +415,13 @@ def without_nan(value: Any) -> Any:
 def source_state() -> dict[str, Any]:
     """Commit of the source code and whether it was changed since; null outside of git."""
     root = Path(__file__).parent.parent
+    # its settings can name programs to run: none from the environment, nor the repository's monitor
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(root), *arguments]
+        command = ["git", "-C", str(root), "-c", "core.fsmonitor=false", *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+            done = subprocess.run(command, env=plain, capture_output=True, text=True, timeout=10)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None

@@ -13,6 +13,7 @@ from tests.trainer.interrupting import summary
 from trainer import checkpoint
 from trainer.errors import ConfigError
 from trainer.hydra_targets import HydraDictConfigurator
+from trainer.records import source_state
 from trainer.redact import REDACTED, redact_composed, redacted, redacted_text
 
 ATTACKS = (
@@ -62,6 +63,21 @@ def test_hydra_logging(target, key):
     handler = {key: target, "command": "true"}
     with pytest.raises((ConfigError, ValueError)):
         HydraDictConfigurator({"version": 1, "handlers": {"x": handler}}).configure()
+
+
+def test_hydra_sets_no_variables(command, tmp_path):
+    given = "+hydra.job.env_set={PYTHONSTARTUP: x.py}"
+    done = command("train.py", given)
+    assert done.returncode == 1
+    assert done.stderr == "error: hydra.job.env_set is not allowed: set variables in the shell\n"
+
+
+def test_git_runs_nothing(monkeypatch, tmp_path):
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "core.fsmonitor")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", f"touch {tmp_path / 'was_executed'}; false")
+    source_state.__wrapped__()
+    assert not list(tmp_path.iterdir())
 
 
 def test_stored_config(train, few_digits):
