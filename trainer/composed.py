@@ -60,7 +60,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 def job_of_this_process() -> Job:
     """The run directory that Hydra chose, and what is known of the sweep."""
     hydra = HydraConfig.get()
-    redact_composed(Path(hydra.runtime.output_dir))
+    redact_composed(Path(hydra.runtime.output_dir) / ".hydra")
     is_sweep = hydra.mode is not None and hydra.mode.name == "MULTIRUN"
     return Job(
         run_dir=hydra.runtime.output_dir,

@@ -286,10 +286,15 @@ def settle_best(trainer: Trainer, start: Start) -> None:
             content = checkpoint.load(path)
         except ConfigError:
             continue
-        if content["counters"]["evaluated_at"] == best.step:
+        counters = content["counters"]
+        if counters["step"] == counters["evaluated_at"] == best.step:  # not saved after it
             if path != own:
                 own.parent.mkdir(exist_ok=True)
                 checkpoint.duplicate(path, own)
             return
-    trainer.progress.best = None  # its weights are gone: the next evaluation is the best
+    trainer.records.console.print(
+        f"[yellow]the best weights, of step {best.step}, are lost: best.pt becomes those of the "
+        "next evaluation[/yellow]"
+    )
+    trainer.progress.best = None
     trainer.progress.evaluations_since_best = 0

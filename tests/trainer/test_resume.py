@@ -119,6 +119,17 @@ def test_no_good_checkpoint(train):
               run_dir=run_dir)  # fmt: skip
 
 
+def test_lost_best_weights(train, interrupted, tmp_path):
+    """A later checkpoint does not pass for them."""
+    with signal_at(6), pytest.raises(Interrupted):
+        train(*SHORT, run_dir=tmp_path / "in_parts")
+    (tmp_path / "in_parts" / "checkpoints" / "best.pt").unlink()
+    run_dir = interrupted([], *SHORT)
+    counters = checkpoint_of(run_dir, "best")["counters"]
+    assert counters["step"] == counters["best"]["step"] == summary(run_dir)["best"]["step"] > 6
+    assert "the best weights, of step 4, are lost" in (run_dir / "train.log").read_text()
+
+
 @pytest.mark.parametrize(
     "change", ["trainer.max_steps=12", "optimizer.lr=0.2", "seed=1", "model.dropout=0.5"]
 )

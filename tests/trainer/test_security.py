@@ -145,6 +145,31 @@ def test_no_secret_is_written(train, few_digits, monkeypatch, tmp_path):
     folder.mkdir()
     (folder / "config.yaml").write_text(f"wandb: {{api_key: abc}}\nname: {secret}\n")
     (folder / "overrides.yaml").write_text("- +wandb.api_key=abc\n")
-    redact_composed(tmp_path)
+    redact_composed(folder)
     assert yaml.safe_load((folder / "config.yaml").read_text())["name"] == REDACTED
     assert "abc" not in "".join(file.read_text() for file in folder.iterdir())
+
+
+def test_no_secret_of_a_sweep_is_written(command, tmp_path):
+    done = command(
+        "train.py",
+        "-m",
+        "+wandb.api_key=abc_def_ghi",
+        "optimizer.lr=-1",
+        "wandb.mode=disabled",
+        "hydra.sweep.dir=sweep",
+    )
+    assert f"=== job 0: +wandb.api_key={REDACTED} optimizer.lr=-1" in done.stdout
+    assert "abc_def_ghi" not in done.stdout + done.stderr
+    files = [file for file in (tmp_path / "sweep").rglob("*") if file.is_file()]
+    assert (tmp_path / "sweep" / "multirun.yaml") in files
+    assert not [file for file in files if b"abc_def_ghi" in file.read_bytes()]
+
+
+def test_a_secret_that_is_a_word_breaks_no_names(monkeypatch):
+    monkeypatch.setenv("DB_PASSWORD", "lightcnn")
+    kept = {"_target_": "models.lightcnn.LightCNN", "file": "lightcnn_2.pt", "log": "lightcnn.log"}
+    assert redacted(kept) == kept
+    assert redacted_text("https://lightcnn@host/?token=lightcnn lightcnn.") == (
+        f"https://{REDACTED}@host/?token={REDACTED} {REDACTED}."
+    )
