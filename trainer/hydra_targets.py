@@ -58,4 +58,4 @@ def guard() -> None:
     """From now on, in this process."""
     instantiation._resolve_target = resolve_target
     HydraDictConfigurator.resolve = resolve_logging  # type: ignore[method-assign, assignment]
-    utils.env_override = keep_environment
+    utils.env_override = keep_environment  # type: ignore[assignment]
