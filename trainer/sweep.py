@@ -73,7 +73,7 @@ def read_summaries(directory: Path) -> dict[str, dict[str, Any]]:
     """The summaries of all jobs in a sweep directory, in the order of their numbers."""
     summaries = {}
     for folder in directory.iterdir() if directory.is_dir() else ():
-        if not (folder / ".hydra").is_dir():
+        if not (folder / "summary.json").exists() and not (folder / ".hydra").is_dir():
             continue
         try:
             summaries[folder.name] = json.loads((folder / "summary.json").read_text())

@@ -259,3 +259,21 @@ def test_interrupted_evaluation(train, tmp_path):
     assert checkpoint_of(run_dir)["counters"]["evaluated_at"] == 4
     assert summary(run_dir)["steps"] == 8
     assert_same_run(whole, train(*overrides, "resume=auto", run_dir=run_dir))
+
+
+def test_refused_process_writes_nothing(command, data_root, tmp_path):
+    """Neither the config of a run that is there, nor Hydra's record of it."""
+    common = ("train.py", "debug=fast", "wandb.mode=disabled", f"data.root={data_root}")
+    assert command(*common, "hydra.run.dir=one").returncode == 0
+    files = [
+        tmp_path / "one" / name
+        for name in (
+            "config.yaml",
+            *(f".hydra/{part}.yaml" for part in ("config", "hydra", "overrides")),
+        )
+    ]
+    before = [file.read_text() for file in files]
+    refused = command(*common, "seed=7", "hydra.run.dir=one")
+    assert "already holds a run" in refused.stderr
+    assert [file.read_text() for file in files] == before
+    assert "model: lightcnn" in before[2]

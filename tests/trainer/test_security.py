@@ -141,13 +141,10 @@ def test_no_secret_is_written(train, few_digits, monkeypatch, tmp_path):
     assert not [file for file in files if secret.encode() in file.read_bytes()]
     assert summary(run_dir)["overrides"][-1].startswith("wandb.tags")
 
-    folder = tmp_path / ".hydra"
-    folder.mkdir()
-    (folder / "config.yaml").write_text(f"wandb: {{api_key: abc}}\nname: {secret}\n")
-    (folder / "overrides.yaml").write_text("- +wandb.api_key=abc\n")
-    redact_composed(folder)
-    assert yaml.safe_load((folder / "config.yaml").read_text())["name"] == REDACTED
-    assert "abc" not in "".join(file.read_text() for file in folder.iterdir())
+    (tmp_path / "multirun.yaml").write_text(f"wandb: {{api_key: abc}}\nname: {secret}\n")
+    redact_composed(tmp_path)
+    composed = yaml.safe_load((tmp_path / "multirun.yaml").read_text())
+    assert composed == {"wandb": {"api_key": REDACTED}, "name": REDACTED}
 
 
 def test_no_secret_of_a_sweep_is_written(command, tmp_path):
