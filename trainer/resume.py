@@ -257,10 +257,17 @@ def resume(trainer: Trainer, start: Start) -> None:
     """Put a freshly built trainer where the checkpoint was made.
 
     Raises:
-        ConfigError: the checkpoint is of another model or optimizer.
+        ConfigError: the checkpoint is of another model or optimizer, or of other data.
     """
     if start.content is None or start.path is None:
         return
+    own = trainer.data.fingerprint
+    is_meant = any(key.startswith("data.") for key in start.changed)
+    if start.content["data"].get("fingerprint", own) != own and not is_meant:
+        raise ConfigError(
+            "resume: not the same run: what is at data.root or data.path is not the data that "
+            f"{start.path} was made with"
+        )
     try:
         restore(trainer, start.content)
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:

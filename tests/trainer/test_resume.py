@@ -144,6 +144,17 @@ def test_change_is_refused(train, change):
     assert summary(run_dir)["status"] == "completed"
 
 
+def test_other_data_is_refused(train, tmp_path):
+    """The settings are the same, the text is not."""
+    text = tmp_path / "text.txt"
+    text.write_text("to be or not to be\n" * 400)
+    small = ("model=transformer", "data=text_file", f"data.path={text}", "debug=fast")
+    run_dir = train(*small)
+    text.write_text("to be or not to bo\n" * 400)
+    with pytest.raises(ConfigError, match=r"data\.root or data\.path is not the data"):
+        train(*small, "resume=auto", "trainer.limit_train_steps=12", run_dir=run_dir)
+
+
 def test_longer(train, tmp_path):
     """A run that was limited goes on to a later limit, the schedule being the same throughout."""
     whole = train(*SHORT)
