@@ -38,7 +38,7 @@ def main(cfg: DictConfig) -> float:
     Returns:
         The best value of the monitored metric, for a sweeper; the worst one if the job failed.
     """
-    job = job_of_this_process()
+    job = job_of_this_process(cfg)
     with failures_reported(job, cfg) as outcome:
         config = resolved(cfg)
         value = finished_value(config, job)

@@ -7,6 +7,7 @@ incomplete batch is left out of training (another one each epoch) and never out 
 """
 
 import hashlib
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +47,7 @@ class Loader:
     ) -> None:
         check_batch_size(batch_size, world_size, accumulate_steps, len(splits.train))
         self.spec = splits.spec
+        self.fingerprint = fingerprint(splits)
         self.prepare = splits.prepare
         self.splits = {
             name: split.to(device) if isinstance(split, TensorSplit) else split
@@ -126,6 +128,23 @@ class Loader:
 
     def sizes(self) -> dict[str, int]:
         return {name: len(split) for name, split in self.splits.items()}
+
+
+def fingerprint(splits: Splits) -> str:
+    """Checksums of the splits: of all that is in memory, of a streamed one's ends."""
+    found = []
+    for split in (splits.train, splits.val, splits.test):
+        tensors: list[Tensor] = []
+        if isinstance(split, TensorSplit):
+            tensors = list(split.tensors)
+        elif isinstance(split, StreamedSplit) and len(split):
+            tensors = [*split[0], *split[len(split) - 1]]
+        sums = [
+            zlib.crc32(t.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+            for t in tensors
+        ]
+        found.append((0 if split is None else len(split), sums))
+    return repr(found)
 
 
 def chain_hash(previous: str, indices: Tensor) -> str:

@@ -86,7 +86,7 @@ def failures_reported(job: Job, cfg: DictConfig) -> Iterator[Outcome]:
     except Exception as error:
         failed_jobs += 1
         tell_torchrun(error)
-        name = " ".join(job.overrides)
+        name = redacted_text(" ".join(job.overrides))
         if isinstance(error, RankFailed):
             print(redacted_text(error.traceback), end="", file=sys.stderr)
         elif not isinstance(error, ConfigError | Diverged):

@@ -16,7 +16,6 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from trainer.errors import ConfigError
 from trainer.hydra_targets import guard
 from trainer.records import Job
-from trainer.redact import redact_composed
 
 guard()  # before Hydra builds anything
 
@@ -57,16 +56,22 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
-def job_of_this_process() -> Job:
+def job_of_this_process(cfg: DictConfig) -> Job:
     """The run directory that Hydra chose, and what is known of the sweep."""
     hydra = HydraConfig.get()
-    redact_composed(Path(hydra.runtime.output_dir))
     is_sweep = hydra.mode is not None and hydra.mode.name == "MULTIRUN"
     return Job(
         run_dir=hydra.runtime.output_dir,
         overrides=tuple(hydra.overrides.task),
         sweep=Path(hydra.sweep.dir).name if is_sweep else None,
         started_at=job_started_at(),
+        composed={
+            "config.yaml": OmegaConf.to_container(cfg),
+            "hydra.yaml": OmegaConf.to_container(
+                OmegaConf.create({"hydra": hydra}), enum_to_str=True
+            ),
+            "overrides.yaml": list(hydra.overrides.task),
+        },
     )
 
 

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -10,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from trainer.errors import ConfigError
 from trainer.redact import redacted_text
 
 REFRESH_SECONDS = 0.25  # live line
@@ -33,8 +35,7 @@ class Console:
         """A line, with rich's markup."""
         text = redacted_text(text)
         self.terminal.print(text)
-        self.log.print(text)
-        self.file.flush()
+        self.write(text)
 
     def start(self, total_steps: int, step: int) -> None:
         """Begin to show progress towards ``total_steps`` updates."""
@@ -84,11 +85,24 @@ class Console:
         for name, value in rows:
             grid.add_row(name, escape(redacted_text(value)))
         self.terminal.print(grid, soft_wrap=False)
-        self.log.print(grid, soft_wrap=False)
+        self.write(grid, soft_wrap=False)
+
+    def write(self, content: str | Table, soft_wrap: bool | None = None) -> None:
+        """To ``train.log``, at once.
+
+        Raises:
+            ConfigError: the disk is full.
+        """
+        try:
+            self.log.print(content, soft_wrap=soft_wrap)
+            self.file.flush()
+        except OSError as error:
+            raise ConfigError(f"cannot write {self.file.name}: {error.strerror}") from error
 
     def close(self) -> None:
         self.stop()
-        self.file.close()
+        with suppress(OSError):  # a full disk has been told of
+            self.file.close()
 
 
 def format_metric(name: str, value: float) -> str:

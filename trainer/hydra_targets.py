@@ -1,16 +1,19 @@
-"""What Hydra itself may build: its own plugins, and the callback of this program.
+"""What Hydra itself may build and set: its own plugins, the callback of this program.
 
 Hydra instantiates the launcher, the sweeper, callbacks and logging handlers of the config before
 the program runs, so a stranger's config or command line could name any function there. Hydra's own
-blocklist is no security boundary; here everything is refused that is not listed.
+blocklist is no security boundary; here everything is refused that is not listed. It would also set
+environment variables of the config's choice, and there are some that make git or Python run code.
 """
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import hydra._internal.instantiate._instantiate2 as instantiation
 from hydra._internal.logging_config import HydraDictConfigurator
+from hydra.core import utils
 
 from trainer.errors import ConfigError
 from trainer.instantiate import in_any
@@ -44,7 +47,15 @@ def resolve_logging(self: HydraDictConfigurator, name: str) -> Any:
     return found
 
 
+def keep_environment(env: dict[str, str]) -> AbstractContextManager[None]:
+    """In place of Hydra's ``env_override``; ``hydra.job.env_copy`` ends up in ``env_set``, too."""
+    if env:
+        raise ConfigError("hydra.job.env_set is not allowed: set variables in the shell")
+    return nullcontext()
+
+
 def guard() -> None:
     """From now on, in this process."""
     instantiation._resolve_target = resolve_target
     HydraDictConfigurator.resolve = resolve_logging  # type: ignore[method-assign, assignment]
+    utils.env_override = keep_environment  # type: ignore[assignment]

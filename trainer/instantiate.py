@@ -1,9 +1,10 @@
 """Turn config nodes into objects, but only objects that this program means to build.
 
-``_target_: room.module.Name`` may name a function or class of the project's own rooms, or a class
-of the listed libraries. The check is made on the object the name resolves to, because a name such
-as ``data.mnist.os.system`` begins in an allowed room and ends outside of it. Hydra's own blocklist
-is, in its maintainers' words, no security boundary.
+``_target_: room.module.Name`` may name a class of the project's own rooms, a function there that
+is annotated to return one of ``PARTS`` (a helper that writes files is none), or a class of the
+listed libraries. The check is made on the object the name resolves to, because a name such as
+``data.mnist.os.system`` begins in an allowed room and ends outside of it. Hydra's own blocklist is,
+in its maintainers' words, no security boundary.
 """
 
 import importlib
@@ -11,12 +12,17 @@ import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
-from typing import Any
+from typing import Any, get_type_hints
 
+from torch import nn
+from torch.optim import Optimizer
+
+from data.splits import Splits
 from trainer.errors import ConfigError
 
 PROJECT_ROOMS = ("models", "data", "optim", "trainer.objectives")
 LIBRARIES = ("torch.optim", "torch.nn", "torchvision.transforms.v2", "timm.optim", "schedulefree")
+PARTS = (Splits, nn.Module, Optimizer, float)  # float: the rate that a schedule returns
 RESERVED = ("_target_", "_partial_", "_convert_")
 
 
@@ -69,8 +75,9 @@ def instantiate(node: Any, where: str, **injected: Any) -> Any:
 def resolve(name: Any, where: str) -> Callable[..., Any]:
     """The class or function that ``name`` stands for, if it may be built from a config."""
     refusal = ConfigError(
-        f"{where}={name} is not allowed: a target is a function or class of "
-        f"{', '.join(PROJECT_ROOMS)}, or a class of {', '.join(LIBRARIES)}"
+        f"{where}={name} is not allowed: a target is a class of "
+        f"{', '.join(PROJECT_ROOMS + LIBRARIES)}, or a function of the first "
+        f"{len(PROJECT_ROOMS)} annotated to return {', '.join(part.__name__ for part in PARTS)}"
     )
     module_name, _, attribute = name.rpartition(".") if isinstance(name, str) else ("", "", "")
     if not in_any(module_name, PROJECT_ROOMS + LIBRARIES) or attribute.startswith("_"):
@@ -89,11 +96,19 @@ def resolve(name: Any, where: str) -> Callable[..., Any]:
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         raise ConfigError(f"{where}={name}: {module_name} has no {attribute}{hint}")
     home = getattr(target, "__module__", None) or ""
-    is_own = in_any(home, PROJECT_ROOMS) and (inspect.isclass(target) or inspect.isfunction(target))
-    is_library_class = in_any(home, LIBRARIES) and inspect.isclass(target)
-    if not (is_own or is_library_class):
+    is_class = inspect.isclass(target) and in_any(home, PROJECT_ROOMS + LIBRARIES)
+    if not is_class and not (in_any(home, PROJECT_ROOMS) and makes_a_part(target)):
         raise refusal
     return target
+
+
+def makes_a_part(target: Any) -> bool:
+    """Whether it is a function that says it returns one of ``PARTS``."""
+    try:
+        made = get_type_hints(target).get("return") if inspect.isfunction(target) else None
+    except NameError:  # an annotation imported for type checkers only
+        return False
+    return inspect.isclass(made) and issubclass(made, PARTS)
 
 
 def in_any(module_name: str, rooms: tuple[str, ...]) -> bool:

@@ -10,12 +10,11 @@ import json
 import math
 import os
 import platform
-import shutil
 import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -54,6 +53,7 @@ class Job:
     overrides: tuple[str, ...] = ()  # of the command line
     sweep: str | None = None  # name of the sweep
     started_at: float = 0.0  # seconds since the epoch
+    composed: dict[str, Any] = field(default_factory=dict)  # content of the files in .hydra
 
     @property
     def path(self) -> Path:
@@ -66,6 +66,7 @@ class Records:
     def __init__(self, config: dict[str, Any], job: Job, start: Start) -> None:
         self.run_dir = job.path
         self.job = job
+        self.write_composed()
         earlier = keep_events(self.run_dir / "metrics.jsonl", start.num_events)
         self.console = Console(self.run_dir / "train.log", config["trainer"]["progress"])
         self.events = (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8")
@@ -92,6 +93,13 @@ class Records:
         if len(earlier) < start.num_events:
             lost = start.num_events - len(earlier)
             self.console.print(f"[yellow]metrics.jsonl: the last {lost} events are lost[/yellow]")
+
+    def write_composed(self) -> None:
+        """Hydra's own record, which it would write before it is known whose the directory is."""
+        for name, content in self.job.composed.items():
+            (self.run_dir / ".hydra").mkdir(exist_ok=True)
+            text = yaml.safe_dump(redacted(content), sort_keys=False, allow_unicode=True)
+            write_text(text, self.run_dir / ".hydra" / name)
 
     def __enter__(self) -> Records:
         return self
@@ -347,9 +355,8 @@ def open_records(config: dict[str, Any], job: Job, ranks: Ranks, start: Start) -
 
 
 def discard(run_dir: Path) -> None:
-    """Take away what Hydra wrote for a process that torchrun started, or on another node."""
-    shutil.rmtree(run_dir / ".hydra", ignore_errors=True)
-    with suppress(OSError):  # not empty: not only Hydra's
+    """Take away what Hydra made for a process that torchrun started, or on another node."""
+    with suppress(OSError):  # not empty
         run_dir.rmdir()
 
 
@@ -415,11 +422,13 @@ def without_nan(value: Any) -> Any:
 def source_state() -> dict[str, Any]:
     """Commit of the source code and whether it was changed since; null outside of git."""
     root = Path(__file__).parent.parent
+    # its settings can name programs to run: none from the environment, nor the repository's monitor
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(root), *arguments]
+        command = ["git", "-C", str(root), "-c", "core.fsmonitor=false", *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+            done = subprocess.run(command, env=plain, capture_output=True, text=True, timeout=10)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None

@@ -29,15 +29,15 @@ def redacted(value: Any, name: str = "") -> Any:
         return {key: redacted(item, str(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(redacted(item, name) for item in value)
-    if isinstance(value, str):
+    if isinstance(value, str) and name != "_target_":  # code, which a word of it must not break
         return REDACTED if value and SECRET_NAME.search(name) else redacted_text(value)
     return value
 
 
 def redacted_text(text: str) -> str:
-    """``text`` without the secrets that occur in it."""
+    """``text`` without the secrets that occur in it; not within words or dotted names."""
     for secret in secrets_of_environment():
-        text = text.replace(secret, REDACTED)
+        text = re.sub(rf"(?<!\w)(?<!\w\.){re.escape(secret)}(?!\.?\w)", REDACTED, text)
     text = ASSIGNED.sub(without_value, text)
     return SECRET_TEXT.sub(REDACTED, text)
 
@@ -58,9 +58,9 @@ def secrets_of_environment() -> list[str]:
     return sorted(found, key=len, reverse=True)
 
 
-def redact_composed(run_dir: Path) -> None:
-    """Hydra has written ``.hydra/`` before the program sees the config: clean it."""
-    for file in (run_dir / ".hydra").glob("*.yaml"):
+def redact_composed(folder: Path) -> None:
+    """Clean what Hydra has written before the program sees the config."""
+    for file in folder.glob("*.yaml"):
         content = yaml.safe_load(file.read_text())
         clean = redacted(content)
         if clean != content:

@@ -242,10 +242,17 @@ def resume(trainer: Trainer, start: Start) -> None:
     """Put a freshly built trainer where the checkpoint was made.
 
     Raises:
-        ConfigError: the checkpoint is of another model or optimizer.
+        ConfigError: the checkpoint is of another model or optimizer, or of other data.
     """
     if start.content is None or start.path is None:
         return
+    own = trainer.data.fingerprint
+    is_meant = any(key.startswith("data.") for key in start.changed)
+    if start.content["data"].get("fingerprint", own) != own and not is_meant:
+        raise ConfigError(
+            "resume: not the same run: what is at data.root or data.path is not the data that "
+            f"{start.path} was made with"
+        )
     try:
         restore(trainer, start.content)
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
@@ -271,10 +278,15 @@ def settle_best(trainer: Trainer, start: Start) -> None:
             content = checkpoint.load(path)
         except ConfigError:
             continue
-        if content["counters"]["evaluated_at"] == best.step:
+        counters = content["counters"]
+        if counters["step"] == counters["evaluated_at"] == best.step:  # not saved after it
             if path != own:
                 own.parent.mkdir(exist_ok=True)
                 checkpoint.duplicate(path, own)
             return
-    trainer.progress.best = None  # its weights are gone: the next evaluation is the best
+    trainer.records.console.print(
+        f"[yellow]the best weights, of step {best.step}, are lost: best.pt becomes those of the "
+        "next evaluation[/yellow]"
+    )
+    trainer.progress.best = None
     trainer.progress.evaluations_since_best = 0

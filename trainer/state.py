@@ -28,6 +28,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
         "rng": gather(checkpoint.random_state(trainer.device)),
         "data": {
             "order_hash": trainer.data.order_hash,
+            "fingerprint": trainer.data.fingerprint,
             "carried": {name: value.cpu() for name, value in trainer.objective.state().items()},
         },
         "counters": {

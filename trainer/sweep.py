@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from trainer.console import format_metric
+from trainer.redact import redact_composed, redacted_text
 
 
 class Sweep(Callback):
@@ -32,7 +33,8 @@ class Sweep(Callback):
             if not config.hydra.launcher._target_.endswith(".BasicLauncher"):
                 # the live lines of jobs that run at once would overwrite each other
                 os.environ["TTY_COMPATIBLE"] = "0"
-            title = " ".join(config.hydra.overrides.task)
+            redact_composed(Path(config.hydra.sweep.dir))
+            title = redacted_text(" ".join(config.hydra.overrides.task))
             print(f"\n=== job {config.hydra.job.num}: {title}", flush=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -71,7 +73,7 @@ def read_summaries(directory: Path) -> dict[str, dict[str, Any]]:
     """The summaries of all jobs in a sweep directory, in the order of their numbers."""
     summaries = {}
     for folder in directory.iterdir() if directory.is_dir() else ():
-        if not (folder / ".hydra").is_dir():
+        if not (folder / "summary.json").exists() and not (folder / ".hydra").is_dir():
             continue
         try:
             summaries[folder.name] = json.loads((folder / "summary.json").read_text())

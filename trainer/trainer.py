@@ -24,7 +24,7 @@ from trainer.errors import ConfigError, Diverged, Interrupted
 from trainer.evaluation import evaluate
 from trainer.interruption import Interruption
 from trainer.meter import Meter
-from trainer.objectives.base import Objective
+from trainer.objectives.base import Objective, Sums
 from trainer.phase import Phase
 from trainer.progress import Best, Monitor, Progress
 from trainer.records import Records
@@ -126,38 +126,40 @@ class Trainer:
         Args:
             update: the micro-batches of the update; their gradients are averaged.
         """
-        applied = True
+        applied, sums = True, []
         for phase in self.phases:
             phase.set_lr(self.progress.step)
             phase.optimizer.zero_grad(set_to_none=True)
             for batch in update[:-1]:
                 with phase.gradients_stay_local():
-                    self.backward(phase, batch, len(update))
-            self.backward(phase, update[-1], len(update))
+                    sums.append(self.backward(phase, batch, len(update)))
+            sums.append(self.backward(phase, update[-1], len(update)))
             self.scaler.unscale_(phase.optimizer)
             grad_norm = phase.clip(always_measure=self.reads_are_free or self.skips)
             self.check_gradient(grad_norm, phase)
             if grad_norm is not None and (self.skips or phase.clip_grad_norm is not None):
-                self.meter.add({f"{self.prefix(phase)}grad_norm": (grad_norm, 1)})
+                sums.append({f"{self.prefix(phase)}grad_norm": (grad_norm, 1)})
             if self.may_apply(grad_norm):
                 self.optimizer_step(phase)
             else:
                 applied = False
         applied = self.update_scale() and applied
+        for part in sums if applied else ():  # the NaN of one batch would be the window's mean
+            self.meter.add(part)
         if self.ema is not None and applied:
             self.ema.update(self.objective.model)
         self.progress.step += applied
         self.progress.skipped += not applied
         self.progress.skipped_in_a_row = 0 if applied else self.progress.skipped_in_a_row + 1
 
-    def backward(self, phase: Phase, batch: Batch, num_parts: int) -> None:
-        """Add the gradient of one of the ``num_parts`` micro-batches of an update."""
+    def backward(self, phase: Phase, batch: Batch, num_parts: int) -> Sums:
+        """Add the gradient of one of the ``num_parts`` micro-batches of an update; its metrics."""
         with autocast(self.device, self.precision):
             loss, sums = phase.compute(batch)
         if self.reads_are_free and not self.skips:
             self.check_finite(loss.item(), f"the loss of phase {phase.name}")
         self.scaler.scale(loss / num_parts if num_parts > 1 else loss).backward()
-        self.meter.add(sums)
+        return sums
 
     def optimizer_step(self, phase: Phase) -> None:
         """Apply the gradients; timed on logging steps only, since a GPU must be waited for."""

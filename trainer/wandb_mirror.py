@@ -16,6 +16,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.errors import ConfigError
 from trainer.redact import redacted
 
 if TYPE_CHECKING:
@@ -107,8 +108,9 @@ def open_run(config: dict[str, Any], run_dir: Path, overrides: list[str], **iden
     os.environ.setdefault("WANDB_SILENT", "true")  # the settings below come too late for some
     import wandb
 
-    # the console is captured by train.log; statistics of the machine would be another thread
-    quiet = wandb.Settings(console="off", silent=True, x_disable_stats=True)
+    # the console is captured by train.log; statistics of the machine would be another thread, and
+    # what W&B notes of the process has the command line with whatever secrets stand there
+    quiet = wandb.Settings(console="off", silent=True, x_disable_stats=True, x_disable_meta=True)
     run = wandb.init(
         project=config["wandb"]["project"],
         entity=config["wandb"]["entity"],
@@ -187,13 +189,13 @@ def medium(entry: dict[str, str], folder: Path) -> Any:
     """A recorded picture, text, table or confusion matrix as W&B shows it."""
     import wandb
 
+    file = inside(folder, entry["file"])
     if entry["kind"] == "text":
-        content = html.escape((folder / entry["file"]).read_text(encoding="utf-8"))
+        content = html.escape(file.read_text(encoding="utf-8"))
         return wandb.Html(f"<pre>{content}</pre>")
 
     if entry["kind"] == "picture":
-        return wandb.Image(str(folder / entry["file"]), caption=entry["caption"])
-    file = folder / entry["file"]
+        return wandb.Image(str(file), caption=entry["caption"])
     content = json.loads(file.read_text())
     if entry["kind"] == "confusion_matrix":
         names = content["class_names"]
@@ -212,8 +214,21 @@ def medium(entry: dict[str, str], folder: Path) -> Any:
     if "image" in columns:
         position = columns.index("image")
         for row in rows:
-            row[position] = wandb.Image(str(file.parent / row[position])) if row[position] else None
+            image = row[position] and inside(folder, file.parent / row[position])
+            row[position] = wandb.Image(str(image)) if image else None
     return wandb.Table(columns=columns, data=rows)
+
+
+def inside(folder: Path, name: str | Path) -> Path:
+    """A file of ``folder``: a doctored record must not send another one away.
+
+    Raises:
+        ConfigError: it is elsewhere.
+    """
+    file = (folder / name).resolve()
+    if not file.is_relative_to(folder.resolve()):
+        raise ConfigError(f"metrics.jsonl names a file outside of {folder}: {name}")
+    return file
 
 
 def choose_mode(mode: str) -> str:

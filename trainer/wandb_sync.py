@@ -30,20 +30,21 @@ def send_again(run_dir: Path, new_run: bool) -> str:
     config = redacted(read_config(run_dir / "config.yaml"))
     try:
         summary = json.loads((run_dir / "summary.json").read_text())
-        identity = summary["wandb"]
+        group, own_id = summary["wandb"]["group"], summary["wandb"]["id"]
         overrides = summary["overrides"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"cannot read {run_dir / 'summary.json'}: {error}") from error
+    events = read_events(run_dir)
     mode = config["wandb"]["mode"]
     run = open_run(
         config,
         run_dir,
         overrides,
-        group=identity["group"],
-        id=secrets.token_hex(4) if new_run else identity["id"],
+        group=group,
+        id=secrets.token_hex(4) if new_run else own_id,
         mode="online" if mode == "disabled" else choose_mode("auto"),
     )
-    for number, event in enumerate(read_events(run_dir)):
+    for number, event in enumerate(events):
         send_event(run, number, event, run_dir)
     url = run.url
     close_run(run, summary, run_dir)
@@ -52,6 +53,8 @@ def send_again(run_dir: Path, new_run: bool) -> str:
 
 def read_events(run_dir: Path) -> list[dict[str, Any]]:
     file = run_dir / "metrics.jsonl"
+    if not file.exists():
+        raise ConfigError(f"cannot read {file}: there is no such file")
     return keep_events(file, sys.maxsize)
 
 
@@ -60,13 +63,14 @@ def main() -> int:
     parser.add_argument("run_dir", type=Path, nargs="+")
     parser.add_argument("--new-run", action="store_true", help="under a new id")
     arguments = parser.parse_args()
+    code = 0
     for run_dir in arguments.run_dir:
         try:
             print(f"{run_dir}: {send_again(run_dir.absolute(), arguments.new_run)}")
         except ConfigError as error:
             print(f"error: {error}", file=sys.stderr)
-            return 1
-    return 0
+            code = 1
+    return code
 
 
 if __name__ == "__main__":

@@ -70,6 +70,9 @@ def test_raise(train, tmp_path, poisoned, what):
 def test_skip(train, poisoned, what):
     poisoned(what, {2, 4, 5})
     run_dir = train(*SHORT, "trainer.on_nonfinite=skip")
+    losses = [event["train/loss"] for event in events(run_dir) if "train/loss" in event]
+    assert len(losses) == 8
+    assert None not in losses
     assert summary(run_dir)["status"] == "completed"
     assert summary(run_dir)["steps"] == 8
     assert summary(run_dir)["skipped_steps"] == 3

@@ -119,6 +119,17 @@ def test_no_good_checkpoint(train):
               run_dir=run_dir)  # fmt: skip
 
 
+def test_lost_best_weights(train, interrupted, tmp_path):
+    """A later checkpoint does not pass for them."""
+    with signal_at(6), pytest.raises(Interrupted):
+        train(*SHORT, run_dir=tmp_path / "in_parts")
+    (tmp_path / "in_parts" / "checkpoints" / "best.pt").unlink()
+    run_dir = interrupted([], *SHORT)
+    counters = checkpoint_of(run_dir, "best")["counters"]
+    assert counters["step"] == counters["best"]["step"] == summary(run_dir)["best"]["step"] > 6
+    assert "the best weights, of step 4, are lost" in (run_dir / "train.log").read_text()
+
+
 @pytest.mark.parametrize(
     "change", ["trainer.max_steps=12", "optimizer.lr=0.2", "seed=1", "model.dropout=0.5"]
 )
@@ -131,6 +142,17 @@ def test_change_is_refused(train, change):
     assert summary(run_dir) == before
     train(*SHORT, change, f"resume_changes=[{name}]", "resume=auto", run_dir=run_dir)
     assert summary(run_dir)["status"] == "completed"
+
+
+def test_other_data_is_refused(train, tmp_path):
+    """The settings are the same, the text is not."""
+    text = tmp_path / "text.txt"
+    text.write_text("to be or not to be\n" * 400)
+    small = ("model=transformer", "data=text_file", f"data.path={text}", "debug=fast")
+    run_dir = train(*small)
+    text.write_text("to be or not to bo\n" * 400)
+    with pytest.raises(ConfigError, match=r"data\.root or data\.path is not the data"):
+        train(*small, "resume=auto", "trainer.limit_train_steps=12", run_dir=run_dir)
 
 
 def test_longer(train, tmp_path):
@@ -254,3 +276,21 @@ def test_another_model_is_another_run(train):
     run_dir = train(*SHORT)
     with pytest.raises(ConfigError, match=r"model\._target_ was .*; start a new run$"):
         train(*SHORT, "model=customcnn", "resume=auto", run_dir=run_dir)
+
+
+def test_refused_process_writes_nothing(command, data_root, tmp_path):
+    """Neither the config of a run that is there, nor Hydra's record of it."""
+    common = ("train.py", "debug=fast", "wandb.mode=disabled", f"data.root={data_root}")
+    assert command(*common, "hydra.run.dir=one").returncode == 0
+    files = [
+        tmp_path / "one" / name
+        for name in (
+            "config.yaml",
+            *(f".hydra/{part}.yaml" for part in ("config", "hydra", "overrides")),
+        )
+    ]
+    before = [file.read_text() for file in files]
+    refused = command(*common, "seed=7", "hydra.run.dir=one")
+    assert "already holds a run" in refused.stderr
+    assert [file.read_text() for file in files] == before
+    assert "model: lightcnn" in before[2]

@@ -13,6 +13,7 @@ from tests.trainer.interrupting import summary
 from trainer import checkpoint
 from trainer.errors import ConfigError
 from trainer.hydra_targets import HydraDictConfigurator
+from trainer.records import source_state
 from trainer.redact import REDACTED, redact_composed, redacted, redacted_text
 
 ATTACKS = (
@@ -62,6 +63,21 @@ def test_hydra_logging(target, key):
     handler = {key: target, "command": "true"}
     with pytest.raises((ConfigError, ValueError)):
         HydraDictConfigurator({"version": 1, "handlers": {"x": handler}}).configure()
+
+
+def test_hydra_sets_no_variables(command, tmp_path):
+    given = "+hydra.job.env_set={PYTHONSTARTUP: x.py}"
+    done = command("train.py", given)
+    assert done.returncode == 1
+    assert done.stderr == "error: hydra.job.env_set is not allowed: set variables in the shell\n"
+
+
+def test_git_runs_nothing(monkeypatch, tmp_path):
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "core.fsmonitor")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", f"touch {tmp_path / 'was_executed'}; false")
+    source_state.__wrapped__()
+    assert not list(tmp_path.iterdir())
 
 
 def test_stored_config(train, few_digits):
@@ -125,10 +141,32 @@ def test_no_secret_is_written(train, few_digits, monkeypatch, tmp_path):
     assert not [file for file in files if secret.encode() in file.read_bytes()]
     assert summary(run_dir)["overrides"][-1].startswith("wandb.tags")
 
-    folder = tmp_path / ".hydra"
-    folder.mkdir()
-    (folder / "config.yaml").write_text(f"wandb: {{api_key: abc}}\nname: {secret}\n")
-    (folder / "overrides.yaml").write_text("- +wandb.api_key=abc\n")
+    (tmp_path / "multirun.yaml").write_text(f"wandb: {{api_key: abc}}\nname: {secret}\n")
     redact_composed(tmp_path)
-    assert yaml.safe_load((folder / "config.yaml").read_text())["name"] == REDACTED
-    assert "abc" not in "".join(file.read_text() for file in folder.iterdir())
+    composed = yaml.safe_load((tmp_path / "multirun.yaml").read_text())
+    assert composed == {"wandb": {"api_key": REDACTED}, "name": REDACTED}
+
+
+def test_no_secret_of_a_sweep_is_written(command, tmp_path):
+    done = command(
+        "train.py",
+        "-m",
+        "+wandb.api_key=abc_def_ghi",
+        "optimizer.lr=-1",
+        "wandb.mode=disabled",
+        "hydra.sweep.dir=sweep",
+    )
+    assert f"=== job 0: +wandb.api_key={REDACTED} optimizer.lr=-1" in done.stdout
+    assert "abc_def_ghi" not in done.stdout + done.stderr
+    files = [file for file in (tmp_path / "sweep").rglob("*") if file.is_file()]
+    assert (tmp_path / "sweep" / "multirun.yaml") in files
+    assert not [file for file in files if b"abc_def_ghi" in file.read_bytes()]
+
+
+def test_a_secret_that_is_a_word_breaks_no_names(monkeypatch):
+    monkeypatch.setenv("DB_PASSWORD", "lightcnn")
+    kept = {"_target_": "models.lightcnn.LightCNN", "file": "lightcnn_2.pt", "log": "lightcnn.log"}
+    assert redacted(kept) == kept
+    assert redacted_text("https://lightcnn@host/?token=lightcnn lightcnn.") == (
+        f"https://{REDACTED}@host/?token={REDACTED} {REDACTED}."
+    )

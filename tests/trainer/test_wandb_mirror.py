@@ -1,5 +1,7 @@
 """W&B may be down, slow or dying: training does not wait for it, and nothing is lost."""
 
+import json
+import shutil
 import sys
 import threading
 import time
@@ -108,9 +110,51 @@ def test_dying_backend_and_sending_again(train, server):
     assert len(server.runs) == 2
 
 
-@pytest.mark.parametrize("file", ["config.yaml", "summary.json", "metrics.jsonl"])
-def test_sending_a_damaged_run(train, server, file):
-    run_dir = train(*SHORT)
-    (run_dir / file).write_text("{[")
+@pytest.fixture(scope="module")
+def sent(train_once):
+    return train_once("debug=fast")
+
+
+@pytest.fixture
+def copied(sent, tmp_path):
+    """A run directory that a test may damage."""
+    return shutil.copytree(sent, tmp_path / "copied")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.yaml", "{["),
+        ("summary.json", "{["),
+        ("summary.json", '{"wandb": null, "overrides": []}'),
+        ("metrics.jsonl", "{["),
+        ("metrics.jsonl", None),
+    ],
+)
+def test_sending_a_damaged_run(copied, server, file, content):
+    (copied / file).unlink()
+    if content is not None:
+        (copied / file).write_text(content)
     with pytest.raises(ConfigError, match=file):
-        wandb_sync.send_again(run_dir, new_run=False)
+        wandb_sync.send_again(copied, new_run=False)
+    assert not server.runs
+
+
+def test_one_damaged_run_of_two(sent, copied, server, monkeypatch, capsys):
+    (copied / "summary.json").unlink()
+    monkeypatch.setattr(sys, "argv", ["wandb_sync", str(copied), str(sent)])
+    assert wandb_sync.main() == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: cannot read")
+    assert printed.out.startswith(f"{sent}: https://server/")
+
+
+@pytest.mark.parametrize("file", ["/etc/hostname", "../config.yaml", "table.json"])
+def test_only_the_own_media_are_sent(copied, server, file):
+    table = {"columns": ["image"], "rows": [["../../elsewhere.png"]]}
+    (copied / "media").mkdir(exist_ok=True)
+    (copied / "media" / "table.json").write_text(json.dumps(table))
+    event = {"step": 1, "media": {"val/x": {"kind": "table", "file": file}}}
+    (copied / "metrics.jsonl").write_text(json.dumps(event) + "\n")
+    with pytest.raises(ConfigError, match="names a file outside of"):
+        wandb_sync.send_again(copied, new_run=False)
