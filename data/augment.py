@@ -92,5 +92,5 @@ class RandomAffine:
         from_x = (cos * x - sin * y) * (2 / width) + right * self.translate * 2
         from_y = (sin * x + cos * y) * (2 / height) + down * self.translate * 2
         grid = torch.stack([from_x, from_y], 3)  # grid_sample's coordinates span -1 to 1
-        moved = F.grid_sample(images.float(), grid, align_corners=False)
+        moved = F.grid_sample(images.to(grid.dtype), grid, align_corners=False)
         return moved.round_().to(torch.uint8)

@@ -47,12 +47,25 @@ def command_line(main: Callable[[], None]) -> int:
     return code
 
 
-def run_jobs(main: Callable[[], None]) -> int:
-    # Hydra then raises instead of printing its own report, and every mistake reads alike
-    show_traceback = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
+@contextmanager
+def hydra_raises() -> Iterator[None]:
+    """Hydra raises instead of printing its own report, so that every mistake reads alike."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        main()
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def run_jobs(main: Callable[[], None]) -> int:
+    show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    try:
+        with hydra_raises():
+            main()
     except (HydraException, OmegaConfBaseException, ConfigError) as error:
         if show_traceback:
             raise
