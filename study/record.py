@@ -14,7 +14,7 @@ from study.jobs import Summary, read_json
 from study.preflight import Cost
 from trainer.console import format_metric
 from trainer.errors import ConfigError
-from trainer.records import write_json
+from trainer.files import write_json
 
 FILE = "study.json"
 

@@ -21,8 +21,9 @@ from trainer import wandb_mirror
 from trainer.composed import CONF, check_phases
 from trainer.distributed import started_by_torchrun
 from trainer.errors import ConfigError, Diverged, Interrupted, RankFailed, RunInUse
+from trainer.files import write_json
 from trainer.progress import Monitor
-from trainer.records import Job, write_json
+from trainer.records import Job
 from trainer.redact import redacted, redacted_text
 from trainer.settings import dotted_keys, unknown_key
 from trainer.sweep import Sweep

@@ -7,16 +7,10 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import platform
-import subprocess
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -32,17 +26,17 @@ from trainer.console import Console, format_metric
 from trainer.device import device_name, peak_memory_bytes, processor_name
 from trainer.distributed import Ranks, broadcast
 from trainer.errors import ConfigError, Diverged, Interrupted
+from trainer.files import without_nan, write_json, write_text
 from trainer.objectives.base import ConfusionMatrix, Media, Objective, Picture, Table, Text
 from trainer.phase import optimizer_state_bytes
 from trainer.progress import Progress
+from trainer.provenance import source_state, versions
 from trainer.redact import redacted
 from trainer.resume import Start
 from trainer.wandb_mirror import WandbMirror
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
-
-PACKAGES = ("torch", "torchvision", "timm", "hydra-core", "omegaconf", "wandb", "numpy")
 
 
 @dataclass(frozen=True)
@@ -389,63 +383,3 @@ def status_of(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt | Interrupted):
         return "interrupted"
     return "failed"
-
-
-def write_json(content: Any, file: Path) -> None:
-    """Write strict JSON in one piece."""
-    write_text(json.dumps(without_nan(content), indent=2) + "\n", file)
-
-
-def write_text(text: str, file: Path) -> None:
-    """Write in one piece: a reader sees the old file or the new one, never a half."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, file)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ConfigError(f"cannot write {file}: {error.strerror}") from error
-
-
-def without_nan(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [without_nan(item) for item in value]
-    return value
-
-
-@cache
-def source_state() -> dict[str, Any]:
-    """Commit of the source code and whether it was changed since; null outside of git."""
-    root = Path(__file__).parent.parent
-    # its settings can name programs to run: none from the environment, nor the repository's monitor
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-
-    def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(root), "-c", "core.fsmonitor=false", *arguments]
-        try:
-            done = subprocess.run(command, env=plain, capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    status = git("status", "--porcelain")
-    return {
-        "git_commit": git("rev-parse", "HEAD"),
-        "git_dirty": None if status is None else status != "",
-    }
-
-
-@cache
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

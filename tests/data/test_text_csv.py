@@ -9,7 +9,7 @@ from data.build import build_splits
 from data.spec_file import read_spec, spec_content
 from data.splits import Splits
 from trainer.errors import ConfigError
-from trainer.records import write_json
+from trainer.files import write_json
 
 ROWS = [("a good film", "pos"), ("a very very bad film", "neg"), ("dull", "neg"), ("good", "pos")]
 

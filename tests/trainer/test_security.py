@@ -13,7 +13,7 @@ from tests.trainer.interrupting import summary
 from trainer import checkpoint
 from trainer.errors import ConfigError
 from trainer.hydra_targets import HydraDictConfigurator
-from trainer.records import source_state
+from trainer.provenance import source_state
 from trainer.redact import REDACTED, redact_composed, redacted, redacted_text
 
 ATTACKS = (

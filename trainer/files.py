@@ -1,0 +1,37 @@
+"""Text and JSON files written in one piece: a reader sees the old one or the new one."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import ConfigError
+
+
+def write_json(content: Any, file: Path) -> None:
+    """Write strict JSON in one piece."""
+    write_text(json.dumps(without_nan(content), indent=2) + "\n", file)
+
+
+def write_text(text: str, file: Path) -> None:
+    """Write in one piece: a reader sees the old file or the new one, never a half."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, file)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ConfigError(f"cannot write {file}: {error.strerror}") from error
+
+
+def without_nan(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [without_nan(item) for item in value]
+    return value

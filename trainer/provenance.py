@@ -1,0 +1,44 @@
+"""What a run was made with: the state of the source code, the versions of the packages."""
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "torchvision", "timm", "hydra-core", "omegaconf", "wandb", "numpy")
+
+
+@cache
+def source_state() -> dict[str, Any]:
+    """Commit of the source code and whether it was changed since; null outside of git."""
+    root = Path(__file__).parent.parent
+    # its settings can name programs to run: none from the environment, nor the repository's monitor
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(root), "-c", "core.fsmonitor=false", *arguments]
+        try:
+            done = subprocess.run(command, env=plain, capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    status = git("status", "--porcelain")
+    return {
+        "git_commit": git("rev-parse", "HEAD"),
+        "git_dirty": None if status is None else status != "",
+    }
+
+
+@cache
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
