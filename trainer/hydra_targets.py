@@ -1,4 +1,4 @@
-"""What Hydra itself may build and set: its own plugins, the callback of this program.
+"""What Hydra itself may build and set: its own plugins, the callbacks of this program.
 
 Hydra instantiates the launcher, the sweeper, callbacks and logging handlers of the config before
 the program runs, so a stranger's config or command line could name any function there. Hydra's own
@@ -18,7 +18,7 @@ from hydra.core import utils
 from trainer.errors import ConfigError
 from trainer.instantiate import in_any
 
-PLUGINS = ("hydra._internal.core_plugins", "hydra_plugins", "trainer.sweep")
+PLUGINS = ("hydra._internal.core_plugins", "hydra_plugins", "trainer.sweep", "study.lr_range")
 LOGGING = ("logging", "colorlog")
 
 _resolve_target = instantiation._resolve_target
