@@ -124,7 +124,3 @@ def share_of(value: Tensor, current: Tensor | None) -> Tensor:
     from trainer.fsdp import spread_like
 
     return spread_like(value, current)
-
-
-def all_finite(tensors: dict[str, Tensor]) -> bool:
-    return all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point())

@@ -22,6 +22,7 @@ from trainer.distributed import Ranks, agree, broadcast
 from trainer.ema import Average
 from trainer.errors import ConfigError, Diverged, Interrupted
 from trainer.evaluation import evaluate
+from trainer.finite import Guard, Undo, all_finite
 from trainer.interruption import Interruption
 from trainer.meter import Meter
 from trainer.objectives.base import Objective, Sums
@@ -29,9 +30,8 @@ from trainer.phase import Phase
 from trainer.progress import Best, Monitor, Progress
 from trainer.records import Records
 from trainer.settings import TrainerSettings
-from trainer.state import all_finite, capture, load_weights, weights
+from trainer.state import capture, load_weights, weights
 
-MAX_SKIPS_IN_A_ROW = 100  # then the run is lost, not unlucky
 MEETING_BATCHES = 5
 
 
@@ -54,7 +54,12 @@ class Trainer:
 
     def __post_init__(self) -> None:
         settings = self.settings
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        scales = self.precision == "fp16"
+        skips = settings.on_nonfinite == "skip"
+        reads_are_free = self.device.type == "cpu" and self.ranks.world_size == 1
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=scales)
+        self.guard = Guard(skips, scales, reads_are_free)
+        self.undo = Undo(self.objective, self.phases, is_needed=skips or scales)
         self.ema = None
         if settings.ema_decay is not None:
             self.ema = Average(self.objective.model, settings.ema_decay)
@@ -77,9 +82,10 @@ class Trainer:
                 self.train()
                 self.test()
         except Diverged as error:
+            report = self.report(error)
             if self.settings.on_nonfinite != "stop":
-                raise
-            self.diverged = error
+                raise report from error
+            self.diverged = report
         finally:
             self.records.measure(self)
 
@@ -121,11 +127,12 @@ class Trainer:
         return self.progress.step >= self.last_step or self.progress.stop_reason is not None
 
     def train_step(self, update: list[Batch]) -> None:
-        """One optimizer update: for every phase, forward, backward, clip, step.
+        """One optimizer update: for every phase, forward, backward, clip, step. All of it or none.
 
         Args:
             update: the micro-batches of the update; their gradients are averaged.
         """
+        self.undo.remember()
         applied, sums = True, []
         for phase in self.phases:
             phase.set_lr(self.progress.step)
@@ -135,29 +142,34 @@ class Trainer:
                     sums.append(self.backward(phase, batch, len(update)))
             sums.append(self.backward(phase, update[-1], len(update)))
             self.scaler.unscale_(phase.optimizer)
-            grad_norm = phase.clip(always_measure=self.reads_are_free or self.skips)
-            self.check_gradient(grad_norm, phase)
-            if grad_norm is not None and (self.skips or phase.clip_grad_norm is not None):
+            grad_norm = phase.clip(always_measure=self.guard.needs_norm)
+            applied = self.guard.may_apply(grad_norm, phase)
+            if not applied:
+                break
+            if grad_norm is not None and (self.guard.skips or phase.clip_grad_norm is not None):
                 sums.append({f"{self.prefix(phase)}grad_norm": (grad_norm, 1)})
-            if self.may_apply(grad_norm):
-                self.optimizer_step(phase)
-            else:
-                applied = False
-        applied = self.update_scale() and applied
-        for part in sums if applied else ():  # the NaN of one batch would be the window's mean
+            self.optimizer_step(phase)
+        if not (self.update_scale() and applied):
+            self.skip()
+            return
+        for part in sums:
             self.meter.add(part)
-        if self.ema is not None and applied:
+        if self.ema is not None:
             self.ema.update(self.objective.model)
-        self.progress.step += applied
-        self.progress.skipped += not applied
-        self.progress.skipped_in_a_row = 0 if applied else self.progress.skipped_in_a_row + 1
+        self.progress.step += 1
+        self.progress.skipped_in_a_row = 0
+
+    def skip(self) -> None:
+        """The batch is consumed, and that is all that is left of its update."""
+        self.undo.take_back()
+        self.progress.skipped += 1
+        self.progress.skipped_in_a_row += 1
 
     def backward(self, phase: Phase, batch: Batch, num_parts: int) -> Sums:
         """Add the gradient of one of the ``num_parts`` micro-batches of an update; its metrics."""
         with autocast(self.device, self.precision):
             loss, sums = phase.compute(batch)
-        if self.reads_are_free and not self.skips:
-            self.check_finite(loss.item(), f"the loss of phase {phase.name}")
+        self.guard.check_loss(loss, phase)
         self.scaler.scale(loss / num_parts if num_parts > 1 else loss).backward()
         return sums
 
@@ -181,34 +193,14 @@ class Trainer:
         self.scaler.update()
         return self.scaler.get_scale() >= before
 
-    @property
-    def skips(self) -> bool:
-        return self.settings.on_nonfinite == "skip"
-
-    def may_apply(self, grad_norm: Tensor | None) -> bool:
-        """Under ``on_nonfinite=skip``, not when a gradient is not finite. Same on every process."""
-        return not self.skips or grad_norm is None or bool(grad_norm.isfinite())
-
-    @property
-    def reads_are_free(self) -> bool:
-        """One process on the CPU sees every value at once; else values are read when logging."""
-        return self.device.type == "cpu" and self.ranks.world_size == 1
-
-    def check_gradient(self, grad_norm: Tensor | None, phase: Phase) -> None:
-        """Under fp16 an overflow is the scaler's business: it skips the update."""
-        if grad_norm is None or self.skips or self.scaler.is_enabled() or not self.reads_are_free:
-            return
-        self.check_finite(grad_norm.item(), f"the gradient norm of phase {phase.name}")
-
-    def check_finite(self, value: float, what: str) -> None:
-        if math.isfinite(value):
-            return
+    def report(self, error: Diverged) -> Diverged:
+        """What went wrong, when, and what can be done."""
         good = self.records.run_dir / "checkpoints" / "last.pt"
-        raise Diverged(
-            f"{what} is {value} after {self.progress.step} updates "
-            f"(lr {self.phases[0].lr:.3g}); last good checkpoint: "
-            f"{good if good.exists() else 'none'}. Try a lower optimizer.lr, a warm-up or "
-            "trainer.clip_grad_norm=1"
+        rates = ", ".join(f"{phase.lr:.3g}" for phase in self.phases)
+        return Diverged(
+            f"{error} after {self.progress.step} updates (lr {rates}); last good checkpoint: "
+            f"{good if good.exists() else 'none'}. Try a lower learning rate, a warm-up or "
+            "clip_grad_norm=1"
         )
 
     def after_step(self) -> None:
@@ -216,7 +208,7 @@ class Trainer:
         step = self.progress.step
         self.records.advance(step)
         if self.progress.skipped_in_a_row:
-            self.check_skips()
+            self.guard.check_skips(self.progress.skipped_in_a_row)
         else:
             if self.is_logging_step(step):
                 self.log_training()
@@ -227,13 +219,6 @@ class Trainer:
                     self.save()
         if self.processes_meet:
             self.interruption.check()
-
-    def check_skips(self) -> None:
-        if self.progress.skipped_in_a_row >= MAX_SKIPS_IN_A_ROW:
-            raise Diverged(
-                f"{MAX_SKIPS_IN_A_ROW} updates in a row had gradients that are not finite, "
-                f"after {self.progress.step} good ones"
-            )
 
     @property
     def processes_meet(self) -> bool:
@@ -252,10 +237,7 @@ class Trainer:
         """Record the means since the last time. The only place that reads values off the device."""
         means = self.meter.means()
         self.meter.reset()
-        losses = {name: value for name, value in means.items() if name.endswith("loss")}
-        for name, loss in losses.items():
-            if not self.skips:
-                self.check_finite(loss, f"the mean {name}")
+        self.guard.check_means(means)
         values = {f"train/{name}": value for name, value in means.items()}
         for phase in self.phases:
             values[f"optim/{self.prefix(phase)}lr"] = phase.lr
@@ -371,7 +353,7 @@ class Trainer:
             return
         content = capture(self)
         if agree(not all_finite(content["model"])):
-            raise Diverged(f"the weights are not finite after {self.progress.step} updates")
+            raise Diverged("a weight is not finite")
         self.saved_at = time.monotonic()
         if self.ranks.is_main:
             self.writer.write(content, is_best)

@@ -39,13 +39,13 @@ def test_no_value_is_read_between_logging_steps(
 
     def counted(function):
         def call(trainer, *args):
+            trainer.guard.reads_are_free = not as_on_gpu
             with Reads() as mode:
                 function(trainer, *args)
             reads[trainer.progress.step] += mode.count
 
         return call
 
-    monkeypatch.setattr(Trainer, "reads_are_free", not as_on_gpu)
     monkeypatch.setattr(Trainer, "train_step", counted(step))
     monkeypatch.setattr(Trainer, "after_step", counted(after_step))
     train(

@@ -1,13 +1,17 @@
 """Losses and gradients that are not finite: raise, skip, stop; checkpoints stay good."""
 
+import copy
 import json
 
 import pytest
 import torch
 
-from tests.trainer.interrupting import checkpoint_of, events, summary
+from tests.trainer.interrupting import assert_equal, checkpoint_of, events, summary
 from trainer.errors import Diverged
+from trainer.objectives.adversarial import Adversarial
 from trainer.objectives.classification import Classification
+from trainer.state import capture
+from trainer.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 SHORT = (
@@ -31,22 +35,31 @@ class Poison(torch.autograd.Function):
         return gradient * float("nan")
 
 
+def spoilt(loss, what):
+    """The loss, its gradient, or the loss alone is not finite."""
+    if what == "gradient":
+        return Poison.apply(loss)
+    return loss * float("inf") if what == "loss" else loss + float("inf")
+
+
 @pytest.fixture
 def poisoned(monkeypatch):
     """``poisoned("loss", {3, 5})``: what goes wrong, in which calls of the objective."""
 
-    def poison(what, calls):
-        forward, count = Classification.forward, 0
+    def poison(what, calls, objective=Classification, spoilt_phase="train"):
+        forward, count = objective.forward, 0
 
         def forward_and_poison(self, phase, batch):
             nonlocal count
+            count += phase == spoilt_phase
+            if phase != spoilt_phase or count not in calls:
+                return forward(self, phase, batch)
+            if what == "input":  # the layers see it too, and batch norms keep it
+                return forward(self, phase, (batch[0] * float("inf"), *batch[1:]))
             loss, sums = forward(self, phase, batch)
-            count += 1
-            if count not in calls:
-                return loss, sums
-            return (Poison.apply(loss) if what == "gradient" else loss * float("inf")), sums
+            return spoilt(loss, what), sums
 
-        monkeypatch.setattr(Classification, "forward", forward_and_poison)
+        monkeypatch.setattr(objective, "forward", forward_and_poison)
 
     return poison
 
@@ -66,7 +79,7 @@ def test_raise(train, tmp_path, poisoned, what):
     assert all(t.isfinite().all() for t in content["model"].values())
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("what", ["loss", "gradient", "loss alone", "input"])
 def test_skip(train, poisoned, what):
     poisoned(what, {2, 4, 5})
     run_dir = train(*SHORT, "trainer.on_nonfinite=skip")
@@ -84,9 +97,56 @@ def test_skip(train, poisoned, what):
         json.loads(line, parse_constant=pytest.fail)  # strict JSON: no NaN
 
 
+@pytest.fixture
+def skipped_updates(monkeypatch):
+    """The states before and after every update that was skipped."""
+    states = []
+    train_step = Trainer.train_step
+
+    def train_step_between_captures(trainer, update):
+        before, skipped = copy.deepcopy(capture(trainer)), trainer.progress.skipped
+        train_step(trainer, update)
+        if trainer.progress.skipped > skipped:
+            states.append((before, copy.deepcopy(capture(trainer))))
+
+    monkeypatch.setattr(Trainer, "train_step", train_step_between_captures)
+    return states
+
+
+GAN = (
+    "model=dcgan",
+    "model.width=4",
+    "model.latent_dim=8",
+    "trainer.test=false",
+    "trainer.eval_every_steps=100",
+    "trainer.ema_decay=0.9",
+    "trainer.checkpoint=false",
+)
+
+
+@pytest.mark.parametrize("policy", ["trainer.on_nonfinite=skip", "trainer.precision=fp16"])
+@pytest.mark.parametrize(
+    ("phase", "what"),
+    [("discriminator", "loss"), ("discriminator", "input"), ("generator", "gradient")],
+)
+def test_an_update_is_made_by_all_phases_or_none(
+    train, poisoned, skipped_updates, phase, what, policy
+):
+    """By the time of the generator's gradient, the discriminator has stepped."""
+    poisoned(what, {2, 4}, Adversarial, phase)
+    run_dir = train(*SHORT, *GAN, policy)
+    assert len(skipped_updates) == summary(run_dir)["skipped_steps"] >= 2
+    assert summary(run_dir)["steps"] == 8
+    for before, after in skipped_updates:
+        for part in ("model", "ema"):
+            assert_equal(before[part], after[part], part)
+        for name, optimizer in before["optimizers"].items():
+            assert_equal(optimizer["state"], after["optimizers"][name]["state"], name)
+
+
 def test_skip_is_not_for_ever(train, poisoned):
     poisoned("gradient", range(3, 1000))
-    with pytest.raises(Diverged, match="100 updates in a row had gradients that are not finite"):
+    with pytest.raises(Diverged, match="100 updates in a row had losses or gradients not finite"):
         train(*SHORT, "trainer.on_nonfinite=skip")
 
 
