@@ -21,11 +21,12 @@ from trainer.composed import job_of_this_process, resolved
 from trainer.device import choose_device, choose_precision, prepare_process
 from trainer.distributed import process_group
 from trainer.interruption import listening
+from trainer.job import Job
 from trainer.launch import launch
 from trainer.objectives.build import build_objective
+from trainer.open_records import open_records
 from trainer.phase import build_phases
 from trainer.progress import Monitor
-from trainer.records import Job, open_records
 from trainer.resume import finished_value, resume, starting_point
 from trainer.settings import check_settings
 from trainer.trainer import Trainer

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf  # noqa: E402
 
 from train import run  # noqa: E402
 from trainer import checkpoint  # noqa: E402
-from trainer.records import Job  # noqa: E402
+from trainer.job import Job  # noqa: E402
 from trainer.trainer import Trainer  # noqa: E402
 
 QUIET = ("wandb.mode=disabled", "trainer.progress=false", "trainer.num_threads=1")

@@ -43,7 +43,7 @@ from data.splits import TensorSplit
 from models.build import fill_from_data
 from train import run
 from trainer.instantiate import instantiate
-from trainer.records import Job
+from trainer.job import Job
 from trainer.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent

@@ -22,8 +22,8 @@ from trainer.composed import CONF, check_phases
 from trainer.distributed import started_by_torchrun
 from trainer.errors import ConfigError, Diverged, Interrupted, RankFailed, RunInUse
 from trainer.files import write_json
+from trainer.job import Job
 from trainer.progress import Monitor
-from trainer.records import Job
 from trainer.redact import redacted, redacted_text
 from trainer.settings import dotted_keys, unknown_key
 from trainer.sweep import Sweep

@@ -15,7 +15,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from trainer.errors import ConfigError
 from trainer.hydra_targets import guard
-from trainer.records import Job
+from trainer.job import Job
 
 guard()  # before Hydra builds anything
 

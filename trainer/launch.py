@@ -22,7 +22,7 @@ import torch
 from trainer.device import choose_accelerator
 from trainer.distributed import started_by_torchrun
 from trainer.errors import ConfigError, Diverged, Interrupted, RankFailed
-from trainer.records import Job
+from trainer.job import Job
 from trainer.settings import TrainerSettings, check_settings
 
 Run = Callable[[dict[str, Any], Job], float]

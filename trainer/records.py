@@ -1,16 +1,14 @@
 """The records of a run: ``metrics.jsonl``, ``summary.json``, the console and the W&B mirror.
 
 ``metrics.jsonl`` is the truth; W&B is fed the same events, and reports read it. Only rank 0 holds
-:class:`Records`; other ranks hold :class:`NoRecords`, so that the loop asks nobody who they are.
+:class:`Records`; see :mod:`trainer.open_records` for the others.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -24,10 +22,11 @@ from data.spec_file import spec_content
 from models.build import num_parameters
 from trainer.console import Console, format_metric
 from trainer.device import device_name, peak_memory_bytes, processor_name
-from trainer.distributed import Ranks, broadcast
 from trainer.errors import ConfigError, Diverged, Interrupted
 from trainer.files import without_nan, write_json, write_text
-from trainer.objectives.base import ConfusionMatrix, Media, Objective, Picture, Table, Text
+from trainer.job import Job
+from trainer.media import keep_medium, media_folder
+from trainer.objectives.base import Media, Objective
 from trainer.phase import optimizer_state_bytes
 from trainer.progress import Progress
 from trainer.provenance import source_state, versions
@@ -37,21 +36,6 @@ from trainer.wandb_mirror import WandbMirror
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
-
-
-@dataclass(frozen=True)
-class Job:
-    """Where a run belongs: plain data that travels to every process of it."""
-
-    run_dir: str  # absolute
-    overrides: tuple[str, ...] = ()  # of the command line
-    sweep: str | None = None  # name of the sweep
-    started_at: float = 0.0  # seconds since the epoch
-    composed: dict[str, Any] = field(default_factory=dict)  # content of the files in .hydra
-
-    @property
-    def path(self) -> Path:
-        return Path(self.run_dir)
 
 
 class Records:
@@ -225,37 +209,18 @@ class Records:
     ) -> None:
         """Keep and mirror what the objective has to show of the split ``name``."""
         if samples:
-            folder = self.media_folder(name, step)
+            folder = media_folder(self.run_dir, name, step)
             folder.mkdir(parents=True, exist_ok=True)
             self.keep(objective.media(samples, split, folder), folder, name, step)
 
     def preview(self, objective: Objective, model: nn.Module, step: int) -> None:
         """Keep and mirror what the objective has to show of ``model`` at an evaluation."""
-        folder = self.media_folder("val", step)
+        folder = media_folder(self.run_dir, "val", step)
         self.keep(objective.preview(model, folder), folder, "val", step)
 
-    def media_folder(self, name: str, step: int) -> Path:
-        """The test's files are in ``media/`` itself, an evaluation's in a folder of its step."""
-        media = self.run_dir / "media"
-        return media if name == "test" else media / f"{name}_step_{step}"
-
     def keep(self, media: Media, folder: Path, name: str, step: int) -> None:
-        root = self.run_dir / "media"
         for title, medium in media.items():
-            folder.mkdir(parents=True, exist_ok=True)
-            if isinstance(medium, Picture):
-                file = medium.file.relative_to(root).as_posix()
-                entry = {"kind": "picture", "file": file, "caption": medium.caption}
-            elif isinstance(medium, Text):
-                text = folder / f"{title}.txt"
-                text.write_text(medium.content, encoding="utf-8")
-                entry = {"kind": "text", "file": text.relative_to(root).as_posix()}
-            else:
-                table = folder / f"{title}.json"
-                write_json(asdict(medium), table)
-                kind = "confusion_matrix" if isinstance(medium, ConfusionMatrix) else "table"
-                assert isinstance(medium, ConfusionMatrix | Table)
-                entry = {"kind": kind, "file": table.relative_to(root).as_posix()}
+            entry = keep_medium(medium, title, folder, self.run_dir)
             self.write({"step": step, "media": {f"{name}/{title}": entry}})
 
     def wandb_state(self) -> dict[str, Any]:
@@ -285,73 +250,6 @@ class Records:
         ]  # fmt: skip
         self.console.stop()
         self.console.table("Result", rows)
-
-
-class NoRecords(Records):
-    """The records of every rank but the first: a file for what the process prints."""
-
-    def __init__(self, config: dict[str, Any], job: Job, start: Start, rank: int) -> None:
-        self.run_dir = job.path
-        self.num_events = start.num_events
-        self.summary = {}
-        self.log_file = self.run_dir / f"rank_{rank}.log"
-
-    def __enter__(self) -> Records:
-        with self.log_file.open("a") as file:
-            for descriptor in (1, 2):  # for good: what libraries print in C++ at the end, too
-                os.dup2(file.fileno(), descriptor)
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        pass
-
-    def begin(self, config: dict[str, Any], trainer: Trainer) -> None:
-        pass
-
-    def measure(self, trainer: Trainer) -> None:
-        pass
-
-    def end(self, trainer: Trainer) -> None:
-        pass
-
-    def start(self, total_steps: int, step: int) -> None:
-        pass
-
-    def advance(self, step: int) -> None:
-        pass
-
-    def log(self, values: dict[str, float], step: int, epoch: float, seconds: float) -> None:
-        pass
-
-    def evaluation(self, progress: Progress, metrics: dict[str, float], is_best: bool) -> None:
-        pass
-
-    def show(
-        self, objective: Objective, samples: dict[str, Tensor], split: Any, name: str, step: int
-    ) -> None:
-        pass
-
-    def preview(self, objective: Objective, model: nn.Module, step: int) -> None:
-        pass
-
-    def wandb_state(self) -> dict[str, Any]:
-        return {}
-
-
-def open_records(config: dict[str, Any], job: Job, ranks: Ranks, start: Start) -> Records:
-    """Records in rank 0's run directory, which it shares with all other processes."""
-    common = broadcast(job)
-    if common.run_dir != job.run_dir:
-        discard(job.path)
-    if ranks.is_main:
-        return Records(config, common, start)
-    return NoRecords(config, common, start, ranks.rank)
-
-
-def discard(run_dir: Path) -> None:
-    """Take away what Hydra made for a process that torchrun started, or on another node."""
-    with suppress(OSError):  # not empty
-        run_dir.rmdir()
 
 
 def keep_events(file: Path, count: int) -> list[dict[str, Any]]:

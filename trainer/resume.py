@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from trainer import checkpoint
 from trainer.distributed import Ranks, broadcast, was_restarted
 from trainer.errors import ConfigError, RunInUse
+from trainer.job import Job
 from trainer.progress import Monitor
 from trainer.redact import redacted
 from trainer.run_directory import read_config
 from trainer.state import restore
 
 if TYPE_CHECKING:
-    from trainer.records import Job
     from trainer.trainer import Trainer
 
 # what may change between two parts of a run: none of it changes what is computed ...

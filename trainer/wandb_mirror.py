@@ -14,13 +14,11 @@ import queue
 import secrets
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainer.errors import ConfigError
+from trainer.job import Job
 from trainer.redact import redacted
-
-if TYPE_CHECKING:
-    from trainer.records import Job
 
 FINISH_TIMEOUT_SECONDS = 60.0
 HURRIED_TIMEOUT_SECONDS = 5.0  # for an interrupted run, or a server already known to hang

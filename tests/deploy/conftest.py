@@ -18,7 +18,7 @@ def finished_run(
 ) -> Path:
     """The directory of a LightCNN after a few updates on real digits; not to be changed."""
     from train import run
-    from trainer.records import Job
+    from trainer.job import Job
 
     folder = tmp_path_factory.mktemp("finished")
     config = composed(*QUIET, f"data.root={data_root}", "trainer.max_steps=100")

@@ -31,7 +31,7 @@ LONG = (
 
 def run_here(config: dict, run_dir: str) -> None:
     from train import run
-    from trainer.records import Job
+    from trainer.job import Job
 
     os.setpgid(0, 0)
     run(config, Job(run_dir=run_dir))

@@ -19,12 +19,12 @@ from trainer.device import NUM_THREADS, prepare_process
 from trainer.distributed import Ranks, gather, process_group
 from trainer.errors import ConfigError, Diverged, RankFailed
 from trainer.evaluation import evaluate
+from trainer.job import Job
 from trainer.launch import launch, launch_workers
 from trainer.meter import Meter
 from trainer.objectives.base import Objective, mean_over_batch
 from trainer.parallel import distribute, wrap
 from trainer.phase import PhaseCompute
-from trainer.records import Job
 from trainer.settings import check_settings
 from trainer.sync_batchnorm import synchronize_batchnorm
 from trainer.trainer import Trainer

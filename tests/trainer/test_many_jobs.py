@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import QUIET
 from train import run
-from trainer.records import Job
+from trainer.job import Job
 
 NUM_JOBS = 50
 WARM_UP = 15  # allocators and caches fill up first

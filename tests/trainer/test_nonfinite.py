@@ -154,7 +154,7 @@ def test_stop(composed, poisoned, data_root, tmp_path):
     """The sweep gets the worst value and goes on."""
     from tests.conftest import QUIET
     from train import run
-    from trainer.records import Job
+    from trainer.job import Job
 
     poisoned("loss", {6})
     config = composed(*QUIET, *SHORT, "trainer.on_nonfinite=stop", f"data.root={data_root}")

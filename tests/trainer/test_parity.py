@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from trainer.errors import ConfigError
+from trainer.job import Job
 from trainer.launch import launch_workers
 from trainer.parallel import for_strategy
-from trainer.records import Job
 from trainer.settings import check_settings
 
 TOLERANCE = 1e-5

@@ -232,7 +232,7 @@ def test_damaged_records(train, file, content):
 
 
 def test_finished_value(composed, train):
-    from trainer.records import Job
+    from trainer.job import Job
 
     overrides = (*QUIET, *SHORT, "resume=auto")
     run_dir = train(*SHORT)
