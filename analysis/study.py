@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.candidates import Member
-from analysis.runs import Run, nested, read_json, read_yaml
+from analysis.runs import Run, finite, nested, read_json, read_yaml
+from analysis.wording import metric_value
 
 FILE = "study.json"
 SPACE_COLUMNS = ["candidate", "setting", "searched", "overrides", "source"]
@@ -60,8 +61,14 @@ def read_study(directories: Sequence[Path]) -> Study:
 
 def command_of(directory: Path) -> list[str]:
     """The sweep's command line as Hydra recorded it, if it did."""
-    task = nested(read_yaml(directory / "multirun.yaml"), "hydra", "overrides", "task")
-    return [f"python train.py -m {' '.join(map(str, task))}"] if isinstance(task, list) else []
+    recorded = nested(read_yaml(directory / "multirun.yaml"), "hydra", "overrides")
+    given = [
+        str(override)
+        for kind in ("task", "hydra")
+        for override in nested(recorded, kind) or []
+        if not str(override).startswith("hydra.mode=")
+    ]
+    return [f"python train.py -m {' '.join(given)}"] if given else []
 
 
 def protocol_facts(protocol: dict[str, Any], record: dict[str, Any]) -> list[str]:
@@ -79,14 +86,15 @@ def protocol_facts(protocol: dict[str, Any], record: dict[str, Any]) -> list[str
             f"of the trials go on: {compute['saved_fraction']:.0%} of the tuning steps saved "
             f"({compute.get('steps'):,} in place of {compute.get('steps_without_halving'):,})"
         )
-        facts += overtaken(record)
+        facts += [*overtaken(record), *audit(record)]
     return facts
 
 
 def overtaken(record: dict[str, Any]) -> list[str]:
     """Whether the trial that led at the first rung was also the best in the end.
 
-    It tells how far early values can be trusted; what a pruned trial would have reached is unknown.
+    It tells how far early values can be trusted; what pruned trials would have reached is
+    :func:`audit`'s.
     """
     sign = -1 if record.get("monitor_mode") == "min" else 1
     first: dict[str, list[tuple[float, Any]]] = {}
@@ -106,10 +114,53 @@ def overtaken(record: dict[str, Any]) -> list[str]:
     return [f"the leader of the first rung was overtaken later, for {', '.join(changed)}"]
 
 
+def audit(record: dict[str, Any]) -> list[str]:
+    """Whether halving changed the winner: known once the pruned trials were run to the end."""
+    sign = -1 if record.get("monitor_mode") == "min" else 1
+    pruned = [entry for entry in record["runs"] if entry.get("status") == "pruned"]
+    values: dict[str, list[float]] = {}
+    for entry in record["runs"]:
+        if (value := finite(entry.get("audited"))) is not None:
+            values.setdefault(entry["candidate"], []).append(sign * value)
+    if unknown := sum(finite(entry.get("audited")) is None for entry in pruned):
+        return [
+            f"whether one of the {unknown} pruned runs would have won is not known; with "
+            "hydra.sweeper.halving.audit=true the same command runs them to the end"
+        ]
+    chosen = {
+        name: sign * value
+        for name, best in (record.get("best") or {}).items()
+        if (value := finite(best.get("value"))) is not None
+    }
+    if not values or not chosen:
+        return []
+    unpruned = {name: max([value, *values.get(name, [])]) for name, value in chosen.items()}
+    metric = str(record.get("monitor"))
+    better = [
+        f"{name} ({metric_value(metric, sign * unpruned[name])} in place of "
+        f"{metric_value(metric, sign * value)})"
+        for name, value in chosen.items()
+        if unpruned[name] > value
+    ]
+    winner, would_be = max(chosen, key=chosen.__getitem__), max(unpruned, key=unpruned.__getitem__)
+    return [
+        f"audit: the {len(pruned)} pruned runs were run to the end afterwards; "
+        + (
+            f"without halving, another setting would have been chosen for {', '.join(better)}"
+            if better
+            else "without halving, the same settings would have been chosen"
+        ),
+        f"best in tuning: {winner}, "
+        + ("with and without halving" if winner == would_be else f"without halving {would_be}"),
+    ]
+
+
 def space_rows(candidates: dict[str, Any]) -> list[list[str]]:
     """One row per tuned setting."""
     rows = []
     for name, candidate in candidates.items():
+        if candidate is None:
+            continue
         overrides = " ".join(map(str, candidate.get("overrides") or []))
         source = str(candidate.get("source") or "")
         space = candidate.get("space") or {"–": "nothing"}

@@ -119,7 +119,7 @@ def notes(comparison: Comparison) -> str:
     if tests:
         parts.append(
             f"Difference in {question.decides} to {comparison.best.name}, the best mean; p by "
-            f"{', '.join(tests)}, corrected for the number of comparisons (Holm)."
+            f"{', '.join(tests)}, corrected for the comparisons of all pairs (Holm)."
         )
     if comparison.target is not None:
         target = metric_value(question.validation, comparison.target)

@@ -26,7 +26,7 @@ def conduct(
     group: str,
     tags: tuple[str, ...],
 ) -> Study:
-    """Check, forecast, tune, repeat; or go on with what ``directory`` holds of it.
+    """Check, forecast, tune, repeat, audit; or go on with what ``directory`` holds of it.
 
     Args:
         settings: ``hydra.sweeper``, see :class:`study.protocol.Protocol`.
@@ -52,6 +52,9 @@ def conduct(
     record.keep_results(study)
     study.repeat()
     record.keep_results(study)
+    if protocol.halving and protocol.halving.audit:
+        study.audit()
+        record.keep_results(study)
     record.print_results(study)
     return study
 

@@ -30,6 +30,7 @@ class Tuning:
     Attributes:
         values: the monitored metric's mean at each rung that the trial reached, by step.
         state: running, complete or pruned.
+        audited: of a pruned trial, what it reached when it was run to the end all the same.
     """
 
     candidate: Candidate
@@ -38,6 +39,7 @@ class Tuning:
     trial: optuna.Trial
     values: dict[int, float]
     state: str
+    audited: float | None = None
 
     @property
     def name(self) -> str:
@@ -203,6 +205,25 @@ class Study:
         summaries = self.jobs.run(list(runs.values()))
         for (name, seed), run in runs.items():
             self.repeats.setdefault(name, {})[seed] = summaries[run.name]
+
+    def audit(self) -> None:
+        """Run the pruned trials to the end as well, now that no decision depends on them."""
+        runs = {
+            tuning.name: self.runs_of(tuning, self.horizons[tuning.candidate.name])
+            for tuning in self.pruned
+        }
+        summaries = self.jobs.run([run for of_trial in runs.values() for run in of_trial])
+        for tuning in self.pruned:
+            of_trial = runs[tuning.name]
+            tuning.audited = fmean(value_of(summaries[r.name], self.monitor) for r in of_trial)
+            for run in of_trial:
+                if summaries[run.name]["status"] == "completed":
+                    self.jobs.amend(run, status="pruned")  # which is what the study made of it
+
+    @property
+    def pruned(self) -> list[Tuning]:
+        return [t for of_candidate in self.trials.values() for t in of_candidate
+                if t.state == "pruned"]  # fmt: skip
 
     def best(self) -> dict[str, Tuning]:
         """The best finished trial of each candidate that has one."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from trainer.files import write_json
 
 Summary = dict[str, Any]
-FINAL = ("failed", "diverged", "stopped", "pruned")
+FINAL = ("failed", "diverged", "stopped")
 
 
 class Launches(Protocol):
@@ -39,7 +39,7 @@ class Run:
     def is_done(self, summary: Summary) -> bool:
         """Whether there is nothing left to do; a failed run is not tried again."""
         status = summary.get("status")
-        if status == "completed" and self.limit_steps is not None:
+        if status in ("completed", "pruned") and self.limit_steps is not None:
             end = min(self.limit_steps, summary.get("horizon_steps", self.limit_steps))
             return summary.get("steps", 0) >= end
         return status == "completed" or status in FINAL

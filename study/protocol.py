@@ -30,6 +30,7 @@ class Halving:
 
     rungs: tuple[float, ...]  # fractions of the horizon, ascending
     keep: float  # fraction of a batch that goes on from each rung
+    audit: bool  # afterwards, run the pruned trials to the end too: would one have won?
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,14 @@ class Protocol:
                 f"{WHERE}.repeat_seeds and tune_seeds share {sorted(both)}: a setting is judged on "
                 "seeds it was not chosen on"
             )
-        if not settings["candidates"]:
+        # a study that takes over another's candidates leaves one out by setting it to null
+        chosen = {name: node for name, node in settings["candidates"].items() if node is not None}
+        if not chosen:
             raise ConfigError(f"{WHERE}.candidates is empty: choose a study with +study=...")
         return cls(
             **settings
             | {
-                "candidates": tuple(
-                    candidate_of(name, node) for name, node in settings["candidates"].items()
-                ),
+                "candidates": tuple(candidate_of(name, node) for name, node in chosen.items()),
                 "batch_size": batch_size,
                 "tune_seeds": seeds[0],
                 "repeat_seeds": seeds[1],
@@ -111,14 +112,16 @@ def halving_of(node: Any) -> Halving | None:
     if node is None:
         return None
     where = f"{WHERE}.halving"
-    if not isinstance(node, dict) or set(node) != {"rungs", "keep"}:
-        raise ConfigError(f"{where} should be null or have rungs and keep")
-    rungs, keep = node["rungs"], node["keep"]
+    if not isinstance(node, dict) or set(node) - {"audit"} != {"rungs", "keep"}:
+        raise ConfigError(f"{where} should be null or have rungs and keep, and perhaps audit")
+    rungs, keep, audit = node["rungs"], node["keep"], node.get("audit", False)
     if not rungs or rungs != sorted(set(rungs)) or not 0 < rungs[0] <= rungs[-1] < 1:
         raise ConfigError(f"{where}.rungs={rungs} should be ascending fractions of the horizon")
     if not 0 < keep < 1:
         raise ConfigError(f"{where}.keep={keep} should be between 0 and 1")
-    return Halving(tuple(rungs), keep)
+    if not isinstance(audit, bool):
+        raise ConfigError(f"{where}.audit={audit} should be true or false")
+    return Halving(tuple(rungs), keep, audit)
 
 
 def check_count(name: str, value: Any) -> None:

@@ -33,8 +33,9 @@ def begin(settings: dict[str, Any], arguments: tuple[str, ...], directory: Path)
     if not before.get("costs"):  # no preflight has passed yet
         write_json({**now, "command": sys.argv, "costs": {}}, directory / FILE)
         return {}
-    changed = [f"hydra.sweeper.{key}" for key, value in now["protocol"].items()
-               if before["protocol"].get(key) != value]  # fmt: skip
+    decisive = deciding(before["protocol"])
+    changed = [f"hydra.sweeper.{key}" for key, value in deciding(now["protocol"]).items()
+               if decisive.get(key) != value]  # fmt: skip
     differing = set(now["arguments"]) ^ set(before["arguments"])
     changed += sorted(name for name in differing if not name.startswith("hydra."))
     if changed:
@@ -42,7 +43,14 @@ def begin(settings: dict[str, Any], arguments: tuple[str, ...], directory: Path)
             f"{directory} holds a study that was started with another {', '.join(changed)}: "
             "continue it as it was, or give hydra.sweep.dir a new directory"
         )
+    update(directory, {"protocol": now["protocol"]})
     return {name: Cost(**cost) for name, cost in before["costs"].items()}
+
+
+def deciding(protocol: dict[str, Any]) -> dict[str, Any]:
+    """The protocol without the audit, which changes no decision and may be asked for later."""
+    halving = protocol.get("halving") or {}
+    return {**protocol, "halving": {k: v for k, v in halving.items() if k != "audit"}}
 
 
 def keep_costs(costs: dict[str, Cost], directory: Path) -> None:
@@ -88,6 +96,7 @@ def tuning_entries(study: Study, tuning: Tuning) -> list[dict[str, Any]]:
             "params": tuning.params,
             "budget_steps": study.horizons[tuning.candidate.name],
             "rungs": [{"step": s, "value": v} for s, v in sorted(tuning.values.items())],
+            "audited": tuning.audited,
             "status": study.jobs.summary(run).get("status"),
         }
         for seed, run in zip(study.protocol.tune_seeds, study.runs_of(tuning, step), strict=True)
@@ -107,10 +116,7 @@ def repeat_entry(name: str, best: Tuning, seed: int, summary: Summary) -> dict[s
 
 
 def compute(study: Study) -> dict[str, Any]:
-    """Updates that tuning took, beside what it would have taken without halving.
-
-    Whether halving changed the winner is not known: the pruned trials were not run to the end.
-    """
+    """Updates that tuning took, beside what it would have taken without halving; no audit."""
     tunings = [tuning for of_candidate in study.trials.values() for tuning in of_candidate]
     seeds = len(study.protocol.tune_seeds)
     full = sum(study.horizons[tuning.candidate.name] for tuning in tunings) * seeds

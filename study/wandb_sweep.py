@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from study.protocol import Candidate, Protocol
 from study.space import Dimension, text
@@ -50,15 +50,20 @@ def write(study: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for candidate in protocol.candidates:
         file = folder / f"{protocol.name}_{candidate.name}.yaml"
-        content = sweep_of(study, protocol, candidate, cfg.monitor, cfg.monitor_mode)
+        content = sweep_of(study, protocol, candidate, cfg)
         file.write_text(yaml.safe_dump(content, sort_keys=False))
         print(f"wandb sweep {file}")
 
 
 def sweep_of(
-    study: str, protocol: Protocol, candidate: Candidate, monitor: str, mode: str
+    study: str, protocol: Protocol, candidate: Candidate, cfg: DictConfig
 ) -> dict[str, Any]:
-    """W&B's description of one candidate's sweep."""
+    """W&B's description of one candidate's sweep.
+
+    Args:
+        cfg: the study's composed config.
+    """
+    method = METHODS.get(protocol.sampler, "random")
     fixed = [
         f"+study={study}",
         *candidate.overrides,
@@ -69,17 +74,20 @@ def sweep_of(
     ]
     return {
         "name": f"{protocol.name} {candidate.name}",
+        "project": cfg.wandb.project,
         "program": "train.py",
-        "method": METHODS.get(protocol.sampler, "random"),
-        "metric": {"name": monitor, "goal": f"{mode}imize"},
+        "method": method,
+        "metric": {"name": cfg.monitor, "goal": f"{cfg.monitor_mode}imize"},
         "run_cap": protocol.trials,
-        "parameters": {d.key: parameter(d, candidate.name) for d in candidate.space.dimensions},
+        "parameters": {
+            d.key: parameter(d, candidate.name, method) for d in candidate.space.dimensions
+        },
         # without hyphens, the agent's arguments are Hydra's overrides
         "command": ["${env}", "${interpreter}", "${program}", *fixed, "${args_no_hyphens}"],
     }
 
 
-def parameter(dimension: Dimension, candidate: str) -> dict[str, Any]:
+def parameter(dimension: Dimension, candidate: str, method: str) -> dict[str, Any]:
     """W&B's description of one setting.
 
     An interval of ``1 - value`` becomes values evenly spaced on its scale: W&B has no such
@@ -90,6 +98,9 @@ def parameter(dimension: Dimension, candidate: str) -> dict[str, Any]:
     if dimension.choices:
         plain = all(isinstance(choice, str | int | float | bool) for choice in dimension.choices)
         return {"values": [c if plain else text(c) for c in dimension.choices]}
+    if method == "grid":
+        points = dimension.grid(candidate)
+        return {"values": [dimension.value(point) for point in points]}
     if dimension.one_minus:
         return {"values": [dimension.value(dimension.at(i / 10)) for i in range(11)]}
     ends = {"min": dimension.low, "max": dimension.high}

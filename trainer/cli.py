@@ -98,7 +98,8 @@ def failures_reported(job: Job, cfg: DictConfig) -> Iterator[Outcome]:
     try:
         yield outcome
     except Exception as error:
-        failed_jobs += 1
+        # whether a diverged job is a failure, a sweep says: to a study it is a result
+        failed_jobs += not (isinstance(error, Diverged) and job.sweep is not None)
         tell_torchrun(error)
         name = redacted_text(" ".join(job.overrides))
         if isinstance(error, RankFailed):

@@ -47,6 +47,8 @@ class Sweep(Callback):
             return
         directory, Sweep.directory = Sweep.directory, None
         summaries = read_summaries(directory)
+        if (directory / "study.json").exists():  # it has printed its results; here what went wrong
+            summaries = {name: s for name, s in summaries.items() if s.get("status") == "failed"}
         Sweep.failed = any(s.get("error") for s in summaries.values())
         print_table(directory, summaries)
 
@@ -104,7 +106,8 @@ def print_table(directory: Path, summaries: dict[str, dict[str, Any]]) -> None:
             f"{summary['train_seconds']:.1f}" if "train_seconds" in summary else "",
         )
     console = Console(file=sys.stdout, highlight=False)
-    console.print(table)
+    if summaries:
+        console.print(table)
     if shared:
         common = " ".join(override for override in given[0] if override in shared)
         console.print(f"all with         {escape(common)}", soft_wrap=True)

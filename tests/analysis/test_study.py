@@ -47,7 +47,8 @@ def study(tmp_path):
             "candidates": {"sgd": candidate, "adam": {"overrides": [], "space": {}}},
         },
         "monitor_mode": "max",
-        "best": {"sgd": {"trial": 1}, "adam": {"trial": 1}},
+        "best": {name: {"trial": 1, "value": 0.95} for name in ("sgd", "adam")},
+        "monitor": "val/accuracy",
         "runs": runs,
         "tuning_compute": {"steps": 140, "steps_without_halving": 180, "saved_fraction": 2 / 9},
     }  # fmt: skip
@@ -82,6 +83,30 @@ def test_the_protocol_is_in_the_page(study):
     assert "0.01 to 1.0, logarithmic" in html
     assert "one of True, False" in html
     assert "a &lt;paper&gt;" in html
+
+
+@pytest.mark.parametrize(
+    ("audited", "said"),
+    [
+        (0.6, "without halving, the same settings would have been chosen"),
+        (0.99, "another setting would have been chosen for sgd (99.00% in place of 95.00%)"),
+    ],
+)
+def test_the_page_says_whether_halving_changed_the_winner(study, audited, said):
+    report.main([str(study)])
+    assert "whether one of the 2 pruned runs would have won is not known" in page_of(study)
+    record = json.loads((study / "study.json").read_text())
+    for entry in record["runs"]:
+        if entry["status"] == "pruned":
+            entry["audited"] = audited if entry["candidate"] == "sgd" else 0.5
+    (study / "study.json").write_text(json.dumps(record))
+    report.main([str(study)])
+    assert said in page_of(study)
+    assert "best in tuning: sgd, with and without halving" in page_of(study)
+
+
+def page_of(study):
+    return (study / "report.html").read_text()
 
 
 def test_trials_alone_make_the_tuning_curves(study):

@@ -51,6 +51,7 @@ class FakeLauncher:
         status_of: the status a run ends with, from its overrides.
         killed_after: raise KeyboardInterrupt when so many jobs are done, as a kill would.
         loses: job names whose process dies, and the launcher with it.
+        accuracy: what a run reaches, from its overrides and steps.
     """
 
     def __init__(
@@ -59,11 +60,13 @@ class FakeLauncher:
         status_of: Callable[[dict[str, str]], str] = lambda given: "completed",
         killed_after: int | None = None,
         loses: tuple[str, ...] = (),
+        accuracy: Callable[[dict[str, str], int], float] = accuracy,
     ) -> None:
         self.directory = directory
         self.status_of = status_of
         self.killed_after = killed_after
         self.loses = loses
+        self.accuracy = accuracy
         self.jobs: list[dict[str, str]] = []
 
     def launch(self, job_overrides: Any, initial_job_idx: int) -> None:
@@ -88,7 +91,7 @@ class FakeLauncher:
             "error": "refused" if status == "failed" else None,
             "steps": steps,
             "horizon_steps": HORIZON,
-            "best": {"value": accuracy(given, steps)} if status == "completed" else None,
+            "best": {"value": self.accuracy(given, steps)} if status == "completed" else None,
             "initial_weights_hash": given.get("seed"),
             "data_order_hash": given.get("seed"),
         }

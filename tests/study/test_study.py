@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tests.study.fake_study import HORIZON, FakeLauncher, conduct_fake
+from analysis.study import audit
+from tests.study.fake_study import HORIZON, FakeLauncher, accuracy, conduct_fake
 from trainer.errors import ConfigError
 
 HALVING = {"rungs": [0.1, 0.5], "keep": 0.5}
@@ -68,6 +69,35 @@ def test_halving_continues_the_best_in_their_own_directories(tmp_path):
         "steps_without_halving": 1600,
         "saved_fraction": pytest.approx(1 - 680 / 1600),
     }
+
+
+def test_audit_runs_pruned_trials_to_the_end_and_decides_nothing(tmp_path):
+    def late(given, steps):
+        """The first rung misleads: what leads there is the worst in the end."""
+        value = accuracy(given, HORIZON)
+        return value if steps == HORIZON else 1 - value
+
+    plain = conduct_fake(tmp_path, FakeLauncher(tmp_path, accuracy=late), halving=HALVING, trials=8)
+    before = json.loads((tmp_path / "study.json").read_text())
+    assert all(entry.get("audited") is None for entry in before["runs"])
+
+    launcher = FakeLauncher(tmp_path, accuracy=late, killed_after=5)
+    with pytest.raises(KeyboardInterrupt):
+        conduct_fake(tmp_path, launcher, halving={**HALVING, "audit": True}, trials=8)
+    rest = FakeLauncher(tmp_path, accuracy=late)
+    audited = conduct_fake(tmp_path, rest, halving={**HALVING, "audit": True}, trials=8)
+    names = launcher.names + rest.names
+    assert sorted(names) == sorted(tuning.name for tuning in plain.pruned)
+    record = json.loads((tmp_path / "study.json").read_text())
+    for key in ("best", "tuning_compute"):
+        assert record[key] == before[key]
+    for name, tunings in audited.trials.items():
+        assert len([t for t in tunings if t.audited is not None]) == 6
+        assert max(t.audited for t in tunings if t.audited) > audited.best()[name].value
+    for name in names:
+        summary = json.loads((tmp_path / name / "summary.json").read_text())
+        assert (summary["status"], summary["steps"]) == ("pruned", HORIZON)
+    assert "another setting would have been chosen for sgd (" in " ".join(audit(record))
 
 
 @pytest.mark.parametrize("sampler", ["sobol", "tpe"])
@@ -175,6 +205,7 @@ def test_command_line_may_not_contradict_the_study(tmp_path, arguments, message)
         ({"repeat_seeds": [0, 1]}, r"share \[0\]"),
         ({"halving": {"rungs": [0.5, 0.1], "keep": 0.5}}, "ascending"),
         ({"halving": {"rungs": [0.5], "keep": 1}}, "between 0 and 1"),
+        ({"halving": {"rungs": [0.5], "keep": 0.5, "audit": 1}}, "true or false"),
         ({"candidates": {}}, "candidates is empty"),
         ({"candidates": {"a": {"spaec": {}}}}, "should have overrides, space and source"),
     ],

@@ -21,12 +21,20 @@ STUDY = (
     "trainer.eval_every_steps=2",
     "trainer.limit_eval_steps=1",
     "hydra.sweeper.trials=2",
+    "hydra.sweeper.halving.audit=false",
     "hydra.sweeper.repeat_seeds=[5]",
     "~hydra.sweeper.candidates.radam",
     "~hydra.sweeper.candidates.lamb",
     "~hydra.sweeper.candidates.adafactor",
     "~hydra.sweeper.candidates.rmsprop",
     "~hydra.sweeper.candidates.adam",
+)
+DIVERGING = (
+    *STUDY,
+    "trainer.clip_grad_norm=null",
+    "~hydra.sweeper.candidates.adamw",
+    "+hydra.sweeper.candidates.wild="
+    "{overrides: ['optimizer=sgd'], space: {optimizer.lr: [0.1, 1e30]}}",
 )
 
 
@@ -54,7 +62,7 @@ def test_study_from_the_command_line(command, tmp_path, data_root):
     arguments = (*STUDY, f"data.root={data_root}", f"hydra.sweep.dir={tmp_path / 'study'}")
     done = command("train.py", "-m", *arguments)
     assert done.returncode == 0, done.stderr
-    for title in ("Forecast", "Study", "Sweep"):
+    for title in ("Forecast", "Study", "sweep directory"):
         assert title in done.stdout
     record = json.loads((tmp_path / "study" / "study.json").read_text())
     assert set(record["best"]) == {"sgd", "adamw"}
@@ -70,6 +78,24 @@ def test_study_from_the_command_line(command, tmp_path, data_root):
     again = command("train.py", "-m", *arguments)
     assert again.returncode == 0, again.stderr
     assert before == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("metrics.jsonl")}
+    audited = command("train.py", "-m", *arguments, "hydra.sweeper.halving.audit=true")
+    assert audited.returncode == 0, audited.stderr
+    record = json.loads((tmp_path / "study" / "study.json").read_text())
+    pruned = [entry for entry in record["runs"] if entry["status"] == "pruned"]
+    assert len(pruned) == 2
+    assert all(entry["audited"] > 0 and entry["rungs"][-1]["step"] == 2 for entry in pruned)
+
+
+@pytest.mark.slow
+def test_diverged_trials_are_results_not_failures(command, tmp_path, data_root):
+    arguments = (*DIVERGING, f"data.root={data_root}", f"hydra.sweep.dir={tmp_path / 'study'}")
+    done = command("train.py", "-m", *arguments)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "study" / "study.json").read_text())
+    statuses = [entry["status"] for entry in record["runs"] if entry["candidate"] == "wild"]
+    assert sorted(statuses) == ["completed", "completed", "diverged"]
+    assert record["best"]["wild"]["params"] == {"optimizer.lr": 0.1}
+    assert command("report.py", str(tmp_path / "study")).returncode == 0
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ def test_one_sweep_for_each_candidate(tmp_path, capsys):
     adamw = sweeps["mnist_optimizers_adamw"]
     assert adamw["method"] == "random"
     assert adamw["metric"] == {"name": "val/accuracy", "goal": "maximize"}
-    assert adamw["run_cap"] == 8
+    assert adamw["run_cap"] == 16
     assert adamw["parameters"]["optimizer.lr"] == {
         "distribution": "log_uniform_values",
         "min": 1e-4,
