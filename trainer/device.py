@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import random
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from trainer.distributed import Ranks
 
 NUM_THREADS = torch.get_num_threads()  # torch's choice: the machine's cores or OMP_NUM_THREADS
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+KEPT_BYTES = 1 << 30
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -64,6 +67,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 
 def prepare_process(settings: TrainerSettings, seed: int, ranks: Ranks) -> None:
     """Random state, threads and math modes; all set by every run, so none leaks into the next."""
+    keep_freed_memory()
     random.seed(seed + ranks.rank)
     torch.manual_seed(seed + ranks.rank)
     torch.set_num_threads(settings.num_threads or max(1, NUM_THREADS // ranks.local_world_size))
@@ -72,6 +76,18 @@ def prepare_process(settings: TrainerSettings, seed: int, ranks: Ranks) -> None:
     torch.backends.cudnn.benchmark = not settings.deterministic
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect on the CPU
     reset_peak_memory()
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed for the next update, which needs as much again.
+
+    By default it gives large blocks back to the kernel at once, and the page faults of getting them
+    again were a third of an update's time (benchmarks/speed.md). Other C libraries: no effect.
+    """
+    with suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def synchronize(device: torch.device) -> None:
