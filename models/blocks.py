@@ -64,12 +64,17 @@ class SqueezeExcitation(nn.Module):
     def __init__(self, channels: int, reduction: int = 4) -> None:
         super().__init__()
         hidden = max(1, channels // reduction)
-        self.squeeze = nn.Conv2d(channels, hidden, 1)
-        self.excite = nn.Conv2d(hidden, channels, 1)
+        self.squeeze = nn.Linear(channels, hidden)
+        self.excite = nn.Linear(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate = torch.relu(self.squeeze(x.mean((2, 3), keepdim=True)))
-        return x * torch.sigmoid(self.excite(gate))
+        gate = torch.relu(self.squeeze(x.mean((2, 3))))
+        return x * torch.sigmoid(self.excite(gate))[:, :, None, None]
+
+
+def flatten_map(x: Tensor) -> Tensor:
+    """``(N, C, H, W)`` -> ``(N, H * W * C)``; no copy where the map is ``channels_last``."""
+    return x.permute(0, 2, 3, 1).flatten(1)
 
 
 class Residual(nn.Module):

@@ -10,6 +10,7 @@ from models.blocks import (
     Residual,
     SqueezeExcitation,
     conv_norm,
+    flatten_map,
 )
 from models.build import num_parameters
 
@@ -81,3 +82,10 @@ def test_groups_that_do_not_divide_are_refused():
 def test_bottleneck_needs_channels_in_fours():
     with pytest.raises(ValueError, match="out_channels=10"):
         Bottleneck(8, 10)
+
+
+def test_flattening_follows_the_memory_of_channels_last():
+    x = torch.arange(2 * 3 * 4 * 5).view(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    flat = flatten_map(x)
+    assert flat.data_ptr() == x.data_ptr()
+    assert torch.equal(flat.view(2, 4, 5, 3).permute(0, 3, 1, 2), x)
