@@ -1,5 +1,6 @@
 """The command line's manners: one clear line for a mistake, an honest exit code."""
 
+import gc
 import json
 import os
 import re
@@ -41,6 +42,7 @@ class Outcome:
 def command_line(main: Callable[[], None]) -> int:
     """Run Hydra's entry point; the process's exit code."""
     code = run_jobs(main)
+    gc.freeze()  # or Python searches torch's modules for garbage, a third of a second at exit
     if wandb_mirror.stuck:  # wandb would wait for its server at exit
         sys.stdout.flush()
         sys.stderr.flush()

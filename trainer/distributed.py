@@ -1,12 +1,12 @@
 """The process group of a run, and sums over it. One process is a group of one without the group."""
 
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import count
 from typing import Any
 
 import torch
@@ -18,8 +18,6 @@ from trainer.errors import ConfigError
 from trainer.settings import TrainerSettings
 
 PEER_EXIT_SECONDS = 30.0
-
-groups_joined = count()
 
 
 @dataclass(frozen=True)
@@ -80,10 +78,12 @@ def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(seconds=settings.timeout_seconds)
     store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
-    # torchrun's store outlives a group: the next one must not meet the addresses of the last
-    store = dist.PrefixStore(f"group_{next(groups_joined)}", store)
     dist.init_process_group(
-        backend, timeout=timeout, store=store, rank=ranks.rank, world_size=ranks.world_size
+        backend,
+        timeout=timeout,
+        store=dist.PrefixStore(group_name(store, ranks, settings.timeout_seconds), store),
+        rank=ranks.rank,
+        world_size=ranks.world_size,
     )
     try:
         yield ranks
@@ -94,6 +94,33 @@ def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
         raise
     finally:
         dist.destroy_process_group()
+
+
+def group_name(store: dist.Store, ranks: Ranks, timeout_seconds: float) -> str:
+    """A name for the group that is about to form, the same on every process and never used before.
+
+    torchrun's store outlives a group, and its processes when they are started again: under an old
+    name they would meet the addresses of their predecessors. Restarts are counted on each node
+    differently, so rank 0 chooses the name, and shows each of the others that it is alive.
+
+    Raises:
+        TimeoutError: rank 0 does not answer.
+    """
+    own = secrets.token_hex(8)
+    if ranks.is_main:
+        store.set("group", own)
+        for rank in range(1, ranks.world_size):
+            guest = store.get(f"{own}/{rank}").decode()
+            store.set(f"{own}/{guest}", "welcome")
+        return own
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        name = store.get("group").decode()  # of the last group, perhaps
+        store.set(f"{name}/{ranks.rank}", own)
+        if store.check([f"{name}/{own}"]):
+            return name
+        time.sleep(0.01)
+    raise TimeoutError("Timed out: rank 0 did not join the process group")
 
 
 def lost_a_peer(error: RuntimeError) -> bool:

@@ -4,9 +4,9 @@ The processes get the resolved config and the job as plain data; they never meet
 command line again, which is what lets every job of a sweep have processes of its own.
 """
 
-import atexit
 import importlib
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ Run = Callable[[dict[str, Any], Job], float]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 RENDEZVOUS_SECONDS = 900
 UNREAD_SECONDS = 3.0
+ENVIRONMENT_AT_IMPORT = dict(os.environ)
 
 
 def launch(run: Run, config: dict[str, Any], job: Job) -> float:
@@ -74,6 +76,7 @@ def import_path(run: Run) -> tuple[str, str]:
 
 def launch_workers(settings: TrainerSettings, count: int, run: tuple[str, str], *data: Any) -> Any:
     """Run :func:`worker` in ``count`` processes on each node."""
+    method = start_method(run[0])
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -97,10 +100,10 @@ def launch_workers(settings: TrainerSettings, count: int, run: tuple[str, str], 
             local_addr="127.0.0.1" if is_one_node else None,
             max_restarts=settings.max_restarts,
             signals_to_handle=",".join(number.name for number in SIGNALS),
-            start_method="spawn",  # a forked process cannot use CUDA
+            start_method=method,
         )
         try:
-            values = elastic_launch(engine, worker)(*run, *data)
+            values = elastic_launch(engine, worker)(dict(os.environ), *run, *data)
         except ChildFailedError as failed:
             raise as_raised(failed) from None
         except SignalException as stopped:
@@ -111,14 +114,45 @@ def launch_workers(settings: TrainerSettings, count: int, run: tuple[str, str], 
     return value
 
 
+def start_method(module: str) -> str:
+    """How processes are started: forked from a server that has imported ``module``.
+
+    It is started here and serves all jobs of a sweep. Having imported torch but never touched a
+    GPU, what it forks can use CUDA, which what this process forks could not. macOS has libraries
+    that do not survive a fork: there every process imports everything anew.
+    """
+    if sys.platform != "linux":
+        return "spawn"
+    make_importable()
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload([module, "torch.distributed.elastic.multiprocessing.api"])
+    forkserver.ensure_running()  # it imports while this process imports the engine
+    return "forkserver"
+
+
+def make_importable() -> None:
+    """Let the processes that this one starts import the project's rooms, wherever they run."""
+    root = str(Path(__file__).parent.parent)
+    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, [root, *others])))
+
+
 def run_id(job: Job) -> str:
     """A name that the nodes of a job have in common, and the jobs of a sweep have not."""
     return "job" if job.sweep is None else f"job_{job.path.name}"
 
 
-def worker(module: str, name: str, config: dict[str, Any], job: Job) -> Any:
-    """What every started process does."""
+def worker(
+    environment: dict[str, str], module: str, name: str, config: dict[str, Any], job: Job
+) -> Any:
+    """What every started process does.
+
+    Args:
+        environment: of the parent when the job began, which the server may not know.
+    """
     os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, and from there each process once
+    set_by_engine = dict(os.environ.items() - ENVIRONMENT_AT_IMPORT.items())
+    os.environ.update(environment | set_by_engine)
     run = getattr(importlib.import_module(module), name)
     try:
         value = run(config, job)
@@ -128,15 +162,7 @@ def worker(module: str, name: str, config: dict[str, Any], job: Job) -> Any:
         unread = threading.Timer(UNREAD_SECONDS, os._exit, (interrupted.exit_code,))
         unread.daemon = True
         unread.start()
-    atexit.register(leave)
     return value
-
-
-def leave() -> None:
-    """End a process that is done, without a second of taking torch's modules down."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
 
 
 def as_raised(failed: Any) -> Exception:

@@ -1,5 +1,10 @@
 """One objective on many processes: equal weights, batch norm over all samples, DDP or FSDP2."""
 
+import inspect
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -73,13 +78,33 @@ def wrap(compute: nn.Module, module: nn.Module, settings: TrainerSettings) -> nn
     trained = {id(parameter) for parameter in module.parameters()}
     foreign = [name for name, p in compute.named_parameters() if id(p) not in trained]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(compute, foreign)
-    return DistributedDataParallel(
-        compute,
-        # synchronized batch norms keep them equal; else rank 0's are everyone's
-        forward_sync_buffers=not settings.sync_batchnorm,
-        gradient_as_bucket_view=True,
-        init_sync=False,  # distribute() did it, for all phases at once
-    )
+    with nullcontext() if settings.compile else ddp_without_compiler():
+        return DistributedDataParallel(
+            compute,
+            # synchronized batch norms keep them equal; else rank 0's are everyone's
+            forward_sync_buffers=not settings.sync_batchnorm,
+            gradient_as_bucket_view=True,
+            init_sync=False,  # distribute() did it, for all phases at once
+        )
+
+
+@contextmanager
+def ddp_without_compiler() -> Iterator[None]:
+    """Keep DDP from importing ``torch._dynamo``, over a second of every start.
+
+    It asks for a setting of the compiler when it is built, and hides a method from it, even where
+    nothing is compiled. In a torch that does neither, or otherwise, nothing changes.
+    """
+    if "torch._dynamo" not in sys.modules:
+        plain = inspect.unwrap(DistributedDataParallel._inside_ddp_forward)
+        plain.__dynamo_disable = plain
+        utils = SimpleNamespace(get_optimize_ddp_mode=lambda: "no_optimization")
+        vars(torch)["_dynamo"] = SimpleNamespace(utils=utils)
+    try:
+        yield
+    finally:
+        if "torch._dynamo" not in sys.modules:
+            del vars(torch)["_dynamo"]
 
 
 def make_whole(model: nn.Module) -> None:

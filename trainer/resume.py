@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import checkpoint
-from trainer.distributed import Ranks, broadcast, was_restarted
+from trainer.distributed import Ranks, agree, broadcast, was_restarted
 from trainer.errors import ConfigError, RunInUse
 from trainer.job import Job
 from trainer.progress import Monitor
@@ -113,10 +113,11 @@ def starting_point(config: dict[str, Any], job: Job, ranks: Ranks) -> Iterator[S
     """
     start, problem = Start(), None
     lock = None
+    is_restart = agree(was_restarted())  # the nodes that did not fail do not count it
     if ranks.is_main:
         try:
             lock = take_lock(job.path)
-            start = find(config, job.path)
+            start = find(config, job.path, is_restart)
         except ConfigError as error:
             problem = error
     start, problem = broadcast((start, problem))  # other nodes may not see the file
@@ -142,11 +143,15 @@ def take_lock(run_dir: Path) -> Any:
     return file
 
 
-def find(config: dict[str, Any], run_dir: Path) -> Start:
-    """The checkpoint that ``resume`` names, compared with the config."""
+def find(config: dict[str, Any], run_dir: Path, is_restart: bool) -> Start:
+    """The checkpoint that ``resume`` names, compared with the config.
+
+    Args:
+        is_restart: torchrun's engine has started the processes again after a failure.
+    """
     source, own = config["resume"], (run_dir / "checkpoints").resolve()
-    if was_restarted() and (source is None or own.exists()):
-        source = "auto"  # torchrun's engine started this process again after a failure
+    if is_restart and (source is None or own.exists()):
+        source = "auto"
     path = None if source is None else named(source, own)
     folder = path.parent if path is not None and path.is_file() else path
     events = run_dir / "metrics.jsonl"

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from trainer.console import format_metric
+from trainer.launch import make_importable
 from trainer.redact import redact_composed, redacted_text
 
 
@@ -64,10 +65,8 @@ def share_directory(config: DictConfig, directory: Path) -> None:
 
 
 def prepare_environment() -> None:
-    """What the workers of launchers inherit: where the project's rooms are."""
-    root = str(Path(__file__).parent.parent)
-    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, [root, *others])))
+    """What the workers of launchers inherit."""
+    make_importable()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent unless asked for
 
 

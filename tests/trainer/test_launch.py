@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ import train
 from data.loader import Loader
 from data.splits import Splits, TensorSplit
 from trainer.device import NUM_THREADS, prepare_process
-from trainer.distributed import Ranks, gather, process_group
+from trainer.distributed import Ranks, gather, group_name, process_group
 from trainer.errors import ConfigError, Diverged, RankFailed
 from trainer.evaluation import evaluate
 from trainer.job import Job
@@ -97,6 +99,7 @@ ENDINGS = [
 def test_a_failing_process_fails_the_job(config, tmp_path, capfd, how, kind, message):
     composed = config(f"wandb.project={how}", "trainer.devices=2", "trainer.timeout_seconds=10")
     handler = signal.getsignal(signal.SIGINT)
+    forkserver._forkserver._stop()  # the next one prints where this test looks
     with pytest.raises(kind, match=message) as raised:
         launch(end, composed, Job(str(tmp_path)))
     if how == "raise":
@@ -104,14 +107,49 @@ def test_a_failing_process_fails_the_job(config, tmp_path, capfd, how, kind, mes
         assert "in end" in raised.value.traceback
     assert "Traceback" not in capfd.readouterr().err
     assert signal.getsignal(signal.SIGINT) is handler
-    assert children() == []
+    (server,) = children(os.getpid(), "forkserver")
+    assert children(server) == []
 
 
-def children() -> list[str]:
-    """Command lines of the processes that this one has started and that still run."""
-    pids = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in pids]
-    return [command for command in commands if "spawn_main" in command]
+def children(pid: int, name: str = "") -> list[int]:
+    """The processes that ``pid`` has started and that still run, those with ``name`` in theirs."""
+    pids = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return [child for child in pids if name in Path(f"/proc/{child}/cmdline").read_text()]
+
+
+def where(config, job):
+    """The process that this one was forked from, whether that had torch, a variable."""
+    server = os.getppid()
+    has_torch = "libtorch" in Path(f"/proc/{server}/maps").read_text()
+    assert not torch.cuda.is_initialized()
+    return server, has_torch, os.environ["A_VARIABLE"], os.environ["LOCAL_WORLD_SIZE"]
+
+
+def test_the_jobs_of_a_sweep_fork_from_one_server(config, tmp_path, monkeypatch):
+    """It has imported everything; the environment is that of the job all the same."""
+    found = []
+    for value in ("1", "2"):
+        monkeypatch.setenv("A_VARIABLE", value)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")  # of something else that started us
+        found.append(launch(where, config("trainer.devices=2"), Job(str(tmp_path))))
+    server = found[0][0]
+    assert found == [(server, True, "1", "2"), (server, True, "2", "2")]
+
+
+def test_groups_of_one_store_have_names_of_their_own():
+    """Also where the others come before rank 0 and find the name of the last group."""
+    store = dist.HashStore()
+    names = []
+    for _ in range(3):
+        with ThreadPoolExecutor() as pool:
+            waiting = [pool.submit(group_name, store, Ranks(r, r, 3, 3), 60) for r in (1, 2)]
+            time.sleep(0.05)
+            waiting.append(pool.submit(group_name, store, Ranks(0, 0, 3, 3), 60))
+            (name,) = {future.result() for future in waiting}
+        names.append(name)
+    assert len(set(names)) == 3
+    with pytest.raises(TimeoutError, match="rank 0"):
+        group_name(store, Ranks(1, 1, 2, 2), 0.05)
 
 
 class Mean(Objective):
@@ -185,6 +223,7 @@ def check_two_phases(ranks, settings):
         objective.zero_grad()
         objective(name, (x,))[0].backward()
         torch.testing.assert_close(averaged, [p.grad for p in module.parameters()])
+    assert "torch._dynamo" not in sys.modules  # importing it takes over a second
 
 
 def test_three_processes_measure_every_sample_once(config, tmp_path):
