@@ -4,17 +4,24 @@ Neither the number of processes or workers nor an interruption changes them, so 
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-EPOCH_STREAM, BATCH_STREAM, SAMPLE_STREAM, SUBSET_STREAM = 1, 2, 3, 4
+EPOCH_STREAM, BATCH_STREAM, SAMPLE_STREAM, SUBSET_STREAM, MIX_STREAM = 1, 2, 3, 4, 5
+
+
+def seed_of(*key: int) -> int:
+    """A seed of its own for every key; the first two are the run's seed and a stream."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
 
 
 def seeded(*key: int) -> torch.Generator:
-    """A generator of its own for every key; the first two are the seed and a stream."""
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    """A generator of its own for every key."""
+    return torch.Generator().manual_seed(seed_of(*key))
 
 
 class BatchDraws:
@@ -22,18 +29,28 @@ class BatchDraws:
 
     They are drawn for the whole update, of which ``[low, high)`` are the samples at hand: cutting
     the update into other micro-batches or over other processes gives every sample the same draw.
+    The update is a ring: sample -1 is its last.
     """
 
     def __init__(
         self, seed: int, epoch: int, step: int, batch_size: int, low: int, high: int
     ) -> None:
-        self.key = (seed, BATCH_STREAM, epoch, step)
-        self.batch_size, self.low, self.high = batch_size, low, high
+        self.update = (seed, epoch, step)
+        self.batch_size = batch_size
+        self.rows = torch.arange(low, high) % batch_size
         self.generator: torch.Generator | None = None
 
     def uniform(self, *shape: int) -> Tensor:
         """``(samples at hand, *shape)`` uniform in [0, 1), on the CPU."""
         if self.generator is None:
-            self.generator = seeded(*self.key)
-        rows = torch.rand(self.batch_size, *shape, generator=self.generator)
-        return rows[self.low : self.high]
+            seed, epoch, step = self.update
+            self.generator = seeded(seed, BATCH_STREAM, epoch, step)
+        return torch.rand(self.batch_size, *shape, generator=self.generator)[self.rows]
+
+    @contextmanager
+    def for_all_samples(self) -> Iterator[None]:
+        """What torch draws by itself on the CPU is the same for every sample of the update."""
+        seed, epoch, step = self.update
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed_of(seed, MIX_STREAM, epoch, step))
+            yield

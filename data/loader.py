@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data.draws import EPOCH_STREAM, BatchDraws, seeded
-from data.splits import Batch, Splits, StreamedSplit, TensorSplit
+from data.splits import Batch, Mix, Splits, StreamedSplit, TensorSplit
 from trainer.errors import ConfigError
 
 
@@ -65,10 +65,15 @@ class Loader:
         self.steps_per_epoch = len(splits.train) // batch_size
         self.order_hash = ""
 
-    def train(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
+    def train(self, epoch: int, start: int = 0, mix: Mix | None = None) -> Iterator[list[Batch]]:
         """The micro-batches of each update of ``epoch``, from its update ``start`` on.
 
         ``order_hash`` follows the samples of the updates yielded so far.
+
+        Args:
+            mix: what mixes each sample with its neighbour. The update is a ring, and a micro-batch
+                is prepared with one sample more, the neighbour of its first: so nothing depends on
+                how many micro-batches and processes the update is cut into.
         """
         split = self.splits["train"]
         if isinstance(split, StreamedSplit):
@@ -76,16 +81,20 @@ class Loader:
         order = self.epoch_order(epoch)
         micro = self.batch_size // self.accumulate_steps
         share = micro // self.world_size
-        lows = range(self.rank * share, self.batch_size, micro)  # of this process, in an update
-        starts = range(start * self.batch_size, self.steps_per_epoch * self.batch_size, micro)
-        mine = [order[first + lows[0] : first + lows[0] + share] for first in starts]
-        batches = self.fetch(split, mine)
-        for step in range(start, self.steps_per_epoch):
-            consumed = order[step * self.batch_size : (step + 1) * self.batch_size]
+        # of this process, in an update
+        parts = [
+            (low - (mix is not None), low + share)
+            for low in range(self.rank * share, self.batch_size, micro)
+        ]
+        rows = [torch.arange(low, high) % self.batch_size for low, high in parts]
+        updates = order[: self.steps_per_epoch * self.batch_size].view(-1, self.batch_size)[start:]
+        batches = self.fetch(split, [update[part] for update in updates for part in rows])
+        for step, consumed in enumerate(updates, start):
             update = []
-            for low in lows:
-                draws = BatchDraws(self.seed, epoch, step, self.batch_size, low, low + share)
-                update.append(self.prepare(next(batches), draws))
+            for low, high in parts:
+                draws = BatchDraws(self.seed, epoch, step, self.batch_size, low, high)
+                batch = self.prepare(next(batches), draws)
+                update.append(batch if mix is None else mix(batch, draws))
             self.order_hash = chain_hash(self.order_hash, consumed)
             yield update
 

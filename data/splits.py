@@ -3,6 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, ClassVar, Protocol
@@ -19,8 +20,12 @@ class Draws(Protocol):
 
     def uniform(self, *shape: int) -> Tensor: ...
 
+    def for_all_samples(self) -> AbstractContextManager[None]: ...
+
 
 Prepare = Callable[[Batch, Draws | None], Batch]
+# mixes every sample of a batch but the first with the one before it
+Mix = Callable[[Batch, Draws], Batch]
 
 
 class TensorSplit:

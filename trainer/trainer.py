@@ -99,7 +99,7 @@ class Trainer:
             while not self.is_done():
                 epoch, start = divmod(self.progress.batches, self.horizon.steps_per_epoch)
                 self.timed_until = time.perf_counter()
-                for update in self.data.train(epoch, start):
+                for update in self.data.train(epoch, start, self.objective.mix):
                     self.train_step(update)
                     self.take_time()
                     self.after_step()

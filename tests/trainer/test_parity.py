@@ -5,19 +5,24 @@ amplifies from step to step. Losses are recorded as float32.
 """
 
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
 
+from trainer.distributed import ranks_of_this_process, whole
 from trainer.errors import ConfigError
 from trainer.job import Job
 from trainer.launch import launch_workers
 from trainer.parallel import for_strategy
+from trainer.phase import Phase
 from trainer.settings import check_settings
 
 TOLERANCE = 1e-5
+SINGLE: tuple[str, ...] = ()
 EVERY_CASE = (
     "wandb.mode=disabled",
     "trainer.progress=false",
@@ -43,15 +48,31 @@ def run_cases(configs, job):
     from train import run
 
     before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
     try:
         for name, config in configs.items():
+            torch.set_default_dtype(torch.float32 if name in SINGLE else torch.float64)
             folder = job.path / name
             folder.mkdir(exist_ok=True)
-            run(config, replace(job, run_dir=str(folder)))
+            with gradients_kept() as gradients:
+                run(config, replace(job, run_dir=str(folder)))
+            if ranks_of_this_process().is_main:
+                torch.save(gradients, folder / "gradients.pt")
     finally:
         torch.set_default_dtype(before)
     return 0.0
+
+
+@contextmanager
+def gradients_kept():
+    """The gradients of every update as they arrive at the clipping, averaged over all processes."""
+    kept, clip = [], Phase.clip
+
+    def keep_and_clip(phase, *args, **kwargs):
+        kept.append([whole(p.grad).clone() for p in phase.parameters])
+        return clip(phase, *args, **kwargs)
+
+    with patch.object(Phase, "clip", keep_and_clip):
+        yield kept
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +115,9 @@ def compare(several: Path, one: Path) -> None:
     )
     for key in ("model", "ema", "optimizers"):
         torch.testing.assert_close(left[key], right[key], rtol=0, atol=TOLERANCE, msg=key)
+    gradients = [torch.load(folder / "gradients.pt") for folder in (several, one)]
+    assert len(gradients[0]) == 20
+    torch.testing.assert_close(*gradients, rtol=0, atol=TOLERANCE, msg="gradients")
     records = [read_metrics(folder) for folder in (several, one)]
     assert len(records[0]) == len(records[1]) >= 20
     for own, other in zip(*records, strict=True):

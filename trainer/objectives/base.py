@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data.splits import Batch
+from data.splits import Batch, Mix
 
 # name -> (sum over samples, number of samples); sums add up over batches and processes
 Sums = dict[str, tuple[Tensor, int]]
@@ -59,6 +59,7 @@ class Objective(nn.Module):
     """
 
     keeps_samples = False  # whether every evaluation, not only the test, collects and shows samples
+    mix: Mix | None = None  # what is done to the samples of a training batch together
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -1,6 +1,5 @@
 """Classification by cross-entropy, with label smoothing, mixup and cutmix."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.splits import Batch, TensorSplit
+from data.splits import Batch, Draws, Mix, TensorSplit
 from data.token_split import TokenSplit
 from trainer.errors import ConfigError
 from trainer.objectives.base import (
@@ -49,14 +48,12 @@ class Classification(Objective):
             raise ConfigError(f"objective.label_smoothing={label_smoothing} should be in [0, 1)")
         self.spec = spec
         self.label_smoothing = label_smoothing
-        self.mix = mixing(mixup_alpha, cutmix_alpha, spec.num_classes)
+        self.mix = mixing(mixup_alpha, cutmix_alpha, spec)
         check_fit(model, spec)
 
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
         *inputs, labels = batch
-        targets = labels
-        if self.mix is not None:
-            (inputs[0], targets) = self.mix(inputs[0], labels)
+        targets = labels if self.mix is None else inputs.pop()
         logits = self.model(*inputs).float()
         loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         correct = (logits.detach().argmax(1) == labels).sum()
@@ -112,22 +109,37 @@ class Classification(Objective):
         return save_image(split, index, folder)
 
 
-def mixing(
-    mixup_alpha: float, cutmix_alpha: float, num_classes: int
-) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
-    """torchvision's mixup, cutmix, or a choice of the two per batch; None without either."""
+def mixing(mixup_alpha: float, cutmix_alpha: float, spec: Any) -> Mix | None:
+    """torchvision's mixup, cutmix, or a choice of the two per update; None without either.
+
+    The batch that it returns has the mixed images, their targets ``(N, num_classes)`` and, for the
+    accuracy, the labels of the images that were mixed into.
+
+    Raises:
+        ConfigError: a negative setting, or data that are no images.
+    """
     if mixup_alpha < 0 or cutmix_alpha < 0:
         raise ConfigError("objective.mixup_alpha and objective.cutmix_alpha should be 0 or more")
     if mixup_alpha == 0 and cutmix_alpha == 0:
         return None
+    if spec.kind != "image":
+        raise ConfigError("objective.mixup_alpha and objective.cutmix_alpha are for images")
     from torchvision.transforms import v2  # costs seconds: only for the runs that mix
 
     transforms: list[nn.Module] = []
     if mixup_alpha > 0:
-        transforms.append(v2.MixUp(alpha=mixup_alpha, num_classes=num_classes))
+        transforms.append(v2.MixUp(alpha=mixup_alpha, num_classes=spec.num_classes))
     if cutmix_alpha > 0:
-        transforms.append(v2.CutMix(alpha=cutmix_alpha, num_classes=num_classes))
-    return transforms[0] if len(transforms) == 1 else v2.RandomChoice(transforms)
+        transforms.append(v2.CutMix(alpha=cutmix_alpha, num_classes=spec.num_classes))
+    transform = transforms[0] if len(transforms) == 1 else v2.RandomChoice(transforms)
+
+    def mix(batch: Batch, draws: Draws) -> Batch:
+        images, labels = batch
+        with draws.for_all_samples():
+            mixed, targets = transform(images, labels)  # each with the one before it
+        return mixed[1:], targets[1:], labels[1:]
+
+    return mix
 
 
 def check_fit(model: nn.Module, spec: Any) -> None:
