@@ -16,15 +16,25 @@ MAX_BETA = 0.999
 
 
 class CosineDiffusion(nn.Module):
-    """The cosine schedule of ``num_steps`` steps: a buffer, saved with the model's weights."""
+    """The cosine schedule of ``num_steps`` steps: a buffer, saved with the model's weights.
+
+    Args:
+        prediction: what the network says of ``x_t``: ``noise``, or ``velocity``, ``sqrt(alpha_bar)
+            * noise - sqrt(1 - alpha_bar) * image`` (arXiv:2202.00512). Near the last step, an error
+            in the noise becomes one in the image that is a thousand times as large, an error in
+            the velocity one of the same size.
+    """
 
     alpha_bar: Tensor  # (num_steps + 1,), from 1 at t = 0 down to nearly 0
 
-    def __init__(self, num_steps: int) -> None:
+    def __init__(self, num_steps: int, prediction: str) -> None:
         super().__init__()
         if num_steps < 1:
             raise ValueError(f"num_steps={num_steps} should be at least 1")
+        if prediction not in ("velocity", "noise"):
+            raise ValueError(f"prediction={prediction} should be velocity or noise")
         self.num_steps = num_steps
+        self.prediction = prediction
         self.register_buffer("alpha_bar", cosine_alpha_bar(num_steps).float())
 
     def add_noise(self, images: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -32,14 +42,28 @@ class CosineDiffusion(nn.Module):
         alpha_bar = self.alpha_bar[t].view(-1, 1, 1, 1)
         return alpha_bar.sqrt() * images + (1 - alpha_bar).sqrt() * noise
 
+    def target(self, images: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the network should say of ``add_noise(images, noise, t)``."""
+        if self.prediction == "noise":
+            return noise
+        return self.add_noise(noise, -images, t)
+
+    def denoised(self, x: Tensor, predicted: Tensor, t: int) -> Tensor:
+        """The images that ``predicted`` takes ``x`` to have been before ``t`` steps."""
+        signal, noise = self.alpha_bar[t].sqrt(), (1 - self.alpha_bar[t]).sqrt()
+        if self.prediction == "noise":
+            return (x - noise * predicted) / signal
+        return signal * x - noise * predicted
+
     def ddim(
-        self, predict_noise: Callable[[Tensor, Tensor], Tensor], x: Tensor, sample_steps: int
+        self, predict: Callable[[Tensor, Tensor], Tensor], x: Tensor, sample_steps: int
     ) -> Tensor:
         """From noise ``x`` to images, deterministically (DDIM with eta = 0, arXiv:2010.02502).
 
         Args:
-            predict_noise: ``(x_t, t) -> noise`` of the same shape as ``x_t``; ``t`` is ``(N,)``.
-            sample_steps: evaluations of ``predict_noise``, evenly spaced over the schedule.
+            predict: the network, ``(x_t, t) ->`` what it predicts, in the shape of ``x_t``; ``t``
+                is ``(N,)``.
+            sample_steps: evaluations of ``predict``, evenly spaced over the schedule.
 
         Raises:
             ValueError: ``sample_steps`` is not between 1 and ``num_steps``.
@@ -50,12 +74,9 @@ class CosineDiffusion(nn.Module):
             )
         times = torch.linspace(self.num_steps, 0, sample_steps + 1).round().long().tolist()
         for now, then in pairwise(times):
-            t = torch.full((len(x),), now, device=x.device)
-            noise = predict_noise(x, t).float()
+            predicted = predict(x, torch.full((len(x),), now, device=x.device)).float()
+            image = self.denoised(x, predicted, now).clamp(-1, 1)  # where images lie
             alpha_bar, target = self.alpha_bar[now], self.alpha_bar[then]
-            image = (x - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
-            # images lie in [-1, 1]; without the clamp, early errors are blown up by 1 / sqrt(0+)
-            image = image.clamp(-1, 1)
             noise = (x - alpha_bar.sqrt() * image) / (1 - alpha_bar).sqrt()
             x = target.sqrt() * image + (1 - target).sqrt() * noise
         return x

@@ -19,13 +19,13 @@ LONGEST_PERIOD = 10_000.0  # of the time embedding, in steps
 
 
 class UNet(GenerativeModel):
-    """Predicts the noise in ``x_t``: ``(N, C, H, W)`` and times ``(N,)`` -> ``(N, C, H, W)``.
+    """Noisy images ``(N, C, H, W)`` and times ``(N,)`` -> what the diffusion has it predict.
 
     Args:
         image_size: height and width in pixels; divisible by 2 for every level but the first.
         width: channels of the first level, a multiple of 8.
         multipliers: channels of each level, as multiples of ``width``; attention at the last.
-        num_steps: of the diffusion, in training.
+        num_steps, prediction: see :class:`models.diffusion.CosineDiffusion`.
         sample_steps: of DDIM, each one evaluation of the network; may be changed after training.
     """
 
@@ -36,13 +36,14 @@ class UNet(GenerativeModel):
         width: int,
         multipliers: Sequence[int],
         num_steps: int,
+        prediction: str,
         sample_steps: int,
     ) -> None:
         super().__init__()
         check(image_size, width, multipliers, num_steps, sample_steps)
         self.noise_shape = (in_channels, *image_size)
         self.sample_steps = sample_steps
-        self.diffusion = CosineDiffusion(num_steps)
+        self.diffusion = CosineDiffusion(num_steps, prediction)
         self.time = TimeEmbedding(width, 4 * width)
         self.stem = nn.Conv2d(in_channels, width, 3, padding=1)
         widths = [width * multiplier for multiplier in multipliers]

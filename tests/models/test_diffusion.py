@@ -9,7 +9,7 @@ from models.diffusion import CosineDiffusion, cosine_alpha_bar
 
 
 def test_schedule_falls_from_one_to_nearly_zero():
-    alpha_bar = CosineDiffusion(1000).alpha_bar
+    alpha_bar = CosineDiffusion(1000, "noise").alpha_bar
     assert alpha_bar.shape == (1001,)
     assert alpha_bar[0] == 1
     assert 0 < alpha_bar[-1] < 1e-6
@@ -33,7 +33,7 @@ def test_no_step_removes_more_than_the_limit():
 
 
 def test_noise_replaces_the_image():
-    diffusion = CosineDiffusion(100)
+    diffusion = CosineDiffusion(100, "noise")
     images, noise = torch.ones(3, 1, 4, 4), torch.zeros(3, 1, 4, 4)
     t = torch.tensor([1, 50, 100])
     shares = diffusion.add_noise(images, noise, t)[:, 0, 0, 0]
@@ -42,25 +42,53 @@ def test_noise_replaces_the_image():
     assert torch.allclose(variance, torch.ones(3))
 
 
+@pytest.mark.parametrize("prediction", ["velocity", "noise"])
 @pytest.mark.parametrize("sample_steps", [1, 7, 100])
-def test_ddim_with_a_perfect_denoiser_recovers_the_image(sample_steps):
-    diffusion = CosineDiffusion(100)
+def test_ddim_with_a_perfect_denoiser_recovers_the_image(prediction, sample_steps):
+    diffusion = CosineDiffusion(100, prediction)
     image = torch.rand(2, 1, 8, 8) * 2 - 1
 
     def perfect(x, t):
         alpha_bar = diffusion.alpha_bar[t].view(-1, 1, 1, 1)
-        return (x - alpha_bar.sqrt() * image) / (1 - alpha_bar).sqrt()
+        return diffusion.target(image, (x - alpha_bar.sqrt() * image) / (1 - alpha_bar).sqrt(), t)
 
     made = diffusion.ddim(perfect, torch.randn(2, 1, 8, 8), sample_steps)
     assert torch.allclose(made, image, atol=1e-3)
 
 
-def test_ddim_stays_in_range_whatever_the_denoiser_says():
-    made = CosineDiffusion(100).ddim(lambda x, t: 5 * x.sin(), torch.randn(2, 1, 8, 8), 10)
+def test_velocity_is_the_noisy_image_a_quarter_turn_on():
+    diffusion = CosineDiffusion(1000, "velocity")
+    image, noise, t = torch.randn(3, 1, 4, 4), torch.randn(3, 1, 4, 4), torch.tensor([1, 500, 999])
+    angle = diffusion.alpha_bar[t].sqrt().arccos().view(-1, 1, 1, 1)
+    turned = (angle + math.pi / 2).cos() * image + (angle + math.pi / 2).sin() * noise
+    assert torch.allclose(diffusion.target(image, noise, t), turned, atol=1e-5)
+
+
+def test_an_error_at_the_first_step_is_one_of_its_own_size_for_a_velocity_alone():
+    image, noise, t = torch.zeros(1, 1, 8, 8), torch.randn(1, 1, 8, 8), torch.tensor([1000])
+    errors = {}
+    for prediction in ("velocity", "noise"):
+        diffusion = CosineDiffusion(1000, prediction)
+        predicted = diffusion.target(image, noise, t) + 0.1
+        made = diffusion.denoised(diffusion.add_noise(image, noise, t), predicted, 1000)
+        errors[prediction] = made.abs().max().item()
+    assert errors["velocity"] == pytest.approx(0.1, abs=1e-3)
+    assert errors["noise"] > 100
+
+
+@pytest.mark.parametrize("prediction", ["velocity", "noise"])
+def test_ddim_stays_in_range_whatever_the_denoiser_says(prediction):
+    diffusion = CosineDiffusion(100, prediction)
+    made = diffusion.ddim(lambda x, t: 5 * x.sin(), torch.randn(2, 1, 8, 8), 10)
     assert made.abs().max() <= 1
 
 
 @pytest.mark.parametrize("sample_steps", [0, 11])
 def test_ddim_cannot_take_more_steps_than_there_are(sample_steps):
     with pytest.raises(ValueError, match="between 1 and num_steps=10"):
-        CosineDiffusion(10).ddim(lambda x, t: x, torch.randn(2, 1, 8, 8), sample_steps)
+        CosineDiffusion(10, "noise").ddim(lambda x, t: x, torch.randn(2, 1, 8, 8), sample_steps)
+
+
+def test_unknown_prediction_is_refused():
+    with pytest.raises(ValueError, match="prediction=image should be velocity or noise"):
+        CosineDiffusion(10, "image")

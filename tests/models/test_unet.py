@@ -8,7 +8,7 @@ from models.unet import Attention, TimeEmbedding, UNet
 
 def small(size=28, channels=1, **settings):
     defaults = {"width": 8, "multipliers": [1, 2, 2], "num_steps": 100, "sample_steps": 3}
-    return UNet(channels, (size, size), **{**defaults, **settings})
+    return UNet(channels, (size, size), **{**defaults, "prediction": "velocity", **settings})
 
 
 @pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 3), (64, 3)])

@@ -43,7 +43,7 @@ def adversarial() -> Adversarial:
 
 def denoising() -> Denoising:
     torch.manual_seed(0)
-    model = UNet(1, (28, 28), 8, [1, 2], num_steps=50, sample_steps=2)
+    model = UNet(1, (28, 28), 8, [1, 2], num_steps=50, prediction="velocity", sample_steps=2)
     return Denoising(model, SPEC, None, "unused")
 
 
@@ -190,14 +190,15 @@ def test_another_model_is_refused(objective, model):
 
 def test_denoising_loss_of_a_perfect_prediction_is_zero():
     objective = denoising()
-    objective.model.forward = lambda x, t: noise_of(objective, x, t)
+    diffusion = objective.model.diffusion
     images = batch()[0]
 
-    def noise_of(objective, x, t):
-        alpha_bar = objective.model.diffusion.alpha_bar[t].view(-1, 1, 1, 1)
+    def perfect(x, t):
+        alpha_bar = diffusion.alpha_bar[t].view(-1, 1, 1, 1)
         clean = objective.in_range(images)
-        return (x - alpha_bar.sqrt() * clean) / (1 - alpha_bar).sqrt()
+        return diffusion.target(clean, (x - alpha_bar.sqrt() * clean) / (1 - alpha_bar).sqrt(), t)
 
+    objective.model.forward = perfect
     assert objective("train", (images,))[0] < 1e-6
 
 

@@ -1,4 +1,4 @@
-"""Denoising diffusion: learn to predict the noise in a noisy image (DDPM, arXiv:2006.11239)."""
+"""Denoising diffusion: learn to tell noise from image (DDPM, arXiv:2006.11239)."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from trainer.objectives.generation import EVAL_SEED, Generation
 
 
 class Denoising(Generation):
-    """Mean squared error of the predicted noise, every time of the diffusion alike.
+    """Mean squared error of what the model predicts of noisy images, every time alike.
 
     Training draws times and noise from torch's global generator, whose state the checkpoint keeps.
     An evaluation draws the same ones every time, so that the loss compares between evaluations.
@@ -59,5 +59,7 @@ class Denoising(Generation):
         t = torch.randint(1, last + 1, (len(images),), generator=generator, device=device)
         noise = torch.randn(images.shape, generator=generator, device=device)
         t, noise = t.to(images.device), noise.to(images.device)
-        predicted = model(model.diffusion.add_noise(images, noise, t), t)
-        return (predicted.float() - noise).square().mean((1, 2, 3))
+        diffusion = model.diffusion
+        predicted = model(diffusion.add_noise(images, noise, t), t)
+        target = diffusion.target(images, noise, t)
+        return (predicted.float() - target).square().mean((1, 2, 3))
