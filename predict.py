@@ -9,6 +9,9 @@ python predict.py <run dir> --export onnx                         a file for oth
 python predict.py <run dir> --quantize int8                       a smaller one
 """
 
+if __name__ == "__main__":
+    import trainer.early_interrupt  # noqa: F401  (before what takes seconds)
+
 import argparse
 import sys
 from collections.abc import Sequence

@@ -7,6 +7,9 @@
 Everything is read from the runs' local records; no network, no GPU, no checkpoint.
 """
 
+if __name__ == "__main__":
+    import trainer.early_interrupt  # noqa: F401  (before what takes seconds)
+
 import argparse
 import sys
 from pathlib import Path

@@ -7,6 +7,9 @@
 Read it downwards: ``main`` is what Hydra calls for every job, ``run`` is what every process does.
 """
 
+if __name__ == "__main__":
+    import trainer.early_interrupt  # noqa: F401  (before what takes seconds)
+
 import sys
 from typing import Any
 

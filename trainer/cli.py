@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -41,6 +42,8 @@ class Outcome:
 
 def command_line(main: Callable[[], None]) -> int:
     """Run Hydra's entry point; the process's exit code."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of early_interrupt's
     code = run_jobs(main)
     gc.freeze()  # or Python searches torch's modules for garbage, a third of a second at exit
     if wandb_mirror.stuck:  # wandb would wait for its server at exit

@@ -51,6 +51,28 @@ def wait_until(condition) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize(
+    ("script", "slow_import"),
+    [("train.py", "hydra"), ("predict.py", "torch"), ("report.py", "rich")],
+)
+def test_ctrl_c_while_importing(tmp_path, script, slow_import):
+    (tmp_path / f"{slow_import}.py").write_text(
+        "import pathlib, time\npathlib.Path('importing').touch()\ntime.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / script), "nowhere"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        wait_until((tmp_path / "importing").exists)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGINT
+    assert errors == "error: interrupted by SIGINT\n"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_signal(started, tmp_path, number):
