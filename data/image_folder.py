@@ -34,6 +34,11 @@ class Files:
     labels: Tensor  # (N,), int64
     stamps: list[str]  # size and time of change
 
+    @property
+    def sizes(self) -> Tensor:
+        """Bytes of each file."""
+        return torch.tensor([int(stamp.split()[0]) for stamp in self.stamps])
+
     def take(self, indices: Tensor) -> "Files":
         chosen = indices.tolist()
         return Files(
@@ -86,7 +91,10 @@ def image_folder(
     if resident is True or (resident == "auto" and num_bytes <= max_resident_bytes):
         splits: dict[str, Any] = resident_splits(folder, parts, decoder)
     else:
-        splits = {name: StreamedImages(f.paths, f.labels, decoder) for name, f in parts.items()}
+        splits = {
+            name: StreamedImages(files.paths, files.labels, files.sizes, decoder)
+            for name, files in parts.items()
+        }
     return image_splits(
         f"image_folder/{folder.resolve().name}",
         splits["train"],

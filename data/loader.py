@@ -140,14 +140,14 @@ class Loader:
 
 
 def fingerprint(splits: Splits) -> str:
-    """Checksums of the splits: of all that is in memory, of a streamed one's ends."""
+    """Checksums of the splits: of all that is in memory, of what identifies a streamed one."""
     found = []
     for split in (splits.train, splits.val, splits.test):
-        tensors: list[Tensor] = []
+        tensors: tuple[Tensor, ...] = ()
         if isinstance(split, TensorSplit):
-            tensors = list(split.tensors)
-        elif isinstance(split, StreamedSplit) and len(split):
-            tensors = [*split[0], *split[len(split) - 1]]
+            tensors = split.tensors
+        elif isinstance(split, StreamedSplit):
+            tensors = split.identity()
         sums = [
             zlib.crc32(t.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
             for t in tensors

@@ -1,7 +1,9 @@
 """Images that do not fit in memory: decoded when they are needed, by the loader's workers."""
 
+import os
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from data.decode import Decoder
@@ -11,10 +13,11 @@ from data.splits import Batch, StreamedSplit
 
 @dataclass(frozen=True)
 class StreamedImages(StreamedSplit):
-    """Image files with labels ``(N,)``; cropped at random in training, centred in evaluation."""
+    """Image files; cropped at random in training, centred in evaluation."""
 
     paths: list[str]
-    labels: Tensor
+    labels: Tensor  # (N,)
+    sizes: Tensor  # (N,), bytes of each file
     decoder: Decoder
     position: tuple[int, int] | None = None  # seed and epoch, in training
 
@@ -33,4 +36,13 @@ class StreamedImages(StreamedSplit):
 
     def take(self, indices: Tensor) -> "StreamedImages":
         paths = [self.paths[index] for index in indices.tolist()]
-        return replace(self, paths=paths, labels=self.labels[indices])
+        return replace(self, paths=paths, labels=self.labels[indices], sizes=self.sizes[indices])
+
+    def identity(self) -> tuple[Tensor, ...]:
+        """Names and sizes of all files, wherever they are, and what the first and last one show."""
+        if not self.paths:
+            return ()
+        above = len(os.path.commonpath([self.paths[0], self.paths[-1]]))
+        names = "\n".join(path[above:] for path in self.paths).encode()
+        listing = torch.frombuffer(bytearray(names), dtype=torch.uint8)
+        return (*super().identity(), listing, self.labels, self.sizes)

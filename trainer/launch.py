@@ -151,6 +151,7 @@ def worker(
         environment: of the parent when the job began, which the server may not know.
     """
     os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, and from there each process once
+    threading.Thread(target=end_with_parent, daemon=True).start()
     set_by_engine = dict(os.environ.items() - ENVIRONMENT_AT_IMPORT.items())
     os.environ.update(environment | set_by_engine)
     run = getattr(importlib.import_module(module), name)
@@ -163,6 +164,14 @@ def worker(
         unread.daemon = True
         unread.start()
     return value
+
+
+def end_with_parent() -> None:
+    """Save and end when the parent was killed: it would start the job again beside this one."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def as_raised(failed: Any) -> Exception:

@@ -40,6 +40,16 @@ class Meter:
             means[name] = sum(values) / sum(counts)
         return means
 
+    def state(self) -> Sums:
+        """What this process has summed up."""
+        return {name: (value.cpu(), self.counts[name]) for name, value in self.sums.items()}
+
+    def load_state(self, parts: list[Sums], device: torch.device) -> None:
+        """Begin with the sum of ``parts``."""
+        self.reset()
+        for part in parts:
+            self.add({name: (value.to(device), count) for name, (value, count) in part.items()})
+
     def reset(self) -> None:
         self.sums.clear()
         self.counts.clear()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer import checkpoint
-from trainer.distributed import gather, whole
+from trainer.distributed import Ranks, gather, whole
+from trainer.objectives.base import Sums
 from trainer.progress import Best, Progress
 
 if TYPE_CHECKING:
@@ -34,8 +36,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
         "counters": {
             **asdict(trainer.progress),
             "ema_updates": None if ema is None else ema.num_updates,
-            "meter_sums": dict(trainer.meter.sums),
-            "meter_counts": dict(trainer.meter.counts),
+            "meter": gather(trainer.meter.state()),
             "events": trainer.records.num_events,
         },
         "wandb": trainer.records.wandb_state(),
@@ -64,11 +65,18 @@ def restore(trainer: Trainer, content: dict[str, Any]) -> None:
     counters = dict(content["counters"])
     for name in ("ema_updates", "events"):
         counters.pop(name)
-    sums, counts = counters.pop("meter_sums"), counters.pop("meter_counts")
-    trainer.meter.sums = {name: value.to(trainer.device) for name, value in sums.items()}
-    trainer.meter.counts = counts
+    trainer.meter.load_state(own_share(counters.pop("meter"), trainer.ranks), trainer.device)
     best = counters.pop("best")
     trainer.progress = Progress(**counters, best=best and Best(**best))
+
+
+def own_share(meters: list[Sums], ranks: Ranks) -> list[Sums]:
+    """Of what each process had summed up: its own; had they another number, all for rank 0."""
+    if len(meters) == ranks.world_size:
+        return [meters[ranks.rank]]
+    if ranks.is_main:
+        return meters
+    return [{name: (torch.zeros_like(value), 0)} for m in meters for name, (value, _) in m.items()]
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Signals end a real process within seconds, with its state saved and an honest exit code."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -21,7 +22,9 @@ def started(data_root, tmp_path):
     processes = []
 
     def start(*overrides, wait_for="run/metrics.jsonl"):
-        command = [sys.executable, str(ROOT / "train.py"), *overrides, *LONG]
+        flags = [word for word in overrides if word.startswith("-")]
+        settings = [*LONG, *(word for word in overrides if word not in flags)]
+        command = [sys.executable, str(ROOT / "train.py"), *flags, *settings]
         process = subprocess.Popen(
             [*command, f"data.root={data_root}", f"hydra.run.dir={tmp_path}/run"],
             cwd=tmp_path,
@@ -119,3 +122,54 @@ def test_interrupted_sweep(started, tmp_path):
     output, _ = process.communicate(timeout=120)
     assert output.count("completed") >= 2
     assert before == [(directory / name / "summary.json").stat().st_mtime_ns for name in "01"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_killed_sweep(started, tmp_path, devices):
+    """SIGKILL in the third of four jobs: the same command does what is left, and only that."""
+    directory = tmp_path / "sweep"
+    sweep = (
+        "-m",
+        "seed=0,1",
+        "model.num_classes=10,7",  # 7 fails
+        "data.batch_size=50",
+        "trainer.max_steps=60",
+        "trainer.log_every_steps=1",
+        "trainer.checkpoint_every_steps=10",
+        f"trainer.devices={devices}",
+        f"hydra.sweep.dir={directory}",
+        "resume=auto",
+    )
+    process = started(*sweep, wait_for="sweep/2/checkpoints/last.pt")
+    process.kill()
+    process.wait()
+    assert [summary(directory / name)["status"] for name in "01"] == ["completed", "failed"]
+    assert not (directory / "3").exists()
+    wait_until(lambda: is_free(directory / "2"))
+    saved, before = events(directory / "2"), os.stat(directory / "0" / "metrics.jsonl").st_mtime_ns
+
+    process = started(*sweep, wait_for="sweep/3/summary.json")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1
+    records = [summary(directory / name) for name in "0123"]
+    assert [r["status"] for r in records] == ["completed", "failed", "completed", "failed"]
+    assert before == os.stat(directory / "0" / "metrics.jsonl").st_mtime_ns
+    assert output.count("model.num_classes and data=mnist5k do not fit") >= 2  # tried again
+    steps = [event["step"] for event in events(directory / "2") if "train/loss" in event]
+    assert steps == list(range(1, records[2]["steps"] + 1))
+    kept = [event for event in events(directory / "2")[: len(saved)] if event in saved]
+    assert len(kept) >= 10  # of before the kill, not computed again
+    table = output[output.rindex("Sweep") :]
+    assert table.count("completed") == 2
+    assert table.count("failed") == 2
+
+
+def is_free(run_dir: Path) -> bool:
+    """Whether no process holds it any more: workers save and end when their parent is gone."""
+    with (run_dir / ".lock").open("w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from unittest.mock import patch
 
+import numpy
 import pytest
+from PIL import Image
 
 from data.loader import Loader
-from tests.conftest import QUIET
+from tests.conftest import QUIET, ROOT
 from tests.trainer.interrupting import (
     Killed,
     assert_equal,
@@ -76,6 +78,58 @@ RECIPES = [
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe[0].split("=")[1])
 def test_bit_exact(train, interrupted, recipe):
     overrides = (*SHORT, *EVERYTHING, *recipe)
+    assert_same_run(train(*overrides), interrupted((2, 4, 7), *overrides))
+
+
+@pytest.mark.parametrize("schedule", sorted(f.stem for f in (ROOT / "conf/scheduler").glob("*")))
+def test_every_schedule(train, interrupted, schedule):
+    overrides = (*SHORT, "optimizer=sgd", f"scheduler={schedule}")
+    assert_same_run(train(*overrides), interrupted((3,), *overrides))
+
+
+GAN = ("model=dcgan", "model.width=4", "model.latent_dim=8", "trainer.ema_decay=0.9",
+       "trainer.accumulate_steps=2", "phases.generator.clip_grad_norm=1",
+       "scheduler@phases.generator.scheduler=cosine")  # fmt: skip
+
+
+def test_two_optimizers(train, interrupted):
+    overrides = (*SHORT, *GAN)
+    assert_same_run(train(*overrides), interrupted((2, 4, 7), *overrides))
+
+
+def test_carried_state(train, interrupted, tmp_path):
+    """Of an LSTM, in the middle of the text and over the end of an epoch."""
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"{number} to be or not to be\n" for number in range(120)))
+    overrides = (*SHORT, "model=lstm", "model.width=16", "model.dropout=0.2", "data=text_file",
+                 f"data.path={text}", "data.batch_size=8", "data.context_length=64",
+                 "trainer.accumulate_steps=2", "trainer.max_steps=16")  # fmt: skip
+    whole = train(*overrides)
+    assert checkpoint_of(whole)["data"]["carried"]["carried"].any()
+    assert 1 < summary(whole)["epochs"] < 10
+    assert_same_run(whole, interrupted((3, 5, 10), *overrides))
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder of 60 images in two classes."""
+    random = numpy.random.default_rng(0)
+    for number in range(60):
+        folder = tmp_path / "images" / "train" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (20, 24, 3), numpy.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path / "images"
+
+
+STREAMED = ("data=image_folder", "data.image_size=[12,12]", "data.resident=false",
+            "data.num_workers=2", "data.batch_size=10", "model=customcnn",
+            "objective.mixup_alpha=0.4")  # fmt: skip
+
+
+def test_data_loader_workers(train, interrupted, images):
+    """Random crops and flips are those of the run that was left alone."""
+    overrides = (*SHORT, *STREAMED, f"data.root={images}")
     assert_same_run(train(*overrides), interrupted((2, 4, 7), *overrides))
 
 
@@ -153,6 +207,26 @@ def test_other_data_is_refused(train, tmp_path):
     text.write_text("to be or not to bo\n" * 400)
     with pytest.raises(ConfigError, match=r"data\.root or data\.path is not the data"):
         train(*small, "resume=auto", "trainer.limit_train_steps=12", run_dir=run_dir)
+
+
+@pytest.mark.parametrize("change", ["edited", "renamed", "none"])
+def test_other_streamed_images_are_refused(train, images, change):
+    """Nothing is read again but names and sizes, so all files count; the folder may move."""
+    small = (*STREAMED, "data.num_workers=0", "debug=fast")
+    run_dir = train(*small, f"data.root={images}")
+    again = (*small, "resume=auto", "trainer.limit_train_steps=6")
+    file = images / "train" / "a" / "30.png"
+    if change == "edited":
+        Image.new("RGB", (24, 20)).save(file)
+    elif change == "renamed":
+        file.rename(file.with_name("31.png"))
+    else:
+        images = images.rename(images.with_name("moved"))
+        os.utime(images / "train" / "a" / "30.png")
+        train(*again, f"data.root={images}", run_dir=run_dir)
+        return
+    with pytest.raises(ConfigError, match=r"data\.root or data\.path is not the data"):
+        train(*again, f"data.root={images}", run_dir=run_dir)
 
 
 def test_longer(train, tmp_path):

@@ -1,0 +1,87 @@
+"""Resuming on several processes: as many as before, and another number."""
+
+import os
+
+import pytest
+import torch
+
+import train as program
+from tests.conftest import QUIET
+from tests.trainer.interrupting import (
+    assert_same_run,
+    checkpoint_of,
+    events,
+    signal_at,
+    summary,
+)
+from trainer.errors import Interrupted
+from trainer.job import Job
+from trainer.launch import launch
+
+pytestmark = pytest.mark.slow
+
+# updates 5 and 10 are in the middle of an epoch, of a logging interval, between evaluations
+SETTINGS = (
+    *QUIET,
+    "data.batch_size=100",
+    "trainer.max_steps=14",
+    "trainer.eval_every_steps=8",
+    "trainer.log_every_steps=4",
+    "trainer.precision=fp32",
+    "trainer.ema_decay=0.9",
+    "data.augment=[{_target_: data.augment.RandomAffine}]",
+    "model.dropout=0",
+    "optim=sgd_cosine",  # Adam would turn rounding errors into steps
+    "optimizer.lr=0.01",
+    "resume=auto",
+)
+DRAWN = ("model.dropout=0.2", "objective.mixup_alpha=0.4")  # by each process, for its own samples
+
+
+def run_and_signal(config, job):
+    """Rank 1 alone is told to end, at update ``SIGNAL_AT``."""
+    at = int(os.environ.get("SIGNAL_AT", "0"))
+    with signal_at(at if os.environ.get("RANK") in (None, "1") else 0):
+        return program.run(config, job)
+
+
+@pytest.fixture
+def run_on(composed, data_root, tmp_path, monkeypatch):
+    """``run_on(2, name, signal_at=5)``: on so many processes, in the run directory ``name``."""
+
+    def run(devices, name, *overrides, signal_at=0):
+        monkeypatch.setenv("SIGNAL_AT", str(signal_at))
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        given = (*SETTINGS, f"trainer.devices={devices}", f"data.root={data_root}", *overrides)
+        launch(run_and_signal, composed(*given), Job(run_dir=str(folder)))
+        return folder
+
+    return run
+
+
+def test_as_many_processes(run_on):
+    """Bit for bit: random states, and what was summed up for the next line of the log."""
+    whole = run_on(2, "whole", *DRAWN)
+    for step in (3, 7):  # they agree after updates 5 and 10
+        with pytest.raises(Interrupted):
+            run_on(2, "parts", *DRAWN, signal_at=step)
+    assert summary(whole.parent / "parts")["steps"] == 10
+    assert_same_run(whole, run_on(2, "parts", *DRAWN))
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_another_number_of_processes(run_on, before, after):
+    """The same samples in the same order; sums differ in their last bits."""
+    whole = run_on(1, "whole")
+    with pytest.raises(Interrupted):
+        run_on(before, "parts", signal_at=5)
+    parts = run_on(after, "parts")
+    assert summary(parts)["world_size"] == after
+    assert summary(parts)["data_order_hash"] == summary(whole)["data_order_hash"]
+    torch.testing.assert_close(
+        checkpoint_of(parts)["model"], checkpoint_of(whole)["model"], rtol=1e-2, atol=5e-4
+    )
+    for one, other in zip(events(parts), events(whole), strict=True):
+        one.pop("media", None), other.pop("media", None)
+        assert one == pytest.approx(other, rel=1e-2, abs=1e-3)
