@@ -13,7 +13,7 @@ from study.protocol import Protocol
 from trainer.errors import ConfigError
 from trainer.progress import Monitor
 
-DECIDED = ("seed", "resume", "trainer.test", "wandb.job_type")
+DECIDED = ("seed", "resume", "trainer.test", "wandb.job_type", "wandb.candidate")
 
 
 def conduct(

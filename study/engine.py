@@ -241,6 +241,7 @@ class Study:
             *tuning.candidate.overrides,
             *(f"{key}={text(value)}" for key, value in tuning.params.items()),
             f"wandb.job_type={phase}",
+            f"wandb.candidate={tuning.candidate.name}",
             f"wandb.tags={text([*self.tags, tuning.candidate.name])}",
         )
 

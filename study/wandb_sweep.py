@@ -70,6 +70,7 @@ def sweep_of(
         f"seed={protocol.tune_seeds[0]}",
         "trainer.test=false",
         "wandb.job_type=tune",
+        f"wandb.candidate={candidate.name}",
         f"wandb.tags=[{candidate.name}]",
     ]
     return {

@@ -61,6 +61,7 @@ class WandbSettings:
     entity: str | None
     group: str | None
     job_type: str
+    candidate: str | None  # what runs are grouped by; null: what the command line chooses
     tags: list[str]
 
 

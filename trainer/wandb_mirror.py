@@ -37,7 +37,9 @@ class WandbMirror:
         self.settings = config["wandb"]
         self.job = job
         self.mode = choose_mode(self.settings["mode"])
-        self.id = earlier.get("id") or secrets.token_hex(4)
+        # the agent of a W&B sweep waits for the run that it named
+        agents = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+        self.id = earlier.get("id") or agents or secrets.token_hex(4)
         self.url: str | None = earlier.get("url")
         self.problem: str | None = None
         self.queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
@@ -109,6 +111,7 @@ def open_run(config: dict[str, Any], run_dir: Path, overrides: list[str], **iden
     # the console is captured by train.log; statistics of the machine would be another thread, and
     # what W&B notes of the process has the command line with whatever secrets stand there
     quiet = wandb.Settings(console="off", silent=True, x_disable_stats=True, x_disable_meta=True)
+    named = config["wandb"].get("candidate")  # a study names its runs: adamw-tune-003
     run = wandb.init(
         project=config["wandb"]["project"],
         entity=config["wandb"]["entity"],
@@ -116,7 +119,7 @@ def open_run(config: dict[str, Any], run_dir: Path, overrides: list[str], **iden
         job_type=config["wandb"]["job_type"],
         dir=str(run_dir),
         config={**config, "candidate": candidate(config, overrides), "run_dir": str(run_dir)},
-        name=run_name(overrides) or run_dir.name,
+        name=run_dir.name if named else run_name(overrides) or run_dir.name,
         settings=quiet,
         reinit="create_new",
         resume="allow" if identity["mode"] == "online" else None,
@@ -145,6 +148,8 @@ def run_name(overrides: list[str]) -> str:
 
 def candidate(config: dict[str, Any], overrides: list[str]) -> str:
     """What is compared in the group: a column that W&B can group the runs of a sweep by."""
+    if config["wandb"].get("candidate"):
+        return str(config["wandb"]["candidate"])
     pairs = [override.lstrip("+").partition("=") for override in overrides]
     chosen = [
         f"{key}={value}" if "." in key else value

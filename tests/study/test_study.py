@@ -26,6 +26,7 @@ def test_equal_budgets_then_repeats_of_the_best_on_fresh_paired_seeds(tmp_path):
         assert not any("trainer.test" in job for job in of_repeats)
         assert of_repeats[0]["wandb.job_type"] == "repeat"
         assert of_repeats[0]["wandb.tags"] == f"[{name}]"
+        assert of_repeats[0]["wandb.candidate"] == name
     record = json.loads((tmp_path / "study.json").read_text())
     assert record["paired"] == {"initial_weights_hash": True, "data_order_hash": True}
     assert [entry["phase"] for entry in record["runs"]] == ["tune"] * 8 + ["repeat"] * 4

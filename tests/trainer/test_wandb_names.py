@@ -21,6 +21,11 @@ def test_candidate(composed, overrides, expected):
     assert candidate(composed(), overrides) == expected
 
 
+def test_candidate_that_a_study_names(composed):
+    config = composed("wandb.candidate=adamw")
+    assert candidate(config, ["optimizer=adamw", "optimizer.lr=0.1"]) == "adamw"
+
+
 def test_candidate_of_a_run_with_phases(composed):
     assert candidate(composed("model=dcgan"), ["seed=1"]) == "DCGAN"
 
