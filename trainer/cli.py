@@ -46,7 +46,7 @@ def command_line(main: Callable[[], None]) -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of early_interrupt's
     code = run_jobs(main)
     gc.freeze()  # or Python searches torch's modules for garbage, a third of a second at exit
-    if wandb_mirror.stuck:  # wandb would wait for its server at exit
+    if wandb_mirror.troubled:  # wandb would wait for its server at exit
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -100,6 +100,11 @@ class Records:
             self.write_summary()  # before W&B, which may take its time or be interrupted
             self.summary["wandb"] = self.mirror.finish(self.summary)
             self.write_summary()
+            if problem := self.summary["wandb"]["problem"]:
+                self.console.print(
+                    f"[yellow]{escape(problem)}; send the run again: python -m trainer.wandb_sync "
+                    f"{escape(str(self.run_dir))}[/yellow]"
+                )
         finally:
             self.console.close()
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import html
 import json
+import logging
 import os
 import queue
 import secrets
+import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +24,8 @@ from trainer.job import Job
 from trainer.redact import redacted
 
 FINISH_TIMEOUT_SECONDS = 60.0
-HURRIED_TIMEOUT_SECONDS = 5.0  # for an interrupted run, or a server already known to hang
-stuck: list[threading.Thread] = []  # threads that wait for a server that does not answer
+HURRIED_TIMEOUT_SECONDS = 5.0  # for an interrupted run, or where there was trouble before
+troubled: list[str] = []  # run directories of this process that W&B does not have in full
 # overrides that say where and how a run is made, not what is compared
 NOT_COMPARED = ("seed", "study", "resume", "trainer", "debug", "data.root")
 NOT_COMPARED_PARTS = ("wandb.", "hydra", "trainer.devices", "trainer.accelerator", "trainer.num_")
@@ -59,15 +62,15 @@ class WandbMirror:
         """End the run with its exit state; wait a bounded time for what is still in the queue."""
         if self.thread is not None:
             self.queue.put(("finish", summary))
-            is_hurried = summary["status"] == "interrupted" or stuck
+            is_hurried = summary["status"] == "interrupted" or troubled
             seconds = HURRIED_TIMEOUT_SECONDS if is_hurried else FINISH_TIMEOUT_SECONDS
-            self.thread.join(seconds)
-            if self.thread.is_alive():
-                self.problem = (
-                    f"W&B did not answer within {seconds:.0f} s; send the run again with "
-                    f"python -m trainer.wandb_sync {self.job.run_dir}"
-                )
-                stuck.append(self.thread)
+            try:
+                self.thread.join(seconds)
+            finally:  # Ctrl-C ends the waiting
+                if self.thread.is_alive():
+                    self.problem = f"W&B did not answer within {seconds:.0f} s"
+                if self.problem is not None:
+                    troubled.append(self.job.run_dir)
         return {**self.state(), "problem": self.problem}
 
     def state(self) -> dict[str, Any]:
@@ -90,7 +93,9 @@ class WandbMirror:
                 number, event = content
                 send_event(run, number, event, self.job.path)
         except Exception as error:  # whatever W&B raises must not reach the training
-            self.problem = f"{type(error).__name__}: {error}"
+            lines = str(error).strip().splitlines()
+            self.problem = ": ".join([type(error).__name__, *lines[:1]])
+            restart_backend(error)
 
     def open_run(self, config: dict[str, Any]) -> Any:
         return open_run(
@@ -103,9 +108,18 @@ class WandbMirror:
         )
 
 
+def restart_backend(error: Exception) -> None:
+    """Let the next run of this process have a new one, unless it is the server that failed."""
+    if wandb := sys.modules.get("wandb"):
+        with suppress(Exception):
+            if not isinstance(error, wandb.errors.CommError):
+                wandb.teardown()
+
+
 def open_run(config: dict[str, Any], run_dir: Path, overrides: list[str], **identity: Any) -> Any:
     """Start a W&B run, or go on with it if the server knows its id."""
     os.environ.setdefault("WANDB_SILENT", "true")  # the settings below come too late for some
+    logging.raiseExceptions = False  # wandb's own log may be on a full disk
     import wandb
 
     # the console is captured by train.log; statistics of the machine would be another thread, and

@@ -59,7 +59,7 @@ def server(monkeypatch):
     module = SimpleNamespace(init=init, Settings=dict)
     module.Table = module.Image = module.plot_table = lambda *_, **__: "shown"
     monkeypatch.setitem(sys.modules, "wandb", module)
-    monkeypatch.setattr(wandb_mirror, "stuck", [])
+    monkeypatch.setattr(wandb_mirror, "troubled", [])
     return fake
 
 
@@ -92,8 +92,9 @@ def test_hanging_server(train, server, monkeypatch):
     assert time.monotonic() - start < 25
     assert len(events(run_dir)) > 8
     assert summary(run_dir)["status"] == "completed"
-    assert "wandb_sync" in summary(run_dir)["wandb"]["problem"]
-    assert len(wandb_mirror.stuck) == 1
+    assert "did not answer" in summary(run_dir)["wandb"]["problem"]
+    assert f"wandb_sync {run_dir}" in (run_dir / "train.log").read_text()
+    assert wandb_mirror.troubled == [str(run_dir)]
     server.hangs.set()
 
 
