@@ -1,5 +1,6 @@
 """Where a comparison is not like for like, or says less than it seems to."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -9,7 +10,9 @@ from analysis.comparison import Comparison, Row
 from analysis.runs import Run, nested
 from analysis.statistics import WELCH
 from analysis.tuning import at_the_edge, swept_keys, trials_by_family
+from analysis.wording import shown
 
+UNEVEN = 1.5  # times the fastest
 FEW_SEEDS = 5  # of four, a t-interval reaches 1.6 standard deviations of a run to either side
 
 # what must be alike for values and costs to be comparable
@@ -37,6 +40,7 @@ def caveats(comparison: Comparison) -> list[str]:
         *differing(comparison.rows),
         *unpaired(used),
         *source(used),
+        *busy(comparison.rows),
         *budgets(comparison),
         *selection(comparison),
     ]
@@ -124,6 +128,29 @@ def source(runs: Sequence[Run]) -> Iterator[str]:
     synthetic = sum(bool(run.summary.get("synthetic_data")) for run in runs)
     if synthetic:
         yield f"{synthetic} of {len(runs)} runs used synthetic data."
+
+
+def busy(rows: Sequence[Row]) -> Iterator[str]:
+    """The same model and batch take the same time outside of the optimizer, on an even machine."""
+    times: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        if {"step_ms", "optimizer_step_ms"} <= set(row.cost):
+            outside = row.cost["step_ms"].mean - row.cost["optimizer_step_ms"].mean
+            times[work(row.runs[0])][row.name] = outside
+    for found in times.values():
+        fast, slow = min(found, key=found.__getitem__), max(found, key=found.__getitem__)
+        if found[slow] > UNEVEN * found[fast] > 0:
+            yield (
+                f"Outside of the optimizer a step took {shown(found[fast], 3)} ms for {fast} and "
+                f"{shown(found[slow], 3)} ms for {slow}, which do the same there: the machine was "
+                "not equally busy, so seconds and milliseconds do not compare; steps do."
+            )
+
+
+def work(run: Run) -> str:
+    """What a step costs apart from its optimizer."""
+    parts = [run.config.get(group) for group in ("model", "data", "objective")]
+    return json.dumps([*parts, run.summary.get("precision"), run.summary.get("world_size")])
 
 
 def budgets(comparison: Comparison) -> Iterator[str]:

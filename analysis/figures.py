@@ -180,7 +180,10 @@ class Figures:
             Axis(metric, percent=is_share(metric)),
             crosses_on_top=not self.question.larger_is_better,
         )
-        drawn = []
+        found = [t.value for family in self.trials.values() for t in family if t.value is not None]
+        edge = bad_edge(found, self.question.larger_is_better)
+        drawn: list[str] = []
+        hits: list[str] = []
         for family, trials in self.trials.items():
             known = [(at, trial) for trial in trials if (at := trial.at(key)) is not None]
             if len({at for at, _ in known}) < 2:
@@ -193,14 +196,34 @@ class Figures:
                     chart.cross(self.colour[family], at, f"{tip}: broke down")
                     continue
                 value = metric_value(metric, trial.value)
-                chart.dot(self.colour[family], at, trial.value, f"{tip}: {value}")
+                inside = max(trial.value, edge, key=self.question.key)
+                chart.dot(self.colour[family], at, inside, f"{tip}: {value}")
                 best[at] = max(best.get(at, trial.value), trial.value, key=self.question.key)
             is_grid = len(best) < len(known) or len(known[0][1].setting) == 1
             if is_grid:  # a line through random points would show noise
-                chart.line(self.colour[family], list(best.items()))
+                points = [(x, max(y, edge, key=self.question.key)) for x, y in best.items()]
+                chart.line(self.colour[family], points)
+                hits.append(f"{family} {self.reaching(best)}")
         if not chart.is_empty:
             note = "A dot per trial, the line through the best; a cross is a trial that broke down."
+            if any(self.question.key(v) < self.question.key(edge) for v in found):
+                note += f" What is worse than {metric_value(metric, edge)} is drawn there."
+            if hits and self.comparison.target is not None:
+                target = metric_value(metric, self.comparison.target)
+                note += f" {metric} of {target} is reached: {'; '.join(hits)}."
             yield Figure(chart.title, note, chart.svg(), self.legend(drawn))
+
+    def reaching(self, best: dict[float, float]) -> str:
+        """From where to where a swept number reaches the target, in words."""
+        target = self.comparison.target
+        good = [
+            x for x, value in best.items() if self.question.key(value) >= self.question.key(target)
+        ]
+        if not good:
+            return "nowhere"
+        if len(good) == 1:
+            return f"at {shown(good[0], 3)}"
+        return f"from {shown(min(good), 3)} to {shown(max(good), 3)}"
 
     def forest(self) -> Figure:
         """The headline: each candidate's mean and interval, and its seeds, on one scale."""
@@ -266,6 +289,18 @@ def mean_curve(runs: Sequence[Run], metric: str, x: str) -> pd.DataFrame:
     line = line[line["n"] == len(curves)].assign(x=lambda line: line[x])
     stride = -(-len(line) // MAX_POINTS) or 1
     return line[(np.arange(len(line)) - len(line) + 1) % stride == 0]  # the last point is kept
+
+
+def bad_edge(values: Sequence[float], larger_is_better: bool) -> float:
+    """Where a figure ends, so that hopeless trials do not flatten the differences between others.
+
+    As far beyond the median as thrice its distance from the best, or at the worst value.
+    """
+    if not values:
+        return 0.0
+    best, worst = (max(values), min(values)) if larger_is_better else (min(values), max(values))
+    edge = best + 4 * (float(np.median(values)) - best)
+    return max(edge, worst) if larger_is_better else min(edge, worst)
 
 
 def spans(values: Sequence[float], factor: float) -> bool:

@@ -66,7 +66,7 @@ def command_of(directory: Path) -> list[str]:
         str(override)
         for kind in ("task", "hydra")
         for override in nested(recorded, kind) or []
-        if not str(override).startswith("hydra.mode=")
+        if not str(override).startswith(("hydra.mode=", "hydra.sweep.dir="))
     ]
     return [f"python train.py -m {' '.join(given)}"] if given else []
 

@@ -42,7 +42,11 @@ def publish(comparison: Comparison, title: str, files: list[Path]) -> str:
     if mode == "disabled":
         raise ReportError("WANDB_MODE=disabled: nothing was sent")
     quiet = wandb.Settings(
-        console="off", silent=True, x_disable_stats=True, init_timeout=LOGIN_SECONDS
+        console="off",
+        silent=True,
+        x_disable_stats=True,
+        x_disable_meta=True,
+        init_timeout=LOGIN_SECONDS,
     )
     wandb.setup(quiet)
     try:

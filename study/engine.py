@@ -195,12 +195,16 @@ class Study:
         ]
 
     def repeat(self) -> None:
-        """Run every candidate's best setting on the fresh seeds, the same for all; then test."""
+        """Run every candidate's best setting on the fresh seeds, the same for all; then test.
+
+        Seed by seed: a machine that is busier at one time than at another slows all of them.
+        """
         runs = {
-            (name, seed): Run(f"{name}-repeat-seed{seed}", (*overrides, f"seed={seed}"))
-            for name, best in self.best().items()
-            for overrides in [self.overrides(best, "repeat")]
+            (name, seed): Run(
+                f"{name}-repeat-seed{seed}", (*self.overrides(best, "repeat"), f"seed={seed}")
+            )
             for seed in self.protocol.repeat_seeds
+            for name, best in self.best().items()
         }
         summaries = self.jobs.run(list(runs.values()))
         for (name, seed), run in runs.items():

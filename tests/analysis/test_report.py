@@ -348,3 +348,40 @@ def test_a_real_sweep(command, tmp_path, run_report, data_root):
     assert (tmp_path / "sweep" / "report.html").is_file()
     assert set(pd.read_csv(tmp_path / "sweep" / "report.csv")["n"]) == {2}
     assert "not paired" not in done.stdout, "one seed means one order of samples"
+
+
+def test_equals_are_rarely_told_apart(sweep, run_report):
+    """The best of seven equals was chosen by what is tested: all 21 pairs count."""
+    optims = tuple(f"equal{i}" for i in range(7))
+    folder = sweep(optims, seeds=range(5))
+    run_report(folder)
+    table = pd.read_csv(folder / "report.csv")
+    ranked = table["p"].dropna().sort_values()
+    assert table["p_holm"].min() >= min(1.0, ranked.iloc[0] * 7)
+
+
+def test_a_machine_that_was_not_equally_busy(sweep, run_report):
+    folder = sweep()
+    assert "not equally busy" not in run_report(folder)[1]
+    for run_dir in folder.iterdir():
+        if run_dir.is_dir() and json.loads((run_dir / "summary.json").read_text())["seed"] > 1:
+            edit(run_dir, step_ms=180.0)
+    assert "not equally busy" not in run_report(folder)[1], "the same for both candidates"
+    for run_dir in folder.iterdir():
+        if run_dir.is_dir() and "adam" in (run_dir / "config.yaml").read_text():
+            edit(run_dir, step_ms=300.0)
+    assert "a step took 148 ms for sgd_cosine and 300 ms for adam_constant" in run_report(folder)[1]
+
+
+def test_where_a_swept_number_reaches_the_target(sweep, run_report):
+    folder = sweep(seeds=range(2), lrs=(0.01, 0.1, 1.0))
+    run_report(folder, "--target", "0.94")
+    html = (folder / "report.html").read_text()
+    assert "of 94.00% is reached: sgd_cosine from 0.01 to 1; adam_constant nowhere" in html
+
+
+def test_hopeless_trials_do_not_flatten_a_figure(sweep, run_report):
+    folder = sweep(seeds=range(1), lrs=(0.01, 0.02, 0.1, 1.0))
+    write_run(folder / "hopeless", "sgd_cosine", 0, 5.0, level=0.1)
+    run_report(folder)
+    assert "What is worse than " in (folder / "report.html").read_text()

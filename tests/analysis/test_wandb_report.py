@@ -17,6 +17,7 @@ from tests.analysis.run_directories import write_run
 
 SERVER = shutil.which("openwandb") or os.environ.get("OPENWANDB")
 KEY = "local" + 40 * "0"
+ROOT = Path(report.__file__).parent
 
 
 @pytest.fixture
@@ -66,30 +67,87 @@ def server(tmp_path):
         process.terminate()
 
 
-@pytest.mark.slow
-def test_a_real_client_and_a_real_server(server, sweep_of_two):
-    root = Path(report.__file__).parent
+def client(server, *command):
+    """Run a command of the project, or W&B's own, as a client of ``server``; its output."""
     done = subprocess.run(
-        [sys.executable, str(root / "report.py"), str(sweep_of_two), "--wandb"],
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
         env={**os.environ, "WANDB_BASE_URL": server, "WANDB_API_KEY": KEY},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert f"W&B summary run: {server}/" in done.stdout
-    query = """query { project(name: "p", entityName: "default") {
-        runs { edges { node { name config summaryMetrics } } } } }"""
+    return done.stdout + done.stderr
+
+
+def runs_on(server, project):
+    """What the server knows of a project's runs: name, config and summary, by W&B's id."""
+    query = (
+        f'query {{ project(name: "{project}", entityName: "default") {{ runs {{ edges {{ node '
+        "{ name displayName tags config } } } } }"
+    )
     request = urllib.request.Request(
         f"{server}/graphql",
         data=json.dumps({"query": query}).encode(),
         headers={"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request) as response:
-        answer = json.load(response)
-    (edge,) = answer["data"]["project"]["runs"]["edges"]
-    summary = json.loads(edge["node"]["summaryMetrics"])
-    assert edge["node"]["name"].startswith("report-")
-    assert json.loads(edge["node"]["config"])["candidate"]["value"] == "report"
-    assert summary["report/best"] == "sgd_cosine"
-    assert "sgd_cosine has the best mean test/accuracy" in summary["report/claims"]
+        edges = json.load(response)["data"]["project"]["runs"]["edges"]
+    nodes = [edge["node"] for edge in edges]
+    for node in nodes:
+        config = json.loads(node["config"])
+        node["config"] = {key: entry["value"] for key, entry in config.items() if key != "_wandb"}
+        address = f"{server}/files/default/{project}/{node['name']}/wandb-summary.json"
+        with urllib.request.urlopen(address) as response:
+            node["summary"] = json.load(response)
+    return {node["name"]: node for node in nodes}
+
+
+def files_of(server, run_id):
+    with urllib.request.urlopen(f"{server}/api/v1/runs/{run_id}/files") as response:
+        return [file["name"] for file in json.load(response)["files"]]
+
+
+@pytest.mark.slow
+def test_the_report_on_a_server(server, sweep_of_two):
+    out = client(server, "report.py", sweep_of_two, "--wandb")
+    assert f"W&B summary run: {server}/" in out
+    ((run_id, run),) = runs_on(server, "p").items()
+    assert run_id.startswith("report-")
+    assert run["config"]["candidate"] == "report"
+    assert run["summary"]["report/best"] == "sgd_cosine"
+    assert "sgd_cosine has the best mean test/accuracy" in run["summary"]["report/claims"]
+    files = files_of(server, run_id)
+    assert {"report.csv", "report.html"} <= set(files)
+    for folder in ("media/html/report/page_", "media/table/report/candidates_"):
+        assert any(name.startswith(folder) for name in files), files
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_a_run_of_a_study_on_a_server(server, tmp_path, data_root, mode):
+    """Offline runs say the same once ``wandb sync`` has sent them."""
+    client(
+        server, "train.py", "debug=fast", f"wandb.mode={mode}", "wandb.project=q",
+        "wandb.group=a_study", "wandb.candidate=adamw", "wandb.job_type=tune", "wandb.tags=[adamw]",
+        f"data.root={data_root}", f"hydra.run.dir={tmp_path / 'adamw-tune-000'}",
+    )  # fmt: skip
+    if mode == "offline":
+        (folder,) = (tmp_path / "adamw-tune-000" / "wandb").glob("offline-run-*")
+        client(server, "-m", "wandb", "sync", folder)
+    ((run_id, run),) = runs_on(server, "q").items()
+    summary = json.loads((tmp_path / "adamw-tune-000" / "summary.json").read_text())
+    assert run_id == summary["wandb"]["id"]
+    assert run["displayName"] == "adamw-tune-000"
+    assert run["tags"] == ["adamw"]
+    assert run["config"]["candidate"] == "adamw"
+    assert run["config"]["wandb"]["group"] == "a_study"
+    assert run["config"]["wandb"]["job_type"] == "tune"
+    assert run["config"]["optimizer"]["_target_"] == "torch.optim.SGD"
+    assert run["summary"]["test/accuracy"] == pytest.approx(summary["test/accuracy"])
+    assert run["summary"]["best"] == summary["best"]
+    assert run["summary"]["val/accuracy"] == {"max": pytest.approx(summary["best"]["value"])}
+    files = files_of(server, run_id)
+    assert {"metrics.jsonl", "train.log"} <= set(files)
+    assert any(name.startswith("media/table/test/confusion_matrix_table_") for name in files)

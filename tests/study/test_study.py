@@ -24,6 +24,7 @@ def test_equal_budgets_then_repeats_of_the_best_on_fresh_paired_seeds(tmp_path):
         assert {job["trainer.test"] for job in of_tuning} == {"false"}
         assert [job["seed"] for job in of_repeats] == ["11", "12"]
         assert not any("trainer.test" in job for job in of_repeats)
+        assert [job["optimizer"] for job in repeated] == ["sgd", "adam"] * 2, "seed by seed"
         assert of_repeats[0]["wandb.job_type"] == "repeat"
         assert of_repeats[0]["wandb.tags"] == f"[{name}]"
         assert of_repeats[0]["wandb.candidate"] == name
