@@ -45,7 +45,8 @@ def record(row: Row, comparison: Comparison) -> dict[str, Any]:
         "target": comparison.target,
         "num_reached_target": row.num_reached,
     }
-    values |= {name: estimate.mean for name, estimate in row.cost.items()}
+    for name, around in row.cost.items():
+        values |= spread(name, around)
     values |= {
         "num_settings": row.num_settings,
         "num_runs": sum(row.statuses.values()),
