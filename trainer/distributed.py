@@ -18,6 +18,7 @@ from trainer.errors import ConfigError
 from trainer.settings import TrainerSettings
 
 PEER_EXIT_SECONDS = 30.0
+AWAKE_SECONDS = 0.1  # then the other process is busy with something else
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,22 @@ def sum_over_ranks(sums: Tensor) -> Tensor:
     if dist.is_initialized():
         dist.all_reduce(sums)
     return sums
+
+
+def sum_awake(sums: Tensor) -> Tensor:
+    """Element-wise sum over all processes, in place; for a few numbers amid computation on CPUs.
+
+    Gloo's all-reduce is a chain of small messages, and a processor that has nothing to do until the
+    next one falls asleep: waking it can take longer than a layer. Here each process sends what it
+    has to all others at once, stays awake for an answer, and adds up in the order of the ranks.
+    """
+    parts = sums.new_empty(dist.get_world_size(), *sums.shape)
+    work = dist.all_gather(list(parts), sums, async_op=True)
+    until = time.monotonic() + AWAKE_SECONDS
+    while not work.is_completed() and time.monotonic() < until:
+        os.sched_yield()
+    work.wait()
+    return torch.sum(parts, 0, out=sums)
 
 
 def whole(value: Any) -> Any:

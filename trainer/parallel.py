@@ -12,10 +12,13 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from trainer.distributed import sum_awake
 from trainer.errors import ConfigError
 from trainer.objectives.base import Objective
 from trainer.settings import TrainerSettings
 from trainer.sync_batchnorm import synchronize_batchnorm
+
+AWAKE_BYTES = 16_000_000  # of the gradients of all processes; more are a matter of bandwidth
 
 
 def distribute(objective: Objective, settings: TrainerSettings) -> None:
@@ -79,13 +82,25 @@ def wrap(compute: nn.Module, module: nn.Module, settings: TrainerSettings) -> nn
     foreign = [name for name, p in compute.named_parameters() if id(p) not in trained]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(compute, foreign)
     with nullcontext() if settings.compile else ddp_without_compiler():
-        return DistributedDataParallel(
+        parallel = DistributedDataParallel(
             compute,
             # synchronized batch norms keep them equal; else rank 0's are everyone's
             forward_sync_buffers=not settings.sync_batchnorm,
             gradient_as_bucket_view=True,
             init_sync=False,  # distribute() did it, for all phases at once
         )
+    parameters = list(module.parameters())
+    num_bytes = sum(p.numel() * p.element_size() for p in parameters) * dist.get_world_size()
+    if parameters[0].device.type == "cpu" and num_bytes <= AWAKE_BYTES:
+        parallel.register_comm_hook(None, average_awake)
+    return parallel
+
+
+def average_awake(state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """DDP's exchange of gradients that are so few that waiting is what costs."""
+    average = torch.futures.Future[torch.Tensor]()
+    average.set_result(sum_awake(bucket.buffer()).div_(dist.get_world_size()))
+    return average
 
 
 @contextmanager

@@ -9,12 +9,12 @@ import sys
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from trainer.distributed import sum_awake
 from trainer.errors import ConfigError
 
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -54,7 +54,7 @@ class CpuSyncBatchNorm(_BatchNorm):
 class SynchronizedNorm(torch.autograd.Function):
     """``(x - mean) / sqrt(var + eps) * weight + bias``, the moments taken over all processes.
 
-    One all-reduce each way. The passes over ``x`` are torch's own kernels for given moments; what
+    One exchange each way. The passes over ``x`` are torch's own kernels for given moments; what
     these leave out is the gradient through the moments (arXiv:1502.03167, section 3), which is
     itself a batch norm of ``x`` and is added in ``backward``.
     """
@@ -71,7 +71,7 @@ class SynchronizedNorm(torch.autograd.Function):
         mean, var = mean.double(), var.double()  # moments about zero then merge without loss
         local_count = mean.new_full((1,), x.numel() // channels)
         moments = torch.cat([local_count, local_count * mean, local_count * (var + mean**2)])
-        dist.all_reduce(moments)
+        sum_awake(moments)
         count, sums, squares = moments.split([1, channels, channels])
         if count <= 1:
             raise ValueError(f"batch norm needs more than one value per channel, got {x.shape}")
@@ -92,7 +92,7 @@ class SynchronizedNorm(torch.autograd.Function):
             grad, x, weight, mean, var, None, None, False, ctx.eps, [True, True, True]
         )
         sums = torch.stack([grad_weight, grad_bias])
-        dist.all_reduce(sums)
+        sum_awake(sums)
         scale = -(var + ctx.eps).rsqrt() / count
         if weight is not None:
             scale = scale * weight
