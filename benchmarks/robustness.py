@@ -14,17 +14,17 @@ import time
 from pathlib import Path
 from unittest.mock import patch
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from train import run
+from trainer import checkpoint
+from trainer.job import Job
+from trainer.trainer import Trainer
+
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from hydra import compose, initialize_config_dir  # noqa: E402
-from omegaconf import OmegaConf  # noqa: E402
-
-from train import run  # noqa: E402
-from trainer import checkpoint  # noqa: E402
-from trainer.job import Job  # noqa: E402
-from trainer.trainer import Trainer  # noqa: E402
-
 QUIET = ("wandb.mode=disabled", "trainer.progress=false", "trainer.num_threads=1")
 SIGNALS = 5
 
