@@ -68,6 +68,8 @@ def hydra_raises() -> Iterator[None]:
 
 
 def run_jobs(main: Callable[[], None]) -> int:
+    global failed_jobs
+    failed_jobs, Sweep.failed = 0, False
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         with hydra_raises():
@@ -88,9 +90,14 @@ def run_jobs(main: Callable[[], None]) -> int:
         return error.exit_code if isinstance(error, Interrupted) else 130
     except Exception as error:
         Sweep.finish()  # a launcher lost a worker: the other jobs have their records
-        if "Unknown plugin class" not in str(error) or show_traceback:
+        if show_traceback:
             raise
-        print_error(f"{error}: pip install -r requirements-cluster.txt")
+        if "Unknown plugin class" in str(error):
+            print_error(f"{error}: pip install -r requirements-cluster.txt")
+        elif "Config group override must be" in str(error):  # optim=1
+            print_error(f"{no_option()}: should be the name of an option; --help lists them")
+        else:
+            raise
         return 1
     return 1 if Sweep.failed or failed_jobs else 0
 
@@ -140,6 +147,17 @@ def leave_summary(job: Job, error: Exception) -> None:
         write_json(redacted(summary), file)
     except ConfigError as problem:
         print_error(str(problem))
+
+
+def no_option() -> str:
+    """The words of the command line that choose an option of a group that it does not have."""
+    found = []
+    for word in sys.argv[1:]:
+        key, _, option = word.lstrip("+~").partition("=")
+        group = CONF / key.partition("@")[0]
+        if key and group.is_dir() and not (group / f"{option}.yaml").is_file():
+            found.append(word)
+    return " ".join(found)
 
 
 def composable() -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Measuring a model on a split: every sample once, whatever the number of processes."""
 
 from collections.abc import Callable
-from itertools import islice
+from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,8 @@ def evaluate(
     meter = Meter()
     kept: list[dict[str, Tensor]] = []
     shared = len(data.splits[split]) // data.world_size // data.eval_batch_size
-    for index, batch in enumerate(islice(data.evaluate(split), limit_steps)):
+    steps = count() if limit_steps is None else range(limit_steps)
+    for index, batch in zip(steps, data.evaluate(split), strict=False):
         with autocast(data.device, precision):
             sums, samples = objective.evaluate(model, batch)
         meter.add(sums)

@@ -39,9 +39,11 @@ def started(data_root, tmp_path):
         settings = [*QUIET[1:], f"wandb.mode={mode}", f"trainer.max_steps={STEPS}"]
         settings += ["trainer.log_every_steps=1", f"data.root={data_root}",
                      f"hydra.run.dir={tmp_path}/run"]  # fmt: skip
+        inherited = dict(os.environ)
+        inherited.pop("WANDB_SERVICE", None)  # of a backend that another test has started
         process = subprocess.Popen(
             [*prefix, sys.executable, "-c", HASTY, str(ROOT / "train.py"), *settings],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "WANDB_BASE_URL": url,
+            env={**inherited, "PYTHONPATH": str(ROOT), "WANDB_BASE_URL": url,
                  "WANDB_API_KEY": "0" * 40, "OMP_NUM_THREADS": "1"},
             cwd=tmp_path,
             stdout=subprocess.PIPE,
