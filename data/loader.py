@@ -102,7 +102,8 @@ class Loader:
         """This process's share of a split, every sample once over all processes."""
         split = self.splits[name]
         low, high = (len(split) * (self.rank + i) // self.world_size for i in (0, 1))
-        indices = torch.arange(low, high).split(self.eval_batch_size) if high > low else ()
+        size = min(self.eval_batch_size, len(split))
+        indices = torch.arange(low, high).split(size) if high > low else ()
         for batch in self.fetch(split, list(indices)):
             yield self.prepare(batch, None)
 

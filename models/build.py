@@ -43,7 +43,7 @@ def fill_from_data(settings: dict[str, Any], spec: Any) -> dict[str, Any]:
     """``settings`` with every null taken from the data, where the data have such a property.
 
     Raises:
-        ConfigError: the data are of another kind than the model is for.
+        ConfigError: the data are of another kind than the model is for, or a size is not positive.
     """
     filled = {
         key: getattr(spec, key, None) if value is None else value for key, value in settings.items()
@@ -58,6 +58,11 @@ def fill_from_data(settings: dict[str, Any], spec: Any) -> dict[str, Any]:
             f"model._target_={settings['_target_']} and data={spec.name} do not fit: these data "
             f"have no {lacking[0]}"
         )
+    for key in FROM_DATA:
+        value = filled.get(key)
+        sizes = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(size, int) and size < 1 for size in sizes):
+            raise ConfigError(f"model.{key}={value} should be above 0")
     return filled
 
 
