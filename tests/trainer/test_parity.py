@@ -127,7 +127,7 @@ def reference(configs, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2, 4])
 def test_many_processes_equal_one(configs, reference, tmp_path, count):
     several = {}
     for name, config in configs.items():
