@@ -14,6 +14,12 @@ VALUES = (None, True, -1, 0, 2.5, 10**30, float("nan"), "", "x", [], [-1], {}, {
 REMOVED = object()
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """A data.root of "" is the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
 def places(node, path=()):
     """The path of every entry of nested mappings and lists, the root's included."""
     yield path
