@@ -68,13 +68,22 @@ class SqueezeExcitation(nn.Module):
         self.excite = nn.Linear(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate = torch.relu(self.squeeze(x.mean((2, 3))))
+        gate = torch.relu(self.squeeze(mean_of_map(x)))
         return x * torch.sigmoid(self.excite(gate))[:, :, None, None]
 
 
 def flatten_map(x: Tensor) -> Tensor:
     """``(N, C, H, W)`` -> ``(N, H * W * C)``; no copy where the map is ``channels_last``."""
     return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def mean_of_map(x: Tensor) -> Tensor:
+    """``(N, C, H, W)`` -> ``(N, C)``, global average pooling.
+
+    The gradient of ``x.mean((2, 3))`` comes back in another memory format than ``channels_last``,
+    and every sum with it is a transposition: a tenth of an update of LightCNN.
+    """
+    return x.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
 
 class Residual(nn.Module):

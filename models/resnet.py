@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from models.blocks import Bottleneck, Residual, conv_norm
+from models.blocks import Bottleneck, Residual, conv_norm, mean_of_map
 
 Stem = Literal["small", "imagenet"]
 
@@ -59,7 +59,7 @@ class ResNet(nn.Module):
                 nn.init.zeros_(last.get_parameter("norm.weight"))
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.classifier(self.stages(self.stem(images)).mean((2, 3)))
+        return self.classifier(mean_of_map(self.stages(self.stem(images))))
 
 
 def build_stem(stem: Stem, in_channels: int) -> nn.Module:

@@ -60,7 +60,8 @@ class Phase:
             norm = whole(nn.utils.clip_grad_norm_(self.parameters, self.clip_grad_norm))
         elif always_measure:
             gradients = [p.grad for p in self.parameters if p.grad is not None]
-            norm = whole(nn.utils.get_total_norm(gradients))
+            # as nn.utils.get_total_norm, which groups them by device first: half its time
+            norm = whole(torch.stack(torch._foreach_norm(gradients)).norm())
         if self.clip_grad_value is not None:
             nn.utils.clip_grad_value_(self.parameters, self.clip_grad_value)
         return norm
