@@ -14,18 +14,19 @@ from torch import Tensor
 from trainer.errors import ConfigError
 
 FORMAT_VERSION = 1
-KEYS = (
-    "model",
-    "ema",
-    "optimizers",
-    "schedulers",
-    "scaler",
-    "rng",
-    "data",
-    "counters",
-    "wandb",
-    "format_version",
-)
+KINDS: dict[str, Any] = {
+    "model": dict,
+    "ema": dict | None,
+    "optimizers": dict,
+    "schedulers": dict,
+    "scaler": dict,
+    "rng": list,
+    "data": dict,
+    "counters": dict,
+    "wandb": dict,
+    "format_version": int,
+}
+COUNTERS = ("step", "evaluated_at", "events")
 
 
 class Writer:
@@ -135,13 +136,20 @@ def load(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged file raises
         raise ConfigError(f"the checkpoint {path} is damaged: {reason(error)}") from error
-    if not isinstance(content, dict) or not set(KEYS) <= set(content):
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version != FORMAT_VERSION:
+        raise ConfigError(f"{path} has format {version}, this program reads {FORMAT_VERSION}")
+    if not isinstance(content, dict) or not is_complete(content):
         raise ConfigError(f"{path} is not a checkpoint of this program")
-    if content["format_version"] != FORMAT_VERSION:
-        raise ConfigError(
-            f"{path} has format {content['format_version']}, this program reads {FORMAT_VERSION}"
-        )
     return content
+
+
+def is_complete(content: dict[str, Any]) -> bool:
+    """Whether the parts of a checkpoint are there, and of their kinds."""
+    if not all(key in content and isinstance(content[key], kind) for key, kind in KINDS.items()):
+        return False
+    counts = [content["counters"].get(name) for name in COUNTERS]
+    return bool(content["rng"]) and all(isinstance(n, int) and n >= 0 for n in counts)
 
 
 def reason(error: BaseException) -> str:

@@ -118,6 +118,8 @@ def starting_point(config: dict[str, Any], job: Job, ranks: Ranks) -> Iterator[S
         try:
             lock = take_lock(job.path)
             start = find(config, job.path, is_restart)
+            if is_restart:
+                start.notes.append("started again after a failure; rank_*.log may tell which")
         except ConfigError as error:
             problem = error
     start, problem = broadcast((start, problem))  # other nodes may not see the file
@@ -132,7 +134,11 @@ def starting_point(config: dict[str, Any], job: Job, ranks: Ranks) -> Iterator[S
 
 def take_lock(run_dir: Path) -> Any:
     """A lock that ends with the process, however it ends. It is not inherited by its children."""
-    file = (run_dir / ".lock").open("w")
+    path = run_dir / ".lock"
+    try:
+        file = path.open("w")
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {checkpoint.reason(error)}") from error
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -150,6 +156,8 @@ def find(config: dict[str, Any], run_dir: Path, is_restart: bool) -> Start:
         is_restart: torchrun's engine has started the processes again after a failure.
     """
     source, own = config["resume"], (run_dir / "checkpoints").resolve()
+    if own.exists() and not own.is_dir():
+        raise ConfigError(f"{own} should be the folder of the checkpoints, but is a file")
     if is_restart and (source is None or own.exists()):
         source = "auto"
     path = None if source is None else named(source, own)

@@ -13,8 +13,15 @@ from trainer.errors import ConfigError
 
 
 def content(value: float) -> dict:
-    filled = dict.fromkeys(checkpoint.KEYS, value)
-    return {**filled, "model": {"w": torch.full((1000,), value)}, "format_version": 1}
+    empty = {key: {} for key in checkpoint.KINDS}
+    counters = dict.fromkeys(checkpoint.COUNTERS, 0)
+    return empty | {
+        "model": {"w": torch.full((1000,), value)},
+        "data": {"value": value},
+        "rng": [{}],
+        "counters": counters,
+        "format_version": 1,
+    }
 
 
 @pytest.fixture
@@ -27,7 +34,7 @@ def test_last_previous_best(folder):
     for value, is_best in ((1.0, True), (2.0, False), (3.0, False)):
         writer.write(content(value), is_best)
     writer.wait()
-    values = {file.stem: checkpoint.load(file)["data"] for file in folder.iterdir()}
+    values = {file.stem: checkpoint.load(file)["data"]["value"] for file in folder.iterdir()}
     assert values == {"last": 3.0, "previous": 2.0, "best": 1.0}
 
 
@@ -67,7 +74,7 @@ def test_full_disk(folder, monkeypatch, failure):
     with pytest.raises(ConfigError, match=r"cannot write the checkpoint .*: No space left on dev"):
         writer.wait()
     monkeypatch.undo()
-    assert checkpoint.load(folder / "last.pt")["data"] == 1.0
+    assert checkpoint.load(folder / "last.pt")["data"]["value"] == 1.0
     assert not [file for file in folder.iterdir() if file.name == ".last.pt.tmp"]
 
 
@@ -79,7 +86,7 @@ def test_file_system_without_links(folder, monkeypatch):
     writer = checkpoint.Writer(folder)
     writer.write(content(1.0), is_best=True)
     writer.wait()
-    assert checkpoint.load(folder / "best.pt")["data"] == 1.0
+    assert checkpoint.load(folder / "best.pt")["data"]["value"] == 1.0
 
 
 def test_full_disk_in_training(train, few_digits, tmp_path):

@@ -82,7 +82,7 @@ def test_config_is_the_resolved_one(run_dir):
 @pytest.mark.parametrize("name", ["best", "last"])
 def test_checkpoints_are_tensors_and_primitives(run_dir, name):
     content = torch.load(run_dir / "checkpoints" / f"{name}.pt", weights_only=True)
-    assert set(checkpoint.KEYS) == set(content)
+    assert set(checkpoint.KINDS) == set(content)
     assert all(isinstance(value, torch.Tensor) for value in content["model"].values())
     assert not any(key.startswith(("module.", "_orig_mod.")) for key in content["model"])
 

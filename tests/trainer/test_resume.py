@@ -1,5 +1,6 @@
 """A run that was interrupted and resumed is bit for bit the run that was not."""
 
+import io
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ from unittest.mock import patch
 
 import numpy
 import pytest
+import torch
 from PIL import Image
 
 from data.loader import Loader
@@ -144,7 +146,10 @@ def test_killed_between_checkpoints(train, tmp_path):
     assert_same_run(whole, train(*overrides, "resume=auto", run_dir=killed))
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "garbage", "missing"])
+EMPTIED = ("rng", "counters", "data", "wandb")  # a part of the checkpoint that is of no use
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "garbage", "missing", *EMPTIED])
 def test_damaged_checkpoint(train, tmp_path, damage):
     """The checkpoint of before is used, and a person is told."""
     overrides = (*SHORT, "optim=adamw_warmup_cosine", "trainer.checkpoint_every_steps=3")
@@ -157,11 +162,16 @@ def test_damaged_checkpoint(train, tmp_path, damage):
     if damage == "flipped":
         raw[len(raw) // 2] ^= 1
     spoilt = {"truncated": raw[:-100], "flipped": raw, "garbage": b"?"}
+    if damage in EMPTIED:
+        emptied = io.BytesIO()
+        torch.save(checkpoint_of(run_dir) | {damage: []}, emptied)
+        spoilt[damage] = emptied.getvalue()
     last.unlink()
     if damage in spoilt:
         last.write_bytes(spoilt[damage])
     assert_same_run(whole, train(*overrides, "resume=auto", run_dir=run_dir))
-    assert damage == "missing" or "is damaged" in (run_dir / "train.log").read_text()
+    told = "is not a checkpoint of this program" if damage in EMPTIED else "is damaged"
+    assert damage == "missing" or told in (run_dir / "train.log").read_text()
 
 
 def test_no_good_checkpoint(train):
@@ -302,6 +312,20 @@ def test_damaged_records(train, file, content):
         assert "events are lost" in (run_dir / "train.log").read_text()
         return
     with pytest.raises(ConfigError, match=file):
+        train(*SHORT, "resume=auto", run_dir=run_dir)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_folder"), [("metrics.jsonl", True), (".lock", True), ("checkpoints", False)]
+)
+def test_a_folder_for_a_file(train, name, is_folder):
+    run_dir = train(*SHORT, "trainer.limit_train_steps=4")
+    (run_dir / name).rename(run_dir / "away")
+    if is_folder:
+        (run_dir / name).mkdir()
+    else:
+        (run_dir / name).touch()
+    with pytest.raises(ConfigError, match=name):
         train(*SHORT, "resume=auto", run_dir=run_dir)
 
 
