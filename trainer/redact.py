@@ -13,7 +13,9 @@ import yaml
 
 REDACTED = "<redacted>"
 SECRET_NAME = re.compile(
-    r"(^|_)(api_?key|\w+_key|token|password|passwd|passphrase|secret|credentials?)$", re.IGNORECASE
+    r"(^|_)(api_?key|\w+_key|token)$|_(auth|pat|pass|pwd)$"
+    r"|(^|_)(password|passwd|passphrase|secrets?|credentials?)(_|$)",
+    re.IGNORECASE,
 )
 SECRET_TEXT = re.compile(
     r"\b(?:sk-|hf_|gh[pousr]_|github_pat_|glpat-|xox[abp]-|AKIA|wandb_v1_)[A-Za-z0-9_\-]{12,}"

@@ -98,7 +98,7 @@ def test_checkpoint_executes_nothing(tmp_path, kind):
     if kind == "pickle":
         file.write_bytes(pickle.dumps(Payload()))
     else:
-        content = Payload() if kind == "torch" else dict.fromkeys(checkpoint.KEYS, Payload())
+        content = Payload() if kind == "torch" else dict.fromkeys(checkpoint.KINDS, Payload())
         torch.save(content, file)
     with pytest.raises(ConfigError, match="is damaged"):
         checkpoint.load(file)
@@ -106,6 +106,9 @@ def test_checkpoint_executes_nothing(tmp_path, kind):
 
 def test_secrets_are_redacted(monkeypatch):
     monkeypatch.setenv("SOME_SERVICE_TOKEN", "correct-horse-battery")
+    monkeypatch.setenv("MY_SECRET_VALUE", "staple-and-horse")
+    monkeypatch.setenv("DB_PASS", "battery-of-horses")
+    assert redacted_text("staple-and-horse battery-of-horses") == f"{REDACTED} {REDACTED}"
     content = {
         "wandb": {"api_key": "abc", "mode": "auto", "tags": ["correct-horse-battery"]},
         "model": {"tokenizer": "bpe", "num_tokens": 5, "token": "xyz", "key": "plain"},
