@@ -265,9 +265,32 @@ def keep_events(file: Path, count: int) -> list[dict[str, Any]]:
     """
     if not file.exists():
         return []
-    lines = file.read_bytes().splitlines(keepends=True)
+    lines = read_lines(file)
+    events = parse_events(lines[:count], file)
+    if len(lines) > count:
+        write_text(b"".join(lines[:count]).decode(), file)
+    return events
+
+
+def read_events(file: Path) -> list[dict[str, Any]]:
+    """All events of a ``metrics.jsonl``, but for a last line that a kill left unfinished.
+
+    Raises:
+        ConfigError: there is no such file, or it is damaged.
+    """
+    return parse_events([line for line in read_lines(file) if line.endswith(b"\n")], file)
+
+
+def read_lines(file: Path) -> list[bytes]:
+    try:
+        return file.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from error
+
+
+def parse_events(lines: list[bytes], file: Path) -> list[dict[str, Any]]:
     events = []
-    for number, line in enumerate(lines[:count], start=1):
+    for number, line in enumerate(lines, start=1):
         try:
             event = json.loads(line)
             if not isinstance(event, dict):
@@ -275,8 +298,6 @@ def keep_events(file: Path, count: int) -> list[dict[str, Any]]:
         except ValueError as error:
             raise ConfigError(f"{file} is damaged in line {number}") from error
         events.append(event)
-    if len(lines) > count:
-        write_text(b"".join(lines[:count]).decode(), file)
     return events
 
 

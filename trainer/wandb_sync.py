@@ -4,19 +4,25 @@
     python -m trainer.wandb_sync --new-run RUN_DIR...
 
 The run keeps its id, and what W&B already has of it is not sent twice. ``--new-run`` sends it
-under an id of its own: for runs that W&B holds in part, with a gap that nothing can fill.
+under an id of its own: for runs that W&B holds in part, with a gap that nothing can fill. A run
+that was killed has no summary, and then takes its id from its last checkpoint.
 """
 
 import argparse
 import json
 import secrets
 import sys
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from trainer import checkpoint
 from trainer.errors import ConfigError
-from trainer.records import keep_events
+from trainer.records import read_events
 from trainer.redact import redacted
+from trainer.resume import newest, take_lock
 from trainer.run_directory import read_config
 from trainer.wandb_mirror import choose_mode, close_run, open_run, send_event
 
@@ -28,21 +34,18 @@ def send_again(run_dir: Path, new_run: bool) -> str:
         ConfigError: the run directory is incomplete or damaged, or W&B refused.
     """
     config = redacted(read_config(run_dir / "config.yaml"))
-    try:
-        summary = json.loads((run_dir / "summary.json").read_text())
-        group, own_id = summary["wandb"]["group"], summary["wandb"]["id"]
-        overrides = summary["overrides"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"cannot read {run_dir / 'summary.json'}: {error}") from error
-    events = read_events(run_dir)
-    mode = config["wandb"]["mode"]
+    if not isinstance(config.get("wandb"), dict):
+        raise ConfigError(f"{run_dir / 'config.yaml'} is damaged: it has no wandb section")
+    summary = read_summary(run_dir)
+    with closing(take_lock(run_dir)):  # a run that goes on sends itself
+        events = read_events(run_dir / "metrics.jsonl")
     run = open_run(
         config,
         run_dir,
-        overrides,
-        group=group,
-        id=secrets.token_hex(4) if new_run else own_id,
-        mode="online" if mode == "disabled" else choose_mode("auto"),
+        summary["overrides"],
+        group=summary["wandb"].get("group") or config["wandb"].get("group"),
+        id=(not new_run and summary["wandb"].get("id")) or secrets.token_hex(4),
+        mode="online" if config["wandb"].get("mode") == "disabled" else choose_mode("auto"),
     )
     for number, event in enumerate(events):
         send_event(run, number, event, run_dir)
@@ -51,11 +54,30 @@ def send_again(run_dir: Path, new_run: bool) -> str:
     return url or str(run.dir)
 
 
-def read_events(run_dir: Path) -> list[dict[str, Any]]:
-    file = run_dir / "metrics.jsonl"
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """The run's summary; where there is none, what else tells of a run that was killed."""
+    file = run_dir / "summary.json"
     if not file.exists():
-        raise ConfigError(f"cannot read {file}: there is no such file")
-    return keep_events(file, sys.maxsize)
+        return summary_of_killed(run_dir)
+    try:
+        summary = json.loads(file.read_text())
+        if not isinstance(summary["wandb"]["id"], str) or not isinstance(summary["status"], str):
+            raise TypeError("it is not what a run wrote")
+        summary["overrides"] = [str(override) for override in summary["overrides"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"cannot read {file}: {checkpoint.reason(error)}") from error
+    return summary
+
+
+def summary_of_killed(run_dir: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {"status": "interrupted", "overrides": [], "wandb": {}}
+    with suppress(OSError, ValueError, yaml.YAMLError):
+        overrides = yaml.safe_load((run_dir / ".hydra" / "overrides.yaml").read_text())
+        found["overrides"] = [str(override) for override in overrides or ()]
+    with suppress(ConfigError):
+        _, content = newest(run_dir / "checkpoints", [])
+        found["wandb"] = content["wandb"] if content else {}
+    return found
 
 
 def main() -> int:

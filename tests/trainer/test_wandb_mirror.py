@@ -126,9 +126,10 @@ def copied(sent, tmp_path):
     ("file", "content"),
     [
         ("config.yaml", "{["),
+        ("config.yaml", "seed: 0"),
         ("summary.json", "{["),
         ("summary.json", '{"wandb": null, "overrides": []}'),
-        ("metrics.jsonl", "{["),
+        ("metrics.jsonl", "{[\n"),
         ("metrics.jsonl", None),
     ],
 )
@@ -141,8 +142,23 @@ def test_sending_a_damaged_run(copied, server, file, content):
     assert not server.runs
 
 
-def test_one_damaged_run_of_two(sent, copied, server, monkeypatch, capsys):
+def test_sending_a_killed_run(sent, copied, server):
+    """It has no summary, and half a last line."""
+    known = json.loads((copied / "summary.json").read_text())["wandb"]["id"]
     (copied / "summary.json").unlink()
+    with (copied / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9')
+    wandb_sync.send_again(copied, new_run=False)
+    assert list(server.runs) == [known]
+    assert list(server.runs[known]) == list(range(len(events(sent))))
+    assert (copied / "metrics.jsonl").read_text().endswith('{"step": 9')  # as it was
+    shutil.rmtree(copied / "checkpoints")
+    wandb_sync.send_again(copied, new_run=False)
+    assert len(server.runs) == 2
+
+
+def test_one_damaged_run_of_two(sent, copied, server, monkeypatch, capsys):
+    (copied / "summary.json").write_text("{[")
     monkeypatch.setattr(sys, "argv", ["wandb_sync", str(copied), str(sent)])
     assert wandb_sync.main() == 1
     printed = capsys.readouterr()
