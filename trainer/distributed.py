@@ -18,6 +18,7 @@ from trainer.errors import ConfigError
 from trainer.settings import TrainerSettings
 
 PEER_EXIT_SECONDS = 30.0
+ROLL_CALL_SECONDS = 2.0
 AWAKE_SECONDS = 0.1  # then the other process is busy with something else
 
 
@@ -78,11 +79,13 @@ def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
     # gloo carries what is on the CPU: flags, metrics and random states
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(seconds=settings.timeout_seconds)
-    store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
+    engine_store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
+    name = group_name(engine_store, ranks, settings.timeout_seconds)
+    store = dist.PrefixStore(name, engine_store)
     dist.init_process_group(
         backend,
         timeout=timeout,
-        store=dist.PrefixStore(group_name(store, ranks, settings.timeout_seconds), store),
+        store=store,
         rank=ranks.rank,
         world_size=ranks.world_size,
     )
@@ -92,7 +95,12 @@ def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
     except RuntimeError as error:
         if lost_a_peer(error):
             time.sleep(PEER_EXIT_SECONDS)  # torchrun ends this process as soon as it sees why
-        raise
+        if "Timed out" not in str(error):
+            raise
+        silent = ", ".join(map(str, silent_ranks(store, ranks))) or "?"
+        raise RuntimeError(
+            f"{error} (rank {silent} did not answer within trainer.timeout_seconds)"
+        ) from error
     finally:
         dist.destroy_process_group()
 
@@ -122,6 +130,16 @@ def group_name(store: dist.Store, ranks: Ranks, timeout_seconds: float) -> str:
             return name
         time.sleep(0.01)
     raise TimeoutError("Timed out: rank 0 did not join the process group")
+
+
+def silent_ranks(store: dist.Store, ranks: Ranks) -> list[int]:
+    """The processes that do not say, soon after this one has waited in vain, that they wait too."""
+    try:
+        store.set(f"waiting/{ranks.rank}", "")
+        time.sleep(ROLL_CALL_SECONDS)
+        return [r for r in range(ranks.world_size) if not store.check([f"waiting/{r}"])]
+    except RuntimeError:  # the store is gone, too
+        return []
 
 
 def lost_a_peer(error: RuntimeError) -> bool:

@@ -46,7 +46,7 @@ class Interruption:
             Interrupted: on all of them, if any was told to end.
         """
         if agree(self.signal != 0):
-            self.signal = max(gather(self.signal))
+            self.signal, self.noted_at = max(gather(self.signal)), time.monotonic()
             raise Interrupted(self.signal)
 
     @contextmanager

@@ -9,13 +9,17 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
+import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -31,6 +35,7 @@ Run = Callable[[dict[str, Any], Job], float]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 RENDEZVOUS_SECONDS = 900
 UNREAD_SECONDS = 3.0
+SAVING_SECONDS = 30.0
 ENVIRONMENT_AT_IMPORT = dict(os.environ)
 
 
@@ -79,39 +84,65 @@ def launch_workers(settings: TrainerSettings, count: int, run: tuple[str, str], 
     method = start_method(run[0])
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     is_one_node = settings.num_nodes == 1
-    if not is_one_node and settings.rdzv_endpoint is None:
-        raise ConfigError(
-            f"trainer.num_nodes={settings.num_nodes} needs trainer.rdzv_endpoint=host:port, the "
-            "same on every node"
-        )
-    with tempfile.TemporaryDirectory(prefix="launch_") as error_files, engine_manners():
+    check_endpoint(settings)
+    with (
+        tempfile.TemporaryDirectory(prefix="launch_") as folder,
+        engine_manners(method),
+        told_to_end(folder) as told,
+    ):
         engine = LaunchConfig(
             min_nodes=settings.num_nodes,
             max_nodes=settings.num_nodes,
             nproc_per_node=count,
-            logs_specs=DefaultLogsSpecs(log_dir=error_files),
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
             run_id=run_id(data[-1]),
             rdzv_backend="c10d",
             rdzv_endpoint=settings.rdzv_endpoint or "127.0.0.1:0",  # 0: the system chooses
             rdzv_configs={"timeout": RENDEZVOUS_SECONDS},
             local_addr="127.0.0.1" if is_one_node else None,
             max_restarts=settings.max_restarts,
-            signals_to_handle=",".join(number.name for number in SIGNALS),
+            signals_to_handle="",  # told_to_end does
             start_method=method,
         )
         try:
-            values = elastic_launch(engine, worker)(dict(os.environ), *run, *data)
+            values = elastic_launch(engine, worker)(dict(os.environ), told, *run, *data)
         except ChildFailedError as failed:
             raise as_raised(failed) from None
         except SignalException as stopped:
             raise Interrupted(int(stopped.sigval)) from None
+        except RendezvousError as lost:
+            reason = str(lost).splitlines()[0]
+            raise RankFailed(f"another node is gone or cannot be reached: {reason}") from None
     value = values[min(values)]
     if isinstance(value, Interrupted):
         raise value
     return value
+
+
+def check_endpoint(settings: TrainerSettings) -> None:
+    """Raises: ConfigError: there is no ``trainer.rdzv_endpoint``, or no machine of its name."""
+    endpoint = settings.rdzv_endpoint
+    if endpoint is None:
+        if settings.num_nodes == 1:
+            return
+        raise ConfigError(
+            f"trainer.num_nodes={settings.num_nodes} needs trainer.rdzv_endpoint=host:port, the "
+            "same on every node"
+        )
+    host, _, port = endpoint.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ConfigError(f"trainer.rdzv_endpoint={endpoint} should be host:port")
+    try:
+        socket.getaddrinfo(host.strip("[]"), port)
+    except OSError as error:
+        raise ConfigError(
+            f"trainer.rdzv_endpoint={endpoint}: no machine is found under this name: "
+            f"{error.strerror}"
+        ) from error
 
 
 def start_method(module: str) -> str:
@@ -143,12 +174,18 @@ def run_id(job: Job) -> str:
 
 
 def worker(
-    environment: dict[str, str], module: str, name: str, config: dict[str, Any], job: Job
+    environment: dict[str, str],
+    told: Path,
+    module: str,
+    name: str,
+    config: dict[str, Any],
+    job: Job,
 ) -> Any:
     """What every started process does.
 
     Args:
         environment: of the parent when the job began, which the server may not know.
+        told: exists when the engine was told to end.
     """
     os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, and from there each process once
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -157,13 +194,30 @@ def worker(
     run = getattr(importlib.import_module(module), name)
     try:
         value = run(config, job)
+    except Exception as error:
+        if restarts_are_left() and not isinstance(error, ConfigError):
+            traceback.print_exc()  # the engine starts the job again, and says nothing
+        raise
     except Interrupted as interrupted:
         value = interrupted  # not a failure: the engine must not start the job again
-        # an engine that was told to end itself no longer reads it
-        unread = threading.Timer(UNREAD_SECONDS, os._exit, (interrupted.exit_code,))
-        unread.daemon = True
-        unread.start()
+        has_other_nodes = os.environ["WORLD_SIZE"] != os.environ["LOCAL_WORLD_SIZE"]
+        if has_other_nodes and not told.exists():
+            tell_parent(interrupted.signal)  # or it waits minutes for the engine that was told
+        if has_other_nodes or told.exists():  # then the engine does not read the value any more
+            unread = threading.Timer(UNREAD_SECONDS, os._exit, (interrupted.exit_code,))
+            unread.daemon = True
+            unread.start()
     return value
+
+
+def restarts_are_left() -> bool:
+    return os.environ["TORCHELASTIC_RESTART_COUNT"] != os.environ["TORCHELASTIC_MAX_RESTARTS"]
+
+
+def tell_parent(number: int) -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        os.kill(parent.pid, number)
 
 
 def end_with_parent() -> None:
@@ -171,7 +225,14 @@ def end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        save_and_end()
+
+
+def save_and_end() -> None:
+    """SIGTERM to this process until it is gone: the first lets a job save."""
+    while True:
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(SAVING_SECONDS)
 
 
 def as_raised(failed: Any) -> Exception:
@@ -184,21 +245,43 @@ def as_raised(failed: Any) -> Exception:
     for known in (ConfigError, Diverged):
         if kind == known.__name__:
             return known(text)
-    if "Timed out" in text:
-        text += " (another process did not answer within trainer.timeout_seconds)"
     return RankFailed(f"rank {rank}: {kind}: {text}", failure.message["extraInfo"]["py_callstack"])
 
 
 @contextmanager
-def engine_manners() -> Iterator[None]:
-    """Keep the engine from reporting what is reported here, and from keeping our signals."""
-    is_main_thread = threading.current_thread() is threading.main_thread()
-    handlers = {number: signal.getsignal(number) for number in SIGNALS if is_main_thread}
+def engine_manners(method: str) -> Iterator[None]:
+    """Keep the engine from reporting what is reported here.
+
+    Args:
+        method: what the processes it starts find as their own way to start processes: in a worker
+            of joblib's it would be one that only joblib knows.
+    """
+    method_before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method(method, force=True)
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # this process only waits: the engine alone logs here
     try:
         yield
     finally:
         logging.disable(before)
+        multiprocessing.set_start_method(method_before, force=True)
+
+
+@contextmanager
+def told_to_end(folder: str) -> Iterator[Path]:
+    """End the engine at a signal, and leave a file that tells the processes of it."""
+    from torch.distributed.elastic.multiprocessing import SignalException
+
+    told = Path(folder) / "told"
+
+    def end(number: int, frame: FrameType | None) -> None:
+        told.touch()
+        raise SignalException("told to end", signal.Signals(number))
+
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.signal(number, end) for number in SIGNALS if is_main_thread}
+    try:
+        yield told
+    finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

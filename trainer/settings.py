@@ -118,6 +118,7 @@ AT_LEAST_ONE = (
     "num_threads",
     "early_stopping_patience",
 )
+AT_LEAST_ZERO = ("max_restarts",)
 POSITIVE = ("clip_grad_norm", "clip_grad_value", "timeout_seconds", "checkpoint_every_seconds")
 
 
@@ -151,6 +152,9 @@ def trainer_settings(node: dict[str, Any]) -> TrainerSettings:
         value = getattr(trainer, name)
         if isinstance(value, int) and value < 1:
             raise ConfigError(f"trainer.{name}={value} should be at least 1")
+    for name in AT_LEAST_ZERO:
+        if getattr(trainer, name) < 0:
+            raise ConfigError(f"trainer.{name}={getattr(trainer, name)} should be at least 0")
     for name in POSITIVE:
         value = getattr(trainer, name)
         if value is not None and value <= 0:

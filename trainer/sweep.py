@@ -1,8 +1,12 @@
 """A sweep as a person sees it: what each job is, and a table of all of them at the end."""
 
 import json
+import multiprocessing
 import os
 import sys
+import threading
+import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from trainer.console import format_metric
-from trainer.launch import make_importable
+from trainer.launch import make_importable, save_and_end
 from trainer.redact import redact_composed, redacted_text
 
 
@@ -34,6 +38,7 @@ class Sweep(Callback):
             if not config.hydra.launcher._target_.endswith(".BasicLauncher"):
                 # the live lines of jobs that run at once would overwrite each other
                 os.environ["TTY_COMPATIBLE"] = "0"
+                end_with_launcher()
             redact_composed(Path(config.hydra.sweep.dir))
             title = redacted_text(" ".join(config.hydra.overrides.task))
             print(f"\n=== job {config.hydra.job.num}: {title}", flush=True)
@@ -70,17 +75,57 @@ def prepare_environment() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent unless asked for
 
 
+def end_with_launcher() -> None:
+    """A worker whose launcher was killed saves its job, and leaves the next to another sweep."""
+    launcher = multiprocessing.parent_process()
+    if launcher is None:  # a cluster looks after its workers
+        return
+    if os.getppid() != launcher.pid:
+        os._exit(1)
+    watch(launcher.pid)
+
+
+@cache
+def watch(launcher: int) -> None:
+    def wait() -> None:
+        while os.getppid() == launcher:  # joblib's workers keep what a join would wait for open
+            time.sleep(1)
+        save_and_end()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def read_summaries(directory: Path) -> dict[str, dict[str, Any]]:
     """The summaries of all jobs in a sweep directory, in the order of their numbers."""
     summaries = {}
     for folder in directory.iterdir() if directory.is_dir() else ():
         if not (folder / "summary.json").exists() and not (folder / ".hydra").is_dir():
             continue
-        try:
-            summaries[folder.name] = json.loads((folder / "summary.json").read_text())
-        except (OSError, ValueError):
-            summaries[folder.name] = {"status": "interrupted", "error": "no summary.json"}
+        summaries[folder.name] = read_summary(folder / "summary.json")
     return dict(sorted(summaries.items(), key=lambda item: (len(item[0]), item[0])))
+
+
+def read_summary(file: Path) -> dict[str, Any]:
+    """What a job recorded at its end, or what is wrong with the record."""
+    if not file.exists():
+        return {"status": "interrupted", "error": "no summary.json"}
+    try:
+        summary = json.loads(file.read_text())
+        monitor, best = str(summary.get("monitor", "")), summary.get("best")
+        return summary | {
+            "overrides": [str(override) for override in summary.get("overrides") or ()],
+            "status": str(summary["status"]),
+            "monitor": monitor,
+            "best": None if best is None else float(best["value"]),
+            "test": number(summary.get(monitor.replace("val/", "test/"))),
+            "train_seconds": number(summary.get("train_seconds")),
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {"status": "damaged", "error": "summary.json is damaged"}
+
+
+def number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def print_table(directory: Path, summaries: dict[str, dict[str, Any]]) -> None:
@@ -91,18 +136,16 @@ def print_table(directory: Path, summaries: dict[str, dict[str, Any]]) -> None:
     shared = set(given[0]).intersection(*given) if len(given) > 1 else set()
     for name, summary in summaries.items():
         own = [o for o in summary.get("overrides", []) if o not in shared and "wandb." not in o]
-        best = summary.get("best")
         monitor = summary.get("monitor", "")
-        twin = monitor.replace("val/", "test/")
-        status = summary.get("status", "?")
-        reason = summary.get("error") or ""
+        best, test, seconds = (summary.get(key) for key in ("best", "test", "train_seconds"))
+        status, reason = escape(summary["status"]), escape(str(summary.get("error") or ""))
         table.add_row(
             name,
             escape(" ".join(own)),
-            status if not summary.get("error") else f"[red]{status}[/red] {escape(reason)}",
-            format_metric(monitor, best["value"]) if best else "",
-            format_metric(twin, summary[twin]) if summary.get(twin) is not None else "",
-            f"{summary['train_seconds']:.1f}" if "train_seconds" in summary else "",
+            f"[red]{status}[/red] {reason}" if reason else status,
+            "" if best is None else format_metric(monitor, best),
+            "" if test is None else format_metric(monitor, test),
+            "" if seconds is None else f"{seconds:.1f}",
         )
     console = Console(file=sys.stdout, highlight=False)
     if summaries:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -125,6 +126,27 @@ def test_interrupted_sweep(started, tmp_path):
 
 
 @pytest.mark.slow
+def test_killed_sweep_of_jobs_at_once(started, tmp_path):
+    """The workers save and end, so that the same command goes on where they were."""
+    pytest.importorskip("joblib", reason="needs requirements-cluster.txt")
+    directory = tmp_path / "sweep"
+    sweep = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1,2,3")
+    sweep += (f"hydra.sweep.dir={directory}", "resume=auto")
+    process = started(*sweep, wait_for="sweep/1/metrics.jsonl")
+    wait_until(lambda: size(directory / "0" / "metrics.jsonl"))
+    process.kill()
+    process.wait()
+    wait_until(lambda: all(size(directory / job / "summary.json") for job in "01"))
+    stopped = [summary(directory / job) for job in "01"]
+    assert [job["status"] for job in stopped] == ["interrupted", "interrupted"]
+    assert not (directory / "2").exists()
+    process = started(*sweep, "trainer.limit_train_steps=5", wait_for="sweep/3/summary.json")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert [summary(directory / job)["status"] for job in "0123"] == ["completed"] * 4
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
 def test_killed_sweep(started, tmp_path, devices):
     """SIGKILL in the third of four jobs: the same command does what is left, and only that."""
@@ -163,6 +185,22 @@ def test_killed_sweep(started, tmp_path, devices):
     table = output[output.rindex("Sweep") :]
     assert table.count("completed") == 2
     assert table.count("failed") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("node", [0, 1])
+def test_ctrl_c_on_one_node_ends_both(started, tmp_path, node):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = ("trainer.num_nodes=2", f"trainer.rdzv_endpoint=127.0.0.1:{port}")
+    nodes = [started(*settings, wait_for="."), started(*settings)]
+    nodes[node].send_signal(signal.SIGINT)
+    for other in nodes:
+        output, _ = other.communicate(timeout=60)
+        assert other.returncode == 128 + signal.SIGINT
+        assert "interrupted by SIGINT" in output
+    assert summary(tmp_path / "run")["status"] == "interrupted"
 
 
 def is_free(run_dir: Path) -> bool:

@@ -22,10 +22,10 @@ from data.splits import Splits, TensorSplit
 from tests.conftest import ROOT
 from trainer.device import NUM_THREADS, prepare_process
 from trainer.distributed import Ranks, gather, group_name, process_group
-from trainer.errors import ConfigError, Diverged, RankFailed
+from trainer.errors import ConfigError, Diverged, Interrupted, RankFailed
 from trainer.evaluation import evaluate
 from trainer.job import Job
-from trainer.launch import launch, launch_workers
+from trainer.launch import UNREAD_SECONDS, launch, launch_workers
 from trainer.meter import Meter
 from trainer.objectives.base import Objective, mean_over_batch
 from trainer.parallel import distribute, wrap
@@ -52,6 +52,15 @@ def test_a_wrong_setting_starts_no_process(config):
         launch(end, config("trainer.num_nodes=2"), Job("/nowhere"))
     with pytest.raises(ConfigError, match="devices"):
         launch(end, config("trainer.devices=0"), Job("/nowhere"))
+    with pytest.raises(ConfigError, match="max_restarts"):
+        launch(end, config("trainer.max_restarts=-1"), Job("/nowhere"))
+
+
+@pytest.mark.parametrize("endpoint", ["host", "host:port", ":29500", "no-such-host.invalid:29500"])
+def test_a_wrong_endpoint_is_one_line(config, endpoint):
+    composed = config("trainer.devices=2", f"trainer.rdzv_endpoint='{endpoint}'")
+    with pytest.raises(ConfigError, match=f"trainer.rdzv_endpoint={endpoint}"):
+        launch(end, composed, Job("/nowhere"))
 
 
 def test_threads_are_shared_out(config):
@@ -77,8 +86,13 @@ def end(config, job):
                 os.kill(os.getpid(), signal.SIGKILL)
             if how == "exit":
                 sys.exit(3)
+            if how == "interrupted":
+                raise Interrupted(signal.SIGUSR1)
             if how == "hang":
                 time.sleep(600)
+        elif how == "interrupted":
+            time.sleep(UNREAD_SECONDS + 2)  # what is last to end may have more to do
+            raise Interrupted(signal.SIGUSR1)
         dist.barrier()
         return [ranks.rank, torch.get_num_threads()]
 
@@ -89,7 +103,7 @@ ENDINGS = [
     ("diverge", Diverged, "the loss is nan"),
     ("killed", RankFailed, "the process of rank 1 ended with SIGKILL"),
     ("exit", RankFailed, "the process of rank 1 ended with exit code 3"),
-    ("hang", RankFailed, "did not answer within trainer.timeout_seconds"),
+    ("hang", RankFailed, "rank 1 did not answer within trainer.timeout_seconds"),
 ]
 
 
@@ -113,6 +127,15 @@ def test_a_failing_process_fails_the_job(config, tmp_path, capfd, how, kind, mes
     assert signal.getsignal(signal.SIGINT) is handler
     (server,) = children(os.getpid(), "forkserver")
     assert children(server) == []
+
+
+@pytest.mark.slow
+def test_one_process_may_take_its_time_to_end(config, tmp_path):
+    """An interruption is one, whenever the processes are done with it; nothing starts again."""
+    composed = config("wandb.project=interrupted", "trainer.devices=2", "trainer.max_restarts=1")
+    with pytest.raises(Interrupted) as raised:
+        launch(end, composed, Job(str(tmp_path)))
+    assert raised.value.signal == signal.SIGUSR1
 
 
 def children(pid: int, name: str = "") -> list[int]:
@@ -238,13 +261,15 @@ def test_three_processes_measure_every_sample_once(config, tmp_path):
 
 
 def fail_once(config, job):
-    """Train; in the first attempt rank 1 dies after the first checkpoint."""
+    """Train; in the first attempt rank 1 dies or raises after the first checkpoint."""
     if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         after_step = Trainer.after_step
 
         def die(trainer):
             after_step(trainer)
             if trainer.progress.step == 3:
+                if config["wandb"]["project"] == "raise":
+                    raise ValueError("no such luck")
                 os.kill(os.getpid(), signal.SIGKILL)
 
         Trainer.after_step = die
@@ -252,11 +277,15 @@ def fail_once(config, job):
 
 
 @pytest.mark.slow
-def test_a_restart_continues_from_the_last_checkpoint(config, data_root, tmp_path):
+@pytest.mark.parametrize("how", ["killed", "raise"])
+def test_a_restart_continues_from_the_last_checkpoint(config, data_root, tmp_path, how):
     settings = ("debug=fast", f"data.root={data_root}", "trainer.progress=false")
-    composed = config(*settings, "trainer.devices=2", "trainer.max_restarts=1")
-    launch(fail_once, composed, Job(str(tmp_path)))
+    settings += ("trainer.devices=2", "trainer.max_restarts=1", f"wandb.project={how}")
+    launch(fail_once, config(*settings), Job(str(tmp_path)))
     assert_restarted_once(tmp_path)
+    assert "started again after a failure" in (tmp_path / "train.log").read_text()
+    reason = "ValueError: no such luck"
+    assert (reason in (tmp_path / "rank_1.log").read_text()) == (how == "raise")
 
 
 def assert_restarted_once(run_dir):

@@ -8,6 +8,17 @@ LAUNCHERS = {"joblib": "joblib", "submitit_local": "submitit", "ray": "ray"}
 
 
 @pytest.mark.slow
+def test_jobs_of_several_processes_at_once(command, tmp_path):
+    pytest.importorskip("joblib", reason="needs requirements-cluster.txt")
+    processes = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
+    sweep = ("-m", "seed=0,1", "hydra/launcher=joblib", "hydra.sweep.dir=sweep")
+    done = command("train.py", *sweep, *processes, "debug=fast", "wandb.mode=disabled")
+    assert done.returncode == 0, done.stderr
+    jobs = [json.loads((tmp_path / "sweep" / job / "summary.json").read_text()) for job in "01"]
+    assert [job["world_size"] for job in jobs] == [2, 2]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_sweep_with_a_failing_job(launcher, command, tmp_path):
     pytest.importorskip(LAUNCHERS[launcher], reason="needs requirements-cluster.txt")
