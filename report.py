@@ -18,14 +18,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from analysis.candidates import assign
 from analysis.caveats import caveats
-from analysis.comparison import Comparison, ask, compare
+from analysis.comparison import Comparison, compare
 from analysis.errors import ReportError
 from analysis.page import page
-from analysis.runs import read_runs
-from analysis.study import Study, read_study
-from analysis.table import COST_FROM, frame, notes, table
+from analysis.question import ask
+from analysis.sweep import Sweep, read_sweep
+from analysis.table import frame, notes, tables
 from analysis.wording import claims
 
 PLAIN_WIDTH = 140  # columns, where the output is no terminal
@@ -35,16 +34,15 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; its exit code."""
     options = parse(arguments)
     try:
-        runs = read_runs(options.directories)
-        study = read_study(options.directories)
-        members = study.members(runs) if study.entries and not options.by else []
-        members = members or assign(runs, options.by)
-        question = ask([member.run for member in members], options.metric, options.mode)
-        comparison = compare(members, question, options.target)
+        sweep = read_sweep(options.directories, options.by)
+        question = ask([member.run for member in sweep.members], options.metric, options.mode)
+        comparison = compare(sweep.members, question, options.target)
         output = options.output or output_directory(options.directories)
-        title = f"{output.resolve().name}: {len(comparison.rows)} candidates, {len(members)} runs"
-        show(comparison, title)
-        files = write(comparison, study, title, output)
+        title = (
+            f"{output.resolve().name}: {len(comparison.rows)} candidates, {len(sweep.members)} runs"
+        )
+        show(comparison, sweep, title)
+        files = write(comparison, sweep, title, output)
         print(*files, sep="\n")
         if options.wandb:
             from analysis.wandb_report import publish  # imports wandb: seconds
@@ -86,37 +84,33 @@ def output_directory(directories: list[Path]) -> Path:
     return directories[0] if len(directories) == 1 else Path("report")
 
 
-def show(comparison: Comparison, title: str) -> None:
+def show(comparison: Comparison, sweep: Sweep, title: str) -> None:
     """The report as a terminal can show it."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=PLAIN_WIDTH)
-    columns, rows = table(comparison)
     console.print(escape(title), style="bold")
-    half = columns.index(COST_FROM) if COST_FROM in columns else len(columns)
-    for part in (slice(1, half), slice(half, None)):  # quality, then cost
-        if not columns[part]:
-            continue
+    for columns, rows in tables(comparison):
         grid = Table()
-        for column in [columns[0], *columns[part]]:
+        for column in columns:
             grid.add_column(escape(column), overflow="fold")
         for cells in rows:
-            grid.add_row(*map(escape, [cells[0], *cells[part]]))
+            grid.add_row(*map(escape, cells))
         console.print(grid)
     console.print(escape(notes(comparison)), style="dim")
     for claim in claims(comparison):
         console.print(escape(claim))
-    for caveat in caveats(comparison):
+    for caveat in [*sweep.unfinished, *caveats(comparison)]:
         console.print(f"[yellow]note[/yellow] {escape(caveat)}")
 
 
-def write(comparison: Comparison, study: Study, title: str, directory: Path) -> list[Path]:
+def write(comparison: Comparison, sweep: Sweep, title: str, directory: Path) -> list[Path]:
     """``report.csv`` and ``report.html`` in ``directory``; their paths."""
     table_file, page_file = directory / "report.csv", directory / "report.html"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         frame(comparison).to_csv(table_file, index=False)
-        page_file.write_text(page(comparison, study, title), encoding="utf-8")
+        page_file.write_text(page(comparison, sweep, title), encoding="utf-8")
     except OSError as error:
         raise ReportError(f"cannot write {directory}: {error.strerror}") from error
     return [table_file, page_file]

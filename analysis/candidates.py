@@ -41,6 +41,11 @@ class Member:
     setting: Setting  # the swept numbers of the family
     phase: str = PLAIN  # in a study: tune or repeat
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether a study, or another tuner, cut the run short; its value is an early one."""
+        return (self.phase == TUNE or self.run.status == "pruned") and self.run.is_partial
+
 
 def assign(runs: Sequence[Run], by: Sequence[str] = ()) -> list[Member]:
     """Give every run its candidate and setting.

@@ -5,12 +5,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from analysis.candidates import REPEAT
-from analysis.comparison import Comparison, Row
+from analysis.comparison import Comparison, Row, without_test
+from analysis.question import Question, twin
 from analysis.runs import Run, nested
 from analysis.statistics import WELCH
 from analysis.tuning import at_the_edge, swept_keys, trials_by_family
-from analysis.wording import shown
+from analysis.wording import names_of, shown
 
 UNEVEN = 1.5  # times the fastest
 FEW_SEEDS = 5  # of four, a t-interval reaches 1.6 standard deviations of a run to either side
@@ -36,7 +36,7 @@ def caveats(comparison: Comparison) -> list[str]:
     used = [run for row in comparison.rows for run in row.runs]
     return [
         *seeds(comparison),
-        *left_out([member.run for member in comparison.members]),
+        *left_out(comparison),
         *differing(comparison.rows),
         *unpaired(used),
         *source(used),
@@ -57,26 +57,19 @@ def seeds(comparison: Comparison) -> Iterator[str]:
             f"{least} seeds: intervals are wide, and only large differences can be detected. "
             f"{FEW_SEEDS} or more make a claim firmer."
         )
-    elif len(set(counts.values())) > 1:
+    if len(set(counts.values())) > 1:
         yield f"Unequal numbers of seeds, from {least} to {max(counts.values())}."
-    repeated = [
-        row.name for row in comparison.rows if len(row.runs) < finished_at_best(row, comparison)
-    ]
-    if repeated:
+    if repeated := [row.name for row in comparison.rows if row.num_replaced]:
         yield f"Of runs with the same seed and settings the last one counts: {names_of(repeated)}."
 
 
-def finished_at_best(row: Row, comparison: Comparison) -> int:
-    return sum(
-        member.run.finished and comparison.question.validation_of(member.run) is not None
-        for member in comparison.members
-        if member.candidate == row.name
-        and member.setting == row.setting
-        and (member.phase == REPEAT or not row.is_repeat)
-    )
-
-
-def left_out(runs: Sequence[Run]) -> Iterator[str]:
+def left_out(comparison: Comparison) -> Iterator[str]:
+    runs = [member.run for member in comparison.members]
+    for row in comparison.rows:
+        if row.without_value:
+            names = names_of([run.name for run in row.without_value])
+            metric = missing(row.without_value, comparison.question)
+            yield f"Left out of {row.name}, for {metric} is missing or no number: {names}."
     statuses = Counter(run.status for run in runs if not run.finished and run.status != "pruned")
     if statuses:
         shown = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
@@ -168,13 +161,16 @@ def budgets(comparison: Comparison) -> Iterator[str]:
 
 def selection(comparison: Comparison) -> Iterator[str]:
     question = comparison.question
-    if any(row.num_settings > 1 and not row.is_repeat for row in comparison.rows):
+    if any(row.is_chosen for row in comparison.rows):
         yield (
             "Settings were chosen on the runs that are reported, so their validation values are "
             "optimistic; fresh seeds would not be."
         )
-    if question.test is None:
-        yield f"Not every run has a test metric: they are compared on {question.validation} itself."
+    if question.test is None and (test := twin(question.validation)):
+        yield (
+            f"No run of {names_of(without_test(comparison.rows, test))} has {test}: candidates are "
+            f"compared on {question.validation} itself."
+        )
     if any(row.versus_best and row.versus_best.test == WELCH for row in comparison.rows):
         yield "Some candidates share too few seeds with the best: tested unpaired (Welch's t)."
 
@@ -184,6 +180,8 @@ def length(run: Run) -> str | None:
     if steps := nested(run.config, "trainer", "max_steps"):
         return f"{steps} steps"
     epochs = nested(run.config, "trainer", "max_epochs")
+    if limit := nested(run.config, "trainer", "limit_train_steps"):
+        return f"{limit} steps of a horizon of {run.summary.get('horizon_steps')}"
     return f"{epochs} epochs" if epochs else None
 
 
@@ -193,6 +191,7 @@ def in_order(mapping: Any) -> str | None:
     return ", ".join(f"{key} {value}" for key, value in sorted(mapping.items()))
 
 
-def names_of(names: Sequence[str], most: int = 6) -> str:
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+def missing(runs: Sequence[Run], question: Question) -> str:
+    """The metric that stopped them from counting."""
+    lacks_validation = any(question.validation_of(run) is None for run in runs)
+    return question.validation if lacks_validation else question.decides

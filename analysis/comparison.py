@@ -6,53 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
-from analysis.candidates import REPEAT, Member, Setting
+from analysis.candidates import REPEAT, TUNE, Member, Setting
 from analysis.errors import ReportError
-from analysis.runs import Run, finite, nested
-from analysis.statistics import Difference, Estimate, difference, estimate, holm
+from analysis.question import Question, final, is_share, none_finished
+from analysis.runs import UNFINISHED, Run, finite, nested
+from analysis.statistics import Difference, Estimate, difference, estimate, holm, untested
 
-BROKEN = ("diverged", "failed")  # a trial that ended so counts as the worst value
-
-
-@dataclass(frozen=True)
-class Question:
-    """What the runs are compared on."""
-
-    validation: str  # the monitored metric: chooses settings
-    test: str | None  # its twin on the test split, if every candidate has it
-    larger_is_better: bool
-    reads_summary: bool  # whether the summary's ``best`` is of this metric
-
-    @property
-    def decides(self) -> str:
-        """The metric that candidates are compared on."""
-        return self.test or self.validation
-
-    def validation_of(self, run: Run) -> float | None:
-        """The best value on validation that a run reached."""
-        if self.reads_summary and (value := run.number("best", "value")) is not None:
-            return value
-        values = run.curve(self.validation)["value"]
-        if values.empty:
-            return None
-        return float(values.max() if self.larger_is_better else values.min())
-
-    def test_of(self, run: Run) -> float | None:
-        if self.test is None:
-            return None
-        if (value := run.number(self.test)) is not None:
-            return value
-        values = run.curve(self.test)["value"]
-        return None if values.empty else float(values.iloc[-1])
-
-    def value_of(self, run: Run) -> float | None:
-        return self.test_of(run) if self.test else self.validation_of(run)
-
-    def key(self, value: float | None) -> float:
-        """Larger is better; nothing at all is the worst."""
-        if value is None:
-            return -math.inf
-        return value if self.larger_is_better else -value
+DIVERGED = "diverged"
+BROKEN = (DIVERGED, "failed")  # a trial that ended so counts as the worst value
+ANY = (-math.inf, math.inf)
+SHARE = (0.0, 1.0)
+COST = (0.0, math.inf)
 
 
 @dataclass(frozen=True)
@@ -62,14 +26,26 @@ class Row:
     name: str
     setting: Setting
     runs: tuple[Run, ...]  # one finished run per seed
-    statuses: Counter[str]  # of all its runs, whatever the setting
+    num_diverged: int  # seeds at this setting that diverged: whatever ``runs`` say is of survivors
+    num_replaced: int  # runs at this setting that were run again with the same seed
+    without_value: tuple[Run, ...]  # finished, but a value that is compared is missing or no number
+    statuses: dict[str, Counter[str]]  # by phase, of all its runs, whatever the setting
     num_settings: int
-    is_repeat: bool  # measured on runs that chose nothing
+    is_chosen: bool  # the setting was chosen by the very runs that are reported
     validation: Estimate | None
     test: Estimate | None
     cost: dict[str, Estimate] = field(default_factory=dict)
     num_reached: int = 0  # runs that reached the target
     versus_best: Difference | None = None  # None: it is the best, or has no value
+
+    @property
+    def num_seeds(self) -> int:
+        return len(self.runs) + self.num_diverged
+
+    def num(self, *statuses: str) -> int:
+        """How many of all its runs ended so; without arguments, how many there are."""
+        counts = sum(self.statuses.values(), Counter())
+        return sum(counts[status] for status in statuses or counts)
 
 
 @dataclass(frozen=True)
@@ -87,112 +63,111 @@ class Comparison:
         return row.test if self.question.test else row.validation
 
 
-def ask(runs: Sequence[Run], metric: str | None = None, mode: str | None = None) -> Question:
-    """Settle what the runs are compared on.
-
-    Raises:
-        ReportError: the runs monitor different metrics, or nothing tells which way is better.
-    """
-    monitors = Counter(
-        (str(run.summary["monitor"]), str(run.summary.get("monitor_mode", "max")))
-        for run in runs
-        if "monitor" in run.summary
-    )
-    if metric is None:
-        if not monitors:
-            raise ReportError("no run recorded which metric it monitored: choose one with --metric")
-        if len({name for name, _ in monitors}) > 1:
-            shown = ", ".join(f"{name} ({count} runs)" for (name, _), count in monitors.items())
-            raise ReportError(f"the runs monitor different metrics, {shown}: choose with --metric")
-        metric = next(iter(monitors))[0]
-    if mode is None:
-        modes = {known_mode for name, known_mode in monitors if name == metric}
-        if len(modes) != 1:
-            raise ReportError(f"which way is {metric} better? Add --mode max or --mode min")
-        mode = modes.pop()
-    twin = metric.replace("val/", "test/", 1) if metric.startswith("val/") else None
-    is_monitor = all(run.summary.get("monitor", metric) == metric for run in runs)
-    return Question(metric, twin, mode == "max", is_monitor)
-
-
 def compare(members: list[Member], question: Question, target: float | None = None) -> Comparison:
     """Make a row for every candidate, the best first, and test the others against it.
 
     Raises:
         ReportError: no run has a value to compare.
     """
-    rows = rows_of(members, question)
+    on_validation = replace(question, test=None)
+    rows = rows_of(members, on_validation)
     used = [run for row in rows for run in row.runs]
+    if not used and not any(row.without_value for row in rows):
+        raise ReportError(none_finished([member.run for member in reported(members)]))
     if not used:
-        raise ReportError(nothing_to_compare([member.run for member in members], question))
-    if question.test and any(question.test_of(run) is None for run in used):
-        question = replace(question, test=None)
+        columns = {str(column) for member in members for column in member.run.events}
+        names = ", ".join(sorted(column for column in columns if "/" in column))
+        raise ReportError(f"no finished run has {question.validation}; there are {names or 'none'}")
+    if question.test and not without_test(rows, question.test):
         rows = rows_of(members, question)
+    else:
+        question = on_validation
     if target is None:
         target = asked_target(used) or common_target(rows, question)
     rows = [with_cost(row, question, target) for row in rows]
     comparison = Comparison(question, rows, members, target)
     means = {row.name: estimated.mean for row in rows if (estimated := comparison.value(row))}
-    rows.sort(key=lambda row: -question.key(means.get(row.name)))
+    rows.sort(key=lambda row: standing(row, question.key(means.get(row.name))), reverse=True)
     return replace(comparison, rows=against_best(rows, question))
+
+
+def standing(row: Row, merit: float) -> tuple[bool, float, float]:
+    """The order of rows: a seed that diverged is the worst there is, so fewest of them first."""
+    return bool(row.runs), -row.num_diverged / max(row.num_seeds, 1), merit
+
+
+def without_test(rows: Sequence[Row], metric: str) -> list[str]:
+    """The candidates of which no run has the test metric."""
+    return [
+        row.name for row in rows if row.runs and all(final(run, metric) is None for run in row.runs)
+    ]
 
 
 def rows_of(members: Sequence[Member], question: Question) -> list[Row]:
     by_candidate: dict[str, list[Member]] = defaultdict(list)
     for member in members:
         by_candidate[member.candidate].append(member)
-    has_repeats = any(member.phase == REPEAT for member in members)
-    return [row_of(name, group, question, has_repeats) for name, group in by_candidate.items()]
+    phases = {member.phase for member in reported(members)}
+    return [row_of(name, group, question, phases) for name, group in by_candidate.items()]
 
 
-def row_of(name: str, members: Sequence[Member], question: Question, has_repeats: bool) -> Row:
-    """A candidate's row, from its repeats alone if the study has any."""
-    settings: dict[Setting, list[Run]] = defaultdict(list)
+def reported(members: Sequence[Member]) -> list[Member]:
+    """The members that rows stand on: of a study the repeats alone, as soon as one has ended."""
+    has_repeats = any(m.phase == REPEAT and m.run.status != UNFINISHED for m in members)
+    return [member for member in members if member.phase != TUNE or not has_repeats]
+
+
+def row_of(name: str, members: Sequence[Member], question: Question, phases: set[str]) -> Row:
+    """A candidate's row, from its runs of some phases."""
+    settings: dict[Setting, list[Member]] = defaultdict(list)
+    statuses: dict[str, Counter[str]] = defaultdict(Counter)
     for member in members:
-        if member.phase == REPEAT or not has_repeats:
-            settings[member.setting].append(member.run)
+        statuses[member.phase][member.run.status] += 1
+        if member.phase in phases:
+            settings[member.setting].append(member)
     setting = max(settings, key=lambda setting: merit(settings[setting], question), default=())
-    by_seed = {
-        run.seed: run
-        for run in settings[setting]
-        if run.finished and question.validation_of(run) is not None
-    }
-    runs = tuple(by_seed.values())
+    ended = [m.run for m in settings[setting] if m.run.finished or m.run.status == DIVERGED]
+    finished = [run for run in ended if run.finished]
+    last = {run.seed: run for run in ended if not run.finished or question.is_answered_by(run)}
+    runs = tuple(run for run in last.values() if run.finished)
+    without_value = tuple(run for run in finished if not question.is_answered_by(run))
     return Row(
         name=name,
         setting=setting,
         runs=runs,
-        statuses=Counter(member.run.status for member in members),
+        num_diverged=len(last) - len(runs),
+        num_replaced=len(ended) - len(without_value) - len(last),
+        without_value=without_value,
+        statuses=statuses,
         num_settings=len({member.setting for member in members if member.phase != REPEAT}),
-        is_repeat=has_repeats,
-        validation=over(runs, question.validation_of),
-        test=over(runs, question.test_of),
+        is_chosen=len(settings) > 1,
+        validation=over(runs, question.validation_of, possible(question.validation)),
+        test=over(runs, question.test_of, possible(question.decides)),
     )
 
 
-def merit(runs: Sequence[Run], question: Question) -> tuple[int, float]:
-    """How good a setting is: fewest broken runs first, then the mean on validation."""
-    values = [question.validation_of(run) for run in runs if run.finished]
+def merit(members: Sequence[Member], question: Question) -> tuple[int, bool, float]:
+    """How good a setting is: fewest broken runs, run to the end, then the mean on validation."""
+    finished = [member for member in members if member.run.finished]
+    values = [question.validation_of(member.run) for member in finished]
     found = [value for value in values if value is not None]
-    broken = sum(run.status in BROKEN for run in runs)
-    return -broken, question.key(sum(found) / len(found) if found else None)
+    broken = sum(member.run.status in BROKEN for member in members)
+    is_full = bool(finished) and not any(member.is_partial for member in finished)
+    return -broken, is_full, question.key(sum(found) / len(found) if found else None)
 
 
-def over(runs: Sequence[Run], value_of: Callable[[Run], float | None]) -> Estimate | None:
+def over(
+    runs: Sequence[Run],
+    value_of: Callable[[Run], float | None],
+    between: tuple[float, float],
+) -> Estimate | None:
     values = [value for run in runs if (value := value_of(run)) is not None]
-    return estimate(values) if values else None
+    return estimate(values, *between) if values else None
 
 
-def nothing_to_compare(runs: Sequence[Run], question: Question) -> str:
-    """Why there is no table, in one line."""
-    statuses = Counter(run.status for run in runs)
-    shown = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
-    if not any(run.finished for run in runs):
-        errors = [str(run.summary["error"]) for run in runs if run.summary.get("error")]
-        first = f"; the first error: {errors[0].splitlines()[0]}" if errors else ""
-        return f"no run has finished ({shown}){first}"
-    names = sorted({column for run in runs for column in run.events if "/" in str(column)})
-    return f"no finished run has {question.validation}; there are {', '.join(names) or 'none'}"
+def possible(metric: str) -> tuple[float, float]:
+    """The least and the greatest value that a metric can have."""
+    return SHARE if is_share(metric) else ANY
 
 
 def against_best(rows: list[Row], question: Question) -> list[Row]:
@@ -200,11 +175,15 @@ def against_best(rows: list[Row], question: Question) -> list[Row]:
 
     The first is the best by the very values that are tested, so each of the others could have
     stood in its place: counting only the comparisons that are shown would find differences between
-    equals in a tenth of all reports of seven candidates.
+    equals in a tenth of all reports of seven candidates. What is known of survivors alone is not
+    tested: the seeds that diverged had no part in it.
     """
     known = {row.name: values for row in rows if (values := values_by_seed(row, question))}
+    survivors = {row.name for row in rows if row.num_diverged}
     found = {
-        (name, other): difference(known[name], known[other])
+        (name, other): untested(known[name], known[other])
+        if {name, other} & survivors
+        else difference(known[name], known[other])
         for other, name in combinations(known, 2)
     }
     tested = {pair: diff.p for pair, diff in found.items() if diff.p is not None}
@@ -265,11 +244,11 @@ def with_cost(row: Row, question: Question, target: float | None) -> Row:
         "state_bytes_per_parameter": bytes_per_parameter,
         "peak_memory_bytes": lambda run: run.number("peak_memory_bytes"),
     }
-    found = {name: over(row.runs, cost) for name, cost in costs.items()}
+    found = {name: over(row.runs, cost, COST) for name, cost in costs.items()}
     hits = [] if target is None else [reached(run, question, target) for run in row.runs]
     hits_found = [hit for hit in hits if hit is not None]
     if hits_found:
-        found["target_steps"] = estimate([steps for steps, _ in hits_found])
-        found["target_seconds"] = estimate([seconds for _, seconds in hits_found])
+        found["target_steps"] = estimate([steps for steps, _ in hits_found], *COST)
+        found["target_seconds"] = estimate([seconds for _, seconds in hits_found], *COST)
     cost = {name: estimated for name, estimated in found.items() if estimated is not None}
     return replace(row, cost=cost, num_reached=len(hits_found))

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from analysis.candidates import label
 from analysis.comparison import Comparison, Row
+from analysis.question import is_share
 from analysis.runs import Run
 from analysis.statistics import pareto
 from analysis.svg import (
@@ -26,7 +27,7 @@ from analysis.svg import (
     mark,
 )
 from analysis.tuning import Trial, expected_best_curves, swept_keys
-from analysis.wording import better, interval, is_share, metric_value, shown
+from analysis.wording import better, interval, metric_value, shown
 
 MAX_POINTS = 240  # per line; more would only make the file larger
 FEW_POINTS = 12  # up to here each point gets a dot

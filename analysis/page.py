@@ -13,15 +13,16 @@ from analysis.caveats import caveats
 from analysis.comparison import Comparison
 from analysis.figures import Figures
 from analysis.provenance import provenance
-from analysis.study import SPACE_COLUMNS, Study
-from analysis.table import notes, table
+from analysis.study import SPACE_COLUMNS
+from analysis.sweep import Sweep
+from analysis.table import notes, tables
 from analysis.tuning import trials_by_family
 from analysis.wording import claims
 
 HERE = Path(__file__).parent
 
 
-def page(comparison: Comparison, study: Study, title: str) -> str:
+def page(comparison: Comparison, sweep: Sweep, title: str) -> str:
     """The whole report as HTML."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
@@ -31,19 +32,18 @@ def page(comparison: Comparison, study: Study, title: str) -> str:
         lstrip_blocks=True,
     )
     figures = Figures(comparison, trials_by_family(comparison.members, comparison.question))
-    columns, cells = table(comparison)
     classes = [figures.css_class(row.name) for row in comparison.rows]
     return environment.get_template("page.html").render(
         title=title,
         style=Markup((HERE / "page.css").read_text()),  # our own file, not a run's
         made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         claims=claims(comparison),
-        caveats=caveats(comparison),
-        columns=columns,
-        rows=list(zip(classes, cells, strict=True)),
+        caveats=[*sweep.unfinished, *caveats(comparison)],
+        tables=tables(comparison),
+        classes=classes,
         table_note=notes(comparison),
         figures=figures,
-        provenance=provenance(comparison, study),
-        study=study,
+        provenance=provenance(comparison, sweep.facts),
+        spaces=sweep.spaces,
         space_columns=SPACE_COLUMNS,
     )

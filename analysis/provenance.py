@@ -8,7 +8,6 @@ from typing import Any
 from analysis.candidates import Member, label
 from analysis.comparison import Comparison
 from analysis.runs import Run, nested
-from analysis.study import Study
 from analysis.wording import metric_value
 
 
@@ -19,7 +18,7 @@ class Provenance:
     runs: list[list[str]]  # one row per run
 
 
-def provenance(comparison: Comparison, study: Study) -> Provenance:
+def provenance(comparison: Comparison, made_by: list[tuple[str, list[str]]]) -> Provenance:
     runs = [member.run for member in comparison.members]
     sources: dict[str, Callable[[Run], Any]] = {
         "data": lambda run: data(run.summary),
@@ -29,7 +28,7 @@ def provenance(comparison: Comparison, study: Study) -> Provenance:
         "source": lambda run: source(run.summary),
         "versions": lambda run: versions(run.summary),
     }
-    facts = study.facts + [(name, counted(runs, value_of)) for name, value_of in sources.items()]
+    facts = made_by + [(name, counted(runs, value_of)) for name, value_of in sources.items()]
     cells = [run_cells(member, comparison) for member in comparison.members]
     columns = [name for name in cells[0] if any(of_run[name] for of_run in cells)]
     rows = [[of_run[name] for name in columns] for of_run in cells]

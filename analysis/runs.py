@@ -18,11 +18,13 @@ import yaml
 from analysis.errors import ReportError
 
 MARKS = (".hydra", "metrics.jsonl", "summary.json")  # any of them makes a directory a run
+STUDY_FILE = "study.json"  # makes a directory a study's
+PREFLIGHT = "preflight"  # of a study: runs of a few steps, which are no results
 FINISHED = ("completed", "stopped")
 UNFINISHED = "unfinished"  # no summary: still running, or killed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One run as its records show it."""
 
@@ -31,6 +33,7 @@ class Run:
     summary: dict[str, Any]
     config: dict[str, Any]  # resolved; as composed if the run failed before it wrote its own
     choices: dict[str, str]  # group -> option, such as optim -> sgd_cosine
+    overrides: list[str]  # of the command line
     events: pd.DataFrame  # one row per event; step, epoch, seconds and one column per metric
     damaged_lines: int
 
@@ -47,9 +50,21 @@ class Run:
         return str(self.summary.get("seed", self.config.get("seed")))
 
     @property
-    def overrides(self) -> list[str]:
-        found = self.summary.get("overrides")
-        return [str(override) for override in found] if isinstance(found, list) else []
+    def monitor(self) -> tuple[str, str] | None:
+        """The metric that chose its checkpoint, and ``max`` or ``min``; None if it had none."""
+        for record in (self.summary, self.config):
+            if name := record.get("monitor"):
+                return str(name), str(record.get("monitor_mode", "max"))
+        return None
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it ended before its horizon: pruned, or waiting at a rung of a study."""
+        horizon = self.number("horizon_steps")
+        if horizon is None:
+            return self.status == "pruned"
+        limit = finite(nested(self.config, "trainer", "limit_train_steps"))
+        return limit is not None and limit < horizon
 
     def number(self, *keys: str) -> float | None:
         """A finite number of the summary, such as ``number("best", "value")``; else None."""
@@ -82,17 +97,21 @@ def read_runs(directories: Iterable[Path]) -> list[Run]:
             runs.setdefault(path.resolve(), read_run(path, name))
     if not runs:
         shown = ", ".join(str(directory) for directory in directories)
+        if any((directory / STUDY_FILE).exists() for directory in directories):
+            raise ReportError(f"{shown}: the study has not begun to tune")
         raise ReportError(f"{shown}: no run directory in it (none has {' or '.join(MARKS)})")
     return sorted(runs.values(), key=lambda run: (len(run.name), run.name))
 
 
 def find(directory: Path) -> Iterator[Path]:
-    """The run directories at or below ``directory``; runs hold no runs."""
+    """The run directories at or below ``directory``; runs hold no runs, preflights no results."""
     if any((directory / mark).exists() for mark in MARKS):
         yield directory
         return
+    is_study = (directory / STUDY_FILE).exists()
     for child in sorted(directory.iterdir()):
-        if child.is_dir() and not child.is_symlink():
+        is_preflight = is_study and child.name == PREFLIGHT
+        if child.is_dir() and not child.is_symlink() and not is_preflight:
             yield from find(child)
 
 
@@ -100,17 +119,20 @@ def read_run(path: Path, name: str) -> Run:
     """What is left of one run; a file that is missing or damaged counts as empty."""
     hydra = read_yaml(path / ".hydra" / "hydra.yaml")
     choices = nested(hydra, "hydra", "runtime", "choices")
+    summary = read_json(path / "summary.json")
+    overrides = summary.get("overrides") or nested(hydra, "hydra", "overrides", "task")
     events, damaged = read_events(path / "metrics.jsonl")
     return Run(
         path=path,
         name=name,
-        summary=read_json(path / "summary.json"),
+        summary=summary,
         config=read_yaml(path / "config.yaml") or read_yaml(path / ".hydra" / "config.yaml"),
         choices={
             str(group): str(option)
             for group, option in (choices if isinstance(choices, dict) else {}).items()
             if not str(group).startswith("hydra/")
         },
+        overrides=[str(each) for each in overrides] if isinstance(overrides, list) else [],
         events=events,
         damaged_lines=damaged,
     )

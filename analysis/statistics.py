@@ -23,6 +23,13 @@ class Estimate:
     high: float | None
     n: int
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether the interval ends at what is possible, to one side or both."""
+        if self.low is None or self.high is None:
+            return False
+        return not math.isclose(self.high - self.mean, self.mean - self.low, rel_tol=1e-6)
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -32,12 +39,14 @@ class Difference:
     low: float | None
     high: float | None
     p: float | None  # two-sided; None: cannot be tested
-    test: str  # what was applied, in words
+    test: str  # what was applied, in words; empty if nothing was
     n: int  # pairs, or the smaller sample
     adjusted_p: float | None = None  # after Holm's correction
 
 
-def estimate(values: Sequence[float]) -> Estimate:
+def estimate(
+    values: Sequence[float], least: float = -math.inf, greatest: float = math.inf
+) -> Estimate:
     """Mean and t-interval of a sample.
 
     Values that are all alike, as few seeds on a small test set can be, have no interval either:
@@ -45,13 +54,14 @@ def estimate(values: Sequence[float]) -> Estimate:
 
     Args:
         values: one finite value per seed; at least one.
+        least, greatest: what is possible; the interval ends there.
     """
     sample = np.asarray(values, dtype=float)
     mean, n = float(sample.mean()), len(sample)
     if n < 2 or np.ptp(sample) == 0:
         return Estimate(mean, None, None, n)
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * sample.std(ddof=1) / math.sqrt(n))
-    return Estimate(mean, mean - half, mean + half, n)
+    return Estimate(mean, max(mean - half, least), min(mean + half, greatest), n)
 
 
 def difference(candidate: Mapping[object, float], best: Mapping[object, float]) -> Difference:
@@ -69,14 +79,20 @@ def difference(candidate: Mapping[object, float], best: Mapping[object, float]) 
     if len(seeds) >= 2:
         return paired([candidate[seed] - best[seed] for seed in seeds])
     a, b = list(candidate.values()), list(best.values())
-    mean = float(np.mean(a) - np.mean(b))
     if min(len(a), len(b)) < 2 or (np.ptp(a) == 0 and np.ptp(b) == 0):
-        return Difference(mean, None, None, None, "too few seeds to test", min(len(a), len(b)))
+        return untested(candidate, best)
+    mean = float(np.mean(a) - np.mean(b))
     result = stats.ttest_ind(a, b, equal_var=False)
     low, high = result.confidence_interval(CONFIDENCE)
     return Difference(
         mean, float(low), float(high), float(result.pvalue), WELCH, min(len(a), len(b))
     )
+
+
+def untested(candidate: Mapping[object, float], best: Mapping[object, float]) -> Difference:
+    """How far the means are apart, and nothing more."""
+    mean = float(np.mean(list(candidate.values())) - np.mean(list(best.values())))
+    return Difference(mean, None, None, None, "", min(len(candidate), len(best)))
 
 
 def paired(differences: Sequence[float]) -> Difference:

@@ -1,18 +1,22 @@
 """The record of a study, ``study.json``: which run was a trial of what, and by which protocol.
 
 The study sweeper writes it; a plain sweep has none, and its candidates are told from the configs.
+While the study goes on, and after it was killed, the record lacks what has not happened yet.
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from analysis.candidates import Member
-from analysis.runs import Run, finite, nested, read_json, read_yaml
+from analysis.candidates import REPEAT, Member, Setting, flat
+from analysis.comparison import BROKEN
+from analysis.runs import FINISHED, Run, finite, nested
 from analysis.wording import metric_value
 
-FILE = "study.json"
+RUN_NAME = re.compile(r"(\w+)-(tune|repeat)-")  # sgd-tune-003, sgd-repeat-seed101
 SPACE_COLUMNS = ["candidate", "setting", "searched", "overrides", "source"]
 
 
@@ -20,55 +24,72 @@ SPACE_COLUMNS = ["candidate", "setting", "searched", "overrides", "source"]
 class Study:
     """What a study set out to do, and the place of each of its runs."""
 
-    entries: dict[Path, dict[str, Any]] = field(default_factory=dict)
-    facts: list[tuple[str, list[str]]] = field(default_factory=list)
-    spaces: list[list[str]] = field(default_factory=list)  # rows of SPACE_COLUMNS
+    directory: Path
+    record: dict[str, Any]
 
-    def members(self, runs: Sequence[Run]) -> list[Member]:
-        """The runs that the study has on record; one still under way has no place yet."""
-        placed = [(run, self.entries.get(run.path.resolve())) for run in runs]
-        return [
-            Member(
-                run,
-                str(entry["candidate"]),
-                str(entry["candidate"]),
-                tuple(entry.get("params", {}).items()),
-                str(entry["phase"]),
-            )
-            for run, entry in placed
-            if entry is not None
-        ]
+    @cached_property
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """What is on record of a run, by the name of its directory."""
+        runs = self.record.get("runs")
+        return {
+            str(entry["run_dir"]): entry
+            for entry in (runs if isinstance(runs, list) else [])
+            if isinstance(entry, dict) and {"run_dir", "candidate", "phase"} <= set(entry)
+        }
 
+    @property
+    def protocol(self) -> dict[str, Any]:
+        found = self.record.get("protocol")
+        return found if isinstance(found, dict) else {}
 
-def read_study(directories: Sequence[Path]) -> Study:
-    """The study of the one sweep directory given; without runs if there is none."""
-    if len(directories) != 1:
-        return Study()
-    directory = directories[0]
-    record = read_json(directory / FILE)
-    entries = {
-        (directory / str(entry["run_dir"])).resolve(): entry
-        for entry in record.get("runs", [])
-        if isinstance(entry, dict) and {"run_dir", "candidate", "phase"} <= set(entry)
-    }
-    facts = [("command", command_of(directory))]
-    if not entries:
-        return Study(facts=facts)
-    protocol = record.get("protocol") or {}
-    facts.append(("protocol", protocol_facts(protocol, record)))
-    return Study(entries, facts, space_rows(protocol.get("candidates") or {}))
+    @property
+    def candidates(self) -> dict[str, dict[str, Any]]:
+        found = self.protocol.get("candidates")
+        nodes = found if isinstance(found, dict) else {}
+        return {name: node for name, node in nodes.items() if isinstance(node, dict)}
 
+    def member(self, run: Run) -> Member | None:
+        """The place of a run: from the record, else from its name; None if it has none."""
+        name = run.path.resolve().name
+        if entry := self.entries.get(name):
+            candidate, phase = str(entry["candidate"]), str(entry["phase"])
+            setting = tuple((entry.get("params") or {}).items())
+        elif match := RUN_NAME.match(name):
+            candidate, phase = match.groups()
+            setting = self.setting(run, candidate)
+        else:
+            return None
+        return Member(run, candidate, candidate, setting, phase)
 
-def command_of(directory: Path) -> list[str]:
-    """The sweep's command line as Hydra recorded it, if it did."""
-    recorded = nested(read_yaml(directory / "multirun.yaml"), "hydra", "overrides")
-    given = [
-        str(override)
-        for kind in ("task", "hydra")
-        for override in nested(recorded, kind) or []
-        if not str(override).startswith(("hydra.mode=", "hydra.sweep.dir="))
-    ]
-    return [f"python train.py -m {' '.join(given)}"] if given else []
+    def setting(self, run: Run, candidate: str) -> Setting:
+        """The point of the candidate's space that a run was given."""
+        leaves = {**flat(run.config), **run.choices}
+        given = {override.split("=")[0] for override in run.overrides}
+        space = nested(self.candidates, candidate, "space") or {}
+        return tuple((key, leaves[key]) for key in space if key in leaves and key in given)
+
+    def unfinished(self, members: Sequence[Member]) -> list[str]:
+        """That the study is not over, if it is not."""
+        seeds = self.protocol.get("repeat_seeds") or []
+        chosen = self.record.get("best") or self.candidates
+        awaited = {(name, str(seed)) for name in chosen for seed in seeds}
+        ended = {
+            (member.candidate, member.run.seed)
+            for member in members
+            if member.phase == REPEAT and member.run.status in (*FINISHED, *BROKEN)
+        }
+        if self.entries and awaited <= ended:
+            return []
+        said = f"The study {self.directory.name} is not finished"
+        if awaited:
+            said += f": {len(awaited & ended)} of {len(awaited)} repeats have ended"
+        if not ended:
+            said += "; its trials are shown, and a candidate's best setting may still change"
+        return [f"{said}."]
+
+    def facts(self) -> list[str]:
+        """The protocol in words."""
+        return protocol_facts(self.protocol, self.record) if self.protocol else []
 
 
 def protocol_facts(protocol: dict[str, Any], record: dict[str, Any]) -> list[str]:
@@ -98,7 +119,7 @@ def overtaken(record: dict[str, Any]) -> list[str]:
     """
     sign = -1 if record.get("monitor_mode") == "min" else 1
     first: dict[str, list[tuple[float, Any]]] = {}
-    for entry in record["runs"]:
+    for entry in record.get("runs") or []:
         rungs = [rung for rung in entry.get("rungs") or [] if rung.get("value") is not None]
         if rungs:
             value = sign * float(rungs[0]["value"])
@@ -117,9 +138,9 @@ def overtaken(record: dict[str, Any]) -> list[str]:
 def audit(record: dict[str, Any]) -> list[str]:
     """Whether halving changed the winner: known once the pruned trials were run to the end."""
     sign = -1 if record.get("monitor_mode") == "min" else 1
-    pruned = [entry for entry in record["runs"] if entry.get("status") == "pruned"]
+    pruned = [entry for entry in record.get("runs") or [] if entry.get("status") == "pruned"]
     values: dict[str, list[float]] = {}
-    for entry in record["runs"]:
+    for entry in record.get("runs") or []:
         if (value := finite(entry.get("audited"))) is not None:
             values.setdefault(entry["candidate"], []).append(sign * value)
     if unknown := sum(finite(entry.get("audited")) is None for entry in pruned):
@@ -159,8 +180,6 @@ def space_rows(candidates: dict[str, Any]) -> list[list[str]]:
     """One row per tuned setting."""
     rows = []
     for name, candidate in candidates.items():
-        if candidate is None:
-            continue
         overrides = " ".join(map(str, candidate.get("overrides") or []))
         source = str(candidate.get("source") or "")
         space = candidate.get("space") or {"–": "nothing"}

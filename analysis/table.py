@@ -1,5 +1,6 @@
 """The table of a comparison, once in numbers (CSV) and once in words (terminal and page)."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -18,8 +19,6 @@ from analysis.wording import (
     size,
     verdict,
 )
-
-COST_FROM = "reached target"  # the first column about cost
 
 
 def frame(comparison: Comparison) -> pd.DataFrame:
@@ -41,7 +40,7 @@ def record(row: Row, comparison: Comparison) -> dict[str, Any]:
         "p": diff and diff.p,
         "p_holm": diff and diff.adjusted_p,
         "test": diff and diff.test,
-        "verdict": "best" if row is comparison.best else verdict(diff),
+        "verdict": verdict(row) or ("best" if row is comparison.best else ""),
         "target": comparison.target,
         "num_reached_target": row.num_reached,
     }
@@ -49,9 +48,10 @@ def record(row: Row, comparison: Comparison) -> dict[str, Any]:
         values |= spread(name, around)
     values |= {
         "num_settings": row.num_settings,
-        "num_runs": sum(row.statuses.values()),
-        "num_diverged": row.statuses["diverged"],
-        "num_failed": row.statuses["failed"],
+        "num_seeds_diverged": row.num_diverged,
+        "num_runs": row.num(),
+        "num_diverged": row.num("diverged"),
+        "num_failed": row.num("failed"),
         "best_setting": label(row.setting),
     }
     return values
@@ -63,50 +63,65 @@ def spread(metric: str, around: Estimate | None) -> dict[str, float | None]:
     return {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
 
 
-def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells for people; a column that no row fills is left out."""
+def tables(comparison: Comparison) -> list[tuple[list[str], list[list[str]]]]:
+    """Headings and cells for people, on quality, tuning and cost: one table would be too wide.
+
+    A column that no row fills is left out.
+    """
     rows = [cells(row, comparison) for row in comparison.rows]
-    columns = [name for name in rows[0] if any(row[name] for row in rows)]
-    return columns, [[row[name] for name in columns] for row in rows]
+    found = []
+    for part in range(len(rows[0])):
+        columns = [name for name in rows[0][part] if any(row[part][name] for row in rows)]
+        body = [
+            [row.name, *(texts[part][name] for name in columns)]
+            for row, texts in zip(comparison.rows, rows, strict=True)
+        ]
+        if columns:
+            found.append((["candidate", *columns], body))
+    return found
 
 
-def cells(row: Row, comparison: Comparison) -> dict[str, str]:
+def cells(row: Row, comparison: Comparison) -> tuple[dict[str, str], ...]:
     question, diff, cost = comparison.question, row.versus_best, row.cost
 
-    def mean(name: str) -> float | None:
-        return cost[name].mean if name in cost else None
+    def text(name: str, show: Callable[[float], str]) -> str:
+        return show(cost[name].mean) if name in cost else ""
 
-    def text(name: str, show: Any = shown) -> str:
-        value = mean(name)
-        return "" if value is None else show(value)
+    def three_digits(value: float) -> str:
+        return shown(value, 3)
 
-    if diff is not None:
-        said, p = verdict(diff), p_value(diff.adjusted_p)
-        difference = change(question.decides, diff)
-    else:
-        said, p, difference = ("best" if row is comparison.best else "no value"), "", ""
-    broken = [f"{row.statuses[name]} {name}" for name in row.statuses if name != "completed"]
-    target = "" if comparison.target is None else f"{row.num_reached}/{len(row.runs)}"
-    return {
-        "candidate": row.name,
-        "n": str(len(row.runs)),
+    quality = {
+        "n": f"{len(row.runs)} of {row.num_seeds}" if row.num_diverged else str(len(row.runs)),
         question.validation: interval(question.validation, row.validation),
         **({question.test: interval(question.test, row.test)} if question.test else {}),
-        "difference": difference,
-        "p (Holm)": p,
-        "verdict": said,
+        "difference": change(question.decides, diff) if diff else "",
+        "p (Holm)": p_value(diff.adjusted_p) if diff else "",
+        "verdict": verdict(row) or ("best" if row is comparison.best else "no value"),
+    }
+    tuning = {
         "best setting": label(row.setting),
         "settings tried": str(row.num_settings) if row.num_settings > 1 else "",
-        "other runs": ", ".join(broken),
-        COST_FROM: target,
-        "steps to target": text("target_steps"),
+        "other runs": "; ".join(other_runs(row)),
+    }
+    costs = {
+        "reached target": "" if comparison.target is None else f"{row.num_reached}/{len(row.runs)}",
+        "steps to target": text("target_steps", shown),
         "time to target": text("target_seconds", duration),
         "training": text("train_seconds", duration),
-        "ms/step": text("step_ms", lambda value: shown(value, 3)),
-        "optimizer ms": text("optimizer_step_ms", lambda value: shown(value, 3)),
-        "state B/param": text("state_bytes_per_parameter", lambda value: shown(value, 3)),
+        "ms/step": text("step_ms", three_digits),
+        "optimizer ms": text("optimizer_step_ms", three_digits),
+        "state B/param": text("state_bytes_per_parameter", three_digits),
         "peak memory": text("peak_memory_bytes", size),
     }
+    return quality, tuning, costs
+
+
+def other_runs(row: Row) -> Iterator[str]:
+    """How runs ended that did not complete, trials apart from repeats."""
+    for phase, statuses in row.statuses.items():
+        ends = [f"{count} {status}" for status, count in statuses.items() if status != "completed"]
+        if ends:
+            yield f"{phase}: {', '.join(ends)}" if phase else ", ".join(ends)
 
 
 def notes(comparison: Comparison) -> str:
@@ -116,10 +131,14 @@ def notes(comparison: Comparison) -> str:
         f"Mean over n seeds with the 95 % t-interval; {better(question)}.",
         f"Settings are chosen on {question.validation}, the best value a run reached.",
     ]
-    tests = sorted({row.versus_best.test for row in comparison.rows if row.versus_best})
+    estimates = [estimate for row in comparison.rows for estimate in (row.validation, row.test)]
+    if any(estimate.is_cut for estimate in estimates if estimate):
+        parts.append("Intervals end at what is possible: 0, and 100 % of a share.")
+    diffs = [row.versus_best for row in comparison.rows]
+    tests = sorted({diff.test for diff in diffs if diff and diff.test})
     if tests:
         parts.append(
-            f"Difference in {question.decides} to {comparison.best.name}, the best mean; p by "
+            f"Difference in {question.decides} to {comparison.best.name}; p by "
             f"{', '.join(tests)}, corrected for the comparisons of all pairs (Holm)."
         )
     if comparison.target is not None:

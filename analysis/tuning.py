@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analysis.candidates import REPEAT, Member, Setting, is_number
-from analysis.comparison import BROKEN, Question
+from analysis.comparison import BROKEN
+from analysis.question import Question
 from analysis.runs import FINISHED
 from analysis.statistics import expected_best
 

@@ -1,23 +1,22 @@
 """Numbers and claims in words: never more digits, and never more certainty, than there is."""
 
 import math
+from collections.abc import Sequence
 
-from analysis.comparison import Comparison, Question, Row
+from analysis.comparison import Comparison, Row
+from analysis.question import Question, is_share
 from analysis.statistics import ALPHA, Difference, Estimate
 
 MINUS = "\N{MINUS SIGN}"
 WORSE = "worse"
 NO_DIFFERENCE = "no detectable difference"
 UNTESTED = "cannot be tested"
+SURVIVORS = "seeds diverged"
 OPENINGS = {
     NO_DIFFERENCE: "No detectable difference from it",
     WORSE: "Detectably worse",
     UNTESTED: "Too few seeds to tell the difference from chance",
 }
-
-
-def is_share(metric: str) -> bool:
-    return metric.endswith("accuracy")
 
 
 def shown(value: float, digits: int = 4) -> str:
@@ -35,10 +34,16 @@ def metric_value(metric: str, value: float) -> str:
 
 
 def interval(metric: str, estimate: Estimate | None) -> str:
-    """``97.10% ± 0.60``: the mean and half of its interval; the mean alone if there is one seed."""
+    """``97.10% ± 0.60``: the mean and half of its interval; the mean alone if there is one seed.
+
+    An interval that was cut to what is possible has no half: ``99.10% [97.40, 100.00]``.
+    """
     if estimate is None:
         return "–"
-    return metric_value(metric, estimate.mean) + half(metric, estimate)
+    mean = metric_value(metric, estimate.mean)
+    if estimate.low is not None and estimate.high is not None and estimate.is_cut:
+        return f"{mean} {bounds(metric, estimate.low, estimate.high)}"
+    return mean + half(metric, estimate)
 
 
 def half(metric: str, around: Estimate | Difference) -> str:
@@ -49,7 +54,7 @@ def half(metric: str, around: Estimate | Difference) -> str:
 
 
 def bounds(metric: str, low: float, high: float) -> str:
-    """An interval in brackets; a share's may leave 0 to 1, and is shown as computed."""
+    """An interval in brackets."""
     if is_share(metric):
         return f"[{100 * low:.2f}, {100 * high:.2f}]".replace("-", MINUS)
     return f"[{shown(low)}, {shown(high)}]"
@@ -69,8 +74,11 @@ def p_value(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def verdict(difference: Difference | None) -> str:
+def verdict(row: Row) -> str:
     """What a test allows to say of a candidate against the best."""
+    difference = row.versus_best
+    if row.num_diverged:
+        return SURVIVORS
     if difference is None:
         return ""
     if difference.adjusted_p is None:
@@ -84,18 +92,34 @@ def claims(comparison: Comparison) -> list[str]:
     estimate = comparison.value(best)
     assert estimate is not None  # without a value there is no comparison
     sentences = [f"{best.name} has the best mean {metric}: {in_words(metric, estimate)}."]
+    others = [row for row in comparison.rows[1:] if comparison.value(row) is not None]
     for said, opening in OPENINGS.items():
-        names = [
-            with_p(row, metric)
-            for row in comparison.rows[1:]
-            if comparison.value(row) is not None and verdict(row.versus_best) == said
-        ]
-        if names:
-            sentences.append(f"{opening}: {'; '.join(names)}.")
-    empty = [row.name for row in comparison.rows if comparison.value(row) is None]
-    if empty:
-        sentences.append(f"Without a finished run: {'; '.join(empty)}.")
+        if names := [with_p(row, metric) for row in others if verdict(row) == said]:
+            sentences.append(f"{opening}: {names_of(names, '; ')}.")
+    if best.num_diverged:
+        sentences.append(f"Every candidate has seeds that diverged; of {diverged(best)}.")
+    if names := [
+        f"{diverged(row)}, {interval(metric, comparison.value(row))} over the others"
+        for row in others
+        if row.num_diverged
+    ]:
+        sentences.append(
+            "Ranked below and not tested, for survivors tell only half of it: "
+            f"{names_of(names, '; ')}."
+        )
+    if empty := [row.name for row in comparison.rows if comparison.value(row) is None]:
+        sentences.append(f"Without a finished run: {names_of(empty, '; ')}.")
     return sentences
+
+
+def diverged(row: Row) -> str:
+    """``adamw (5 of 8 seeds diverged)``."""
+    return f"{row.name} ({row.num_diverged} of {row.num_seeds} seeds diverged)"
+
+
+def names_of(names: Sequence[str], separator: str = ", ", most: int = 6) -> str:
+    rest = len(names) - most
+    return separator.join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def in_words(metric: str, estimate: Estimate) -> str:

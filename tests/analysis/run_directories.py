@@ -26,7 +26,8 @@ def write_run(
     final = (LEVELS.get(optim, 0.9) if level is None else level) + noise
     (path / ".hydra").mkdir(parents=True)
     choices = {"optim": optim, "optimizer": optim.split("_")[0], "hydra/launcher": "basic"}
-    hydra = {"hydra": {"runtime": {"choices": choices}}}
+    overrides = [f"optim={optim}", f"optimizer.lr={lr}", f"seed={seed}"]
+    hydra = {"hydra": {"runtime": {"choices": choices}, "overrides": {"task": overrides}}}
     (path / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
     resolved = {
         "seed": seed,
@@ -47,7 +48,7 @@ def write_run(
         "status": status,
         "error": None,
         "seed": seed,
-        "overrides": [f"optim={optim}", f"optimizer.lr={lr}", f"seed={seed}"],
+        "overrides": overrides,
         "monitor": "val/accuracy",
         "monitor_mode": "max",
         "best": {"value": final, "step": 30, "epoch": 3},

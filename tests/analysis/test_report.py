@@ -214,8 +214,56 @@ def test_a_metric_that_some_runs_lack(sweep, run_report):
     folder = sweep()
     edit(folder / "0", **{"test/accuracy": None})
     code, out, _ = run_report(folder)
+    table = pd.read_csv(folder / "report.csv").set_index("candidate")
     assert code == 0
-    assert "compared on val/accuracy itself" in out
+    assert "Left out of sgd_cosine, for test/accuracy is missing or no number: 0." in out
+    assert table["n"].to_dict() == {"sgd_cosine": 4, "adam_constant": 5}
+    assert set(table["compared_on"]) == {"test/accuracy"}
+    for seed in range(1, 5):
+        edit(folder / str(seed), **{"test/accuracy": None})
+    out = run_report(folder)[1]
+    assert "No run of sgd_cosine has test/accuracy: candidates are compared on val/accuracy" in out
+
+
+def test_a_finished_run_without_a_number(sweep, run_report):
+    folder = sweep()
+    edit(folder / "3", best={"value": None})
+    (folder / "3" / "metrics.jsonl").write_text("")
+    code, out, _ = run_report(folder)
+    assert code == 0
+    assert "Left out of sgd_cosine, for val/accuracy is missing or no number: 3." in out
+    assert "Unequal numbers of seeds, from 4 to 5" in out
+
+
+# ---- runs that diverged ----
+
+
+def test_survivors_are_not_crowned(sweep, run_report):
+    """Of eight seeds of the better optimizer five diverged: it is ranked below, and not tested."""
+    folder = sweep(("adam_constant", "adamw_warmup_cosine"), seeds=range(8))
+    for seed in range(8):
+        write_run(
+            folder / f"wild{seed}", "wild", seed, level=0.99,
+            status="diverged" if seed > 2 else "completed",
+        )  # fmt: skip
+    out = run_report(folder)[1]
+    table = pd.read_csv(folder / "report.csv")
+    assert table["candidate"].tolist() == ["adamw_warmup_cosine", "adam_constant", "wild"]
+    assert table["verdict"].tolist() == ["best", "worse", "seeds diverged"]
+    assert table["num_seeds_diverged"].tolist() == [0, 0, 5]
+    assert math.isnan(table["p"][2])
+    assert "adamw_warmup_cosine has the best mean test/accuracy" in out
+    assert "survivors tell only half of it: wild (5 of 8 seeds diverged), 98." in out
+    assert "│ 3 of 8 │" in out
+
+
+def test_where_every_candidate_has_seeds_that_diverged(sweep, run_report):
+    folder = sweep()
+    for job in (0, 5, 6):
+        edit(folder / str(job), status="diverged", best=None)
+    out = run_report(folder)[1]
+    assert "Every candidate has seeds that diverged; of sgd_cosine (1 of 5 seeds diverged)." in out
+    assert "orse: adam_constant" not in out
 
 
 def test_one_seed_only(sweep, run_report):

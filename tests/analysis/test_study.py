@@ -1,6 +1,7 @@
 """A study's record places its runs: tuned on some seeds, judged on others."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -44,7 +45,7 @@ def study(tmp_path):
         "protocol": {
             "name": "s", "trials": 3, "sampler": "sobol", "sampler_seed": 0, "tune_seeds": [0],
             "repeat_seeds": [101, 102, 103], "halving": {"rungs": [0.3], "keep": 0.6},
-            "candidates": {"sgd": candidate, "adam": {"overrides": [], "space": {}}},
+            "candidates": {"sgd": candidate, "adam": {"overrides": [], "space": SPACE}},
         },
         "monitor_mode": "max",
         "best": {name: {"trial": 1, "value": 0.95} for name in ("sgd", "adam")},
@@ -115,8 +116,85 @@ def test_trials_alone_make_the_tuning_curves(study):
     assert html.count("<title>sgd, lr=") == 3
 
 
-@pytest.mark.parametrize("record", ["{", '{"runs": [{}, 1]}', '{"costs": {}}'])
-def test_an_unfinished_record_leaves_a_plain_sweep(study, record, capsys):
+@pytest.mark.parametrize("record", ["{", '{"runs": [{}, 1]}', '{"protocol": 3}'])
+def test_a_record_that_cannot_be_read_leaves_the_names(study, record, capsys):
     (study / "study.json").write_text(record)
     assert report.main([str(study)]) == 0
-    assert "sgd_cosine" in capsys.readouterr().out
+    table = pd.read_csv(study / "report.csv").set_index("candidate")
+    assert set(table.index) == {"sgd", "adam"}
+    assert (table["n"] == 3).all()
+    assert "The study study is not finished" in capsys.readouterr().out
+
+
+@pytest.fixture
+def killed(study):
+    """The study as it is left by a kill in the repeats: no word of any run but the preflight's."""
+    record = json.loads((study / "study.json").read_text())
+    del record["runs"], record["best"], record["tuning_compute"]
+    (study / "study.json").write_text(json.dumps(record))
+    write_run(study / "preflight" / "sgd-0", "sgd_cosine", 0, 0.3, level=0.999)
+    (study / "sgd-repeat-seed103" / "summary.json").unlink()
+    return study
+
+
+def test_finished_repeats_of_a_killed_study_are_used(killed, capsys):
+    assert report.main([str(killed)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    table = pd.read_csv(killed / "report.csv").set_index("candidate")
+    assert "2 candidates, 12 runs" in out
+    assert table["n"].to_dict() == {"sgd": 2, "adam": 3}
+    assert table.loc["sgd", "best_setting"] == "lr=0.1"
+    assert "The study study is not finished: 5 of 6 repeats have ended" in out
+    assert "repeat: 1 unfinished" in out
+    assert "optimistic" not in out, "the repeats chose nothing"
+
+
+def test_trials_of_a_study_killed_in_tuning(killed, capsys):
+    for run in killed.glob("*-repeat-*"):
+        shutil.rmtree(run)
+    assert report.main([str(killed)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    table = pd.read_csv(killed / "report.csv").set_index("candidate")
+    assert (table["num_settings"] == 3).all()
+    assert table["n"].to_dict() == {"sgd": 1, "adam": 1}
+    assert "0 of 6 repeats have ended; its trials are shown" in out
+
+
+def test_an_early_value_does_not_choose_a_setting(killed):
+    """A trial that waits at a rung may show more than one that went to the end."""
+    for run in killed.glob("*-repeat-*"):
+        shutil.rmtree(run)
+    config = {"trainer": {"limit_train_steps": 10}}
+    shutil.rmtree(killed / "sgd-tune-000")
+    write_run(
+        killed / "sgd-tune-000", lr=0.01, level=0.99, config=config, horizon_steps=30, steps=10
+    )
+    report.main([str(killed)])
+    table = pd.read_csv(killed / "report.csv").set_index("candidate")
+    assert table.loc["sgd", "best_setting"] == "lr=0.1"
+
+
+def test_preflight_alone_is_no_result(tmp_path, capsys):
+    (tmp_path / "study.json").write_text("{}")
+    write_run(tmp_path / "preflight" / "sgd-0")
+    assert report.main([str(tmp_path)]) == 1
+    assert "the study has not begun to tune" in capsys.readouterr().err
+
+
+def test_by_regroups_a_study_without_mixing_trials_and_repeats(study):
+    write_run(study / "preflight" / "sgd-0", level=0.999)
+    assert report.main([str(study), "--by", "optim"]) == 0
+    table = pd.read_csv(study / "report.csv").set_index("candidate")
+    assert table["n"].to_dict() == {"sgd_cosine": 3, "adam_constant": 3}
+    assert table["num_runs"].to_dict() == {"sgd_cosine": 6, "adam_constant": 6}
+    assert (table["num_settings"] == 3).all()
+
+
+def test_several_studies_side_by_side(study, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(study, tmp_path / "again")
+    write_run(tmp_path / "again" / "preflight" / "sgd-0", level=0.999)
+    assert report.main(["study", "again"]) == 0
+    table = pd.read_csv("report/report.csv").set_index("candidate")
+    assert set(table.index) == {"study/sgd", "study/adam", "again/sgd", "again/adam"}
+    assert (table["n"] == 3).all()

@@ -1,0 +1,100 @@
+"""What runs are compared on: which metric, and which way it is better."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from analysis.errors import ReportError
+from analysis.runs import Run
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the runs are compared on."""
+
+    validation: str  # the monitored metric: chooses settings
+    test: str | None  # its twin on the test split, if every candidate has it
+    larger_is_better: bool
+    reads_summary: bool  # whether the summary's ``best`` is of this metric
+
+    @property
+    def decides(self) -> str:
+        """The metric that candidates are compared on."""
+        return self.test or self.validation
+
+    def validation_of(self, run: Run) -> float | None:
+        """The best value on validation that a run reached."""
+        if self.reads_summary and (value := run.number("best", "value")) is not None:
+            return value
+        values = run.curve(self.validation)["value"]
+        if values.empty:
+            return None
+        return float(values.max() if self.larger_is_better else values.min())
+
+    def test_of(self, run: Run) -> float | None:
+        return None if self.test is None else final(run, self.test)
+
+    def value_of(self, run: Run) -> float | None:
+        return self.test_of(run) if self.test else self.validation_of(run)
+
+    def is_answered_by(self, run: Run) -> bool:
+        """Whether a run has every value that a row shows."""
+        return None not in (self.validation_of(run), self.value_of(run))
+
+    def key(self, value: float | None) -> float:
+        """Larger is better; nothing at all is the worst."""
+        if value is None:
+            return -math.inf
+        return value if self.larger_is_better else -value
+
+
+def is_share(metric: str) -> bool:
+    return metric.endswith("accuracy")
+
+
+def twin(metric: str) -> str | None:
+    """A validation metric's name on the test split."""
+    return metric.replace("val/", "test/", 1) if metric.startswith("val/") else None
+
+
+def final(run: Run, metric: str) -> float | None:
+    """A metric at the end of a run."""
+    if (value := run.number(metric)) is not None:
+        return value
+    values = run.curve(metric)["value"]
+    return None if values.empty else float(values.iloc[-1])
+
+
+def ask(runs: Sequence[Run], metric: str | None = None, mode: str | None = None) -> Question:
+    """Settle what the runs are compared on.
+
+    Raises:
+        ReportError: no run has finished, the runs monitor different metrics, or nothing tells
+            which way is better.
+    """
+    if not any(run.finished for run in runs):
+        raise ReportError(none_finished(runs))
+    monitors = Counter(run.monitor for run in runs if run.monitor)
+    if metric is None:
+        if not monitors:
+            raise ReportError("no run recorded which metric it monitored: choose one with --metric")
+        if len({name for name, _ in monitors}) > 1:
+            shown = ", ".join(f"{name} ({count} runs)" for (name, _), count in monitors.items())
+            raise ReportError(f"the runs monitor different metrics, {shown}: choose with --metric")
+        metric = next(iter(monitors))[0]
+    if mode is None:
+        modes = {known_mode for name, known_mode in monitors if name == metric}
+        if len(modes) != 1:
+            raise ReportError(f"which way is {metric} better? Add --mode max or --mode min")
+        mode = modes.pop()
+    is_monitor = {name for name, _ in monitors} <= {metric}
+    return Question(metric, twin(metric), mode == "max", is_monitor)
+
+
+def none_finished(runs: Sequence[Run]) -> str:
+    statuses = Counter(run.status for run in runs)
+    shown = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
+    errors = [str(run.summary["error"]) for run in runs if run.summary.get("error")]
+    first = f"; the first error: {errors[0].splitlines()[0]}" if errors else ""
+    return f"no run has finished ({shown}){first}"
