@@ -14,12 +14,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trainer.device import choose_device
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, PeerLost
+from trainer.mesh import Mesh, connect
 from trainer.settings import TrainerSettings
 
 PEER_EXIT_SECONDS = 30.0
 ROLL_CALL_SECONDS = 2.0
-AWAKE_SECONDS = 0.1  # then the other process is busy with something else
+
+_mesh: Mesh | None = None  # of the group, where it is on one machine and on CPUs
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
         ConfigError: torchrun started another number of processes than the config asks for, or
             the accelerator cannot be shared.
     """
+    global _mesh
     ranks = ranks_of_this_process()
     if settings.devices not in (1, "auto", ranks.local_world_size):
         raise ConfigError(
@@ -89,6 +92,8 @@ def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
         rank=ranks.rank,
         world_size=ranks.world_size,
     )
+    if device.type == "cpu" and ranks.world_size == ranks.local_world_size:
+        _mesh = connect(store, ranks.rank, ranks.world_size, settings.timeout_seconds)
     try:
         yield ranks
         dist.barrier()  # gloo may abort when one process leaves while another still talks
@@ -102,6 +107,9 @@ def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
             f"{error} (rank {silent} did not answer within trainer.timeout_seconds)"
         ) from error
     finally:
+        if _mesh is not None:
+            _mesh.close()
+            _mesh = None
         dist.destroy_process_group()
 
 
@@ -145,7 +153,7 @@ def silent_ranks(store: dist.Store, ranks: Ranks) -> list[int]:
 def lost_a_peer(error: RuntimeError) -> bool:
     """Whether another process is gone, which then is the one to report."""
     text = str(error)
-    return isinstance(error, dist.DistBackendError) or (
+    return isinstance(error, PeerLost | dist.DistBackendError) or (
         "gloo/transport" in text and "Timed out" not in text
     )
 
@@ -157,20 +165,9 @@ def sum_over_ranks(sums: Tensor) -> Tensor:
     return sums
 
 
-def sum_awake(sums: Tensor) -> Tensor:
-    """Element-wise sum over all processes, in place; for a few numbers amid computation on CPUs.
-
-    Gloo's all-reduce is a chain of small messages, and a processor that has nothing to do until the
-    next one falls asleep: waking it can take longer than a layer. Here each process sends what it
-    has to all others at once, stays awake for an answer, and adds up in the order of the ranks.
-    """
-    parts = sums.new_empty(dist.get_world_size(), *sums.shape)
-    work = dist.all_gather(list(parts), sums, async_op=True)
-    until = time.monotonic() + AWAKE_SECONDS
-    while not work.is_completed() and time.monotonic() < until:
-        os.sched_yield()
-    work.wait()
-    return torch.sum(parts, 0, out=sums)
+def sum_amid_computation(sums: Tensor) -> Tensor:
+    """Element-wise sum over all processes, in place; for a few numbers that all CPUs wait for."""
+    return sum_over_ranks(sums) if _mesh is None else _mesh.sum(sums)
 
 
 def whole(value: Any) -> Any:

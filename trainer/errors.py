@@ -27,6 +27,10 @@ class RankFailed(Exception):
         self.traceback = traceback
 
 
+class PeerLost(RuntimeError):
+    """Another process of the job is gone, which then is the one to report."""
+
+
 class Interrupted(BaseException):
     """A signal ended the run. No ``Exception``: it ends a whole sweep, as Ctrl-C does."""
 

@@ -12,13 +12,13 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer.distributed import sum_awake
+from trainer.distributed import sum_amid_computation
 from trainer.errors import ConfigError
 from trainer.objectives.base import Objective
 from trainer.settings import TrainerSettings
 from trainer.sync_batchnorm import synchronize_batchnorm
 
-AWAKE_BYTES = 16_000_000  # of the gradients of all processes; more are a matter of bandwidth
+FEW_BYTES = 32_000_000  # of the gradients of all processes; more are a matter of bandwidth
 
 
 def distribute(objective: Objective, settings: TrainerSettings) -> None:
@@ -91,15 +91,17 @@ def wrap(compute: nn.Module, module: nn.Module, settings: TrainerSettings) -> nn
         )
     parameters = list(module.parameters())
     num_bytes = sum(p.numel() * p.element_size() for p in parameters) * dist.get_world_size()
-    if parameters[0].device.type == "cpu" and num_bytes <= AWAKE_BYTES:
-        parallel.register_comm_hook(None, average_awake)
+    if parameters[0].device.type == "cpu" and num_bytes <= FEW_BYTES:
+        parallel.register_comm_hook(None, average_amid_computation)
     return parallel
 
 
-def average_awake(state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+def average_amid_computation(
+    state: None, bucket: dist.GradBucket
+) -> torch.futures.Future[torch.Tensor]:
     """DDP's exchange of gradients that are so few that waiting is what costs."""
     average = torch.futures.Future[torch.Tensor]()
-    average.set_result(sum_awake(bucket.buffer()).div_(dist.get_world_size()))
+    average.set_result(sum_amid_computation(bucket.buffer()).div_(dist.get_world_size()))
     return average
 
 

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trainer.distributed import sum_awake
+from trainer.distributed import sum_amid_computation
 from trainer.errors import ConfigError
 
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -71,7 +71,7 @@ class SynchronizedNorm(torch.autograd.Function):
         mean, var = mean.double(), var.double()  # moments about zero then merge without loss
         local_count = mean.new_full((1,), x.numel() // channels)
         moments = torch.cat([local_count, local_count * mean, local_count * (var + mean**2)])
-        sum_awake(moments)
+        sum_amid_computation(moments)
         count, sums, squares = moments.split([1, channels, channels])
         if count <= 1:
             raise ValueError(f"batch norm needs more than one value per channel, got {x.shape}")
@@ -92,7 +92,7 @@ class SynchronizedNorm(torch.autograd.Function):
             grad, x, weight, mean, var, None, None, False, ctx.eps, [True, True, True]
         )
         sums = torch.stack([grad_weight, grad_bias])
-        sum_awake(sums)
+        sum_amid_computation(sums)
         scale = -(var + ctx.eps).rsqrt() / count
         if weight is not None:
             scale = scale * weight
