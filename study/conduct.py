@@ -8,8 +8,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from study import record
 from study.engine import Study
 from study.jobs import Jobs, Launches
-from study.preflight import Compose, preflight, print_forecast
+from study.preflight import preflight, print_forecast
 from study.protocol import Protocol
+from trainer.cli import Compose
 from trainer.errors import ConfigError
 from trainer.progress import Monitor
 
@@ -47,14 +48,12 @@ def conduct(
         record.keep_costs(costs, directory)
     print_forecast(protocol, costs)
     horizons = {name: cost.steps for name, cost in costs.items()}
-    study = Study(protocol, monitor, jobs, horizons, tags)
+    study = Study(protocol, monitor, jobs, horizons, record.keep_results, tags)
     study.tune()
-    record.keep_results(study)
     study.repeat()
-    record.keep_results(study)
     if protocol.halving and protocol.halving.audit:
         study.audit()
-        record.keep_results(study)
+    record.keep_results(study, finished=True)
     record.print_results(study)
     return study
 

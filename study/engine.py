@@ -8,6 +8,7 @@ whatever is there already is read, not run.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -61,16 +62,21 @@ class Study:
 
     Args:
         horizons: updates of a full run, by candidate.
+        keep: called before any runs start, so that a report knows their place while they run.
         tags: W&B tags that all runs have.
+
+    Attributes:
+        repeats: the runs of each candidate's best setting, by seed.
     """
 
     protocol: Protocol
     monitor: Monitor
     jobs: Jobs
     horizons: dict[str, int]
+    keep: Callable[[Study], None]
     tags: tuple[str, ...] = ()
     trials: dict[str, list[Tuning]] = field(default_factory=dict)
-    repeats: dict[str, dict[int, Summary]] = field(default_factory=dict)
+    repeats: dict[str, dict[int, Run]] = field(default_factory=dict)
 
     def tune(self) -> None:
         """Try every candidate's trials, batch by batch, all candidates side by side."""
@@ -153,7 +159,7 @@ class Study:
             if step not in tuning.values and not tuning.has_failed:
                 waiting[step, tuning.candidate.name, tuning.number] = tuning
         runs = {key: self.runs_of(tuning, key[0]) for key, tuning in waiting.items()}
-        summaries = self.jobs.run([run for of_trial in runs.values() for run in of_trial])
+        summaries = self.run([run for of_trial in runs.values() for run in of_trial])
         for key, tuning in waiting.items():
             value = fmean(value_of(summaries[run.name], self.monitor) for run in runs[key])
             tuning.values[key[0]] = value
@@ -199,16 +205,17 @@ class Study:
 
         Seed by seed: a machine that is busier at one time than at another slows all of them.
         """
-        runs = {
-            (name, seed): Run(
-                f"{name}-repeat-seed{seed}", (*self.overrides(best, "repeat"), f"seed={seed}")
-            )
-            for seed in self.protocol.repeat_seeds
+        seeds = self.protocol.repeat_seeds
+        self.repeats = {
+            name: {
+                seed: Run(
+                    f"{name}-repeat-seed{seed}", (*self.overrides(best, "repeat"), f"seed={seed}")
+                )
+                for seed in seeds
+            }
             for name, best in self.best().items()
         }
-        summaries = self.jobs.run(list(runs.values()))
-        for (name, seed), run in runs.items():
-            self.repeats.setdefault(name, {})[seed] = summaries[run.name]
+        self.run([by_seed[seed] for seed in seeds for by_seed in self.repeats.values()])
 
     def audit(self) -> None:
         """Run the pruned trials to the end as well, now that no decision depends on them."""
@@ -216,13 +223,18 @@ class Study:
             tuning.name: self.runs_of(tuning, self.horizons[tuning.candidate.name])
             for tuning in self.pruned
         }
-        summaries = self.jobs.run([run for of_trial in runs.values() for run in of_trial])
+        summaries = self.run([run for of_trial in runs.values() for run in of_trial])
         for tuning in self.pruned:
             of_trial = runs[tuning.name]
             tuning.audited = fmean(value_of(summaries[r.name], self.monitor) for r in of_trial)
             for run in of_trial:
                 if summaries[run.name]["status"] == "completed":
                     self.jobs.amend(run, status="pruned")  # which is what the study made of it
+
+    def run(self, runs: list[Run]) -> dict[str, Summary]:
+        if runs:
+            self.keep(self)
+        return self.jobs.run(runs)
 
     @property
     def pruned(self) -> list[Tuning]:

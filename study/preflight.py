@@ -3,12 +3,11 @@
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,13 +15,11 @@ from rich.table import Table
 from study.jobs import Jobs, Run, Summary
 from study.protocol import Candidate, Protocol
 from study.space import text
-from trainer.cli import explain
+from trainer.cli import Compose, explain
 from trainer.errors import ConfigError
 
 STEPS = 10  # enough for a step time; the first ones are slower
 FOLDER = "preflight"  # beside the runs, where neither the sweep's table nor reports look
-
-Compose = Callable[[list[str]], Any]
 
 
 @dataclass(frozen=True)
@@ -55,10 +52,12 @@ def preflight(protocol: Protocol, jobs: Jobs, compose: Compose) -> dict[str, Cos
     runs: dict[str, list[Run]] = {}
     for candidate in protocol.candidates:
         for number, overrides in enumerate(representatives(candidate)):
+            words = [*jobs.arguments, *overrides]
             try:
-                trainer = compose([*jobs.arguments, *overrides])["trainer"]
+                trainer = compose(words)["trainer"]
             except Exception as error:  # Hydra's and OmegaConf's many
-                misfits.append(f"{candidate.name} ({' '.join(overrides)}): {explain(error)}")
+                reason = explain(error, words, compose)
+                misfits.append(f"{candidate.name} ({' '.join(overrides)}): {reason}")
                 continue
             limits[candidate.name] = limit = trainer["limit_train_steps"]
             steps = STEPS if limit is None else min(STEPS, limit)

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from study.engine import Study, Tuning
-from study.jobs import Summary, read_json
+from study.jobs import Run, read_json
 from study.preflight import Cost
-from trainer.console import format_metric
+from study.space import text
+from trainer.console import LOG_WIDTH, format_metric
 from trainer.errors import ConfigError
 from trainer.files import write_json
 
@@ -31,7 +33,8 @@ def begin(settings: dict[str, Any], arguments: tuple[str, ...], directory: Path)
     now = json.loads(json.dumps({"protocol": settings, "arguments": sorted(arguments)}))
     before = read_json(directory / FILE)
     if not before.get("costs"):  # no preflight has passed yet
-        write_json({**now, "command": sys.argv, "costs": {}}, directory / FILE)
+        new = {**now, "command": sys.argv, "costs": {}, "finished": False, "runs": []}
+        write_json(new, directory / FILE)
         return {}
     decisive = deciding(before["protocol"])
     changed = [f"hydra.sweeper.{key}" for key, value in deciding(now["protocol"]).items()
@@ -43,7 +46,7 @@ def begin(settings: dict[str, Any], arguments: tuple[str, ...], directory: Path)
             f"{directory} holds a study that was started with another {', '.join(changed)}: "
             "continue it as it was, or give hydra.sweep.dir a new directory"
         )
-    update(directory, {"protocol": now["protocol"]})
+    update(directory, {"protocol": now["protocol"], "finished": False})
     return {name: Cost(**cost) for name, cost in before["costs"].items()}
 
 
@@ -57,12 +60,13 @@ def keep_costs(costs: dict[str, Cost], directory: Path) -> None:
     update(directory, {"costs": {name: asdict(cost) for name, cost in costs.items()}})
 
 
-def keep_results(study: Study) -> None:
-    """What the study knows so far."""
+def keep_results(study: Study, finished: bool = False) -> None:
+    """What the study knows so far, and the place of every run that was started."""
     best = study.best()
     update(
         study.jobs.directory,
         {
+            "finished": finished,
             "monitor": study.monitor.name,
             "monitor_mode": study.monitor.mode,
             "rungs": {c.name: study.protocol.rungs(study.horizons[c.name])
@@ -71,10 +75,10 @@ def keep_results(study: Study) -> None:
                      for name, t in best.items()},
             "runs": [entry for of_candidate in study.trials.values() for t in of_candidate
                      for entry in tuning_entries(study, t)]
-            + [repeat_entry(name, best[name], seed, summary)
-               for name, by_seed in study.repeats.items() for seed, summary in by_seed.items()],
+            + [repeat_entry(study, name, seed, run)
+               for name, by_seed in study.repeats.items() for seed, run in by_seed.items()],
             "tuning_compute": compute(study),
-            "paired": pairing(study.repeats),
+            "paired": pairing(study),
         },
     )  # fmt: skip
 
@@ -103,24 +107,26 @@ def tuning_entries(study: Study, tuning: Tuning) -> list[dict[str, Any]]:
     ]
 
 
-def repeat_entry(name: str, best: Tuning, seed: int, summary: Summary) -> dict[str, Any]:
+def repeat_entry(study: Study, name: str, seed: int, run: Run) -> dict[str, Any]:
+    best = study.best()[name]
     return {
-        "run_dir": f"{name}-repeat-seed{seed}",
+        "run_dir": run.name,
         "candidate": name,
         "phase": "repeat",
         "trial": best.number,
         "seed": seed,
         "params": best.params,
-        "status": summary.get("status"),
+        "status": study.jobs.summary(run).get("status"),
     }
 
 
 def compute(study: Study) -> dict[str, Any]:
-    """Updates that tuning took, beside what it would have taken without halving; no audit."""
-    tunings = [tuning for of_candidate in study.trials.values() for tuning in of_candidate]
+    """Updates that the ended trials took, beside what they would have without halving; no audit."""
+    tunings = [t for of_candidate in study.trials.values() for t in of_candidate
+               if t.state != "running"]  # fmt: skip
     seeds = len(study.protocol.tune_seeds)
     full = sum(study.horizons[tuning.candidate.name] for tuning in tunings) * seeds
-    taken = sum(max(tuning.values, default=0) for tuning in tunings) * seeds
+    taken = sum(max(tuning.values) for tuning in tunings) * seeds
     return {
         "steps": taken,
         "steps_without_halving": full,
@@ -128,13 +134,14 @@ def compute(study: Study) -> dict[str, Any]:
     }
 
 
-def pairing(repeats: dict[str, dict[int, Summary]]) -> dict[str, bool | None]:
+def pairing(study: Study) -> dict[str, bool | None]:
     """Whether runs of the same seed began with the same weights and saw the same sample order."""
     same = {}
     for key in ("initial_weights_hash", "data_order_hash"):
         by_seed: dict[int, set[Any]] = {}
-        for summaries in repeats.values():
-            for seed, summary in summaries.items():
+        for runs in study.repeats.values():
+            for seed, run in runs.items():
+                summary = study.jobs.summary(run)
                 if summary.get("status") in ("completed", "stopped"):
                     by_seed.setdefault(seed, set()).add(summary.get(key))
         same[key] = all(len(hashes) == 1 for hashes in by_seed.values()) if by_seed else None
@@ -154,15 +161,16 @@ def print_results(study: Study) -> None:
             table.add_row(candidate.name, "[red]no trial finished[/red]")
             continue
         chosen = best[candidate.name]
-        summaries = study.repeats.get(candidate.name, {}).values()
+        runs = study.repeats.get(candidate.name, {}).values()
+        summaries = [study.jobs.summary(run) for run in runs]
         tests = [summary[twin] for summary in summaries if summary.get(twin) is not None]
         table.add_row(
             candidate.name,
-            " ".join(f"{key}={value}" for key, value in chosen.params.items()),
+            escape("\n".join(f"{key}={text(value)}" for key, value in chosen.params.items())),
             format_metric(monitor, chosen.value),
             format_metric(twin, sum(tests) / len(tests)) if tests else "",
             str(len(tests)),
         )
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
     console.print(table)
     console.print(f"python report.py {study.jobs.directory}", soft_wrap=True)

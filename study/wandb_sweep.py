@@ -45,8 +45,9 @@ def write(study: str, folder: Path) -> None:
         cfg = compose("config", [f"+study={study}"], return_hydra_config=True)
     settings = OmegaConf.to_container(cfg.hydra.sweeper)
     assert isinstance(settings, dict)
-    settings.pop("_target_")
-    protocol = Protocol.of({str(key): value for key, value in settings.items()})
+    protocol = Protocol.of(
+        {str(key): value for key, value in settings.items() if key not in ("_target_", "mode")}
+    )
     folder.mkdir(parents=True, exist_ok=True)
     for candidate in protocol.candidates:
         file = folder / f"{protocol.name}_{candidate.name}.yaml"
@@ -69,6 +70,7 @@ def sweep_of(
         *candidate.overrides,
         f"seed={protocol.tune_seeds[0]}",
         "trainer.test=false",
+        "hydra.mode=RUN",
         "wandb.job_type=tune",
         f"wandb.candidate={candidate.name}",
         f"wandb.tags=[{candidate.name}]",

@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -29,6 +29,8 @@ from trainer.progress import Monitor
 from trainer.redact import redacted, redacted_text
 from trainer.settings import dotted_keys, unknown_key
 from trainer.sweep import Sweep
+
+Compose = Callable[[list[str]], DictConfig]
 
 failed_jobs = 0
 
@@ -160,13 +162,18 @@ def no_option() -> str:
     return " ".join(found)
 
 
-def composable() -> dict[str, Any]:
-    """The config that the command line's group choices compose; empty if they compose none."""
-    choices = [word for word in sys.argv[1:] if re.fullmatch(r"\+?[\w/]+=\w+", word)]
-    for overrides in (choices, []):
+def compose_anew(overrides: list[str]) -> DictConfig:
+    """The config of the overrides, where Hydra is not at work."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides)
+
+
+def composable(overrides: Sequence[str], compose: Compose) -> dict[str, Any]:
+    """The config that the group choices among the overrides compose; empty if they compose none."""
+    choices = [word for word in overrides if re.fullmatch(r"\+?[\w/]+(@[\w.]+)?=\w+", word)]
+    for tried in (choices, []):
         try:
-            with initialize_config_dir(str(CONF), version_base="1.3"):
-                config = OmegaConf.to_container(compose("config", overrides=overrides))
+            config = OmegaConf.to_container(compose(tried))
             assert isinstance(config, dict)
             return {str(key): value for key, value in config.items()}
         except HydraException:
@@ -178,8 +185,16 @@ def print_error(message: str) -> None:
     print(f"error: {redacted_text(message)}", file=sys.stderr, flush=True)
 
 
-def explain(error: Exception) -> str:
-    """Hydra's and OmegaConf's errors as one line that names the setting and the nearest one."""
+def explain(
+    error: Exception, overrides: Sequence[str] | None = None, compose: Compose = compose_anew
+) -> str:
+    """Hydra's and OmegaConf's errors as one line that names the setting and the nearest one.
+
+    Args:
+        overrides: what was composed; None: the words of the command line.
+        compose: overrides to the config; a sweeper has its own.
+    """
+    overrides = sys.argv[1:] if overrides is None else overrides
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         options = list(error.options or [])
@@ -197,9 +212,9 @@ def explain(error: Exception) -> str:
         return text
     override = re.search(r"Could not override '([^']+)'", text)
     if override:
-        config = composable()
+        config = composable(overrides, compose)
         try:
-            check_phases(list(config.get("phases", ())), sys.argv[1:])
+            check_phases(list(config.get("phases", ())), overrides)
         except ConfigError as reason:
             return str(reason)
         known = dotted_keys(config)

@@ -17,10 +17,11 @@ class StudySweeper(Sweeper):
     """Tunes every candidate with an equal budget, then repeats the best over fresh seeds.
 
     Args:
+        mode: for ``hydra.mode`` to take over.
         settings: see :class:`study.protocol.Protocol`.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, mode: str, **settings: Any) -> None:
         plain = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
         assert isinstance(plain, dict)
         self.settings = {str(key): value for key, value in plain.items()}

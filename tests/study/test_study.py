@@ -109,6 +109,9 @@ def test_killed_study_goes_on_and_runs_nothing_twice(tmp_path, sampler, killed_a
     first = FakeLauncher(tmp_path, killed_after=killed_after)
     with pytest.raises(KeyboardInterrupt):
         conduct_fake(tmp_path, first, **settings)
+    record = json.loads((tmp_path / "study.json").read_text())
+    assert not record["finished"]
+    assert set(first.names) <= {entry["run_dir"] for entry in record["runs"]}
     second = FakeLauncher(tmp_path)
     conduct_fake(tmp_path, second, **settings)
     commands = [
@@ -123,6 +126,9 @@ def test_killed_study_goes_on_and_runs_nothing_twice(tmp_path, sampler, killed_a
         if "-tune-" in job["hydra.sweep.subdir"] and job["trainer.limit_train_steps"] == "10"
     ]
     assert len(points) == len(set(points)) == 8
+    record = json.loads((tmp_path / "study.json").read_text())
+    assert record["finished"]
+    assert {entry["status"] for entry in record["runs"]} == {"completed", "pruned"}
     third = FakeLauncher(tmp_path)
     conduct_fake(tmp_path, third, **settings)
     assert third.jobs == []
@@ -176,6 +182,13 @@ def test_preflight_lists_all_misfits_before_anything_is_tuned(tmp_path):
         conduct_fake(tmp_path, launcher)
     assert launcher.names == []
     conduct_fake(tmp_path, FakeLauncher(tmp_path))  # mended
+
+
+def test_table_of_results_breaks_no_words_outside_a_terminal(tmp_path, capsys):
+    key = "scheduler.a_setting_with_a_long_name"
+    long = {"overrides": ["optimizer=adam", "optimizer.lr=0.1"], "space": {key: [[0.25, 0.75]]}}
+    conduct_fake(tmp_path, FakeLauncher(tmp_path), candidates={"a_long_name": long})
+    assert f" {key}=[0.25,0.75] " in capsys.readouterr().out
 
 
 def test_resumed_study_must_be_the_same(tmp_path):

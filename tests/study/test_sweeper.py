@@ -45,6 +45,7 @@ def test_study_composes_with_every_candidate(name):
         sweeper = OmegaConf.to_container(cfg.hydra.sweeper)
         if sweeper.pop("_target_").endswith("BasicSweeper"):
             return  # a single run
+        assert cfg.hydra.mode.name == sweeper.pop("mode") == "MULTIRUN", "without -m too"
         protocol = Protocol.of(sweeper)
         check_arguments((f"+study={name}",), protocol)
         for candidate in protocol.candidates:
@@ -55,6 +56,23 @@ def test_study_composes_with_every_candidate(name):
             run = compose("config", [f"+study={name}", *candidate.overrides, *overrides])
             config = OmegaConf.to_container(run, resolve=True, throw_on_missing=True)
             check_settings(config)
+
+
+def test_unknown_settings_are_listed_before_anything_runs(command):
+    done = command(
+        "train.py",  # without -m: a study is no single run
+        *STUDY,
+        "~hydra.sweeper.candidates.sgd",
+        "~hydra.sweeper.candidates.adamw",
+        "+hydra.sweeper.candidates.first="
+        "{overrides: ['optimizer=adam'], space: {optimizer.beta: [1]}}",
+        "+hydra.sweeper.candidates.second={overrides: ['optimizer=adm']}",
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "these candidates do not run:\n  first (optimizer=adam optimizer.beta=1)" in done.stderr
+    assert "unknown setting optimizer.beta: did you mean optimizer.betas" in done.stderr
+    assert "optimizer=adm: no such option; did you mean optimizer=adam?" in done.stderr
 
 
 @pytest.mark.slow
