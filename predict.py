@@ -75,6 +75,12 @@ def classify_text(run: FinishedRun, options: argparse.Namespace) -> int:
     check_use(run, "labels")
     if not options.text.strip():
         raise ConfigError("--text is empty")
+    if beyond := run.spec.tokens_beyond(options.text):
+        print(
+            f"note: the text is longer than the {run.spec.max_length} tokens of data.max_length: "
+            f"its last {beyond} are not read",
+            file=sys.stderr,
+        )
     with torch.inference_mode():
         probability, index = run.model(*run.spec.encode([options.text])).softmax(1).max(1)
     print(f"{run.spec.class_names[int(index)]}  {float(probability):.2%}")
@@ -177,12 +183,21 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see python predict.py --help")
 
 
+def utf8(argument: str) -> str:
+    """Text from the command line, where bytes that are no UTF-8 come as lone surrogates."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError("the text is not UTF-8") from error
+    return argument
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("images", type=Path, nargs="*", help="image files or folders")
-    parser.add_argument("--text", help="text to classify")
-    parser.add_argument("--prompt", help="text to continue")
+    parser.add_argument("--text", type=utf8, help="text to classify")
+    parser.add_argument("--prompt", type=utf8, help="text to continue")
     parser.add_argument("--max-new-tokens", type=int, default=200)
     parser.add_argument("--temperature", type=float, default=1.0, help="0: the likeliest token")
     parser.add_argument("--top-k", type=int)

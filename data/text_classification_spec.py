@@ -48,6 +48,11 @@ class TextClassificationSpec:
         """The token ids of every text, its special tokens included, cut at ``max_length``."""
         return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
 
+    def tokens_beyond(self, text: str) -> int:
+        """How many tokens of ``text`` are cut off, none of them special."""
+        rest = self.tokenizer.encode(text).overflowing
+        return sum(part.special_tokens_mask.count(0) for part in rest)
+
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """The model's inputs: tokens and mask, each ``(N, longest text)``."""
         rows = [torch.tensor(row) for row in self.tokens(texts)]

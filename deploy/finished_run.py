@@ -93,14 +93,8 @@ def open_run(run_dir: Path) -> FinishedRun:
         settings = needed_settings(config)
     except ConfigError as error:
         raise ConfigError(f"{run_dir / 'config.yaml'} cannot be used: {error}") from error
-    content = checkpoint.load(best_checkpoint(run_dir))
     model = build_model(without_download(config["model"]), spec, CPU, settings)
-    try:
-        model.load_state_dict(content["model"] if content["ema"] is None else content["ema"])
-    except RuntimeError as error:
-        raise ConfigError(
-            f"{run_dir}: the checkpoint is not of the model in config.yaml"
-        ) from error
+    checkpoint.load_weights(model, run_dir)
     return FinishedRun(run_dir, config, settings, spec, model.eval(), read_summary(run_dir))
 
 
@@ -123,14 +117,6 @@ def needed_settings(config: dict[str, Any]) -> TrainerSettings:
             raise ConfigError(f"{name}._target_ is missing")
     check_seed(needed["seed"])
     return replace(trainer_settings(needed["trainer"]), accelerator="cpu", compile=False)
-
-
-def best_checkpoint(run_dir: Path) -> Path:
-    for name in ("best", "last"):
-        file = run_dir / "checkpoints" / f"{name}.pt"
-        if file.is_file():
-            return file
-    raise ConfigError(f"{run_dir} has no checkpoint: the run ended too early, or kept none")
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:

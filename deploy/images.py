@@ -51,7 +51,7 @@ def read_image(file: Path, spec: ImageSpec) -> tuple[Tensor, list[str]]:
             if image.mode != mode:
                 notes.append(f"{image.mode} converted to {WORDS[mode]}")
             if image.size != (width, height):
-                notes.append(f"{image.width}x{image.height} resized to {width}x{height}")
+                notes.append(fitting(image.size, (width, height)))
             converted = on_white(image).convert(mode)
             fitted = ImageOps.fit(converted, (width, height), Image.Resampling.BILINEAR)
     except ConfigError:
@@ -65,6 +65,15 @@ def read_image(file: Path, spec: ImageSpec) -> tuple[Tensor, list[str]]:
             f"brightness {brightness:.2f}, in training {usual:.2f}: perhaps it must be inverted"
         )
     return pixels.unsqueeze(0), notes
+
+
+def fitting(size: tuple[int, int], target: tuple[int, int]) -> str:
+    """What fitting an image of another size does to it; sizes are width and height."""
+    scale = min(size[0] / target[0], size[1] / target[1])
+    crop = (round(scale * target[0]), round(scale * target[1]))
+    steps = [f"cropped to {crop[0]}x{crop[1]}"] if crop != size else []
+    steps += [f"resized to {target[0]}x{target[1]}"] if crop != target else []
+    return f"{size[0]}x{size[1]} {' and '.join(steps)}"
 
 
 def on_white(image: Image.Image) -> Image.Image:

@@ -4,6 +4,7 @@ A model here maps ``(tokens, state)`` to ``(logits, state)``, with ``new_state(c
 a Transformer's state is its key-value cache, a recurrent net's its hidden state.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -102,8 +103,8 @@ def check(
         raise ConfigError("the prompt is empty: generation needs a token to start from")
     if max_new_tokens < 0:
         raise ConfigError(f"max_new_tokens={max_new_tokens} should be at least 0")
-    if not temperature >= 0:
-        raise ConfigError(f"temperature={temperature} should be at least 0")
+    if not 0 <= temperature < math.inf:
+        raise ConfigError(f"temperature={temperature} should be at least 0 and finite")
     if top_k is not None and top_k < 1:
         raise ConfigError(f"top_k={top_k} should be at least 1")
     if top_p is not None and not 0 < top_p <= 1:

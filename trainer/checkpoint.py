@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.errors import ConfigError
 
@@ -142,6 +142,25 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not is_complete(content):
         raise ConfigError(f"{path} is not a checkpoint of this program")
     return content
+
+
+def load_weights(model: nn.Module, run_dir: Path) -> None:
+    """Give ``model`` the best weights of a run, else its last; averaged ones where it kept them.
+
+    Raises:
+        ConfigError: the run has no checkpoint, or one of another model.
+    """
+    files = [run_dir / "checkpoints" / f"{name}.pt" for name in ("best", "last")]
+    file = next(filter(Path.is_file, files), None)
+    if file is None:
+        raise ConfigError(f"{run_dir} has no checkpoint: the run ended too early, or kept none")
+    content = load(file)
+    try:
+        model.load_state_dict(content["model"] if content["ema"] is None else content["ema"])
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{run_dir}: the checkpoint is not of the model in config.yaml"
+        ) from error
 
 
 def is_complete(content: dict[str, Any]) -> bool:

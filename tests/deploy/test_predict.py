@@ -57,6 +57,19 @@ def test_another_size_and_mode_is_fitted_and_said(finished_run, digits, tmp_path
     assert "84x84 resized to 28x28" in err[1]
 
 
+@pytest.mark.parametrize(
+    ("size", "note"),
+    [
+        ((100, 40), "100x40 cropped to 40x40 and resized to 28x28"),
+        ((28, 30), "28x30 cropped to 28x28"),
+    ],
+)
+def test_what_is_cut_off_an_image_is_said(size, note, finished_run, tmp_path, capsys):
+    Image.new("L", size).save(tmp_path / "wide.png")
+    assert main([str(finished_run), str(tmp_path / "wide.png")]) == 0
+    assert lines(capsys)[1] == [f"note: {tmp_path}/wide.png: {note}"]
+
+
 def test_inverted_image_is_pointed_out(finished_run, digits, tmp_path, capsys):
     main([str(finished_run), str(save(255 - digits[0][0], tmp_path / "inverted.png"))])
     assert "perhaps it must be inverted" in lines(capsys)[1][0]
@@ -210,6 +223,8 @@ def test_unusable_directory_is_one_line(what, message, copied_run, capsys):
         (["--prompt", "The"], "classifies images"),
         (["--num-samples", "4"], "classifies images"),
         ([], "give one of: image files"),
+        (["--prompt", "\udcff The"], "argument --prompt: the text is not UTF-8"),
+        (["--text", "\udcff The"], "argument --text: the text is not UTF-8"),
         (["--test", "--prompt", "The"], "give one of: image files"),
         (["--export", "torch", "--quantize", "int8"], "leave --export torch out"),
         (["--tset"], "unrecognized arguments: --tset"),

@@ -122,6 +122,15 @@ def test_run_directory_alone_classifies(finished, capsys):
         assert float(probability.rstrip("%")) > 50
 
 
+def test_what_is_cut_off_a_text_is_said(finished, capsys):
+    assert predict([str(finished), "--text", "good " * 14]) == 0
+    assert capsys.readouterr().err == ""
+    assert predict([str(finished), "--text", "good " * 50]) == 0
+    assert capsys.readouterr().err == (
+        "note: the text is longer than the 16 tokens of data.max_length: its last 36 are not read\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(["--text", " "], "--text is empty"), (["--prompt", "a"], "classifies texts: use --text")],

@@ -107,7 +107,14 @@ def test_only_the_likeliest_are_drawn(settings, kept):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"temperature": -1.0}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}, {"max_new_tokens": -1}],
+    [
+        {"temperature": -1.0},
+        {"temperature": float("inf")},
+        {"top_k": 0},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"max_new_tokens": -1},
+    ],
     ids=str,
 )
 def test_impossible_settings_are_refused(settings):

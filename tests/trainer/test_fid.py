@@ -6,6 +6,7 @@ import torch
 from scipy.linalg import sqrtm
 
 from models.lightcnn import LightCNN
+from trainer import checkpoint
 from trainer.errors import ConfigError
 from trainer.objectives.fid import Extractor, frechet_distance, load_extractor, own_extractor
 
@@ -61,9 +62,45 @@ def test_a_run_of_another_model_is_refused(train, data):
         load_extractor(str(run_dir), data.spec)
     with pytest.raises(ConfigError, match="is not a run directory"):
         load_extractor(str(run_dir / "nowhere"), data.spec)
+    config = (run_dir / "config.yaml").read_text()
+    config = config.replace("models.customcnn.CustomCNN", "models.lightcnn.LightCNN")
+    (run_dir / "config.yaml").write_text(config)
+    with pytest.raises(ConfigError, match="checkpoint is not of the model"):
+        load_extractor(str(run_dir), data.spec)
     (run_dir / "config.yaml").write_text("seed: [")
     with pytest.raises(ConfigError, match=r"config\.yaml is damaged"):
         load_extractor(str(run_dir), data.spec)
+
+
+def test_a_run_without_a_best_checkpoint_gives_its_last(train, data):
+    run_dir = train("debug=fast")
+    last = checkpoint.load(run_dir / "checkpoints" / "last.pt")["model"]
+    (run_dir / "checkpoints" / "best.pt").unlink()
+    used = load_extractor(str(run_dir), data.spec).network.state_dict()
+    assert all(torch.equal(used[name], value) for name, value in last.items())
+
+
+def test_number_of_threads_is_nothing_to_the_extractor(few_digits, data, tmp_path):
+    weights = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        weights.append(own_extractor(data, tmp_path / str(threads)).network.state_dict())
+        assert torch.get_num_threads() == threads
+    one, two = weights
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_extractor_is_made_anew_when_its_network_computes_otherwise(
+    few_digits, data, tmp_path, monkeypatch, capsys
+):
+    own_extractor(data, tmp_path)
+    capsys.readouterr()
+    own_extractor(data, tmp_path)
+    assert capsys.readouterr().out == ""
+    forward = LightCNN.forward
+    monkeypatch.setattr(LightCNN, "forward", lambda self, images: forward(self, -images))
+    own_extractor(data, tmp_path)
+    assert "trained a LightCNN" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -2,10 +2,15 @@
 
 The usual FID (arXiv:1706.08500) takes the features of an Inception network trained on photographs,
 which says little of digits and needs a download. Here they are those of a LightCNN, trained on the
-training split of the run's own data, so the values compare runs on the same data and nothing else.
+training split of the run's own data. Every such network has a scale of its own, so values compare
+where the network is the same one; their ``fid_of_noise`` is then the same, too.
 """
 
+import copy
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +21,7 @@ from torch.nn import functional as F
 from data.cache import fingerprinted
 from data.loader import Loader
 from data.spec_file import read_spec
-from data.splits import Splits, TensorSplit
+from data.splits import Splits
 from models.build import fill_from_data
 from models.lightcnn import LightCNN
 from optim.schedules import Horizon, cosine
@@ -28,6 +33,7 @@ from trainer.run_directory import read_config
 
 # the recipe of the extractor made here: that of model=lightcnn
 EPOCHS, BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY, SEED = 10, 64, 0.1, 0.9, 5e-4, 0
+PROBED_UPDATES = 3
 IMAGES_AT_ONCE = 500
 
 
@@ -92,8 +98,7 @@ def load_extractor(run_dir: str, spec: Any) -> Extractor:
             f"images, {spec.name} has {spec.in_channels}x{spec.image_size[0]}x{spec.image_size[1]}"
         )
     network = instantiate(fill_from_data(model, own), "model")
-    content = checkpoint.load(Path(run_dir) / "checkpoints" / "best.pt")
-    network.load_state_dict(content["ema"] or content["model"])
+    checkpoint.load_weights(network, Path(run_dir))
     return Extractor(network, own)
 
 
@@ -110,39 +115,40 @@ def own_extractor(data: Loader, cache: Path) -> Extractor:
         network = LightCNN(spec.in_channels, spec.num_classes, spec.image_size)
     file = cache / f"fid_lightcnn_{spec.name}.pt"
     names = network.state_dict().keys()
-    shapes = [tuple(value.shape) for value in network.state_dict().values()]
     weights = None
     if ranks_of_this_process().is_main:
-        weights = fingerprinted(file, fingerprint(data, shapes), lambda: train(network, data))
+        with repeatable():
+            weights = fingerprinted(file, fingerprint(network, data), lambda: train(network, data))
     network.load_state_dict(dict(zip(names, broadcast(weights), strict=True)))
     return Extractor(network, spec)
 
 
-def fingerprint(data: Loader, shapes: list[tuple[int, ...]]) -> str:
-    """Of what the extractor is made from: other images or another recipe make another one."""
-    spec, split = data.spec, data.splits["train"]
-    recipe = (*shapes, EPOCHS, BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY, SEED)
-    pixels = int(split.tensors[0].sum()) if isinstance(split, TensorSplit) else None
-    return repr((spec.name, spec.image_size, spec.mean, spec.std, len(split), pixels, recipe))
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """The same arithmetic whatever the run's settings: one thread, fp32, fixed algorithms."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def fingerprint(network: LightCNN, data: Loader) -> str:
+    """Of what the extractor is made from: the data, the recipe, and how its first updates go."""
+    recipe = (EPOCHS, BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY, SEED)
+    first = islice(updates(copy.deepcopy(network), own_loader(data)), PROBED_UPDATES)
+    losses = [f"{float(loss):.3f}" for loss in first]  # other machines differ in the last digits
+    return repr((data.spec.name, data.fingerprint, recipe, losses))
 
 
 def train(network: LightCNN, data: Loader) -> tuple[Tensor, ...]:
     """``network``'s weights and buffers after the recipe above, in the order of its state dict."""
     start = time.perf_counter()
-    network.to(data.device).train()
     loader = own_loader(data)
-    horizon = Horizon.of(EPOCHS, None, loader.steps_per_epoch)
-    optimizer = torch.optim.SGD(
-        network.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
-    )
-    step = 0
-    for epoch in range(EPOCHS):
-        for [(images, labels)] in loader.train(epoch):
-            optimizer.param_groups[0]["lr"] = cosine(step, LR, horizon)
-            optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(network(images), labels).backward()
-            optimizer.step()
-            step += 1
+    for _ in updates(network, loader):
+        pass
     seconds = time.perf_counter() - start
     accuracy = ""
     if "val" in loader.splits:
@@ -153,6 +159,25 @@ def train(network: LightCNN, data: Loader) -> tuple[Tensor, ...]:
         flush=True,
     )
     return tuple(value.cpu() for value in network.state_dict().values())
+
+
+def updates(network: LightCNN, loader: Loader) -> Iterator[Tensor]:
+    """Train ``network`` by the recipe above; the loss of each update."""
+    network.to(loader.device).train()
+    horizon = Horizon.of(EPOCHS, None, loader.steps_per_epoch)
+    optimizer = torch.optim.SGD(
+        network.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
+    )
+    step = 0
+    for epoch in range(EPOCHS):
+        for [(images, labels)] in loader.train(epoch):
+            optimizer.param_groups[0]["lr"] = cosine(step, LR, horizon)
+            optimizer.zero_grad(set_to_none=True)
+            loss = F.cross_entropy(network(images), labels)
+            loss.backward()
+            optimizer.step()
+            step += 1
+            yield loss.detach()
 
 
 def own_loader(data: Loader) -> Loader:
