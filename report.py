@@ -92,8 +92,8 @@ def show(comparison: Comparison, sweep: Sweep, title: str) -> None:
     console.print(escape(title), style="bold")
     for columns, rows in tables(comparison):
         grid = Table()
-        for column in columns:
-            grid.add_column(escape(column), overflow="fold")
+        for i, column in enumerate(columns):
+            grid.add_column(escape(column), overflow="fold", no_wrap=i == 0)
         for cells in rows:
             grid.add_row(*map(escape, cells))
         console.print(grid)

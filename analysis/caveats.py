@@ -1,7 +1,7 @@
 """Where a comparison is not like for like, or says less than it seems to."""
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -70,9 +70,15 @@ def left_out(comparison: Comparison) -> Iterator[str]:
             names = names_of([run.name for run in row.without_value])
             metric = missing(row.without_value, comparison.question)
             yield f"Left out of {row.name}, for {metric} is missing or no number: {names}."
-    statuses = Counter(run.status for run in runs if not run.finished and run.status != "pruned")
+    statuses: dict[str, list[str]] = defaultdict(list)
+    for member in comparison.members:
+        if not member.run.finished and member.run.status != "pruned":
+            statuses[member.run.status].append(member.candidate)
     if statuses:
-        shown = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
+        shown = ", ".join(
+            f"{len(names)} {status} ({names_of(list(dict.fromkeys(names)))})"
+            for status, names in statuses.items()
+        )
         yield f"Of {len(runs)} runs, {shown}: they are counted, and have no value in the table."
     damaged = sum(run.damaged_lines for run in runs)
     if damaged:

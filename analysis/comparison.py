@@ -211,10 +211,11 @@ def asked_target(runs: Sequence[Run]) -> float | None:
 
 
 def common_target(rows: Sequence[Row], question: Question) -> float | None:
-    """The value that half of the candidates reached with every seed."""
+    """The value that half of the candidates reached with every seed; half of those that can."""
+    sound = [row for row in rows if not row.num_diverged]
     worst = [
         min(values, key=question.key)
-        for row in rows
+        for row in sound or rows
         if (values := [v for run in row.runs if (v := question.validation_of(run)) is not None])
     ]
     return sorted(worst, key=question.key)[len(worst) // 2] if worst else None

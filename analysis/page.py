@@ -12,11 +12,14 @@ from markupsafe import Markup
 from analysis.caveats import caveats
 from analysis.comparison import Comparison
 from analysis.figures import Figures
+from analysis.palette import Palette
 from analysis.provenance import provenance
 from analysis.study import SPACE_COLUMNS
+from analysis.svg import NUM_TOLD_APART
 from analysis.sweep import Sweep
 from analysis.table import notes, tables
 from analysis.tuning import trials_by_family
+from analysis.tuning_figures import TuningFigures
 from analysis.wording import claims
 
 HERE = Path(__file__).parent
@@ -31,8 +34,8 @@ def page(comparison: Comparison, sweep: Sweep, title: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    figures = Figures(comparison, trials_by_family(comparison.members, comparison.question))
-    classes = [figures.css_class(row.name) for row in comparison.rows]
+    palette = Palette(row.name for row in comparison.rows)
+    trials = trials_by_family(comparison.members, comparison.question)
     return environment.get_template("page.html").render(
         title=title,
         style=Markup((HERE / "page.css").read_text()),  # our own file, not a run's
@@ -40,9 +43,11 @@ def page(comparison: Comparison, sweep: Sweep, title: str) -> str:
         claims=claims(comparison),
         caveats=[*sweep.unfinished, *caveats(comparison)],
         tables=tables(comparison),
-        classes=classes,
+        palette=palette,
+        num_series=NUM_TOLD_APART,
         table_note=notes(comparison),
-        figures=figures,
+        figures=Figures(comparison, palette),
+        tuning=list(TuningFigures(comparison, trials, palette).all()),
         provenance=provenance(comparison, sweep.facts),
         spaces=sweep.spaces,
         space_columns=SPACE_COLUMNS,

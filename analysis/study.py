@@ -69,7 +69,7 @@ class Study:
         return tuple((key, leaves[key]) for key in space if key in leaves and key in given)
 
     def unfinished(self, members: Sequence[Member]) -> list[str]:
-        """That the study is not over, if it is not."""
+        """That the study is not over, if it is not; older records do not say so themselves."""
         seeds = self.protocol.get("repeat_seeds") or []
         chosen = self.record.get("best") or self.candidates
         awaited = {(name, str(seed)) for name in chosen for seed in seeds}
@@ -78,7 +78,7 @@ class Study:
             for member in members
             if member.phase == REPEAT and member.run.status in (*FINISHED, *BROKEN)
         }
-        if self.entries and awaited <= ended:
+        if self.record.get("finished", bool(self.entries) and awaited <= ended):
             return []
         said = f"The study {self.directory.name} is not finished"
         if awaited:
@@ -101,7 +101,7 @@ def protocol_facts(protocol: dict[str, Any], record: dict[str, Any]) -> list[str
         f"{protocol.get('repeat_seeds')}",
     ]
     halving, compute = protocol.get("halving"), record.get("tuning_compute") or {}
-    if halving and "saved_fraction" in compute:
+    if halving and "saved_fraction" in compute and record.get("finished", True):
         facts.append(
             f"successive halving at {halving.get('rungs')} of the horizon, {halving.get('keep')} "
             f"of the trials go on: {compute['saved_fraction']:.0%} of the tuning steps saved "

@@ -7,17 +7,20 @@ is escaped by Markup.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 440, 290
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 42
 NUM_COLOURS = 8
+NUM_TOLD_APART = 2 * NUM_COLOURS  # solid, then dashed; the rest is grey
 
 OPENING = '<svg viewBox="0 0 {} {}" role="img" aria-label="{}">'
 GRID = '<path class="grid" d="M{:.1f},4V{}"/>'
 TICK = '<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>'
 DOT = '<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="4.5"><title>{}</title></circle>'
+EARLY = DOT.replace("dot", "early")
 SEED = '<circle class="seed {}" cx="{:.1f}" cy="{:.1f}" r="2.5"/>'
 CROSS = '<path class="cross {}" d="{}"><title>{}</title></path>'
 
@@ -31,6 +34,7 @@ class Axis:
     label: str
     log: bool = False
     percent: bool = False
+    whole: bool = False  # of things that are counted
     low: float = math.inf
     high: float = -math.inf
 
@@ -64,7 +68,7 @@ class Axis:
             powers = range(math.ceil(self.start), math.floor(self.stop) + 1, stride)
             return [(10.0**power, tick_text(10.0**power)) for power in powers]
         low, high = (10**self.start, 10**self.stop) if self.log else (self.start, self.stop)
-        step = round_step((high - low) / 7)
+        step = max(round_step((high - low) / 7), float(self.whole))
         first = math.ceil(low / step - 1e-9)
         values = [step * i for i in range(first, math.floor(high / step + 1e-9) + 1)]
         if self.percent:
@@ -98,7 +102,7 @@ class Chart:
     y: Axis
     lines: list[tuple[int, Points, str]] = field(default_factory=list)
     bands: list[tuple[int, Points]] = field(default_factory=list)
-    dots: list[tuple[int, float, float, str]] = field(default_factory=list)
+    dots: list[tuple[int, float, float, str, str]] = field(default_factory=list)
     crosses: list[tuple[int, float, str]] = field(default_factory=list)
     crosses_on_top: bool = False
 
@@ -115,8 +119,8 @@ class Chart:
         self.bands.append((series, [*there, *reversed(back)]))
         self.cover([*there, *back])
 
-    def dot(self, series: int, x: float, y: float, tip: str) -> None:
-        self.dots.append((series, x, y, tip))
+    def dot(self, series: int, x: float, y: float, tip: str, shape: str = DOT) -> None:
+        self.dots.append((series, x, y, tip, shape))
         self.cover([(x, y)])
 
     def cross(self, series: int, x: float, tip: str) -> None:
@@ -154,11 +158,12 @@ class Chart:
         ]
         for series, points in self.bands:
             parts.append(mark('<path class="band {}" d="{}Z"/>', series, self.path(points)))
-        for series, points, kind in self.lines:
+        # the first series, the best candidates, on top of the others
+        for series, points, kind in sorted(self.lines, key=itemgetter(0), reverse=True):
             parts.append(mark(f'<path class="{kind} {{}}" d="{{}}"/>', series, self.path(points)))
-        for series, x, y, tip in self.dots:
+        for series, x, y, tip, shape in sorted(self.dots, key=itemgetter(0), reverse=True):
             placed = self.place(x, y)
-            parts.append(mark(DOT, series, *placed, tip))
+            parts.append(mark(shape, series, *placed, tip))
         for series, x, tip in self.crosses:
             px, _ = self.place(x, self.y.low)
             py = TOP + 7 if self.crosses_on_top else HEIGHT - BOTTOM - 7
@@ -188,7 +193,9 @@ class Chart:
 
 
 def css_class(series: int) -> str:
-    """How series are told apart: eight colours, then the same ones dashed."""
+    """How series are told apart: eight colours, then the same ones dashed; all others are grey."""
+    if series >= NUM_TOLD_APART:
+        return "series other"
     dashed = " dashed" if (series // NUM_COLOURS) % 2 else ""
     return f"series s{series} c{series % NUM_COLOURS}{dashed}"
 

@@ -66,7 +66,7 @@ def spread(metric: str, around: Estimate | None) -> dict[str, float | None]:
 def tables(comparison: Comparison) -> list[tuple[list[str], list[list[str]]]]:
     """Headings and cells for people, on quality, tuning and cost: one table would be too wide.
 
-    A column that no row fills is left out.
+    A column that no row fills is left out, and so is a row that fills none.
     """
     rows = [cells(row, comparison) for row in comparison.rows]
     found = []
@@ -75,6 +75,7 @@ def tables(comparison: Comparison) -> list[tuple[list[str], list[list[str]]]]:
         body = [
             [row.name, *(texts[part][name] for name in columns)]
             for row, texts in zip(comparison.rows, rows, strict=True)
+            if any(texts[part][name] for name in columns)
         ]
         if columns:
             found.append((["candidate", *columns], body))
@@ -104,7 +105,7 @@ def cells(row: Row, comparison: Comparison) -> tuple[dict[str, str], ...]:
         "other runs": "; ".join(other_runs(row)),
     }
     costs = {
-        "reached target": "" if comparison.target is None else f"{row.num_reached}/{len(row.runs)}",
+        "reached target": "" if comparison.target is None else f"{row.num_reached}/{row.num_seeds}",
         "steps to target": text("target_steps", shown),
         "time to target": text("target_seconds", duration),
         "training": text("train_seconds", duration),

@@ -15,10 +15,14 @@ COUNTED = (*FINISHED, "pruned", *BROKEN)  # a trial still running or interrupted
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting of a family: the mean over its seeds, or None if a seed broke down."""
+    """One setting of a family: the mean over its seeds, or None if a seed broke down.
+
+    Of a trial that was pruned the value is what it had reached by then, no more than a bound.
+    """
 
     setting: Setting
     value: float | None
+    is_partial: bool = False
 
     def at(self, key: str) -> float | None:
         """The setting's number for ``key``."""
@@ -33,7 +37,10 @@ def trials_by_family(members: Sequence[Member], question: Question) -> dict[str,
         if member.phase != REPEAT and member.run.status in COUNTED:
             grouped[member.family][member.setting].append(member)
     return {
-        family: [Trial(setting, mean(group, question)) for setting, group in settings.items()]
+        family: [
+            Trial(setting, mean(group, question), any(member.is_partial for member in group))
+            for setting, group in settings.items()
+        ]
         for family, settings in grouped.items()
         if len(settings) > 1
     }
@@ -53,7 +60,8 @@ def expected_best_curves(
 ) -> dict[str, list[float]]:
     """Per family, the expected best validation value after 1, 2, ... random trials.
 
-    A trial that broke down counts as the worst value any trial of the comparison reached.
+    A trial that broke down counts as the worst value any trial of the comparison reached. One that
+    was pruned counts with what it had: more steps could only have improved the best it reached.
     """
     reached = [t.value for family in trials.values() for t in family if t.value is not None]
     if not reached:
@@ -87,7 +95,7 @@ def at_the_edge(trials: Sequence[Trial], key: str, question: Question) -> str | 
     """
     known = [(at, trial) for trial in trials if (at := trial.at(key)) is not None]
     values = sorted({at for at, _ in known})
-    good = [(at, trial.value) for at, trial in known if trial.value is not None]
+    good = [(at, t.value) for at, t in known if t.value is not None and not t.is_partial]
     if len(values) < 3 or not good:
         return None
     best = max(good, key=lambda pair: question.key(pair[1]))[0]

@@ -97,9 +97,9 @@ def claims(comparison: Comparison) -> list[str]:
         if names := [with_p(row, metric) for row in others if verdict(row) == said]:
             sentences.append(f"{opening}: {names_of(names, '; ')}.")
     if best.num_diverged:
-        sentences.append(f"Every candidate has seeds that diverged; of {diverged(best)}.")
+        sentences.append(f"Every candidate has seeds that diverged: of {with_fate(best)}.")
     if names := [
-        f"{diverged(row)}, {interval(metric, comparison.value(row))} over the others"
+        f"{with_fate(row)}, {interval(metric, comparison.value(row))} over the others"
         for row in others
         if row.num_diverged
     ]:
@@ -112,8 +112,10 @@ def claims(comparison: Comparison) -> list[str]:
     return sentences
 
 
-def diverged(row: Row) -> str:
-    """``adamw (5 of 8 seeds diverged)``."""
+def with_fate(row: Row) -> str:
+    """``adamw (5 of 8 seeds diverged)``, or the name alone."""
+    if not row.num_diverged:
+        return row.name
     return f"{row.name} ({row.num_diverged} of {row.num_seeds} seeds diverged)"
 
 

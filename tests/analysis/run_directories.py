@@ -76,3 +76,9 @@ def write_run(
         content |= {"best": None, "test/accuracy": None}
     (path / "summary.json").write_text(json.dumps(content))
     return path
+
+
+def edit(run_dir: Path, **changes: Any) -> None:
+    """Change what the summary of a run says."""
+    file = run_dir / "summary.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))

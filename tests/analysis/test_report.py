@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from html.parser import HTMLParser
 
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 import report
-from tests.analysis.run_directories import write_run
+from tests.analysis.run_directories import edit, write_run
 
 
 @pytest.fixture
@@ -23,11 +24,6 @@ def run_report(capsys):
         return code, " ".join(out.split()), err
 
     return run
-
-
-def edit(run_dir, **changes):
-    file = run_dir / "summary.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
 def test_a_sound_sweep(sweep, run_report):
@@ -167,6 +163,22 @@ def test_no_run_directory(tmp_path, run_report):
     assert "no run directory in it" in err
 
 
+def test_runs_that_were_all_killed(sweep, run_report):
+    """Their configs tell what they monitored; that none has finished is the reason."""
+    folder = sweep(seeds=range(1))
+    for run_dir in folder.iterdir():
+        (run_dir / "summary.json").unlink()
+    assert run_report(folder)[2] == "error: no run has finished (2 unfinished)\n"
+
+
+def test_a_run_that_monitored_nothing_stops_no_report(sweep, run_report):
+    folder = sweep()
+    edit(folder / "3", monitor=None)
+    code, _, _ = run_report(folder)
+    assert code == 0
+    assert pd.read_csv(folder / "report.csv")["n"].tolist() == [5, 5]
+
+
 def test_no_finished_run(sweep, run_report):
     folder = sweep(seeds=range(1), status="failed")
     edit(folder / "0", error="ConfigError: no data")
@@ -262,7 +274,7 @@ def test_where_every_candidate_has_seeds_that_diverged(sweep, run_report):
     for job in (0, 5, 6):
         edit(folder / str(job), status="diverged", best=None)
     out = run_report(folder)[1]
-    assert "Every candidate has seeds that diverged; of sgd_cosine (1 of 5 seeds diverged)." in out
+    assert "Every candidate has seeds that diverged: of sgd_cosine (1 of 5 seeds diverged)." in out
     assert "orse: adam_constant" not in out
 
 
@@ -272,6 +284,7 @@ def test_one_seed_only(sweep, run_report):
     assert code == 0
     assert "no interval, and no claim" in out
     assert "Too few seeds to tell the difference from chance" in out
+    assert "p by" not in out
     assert pd.read_csv(folder / "report.csv")["p"].isna().all()
 
 
@@ -327,6 +340,39 @@ def test_an_unwritable_directory(sweep, tmp_path, run_report):
     code, _, err = run_report(sweep(), "--output", tmp_path / "file")
     assert code == 1
     assert err == f"error: cannot write {tmp_path / 'file'}: File exists\n"
+
+
+def test_intervals_end_at_what_is_possible(sweep, run_report):
+    """Two seeds make t-intervals wide: beyond 100 % of an accuracy, and below 0 ms."""
+    folder = sweep(("sgd_cosine", "adam_constant"), seeds=range(2), level=0.995)
+    for job, milliseconds in enumerate((0.1, 5.0, 0.1, 5.0)):
+        edit(folder / str(job), optimizer_step_ms=milliseconds)
+    edit(folder / "0", best={"value": 0.999})
+    out = run_report(folder)[1]
+    table = pd.read_csv(folder / "report.csv")
+    assert (table["optimizer_step_ms_low"] == 0).all()
+    assert (table["val/accuracy_high"] <= 1).all()
+    assert ", 100.00]" in out
+    assert "Intervals end at what is possible: 0, and 100 % of a share." in out
+
+
+def test_forty_candidates_can_be_read(sweep, run_report):
+    folder = sweep(tuple(f"optimizer{i:02d}" for i in range(40)), seeds=range(2), lrs=(0.1, 0.2))
+    out = run_report(folder)[1]
+    html = (folder / "report.html").read_text()
+    claim = out[out.index("No detectable difference from it") :].split(". ")[0]
+    assert len(claim) < 700
+    assert "more" in claim
+    assert '<span class="key series other"><i></i>24 more</span>' in html
+
+
+def test_trials_are_counted_in_whole_numbers(sweep, run_report):
+    folder = sweep(seeds=range(1), lrs=(0.1, 0.2, 0.3))
+    run_report(folder)
+    html = (folder / "report.html").read_text()
+    figure = html[html.index("expected best val/accuracy after k trials</figcaption>") :]
+    ticks = re.findall(r'text-anchor="middle">([^<]*)<', figure[: figure.index("</svg>")])
+    assert ticks == ["1", "2", "3", "trials"]
 
 
 def test_two_hundred_runs(sweep, run_report):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import report
-from tests.analysis.run_directories import write_run
+from tests.analysis.run_directories import edit, write_run
 
 SPACE = {
     "optimizer.lr": {"low": 0.01, "high": 1.0, "log": True},
@@ -198,3 +198,37 @@ def test_several_studies_side_by_side(study, tmp_path, monkeypatch):
     table = pd.read_csv("report/report.csv").set_index("candidate")
     assert set(table.index) == {"study/sgd", "study/adam", "again/sgd", "again/adam"}
     assert (table["n"] == 3).all()
+
+
+def test_a_record_says_itself_whether_its_study_is_over(study, capsys):
+    for finished, said in ((True, False), (False, True)):
+        record = json.loads((study / "study.json").read_text()) | {"finished": finished}
+        (study / "study.json").write_text(json.dumps(record))
+        report.main([str(study)])
+        assert ("is not finished: 6 of 6 repeats" in capsys.readouterr().out) == said
+        assert ("the leader of the first rung" in page_of(study)) == finished
+
+
+def test_what_broke_in_a_trial_is_told_from_what_broke_in_a_repeat(study, capsys):
+    edit(study / "sgd-tune-000", status="diverged")
+    edit(study / "sgd-repeat-seed102", status="diverged", best=None)
+    report.main([str(study)])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "tune: 1 diverged, 1 pruned; repeat: 1 diverged" in out
+    assert "adam has the best mean test/accuracy" in out, "one of sgd's seeds diverged"
+
+
+def test_pruned_trials_are_marked_and_no_line_is_promised_that_is_not_drawn(study):
+    """Two numbers are tuned: a line through random points would be noise."""
+    record = json.loads((study / "study.json").read_text())
+    for entry, momentum in zip(record["runs"], range(1000), strict=False):
+        if entry["phase"] == "tune":
+            entry["params"]["optimizer.momentum"] = momentum
+    (study / "study.json").write_text(json.dumps(record))
+    report.main([str(study)])
+    html = page_of(study)
+    note = "A dot per trial, hollow if it was pruned, at what it had reached by then."
+    assert html.count(note) == 2
+    assert html.count('class="early series') == 4
+    assert "One that was pruned counts with what it had reached by then" in html
+    assert "through the best" not in html
