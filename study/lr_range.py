@@ -1,14 +1,15 @@
 """The result of a learning-rate range test: where training is fast and still stable.
 
-``+study=lr_range`` trains a few hundred updates while the rate grows exponentially. What is read
-off is where the smoothed loss falls fastest: the region below its minimum in which it falls at
-least half as fast as at its steepest.
+``+study=lr_range`` trains a few hundred updates while the rate grows exponentially. Between the
+first loss and the lowest lies the whole fall; the bounds are where a fifth of it is done, and where
+the loss has risen by a fifth of it for good: spikes on a flat stretch pass.
 """
 
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -16,23 +17,24 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-SMOOTHING = 0.9  # of the running mean of the loss
+WINDOW = 0.08  # of the points are averaged into one
+MARGIN = 0.2  # of the whole fall: what counts as a change
 LEAST_POINTS = 20
 
 
 @dataclass(frozen=True)
 class Range:
-    """Where training is fast: between ``low`` and ``high``.
+    """Where training is fast and stable: between ``low`` and ``high``.
 
     Attributes:
-        steepest: where the loss falls fastest, over the logarithm of the rate.
-        lowest: where the loss is lowest; it rises from here on.
+        low: the loss has begun to fall.
+        steepest: it falls fastest, over the logarithm of the rate.
+        high: it stays risen from here on, or is no longer finite, or the ramp ends.
     """
 
     low: float
-    high: float
     steepest: float
-    lowest: float
+    high: float
 
 
 class LearningRateRange(Callback):
@@ -46,14 +48,13 @@ class LearningRateRange(Callback):
         if found is None:
             print("learning-rate range: the loss never fell steadily; nothing to recommend")
         else:
-            # a decaying schedule takes higher rates than a constant one: up to the lowest loss
-            bounds = {"optimizer.lr": {"low": found.low, "high": found.lowest, "log": True}}
+            bounds = {"optimizer.lr": {"low": found.low, "high": found.high, "log": True}}
             text = "# for the space of a study's candidate\n"
             text += yaml.safe_dump(bounds, sort_keys=False)
             (folder / "lr_range.yaml").write_text(text)
             print(
                 f"learning-rate range: {found.low:.2g} to {found.high:.2g}, steepest at "
-                f"{found.steepest:.2g}; the loss rises from {found.lowest:.2g}\n"
+                f"{found.steepest:.2g}\n"
                 f"bounds           {folder / 'lr_range.yaml'}"
             )
         if rates:
@@ -74,42 +75,39 @@ def read(file: Path) -> tuple[list[float], list[float]]:
 
 
 def smooth(losses: list[float]) -> list[float]:
-    """Running mean, corrected for its start at zero as Adam's moments are."""
-    mean, smoothed = 0.0, []
-    for count, loss in enumerate(losses, start=1):
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-        smoothed.append(mean / (1 - SMOOTHING**count))
-    return smoothed
+    """Centred running mean, which does not lag.
+
+    What lies as far above the first loss as the lowest lies below is cut off, or an explosion
+    would reach back.
+    """
+    if not losses:
+        return []
+    ceiling = 2 * losses[0] - min(losses)
+    reach = reach_of(losses)
+    cut = [min(loss, ceiling) for loss in losses]
+    return [fmean(cut[max(0, i - reach) : i + reach + 1]) for i in range(len(cut))]
+
+
+def reach_of(losses: list[float]) -> int:
+    """Points on either side that a mean is taken over."""
+    return max(1, round(len(losses) * WINDOW / 2))
 
 
 def find_range(rates: list[float], losses: list[float]) -> Range | None:
-    """The region of steepest stable descent; None if the smoothed loss hardly falls at all."""
+    """The bounds in a smoothed curve; None if it hardly falls at all."""
     if len(losses) < LEAST_POINTS:
         return None
     lowest = min(range(len(losses)), key=losses.__getitem__)
-    # slopes over the logarithm of the rate, each across a few points, since the loss is noisy
-    reach = max(1, len(losses) // 50)
-    slopes = {
-        i: (losses[i + reach] - losses[i - reach])
-        / (math.log(rates[i + reach]) - math.log(rates[i - reach]))
-        for i in range(max(reach, LEAST_POINTS // 2), min(lowest, len(losses) - reach))
-    }
-    if not slopes:
+    fall = losses[0] - losses[lowest]
+    if fall < 0.05 * abs(losses[0]):
         return None
-    steepest = min(slopes, key=slopes.__getitem__)
-    if slopes[steepest] >= 0 or losses[0] - losses[lowest] < 0.05 * abs(losses[0]):
-        return None
-    low = high = steepest
-    while slopes.get(low - 1, 0.0) <= slopes[steepest] / 2:
-        low -= 1
-    while slopes.get(high + 1, 0.0) <= slopes[steepest] / 2:
-        high += 1
-    return Range(
-        low=rounded(rates[low]),
-        high=rounded(rates[high]),
-        steepest=rounded(rates[steepest]),
-        lowest=rounded(rates[lowest]),
-    )
+    low = next(i for i, loss in enumerate(losses) if loss < losses[0] - MARGIN * fall)
+    high = max(i for i, loss in enumerate(losses) if loss < losses[lowest] + MARGIN * fall)
+    # the rate grows by the same factor at every point; across a window, since the loss is noisy
+    reach = reach_of(losses)
+    inner = range(reach, max(lowest - reach, reach + 1))
+    steepest = min(inner, key=lambda i: losses[i + reach] - losses[i - reach])
+    return Range(rounded(rates[low]), rounded(rates[steepest]), rounded(rates[high]))
 
 
 def rounded(rate: float) -> float:
@@ -130,7 +128,7 @@ def plot(
     if found is not None:
         label = f"{found.low:.2g} to {found.high:.2g}"
         axes.axvspan(found.low, found.high, color="tab:green", alpha=0.2, label=label)
-        axes.axvline(found.lowest, color="tab:red", linestyle=":", label="loss rises from here")
+        axes.axvline(found.steepest, color="tab:green", linestyle=":", label="steepest")
     axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
     # a diverging end would flatten everything else
     axes.set_ylim(min(smoothed) * 0.9, smoothed[0] * 1.5)

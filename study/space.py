@@ -145,13 +145,7 @@ class Space:
         They depend on nothing but the arguments, so a resumed study goes on with the same ones.
         """
         if sampler == "grid":
-            everything = itertools.product(*(d.grid(where) for d in self.dimensions))
-            chosen: list[Params] = []
-            for values in everything:
-                keys = (dimension.key for dimension in self.dimensions)
-                points = self.active(dict(zip(keys, values, strict=True)))
-                if points not in chosen:
-                    chosen.append(points)
+            chosen = self.grid(where)
             if len(chosen) > trials:
                 raise ConfigError(
                     f"{where} has a grid of {len(chosen)} points, more than the {trials} trials "
@@ -160,6 +154,28 @@ class Space:
             return chosen
         return [
             self.points(row) for row in unit_points(sampler, len(self.dimensions), trials, seed)
+        ]
+
+    def grid(self, where: str) -> list[Params]:
+        """Every point of the grid, once."""
+        keys = [dimension.key for dimension in self.dimensions]
+        points: list[Params] = []
+        for values in itertools.product(*(d.grid(where) for d in self.dimensions)):
+            point = self.active(dict(zip(keys, values, strict=True)))
+            if point not in points:
+                points.append(point)
+        return points
+
+    def branches(self, where: str) -> list[tuple[Params, tuple[Dimension, ...]]]:
+        """The space without conditions: what others depend on, and for each what is left."""
+        deciding = {key for dimension in self.dimensions for key in dimension.when}
+        settled = Space(tuple(d for d in self.dimensions if d.key in deciding)).grid(where)
+        return [
+            (
+                points,
+                tuple(d for d in self.dimensions if d.key not in deciding and d.matters(points)),
+            )
+            for points in settled
         ]
 
     def suggest(self, trial: "Trial") -> Params:

@@ -2,9 +2,9 @@
 
     python -m study.wandb_sweep mnist_optimizers sweeps/
 
-writes one YAML for each candidate, since a W&B sweep knows no conditional spaces. W&B's server
-then chooses the settings; the equal budget is the study's number of trials. Repeats over fresh
-seeds are not part of a W&B sweep.
+writes one YAML for each candidate; several for one with a conditional space, which a W&B sweep does
+not know: they share its trials. W&B's server then chooses the settings. Halving, more than one
+tuning seed and the repeats over fresh seeds are not part of a W&B sweep.
 """
 
 import argparse
@@ -45,71 +45,96 @@ def write(study: str, folder: Path) -> None:
         cfg = compose("config", [f"+study={study}"], return_hydra_config=True)
     settings = OmegaConf.to_container(cfg.hydra.sweeper)
     assert isinstance(settings, dict)
+    if "candidates" not in settings:
+        raise ConfigError(f"{study} compares no candidates: it is a single run, not a sweep")
     protocol = Protocol.of(
         {str(key): value for key, value in settings.items() if key not in ("_target_", "mode")}
     )
+    for loss in losses(protocol):
+        print(f"not in W&B's sweeps: {loss}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
     for candidate in protocol.candidates:
-        file = folder / f"{protocol.name}_{candidate.name}.yaml"
-        content = sweep_of(study, protocol, candidate, cfg)
-        file.write_text(yaml.safe_dump(content, sort_keys=False))
-        print(f"wandb sweep {file}")
+        sweeps = sweeps_of(study, protocol, candidate, cfg)
+        for number, content in enumerate(sweeps, start=1):
+            branch = f"_{number}" if len(sweeps) > 1 else ""
+            file = folder / f"{protocol.name}_{candidate.name}{branch}.yaml"
+            file.write_text(yaml.safe_dump(content, sort_keys=False))
+            print(f"wandb sweep {file}")
 
 
-def sweep_of(
+def losses(protocol: Protocol) -> list[str]:
+    """What a W&B sweep does not do of a study's protocol."""
+    lost = []
+    if protocol.sampler not in (*METHODS, "random"):
+        lost.append(f"sampler={protocol.sampler}, it draws at random")
+    if protocol.halving:
+        lost.append("halving, every trial runs to the end")
+    if len(protocol.tune_seeds) > 1:
+        lost.append(f"tune_seeds, every trial runs on seed {protocol.tune_seeds[0]} only")
+    return lost
+
+
+def sweeps_of(
     study: str, protocol: Protocol, candidate: Candidate, cfg: DictConfig
-) -> dict[str, Any]:
-    """W&B's description of one candidate's sweep.
+) -> list[dict[str, Any]]:
+    """W&B's descriptions of one candidate's sweeps, one for each branch of its space.
 
     Args:
         cfg: the study's composed config.
     """
     method = METHODS.get(protocol.sampler, "random")
-    fixed = [
-        f"+study={study}",
-        *candidate.overrides,
-        f"seed={protocol.tune_seeds[0]}",
-        "trainer.test=false",
-        "hydra.mode=RUN",
-        "wandb.job_type=tune",
-        f"wandb.candidate={candidate.name}",
-        f"wandb.tags=[{candidate.name}]",
-    ]
-    return {
-        "name": f"{protocol.name} {candidate.name}",
-        "project": cfg.wandb.project,
-        "program": "train.py",
-        "method": method,
-        "metric": {"name": cfg.monitor, "goal": f"{cfg.monitor_mode}imize"},
-        "run_cap": protocol.trials,
-        "parameters": {
-            d.key: parameter(d, candidate.name, method) for d in candidate.space.dimensions
-        },
-        # without hyphens, the agent's arguments are Hydra's overrides
-        "command": ["${env}", "${interpreter}", "${program}", *fixed, "${args_no_hyphens}"],
-    }
+    branches = candidate.space.branches(candidate.name)
+    sweeps = []
+    for number, (settled, dimensions) in enumerate(branches):
+        choices = [f"{key}={text(value)}" for key, value in settled.items()]
+        # the shares add up to the candidate's trials; a grid ends by itself
+        share = protocol.trials if method == "grid" else (protocol.trials + number) // len(branches)
+        fixed = [
+            f"+study={study}",
+            "hydra.mode=RUN",
+            *candidate.overrides,
+            *choices,
+            f"seed={protocol.tune_seeds[0]}",
+            "trainer.test=false",
+            "wandb.job_type=tune",
+            f"wandb.candidate={candidate.name}",
+            f"wandb.tags=[{candidate.name}]",
+        ]
+        sweeps.append(
+            {
+                "name": " ".join([protocol.name, candidate.name, *choices]),
+                "project": cfg.wandb.project,
+                "program": "train.py",
+                "method": method,
+                "metric": {"name": cfg.monitor, "goal": f"{cfg.monitor_mode}imize"},
+                "run_cap": max(1, share),
+                "parameters": {d.key: parameter(d, candidate.name, method) for d in dimensions},
+                # without hyphens, the agent's arguments are Hydra's overrides
+                "command": ["${env}", "${interpreter}", "${program}", *fixed, "${args_no_hyphens}"],
+            }
+        )
+    return sweeps
 
 
 def parameter(dimension: Dimension, candidate: str, method: str) -> dict[str, Any]:
     """W&B's description of one setting.
 
-    An interval of ``1 - value`` becomes values evenly spaced on its scale: W&B has no such
-    distribution.
+    An interval of ``1 - value``, or of whole numbers on a logarithmic scale, becomes values evenly
+    spaced on its scale: W&B has no such distribution.
     """
-    if dimension.when:
-        print(f"{candidate}: {dimension.key} is conditional; W&B varies it always", file=sys.stderr)
     if dimension.choices:
         plain = all(isinstance(choice, str | int | float | bool) for choice in dimension.choices)
         return {"values": [c if plain else text(c) for c in dimension.choices]}
     if method == "grid":
         points = dimension.grid(candidate)
-        return {"values": [dimension.value(point) for point in points]}
-    if dimension.one_minus:
-        return {"values": [dimension.value(dimension.at(i / 10)) for i in range(11)]}
-    ends = {"min": dimension.low, "max": dimension.high}
-    if dimension.is_whole:
-        return {"distribution": "int_uniform", **ends}
-    return {"distribution": "log_uniform_values" if dimension.log else "uniform", **ends}
+    elif dimension.one_minus or (dimension.is_whole and dimension.log):
+        points = list(dict.fromkeys(dimension.at(i / 10) for i in range(11)))
+    else:
+        ends = {"min": dimension.low, "max": dimension.high}
+        if dimension.is_whole:
+            return {"distribution": "int_uniform", **ends}
+        return {"distribution": "log_uniform_values" if dimension.log else "uniform", **ends}
+    return {"values": [dimension.value(point) for point in points]}
 
 
 if __name__ == "__main__":

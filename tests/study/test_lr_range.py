@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 from itertools import pairwise
 
 import pytest
@@ -18,11 +19,27 @@ def curve(rate: float) -> float:
     return 2.0 / (1 + (rate / 1e-3)) + 0.3 + (rate / 0.5) ** 3
 
 
-def test_region_of_a_known_curve():
+def test_bounds_of_a_known_curve():
     found = find_range(RATES, [curve(rate) for rate in RATES])
-    assert 5e-4 < found.steepest < 2e-3
-    assert found.low < found.steepest < found.high < found.lowest
-    assert 0.02 < found.lowest < 0.2
+    assert found.low == pytest.approx(2.6e-4, rel=0.1)  # a fifth of 2 is gone
+    assert found.steepest == pytest.approx(1e-3, rel=0.3)
+    assert found.high == pytest.approx(0.37, rel=0.1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_and_a_spike_hardly_move_the_bounds(seed):
+    noise = random.Random(seed)
+    losses = [curve(rate) * noise.uniform(0.8, 1.2) for rate in RATES]
+    spike = next(i for i, rate in enumerate(RATES) if rate > 0.05)
+    losses[spike : spike + 20] = [loss + 1.0 for loss in losses[spike : spike + 20]]
+    found = find_range(RATES, smooth(losses))
+    assert 1e-4 < found.low < 5e-4
+    assert 4e-4 < found.steepest < 2.5e-3
+    assert 0.2 < found.high < 0.6
+
+
+def test_without_a_rise_the_bounds_end_with_the_ramp():
+    assert find_range(RATES, [2 / (1 + rate / 1e-3) for rate in RATES]).high == RATES[-1]
 
 
 @pytest.mark.parametrize(
@@ -32,8 +49,9 @@ def test_no_region_where_the_loss_does_not_fall(losses):
     assert find_range(RATES[: len(losses)], losses) is None
 
 
-def test_smoothing_keeps_a_constant():
-    assert smooth([2.0] * 5) == pytest.approx([2.0] * 5)
+def test_smoothing_does_not_lag():
+    assert smooth([2.0] * 50) == pytest.approx([2.0] * 50)
+    assert smooth(list(range(100, 0, -1)))[10:90] == pytest.approx(list(range(90, 10, -1)))
 
 
 def test_schedule_is_exponential():

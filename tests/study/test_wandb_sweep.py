@@ -1,8 +1,15 @@
 """W&B's description of a study's sweeps."""
 
+import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 
-from study.wandb_sweep import write
+from study.protocol import Protocol
+from study.space import Dimension
+from study.wandb_sweep import parameter, sweeps_of, write
+from tests.study.fake_study import SETTINGS
+from trainer.composed import CONF
+from trainer.errors import ConfigError
 
 
 def test_one_sweep_for_each_candidate(tmp_path, capsys):
@@ -21,4 +28,43 @@ def test_one_sweep_for_each_candidate(tmp_path, capsys):
     assert adamw["command"][:3] == ["${env}", "${interpreter}", "${program}"]
     assert adamw["command"][-1] == "${args_no_hyphens}"
     assert "optimizer=adamw" in adamw["command"]
-    assert capsys.readouterr().out.count("wandb sweep ") == 7
+    printed = capsys.readouterr()
+    assert printed.out.count("wandb sweep ") == 7
+    assert "halving, every trial runs to the end" in printed.err
+
+
+def test_conditional_space_becomes_one_sweep_for_each_branch(tmp_path):
+    space = {
+        "optimizer.lr": {"low": 1e-4, "high": 1e-1, "log": True},
+        "scheduler": ["constant", "cosine", "warmup_cosine"],
+        "scheduler.warmup_fraction": {"low": 0.0, "high": 0.2, "when": {"scheduler": "cosine"}},
+    }
+    candidates = {"adamw": {"overrides": ["optimizer=adamw"], "space": space}}
+    protocol = Protocol.of(SETTINGS | {"candidates": candidates, "trials": 5})
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config")
+        sweeps = sweeps_of("mnist_optimizers", protocol, protocol.candidates[0], cfg)
+        for sweep in sweeps:
+            varied = [f"{key}={entry['max']}" for key, entry in sweep["parameters"].items()]
+            compose("config", [*sweep["command"][3:-1], *varied])  # knows every setting
+    assert [list(sweep["parameters"]) for sweep in sweeps] == [
+        ["optimizer.lr"],
+        ["optimizer.lr", "scheduler.warmup_fraction"],
+        ["optimizer.lr"],
+    ]
+    assert [sweep["run_cap"] for sweep in sweeps] == [1, 2, 2]
+    assert sweeps[1]["name"] == "test adamw scheduler=cosine"
+
+
+def test_logarithmic_whole_numbers_stay_both():
+    width = Dimension.of("model.width", {"low": 16, "high": 1024, "log": True}, "space")
+    values = parameter(width, "wide", "random")["values"]
+    assert values[0] == 16
+    assert values[5] == 128
+    assert values[-1] == 1024
+    assert all(isinstance(value, int) for value in values)
+
+
+def test_a_single_run_is_no_sweep(tmp_path):
+    with pytest.raises(ConfigError, match="lr_range compares no candidates"):
+        write("lr_range", tmp_path)
