@@ -27,6 +27,14 @@ from trainer.trainer import Trainer
 ROOT = Path(__file__).parent.parent
 QUIET = ("wandb.mode=disabled", "trainer.progress=false", "trainer.num_threads=1")
 SIGNALS = 5
+SETTLED = 3.0  # seconds of training before the signal: W&B has started by then
+TWO = ("trainer.devices=2", "trainer.accelerator=cpu")
+EXITS = {
+    "one process, no W&B": QUIET,
+    "one process, W&B offline": ("wandb.mode=offline", *QUIET[1:]),
+    "two processes, no W&B": (*QUIET, *TWO),
+    "two processes, W&B offline": ("wandb.mode=offline", *QUIET[1:], *TWO),
+}
 
 
 def checkpoint_cost(*overrides: str) -> str:
@@ -63,18 +71,20 @@ def checkpoint_cost(*overrides: str) -> str:
     )
 
 
-def seconds_to_exit() -> list[float]:
+def seconds_to_exit(*overrides: str) -> list[float]:
     """From SIGTERM in the middle of training to the end of the process."""
     times = []
     for _ in range(SIGNALS):
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, str(ROOT / "train.py"), *QUIET, "trainer.max_epochs=1000"]
-            command += [f"hydra.run.dir={folder}/run", "trainer.log_every_steps=10"]
+            command = [sys.executable, str(ROOT / "train.py"), *overrides]
+            command += ["trainer.max_epochs=1000", "trainer.log_every_steps=10"]
+            command += [f"hydra.run.dir={folder}/run"]
             process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL,
                                        stderr=subprocess.DEVNULL)  # fmt: skip
             events = Path(folder) / "run" / "metrics.jsonl"
             while not (events.exists() and events.stat().st_size):
                 time.sleep(0.05)
+            time.sleep(SETTLED)
             start = time.monotonic()
             os.kill(process.pid, signal.SIGTERM)
             assert process.wait() == 128 + signal.SIGTERM
@@ -88,9 +98,9 @@ if __name__ == "__main__":
         checkpoint_cost("model=lightcnn", "trainer.checkpoint_every_steps=10"),
         checkpoint_cost("model=customcnn"),
     ]
-    times = seconds_to_exit()
     print("settings | size | checkpoints | wait ms (median) | write ms (median) | share of the run")
     print("\n".join(rows))
-    print(
-        f"SIGTERM to exit, n={SIGNALS}: median {times[SIGNALS // 2]:.2f} s, max {times[-1]:.2f} s"
-    )
+    print(f"\nSIGTERM to exit, n = {SIGNALS} | median s | max s", flush=True)
+    for name, overrides in EXITS.items():
+        times = seconds_to_exit(*overrides)
+        print(f"{name} | {times[SIGNALS // 2]:.2f} | {times[-1]:.2f}", flush=True)

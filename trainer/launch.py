@@ -34,7 +34,6 @@ Run = Callable[[dict[str, Any], Job], float]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 RENDEZVOUS_SECONDS = 900
-UNREAD_SECONDS = 3.0
 SAVING_SECONDS = 30.0
 ENVIRONMENT_AT_IMPORT = dict(os.environ)
 
@@ -200,13 +199,13 @@ def worker(
         raise
     except Interrupted as interrupted:
         value = interrupted  # not a failure: the engine must not start the job again
-        has_other_nodes = os.environ["WORLD_SIZE"] != os.environ["LOCAL_WORLD_SIZE"]
-        if has_other_nodes and not told.exists():
-            tell_parent(interrupted.signal)  # or it waits minutes for the engine that was told
-        if has_other_nodes or told.exists():  # then the engine does not read the value any more
-            unread = threading.Timer(UNREAD_SECONDS, os._exit, (interrupted.exit_code,))
-            unread.daemon = True
-            unread.start()
+        is_told = told.exists()
+        if not is_told and os.environ["WORLD_SIZE"] != os.environ["LOCAL_WORLD_SIZE"]:
+            tell_parent(interrupted.signal)  # or it waits minutes for the other node's engine
+            is_told = True
+        if is_told:  # then the engine does not read the value any more
+            sys.stdout.flush()
+            os._exit(interrupted.exit_code)
     return value
 
 

@@ -25,7 +25,7 @@ from trainer.distributed import Ranks, gather, group_name, process_group
 from trainer.errors import ConfigError, Diverged, Interrupted, RankFailed
 from trainer.evaluation import evaluate
 from trainer.job import Job
-from trainer.launch import UNREAD_SECONDS, launch, launch_workers
+from trainer.launch import launch, launch_workers
 from trainer.meter import Meter
 from trainer.objectives.base import Objective, mean_over_batch
 from trainer.parallel import distribute, wrap
@@ -91,7 +91,7 @@ def end(config, job):
             if how == "hang":
                 time.sleep(600)
         elif how == "interrupted":
-            time.sleep(UNREAD_SECONDS + 2)  # what is last to end may have more to do
+            time.sleep(5)  # what is last to end may have more to do
             raise Interrupted(signal.SIGUSR1)
         dist.barrier()
         return [ranks.rank, torch.get_num_threads()]
