@@ -37,6 +37,7 @@ def caveats(comparison: Comparison) -> list[str]:
     return [
         *seeds(comparison),
         *left_out(comparison),
+        *early(comparison.rows),
         *differing(comparison.rows),
         *unpaired(used),
         *source(used),
@@ -86,6 +87,12 @@ def left_out(comparison: Comparison) -> Iterator[str]:
     unknown = [run.name for run in runs if not run.config]
     if unknown:
         yield f"Runs without a readable config, so of no known candidate: {names_of(unknown)}."
+
+
+def early(rows: Sequence[Row]) -> Iterator[str]:
+    names = [row.name for row in rows if any(run.is_partial for run in row.runs)]
+    if names:
+        yield f"Values of runs that ended before their horizon: {names_of(names)}."
 
 
 def differing(rows: Sequence[Row]) -> Iterator[str]:

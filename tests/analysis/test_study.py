@@ -160,7 +160,7 @@ def test_trials_of_a_study_killed_in_tuning(killed, capsys):
     assert "0 of 6 repeats have ended; its trials are shown" in out
 
 
-def test_an_early_value_does_not_choose_a_setting(killed):
+def test_an_early_value_does_not_choose_a_setting(killed, capsys):
     """A trial that waits at a rung may show more than one that went to the end."""
     for run in killed.glob("*-repeat-*"):
         shutil.rmtree(run)
@@ -172,6 +172,10 @@ def test_an_early_value_does_not_choose_a_setting(killed):
     report.main([str(killed)])
     table = pd.read_csv(killed / "report.csv").set_index("candidate")
     assert table.loc["sgd", "best_setting"] == "lr=0.1"
+    assert "ended before their horizon" not in capsys.readouterr().out
+    shutil.rmtree(killed / "sgd-tune-001")
+    report.main([str(killed)])
+    assert "Values of runs that ended before their horizon: sgd." in capsys.readouterr().out
 
 
 def test_preflight_alone_is_no_result(tmp_path, capsys):
