@@ -13,7 +13,9 @@ import logging
 import os
 import queue
 import secrets
+import shutil
 import sys
+import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -143,16 +145,19 @@ def open_run(config: dict[str, Any], run_dir: Path, overrides: list[str], **iden
         run.define_metric(axis, hidden=True)
     run.define_metric("*", step_metric="step")
     run.define_metric(config["monitor"], step_metric="step", summary=config["monitor_mode"])
-    root = Path(__file__).parent.parent
-    rooms = tuple(str(root / room) for room in CODE_ROOMS)
-    run.log_code(
-        str(root),
-        include_fn=lambda path: (
-            (path.startswith(rooms) and path.endswith((".py", ".yaml")))
-            or Path(path).name == "train.py"
-        ),
-    )
+    log_code(run)
     return run
+
+
+def log_code(run: Any) -> None:
+    """The rooms that a run is made of. W&B itself would search environments and outputs, too."""
+    root = Path(__file__).parent.parent
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(root / "train.py", folder)
+        for room in CODE_ROOMS:
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(root / room, Path(folder) / room, ignore=ignored)
+        run.log_code(folder, include_fn=lambda path: path.endswith((".py", ".yaml")))
 
 
 def run_name(overrides: list[str]) -> str:
