@@ -126,16 +126,25 @@ def check_keys(by: Sequence[str], leaves: Sequence[dict[str, Any]]) -> list[str]
 
 def label(values: Iterable[tuple[str, Any]]) -> str:
     """``sgd_cosine, lightcnn`` for choices, ``lr=0.1, precision=bf16`` for other keys."""
+    pairs = list(values)
+    keys = [key for key, _ in pairs]
     return ", ".join(
-        f"{short(key)}={text(value)}" if "." in key or is_number(value) else text(value)
-        for key, value in values
+        f"{short(key, keys)}={text(value)}" if "." in key or is_number(value) else text(value)
+        for key, value in pairs
     )
 
 
-def short(key: str) -> str:
-    """The last part of a dotted key, with the list's name before a position in it."""
+def short(key: str, keys: Sequence[str]) -> str:
+    """The fewest last parts of a dotted key that tell it from the other ``keys``.
+
+    A position in a list has the list's name before it.
+    """
     parts = key.split(".")
-    return ".".join(parts[-2:]) if parts[-1].isdigit() else parts[-1]
+    for count in range(2 if parts[-1].isdigit() else 1, len(parts)):
+        name = ".".join(parts[-count:])
+        if sum(f".{other}".endswith(f".{name}") for other in keys) == 1:
+            return name
+    return key
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

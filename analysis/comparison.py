@@ -62,6 +62,11 @@ class Comparison:
     def value(self, row: Row) -> Estimate | None:
         return row.test if self.question.test else row.validation
 
+    def metrics(self, start: str, end: str) -> list[str]:
+        """The recorded metrics so named; several where training has several phases."""
+        columns = {str(name) for row in self.rows for run in row.runs for name in run.events}
+        return sorted(name for name in columns if name.startswith(start) and name.endswith(end))
+
 
 def compare(members: list[Member], question: Question, target: float | None = None) -> Comparison:
     """Make a row for every candidate, the best first, and test the others against it.

@@ -63,17 +63,12 @@ class Figures:
             seeds += " Seeds that diverged are not among them."
         for x in ("step", "seconds"):
             yield from self.over(x, metric, f"{metric} over {UNITS[x]}", seeds)
-        for loss in self.metrics("train/", "loss"):
+        for loss in self.comparison.metrics("train/", "loss"):
             for x in ("step", "seconds"):
                 yield from self.over(x, loss, f"{loss} over {UNITS[x]}", seeds)
-        for rate in self.metrics("optim/", "lr"):
+        for rate in self.comparison.metrics("optim/", "lr"):
             note = "As the schedule set it; the first seed of each candidate."
             yield from self.over("step", rate, f"{rate} over updates", note)
-
-    def metrics(self, start: str, end: str) -> list[str]:
-        """The recorded metrics so named; several where training has several phases."""
-        columns = {str(name) for row in self.rows for run in row.runs for name in run.events}
-        return sorted(name for name in columns if name.startswith(start) and name.endswith(end))
 
     def over(self, x: str, metric: str, title: str, note: str) -> Iterator[Figure]:
         num_runs = 1 if metric.startswith("optim/") else None

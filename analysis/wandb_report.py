@@ -97,9 +97,10 @@ def save_workspace(comparison: Comparison, entity: str, project: str, group: str
     except ImportError:
         return "no W&B workspace: it needs pip install wandb-workspaces"
     question = comparison.question
+    training = comparison.metrics("train/", "loss") + comparison.metrics("optim/", "lr")
     curves = [
         panels.LinePlot(title=f"{metric} over {x}", x=x, y=[metric])
-        for metric in (question.validation, "train/loss", "optim/lr")
+        for metric in (question.validation, *training)
         for x in ("step", "seconds")
     ]
     results = [

@@ -130,6 +130,18 @@ def test_a_sweep_of_numbers_alone_compares_them(sweep, run_report):
     assert set(pd.read_csv(folder / "report.csv")["candidate"]) == {"lr=0.1", "lr=0.2"}
 
 
+def test_settings_of_two_phases_are_told_apart(tmp_path, run_report):
+    for number, (generator, discriminator) in enumerate([(1e-4, 2e-4), (3e-4, 1e-4)]):
+        rates = {"generator": generator, "discriminator": discriminator}
+        phases = {phase: {"optimizer": {"lr": rate}} for phase, rate in rates.items()}
+        write_run(tmp_path / str(number), config={"phases": phases})
+    run_report(tmp_path)
+    assert set(pd.read_csv(tmp_path / "report.csv")["candidate"]) == {
+        "discriminator.optimizer.lr=0.0002, generator.optimizer.lr=0.0001",
+        "discriminator.optimizer.lr=0.0001, generator.optimizer.lr=0.0003",
+    }
+
+
 def test_by_names_the_axes(sweep, run_report):
     folder = sweep(seeds=range(2), lrs=(0.1, 0.2))
     assert run_report(folder, "--by", "optimizer.lr")[0] == 0

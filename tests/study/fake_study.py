@@ -52,6 +52,7 @@ class FakeLauncher:
         killed_after: raise KeyboardInterrupt when so many jobs are done, as a kill would.
         loses: job names whose process dies, and the launcher with it.
         accuracy: what a run reaches, from its overrides and steps.
+        loss: the name of the loss that runs record.
     """
 
     def __init__(
@@ -61,12 +62,14 @@ class FakeLauncher:
         killed_after: int | None = None,
         loses: tuple[str, ...] = (),
         accuracy: Callable[[dict[str, str], int], float] = accuracy,
+        loss: str = "train/loss",
     ) -> None:
         self.directory = directory
         self.status_of = status_of
         self.killed_after = killed_after
         self.loses = loses
         self.accuracy = accuracy
+        self.loss = loss
         self.jobs: list[dict[str, str]] = []
 
     def launch(self, job_overrides: Any, initial_job_idx: int) -> None:
@@ -84,8 +87,9 @@ class FakeLauncher:
         folder.mkdir(parents=True, exist_ok=True)
         steps = int(given.get("trainer.limit_train_steps", HORIZON))
         status = self.status_of(given)
-        event = {"step": 1, "seconds": 0.01, "train/loss": 1.0}
-        (folder / "metrics.jsonl").write_text(json.dumps(event) + "\n")
+        events = [{"step": n, "seconds": n / 100, self.loss: 1.0} for n in range(1, steps + 1)]
+        lines = [json.dumps(event) + "\n" for event in events]
+        (folder / "metrics.jsonl").write_text("".join(lines))
         summary = {
             "status": status,
             "error": "refused" if status == "failed" else None,

@@ -184,6 +184,14 @@ def test_preflight_lists_all_misfits_before_anything_is_tuned(tmp_path):
     conduct_fake(tmp_path, FakeLauncher(tmp_path))  # mended
 
 
+@pytest.mark.parametrize("loss", ["train/loss", "train/generator/loss"])
+def test_forecast_counts_the_time_of_the_updates(tmp_path, loss):
+    """Whether a run has one phase or several."""
+    conduct_fake(tmp_path, FakeLauncher(tmp_path, loss=loss))
+    costs = json.loads((tmp_path / "study.json").read_text())["costs"]
+    assert [cost["step_seconds"] for cost in costs.values()] == pytest.approx([0.01, 0.01])
+
+
 def test_table_of_results_breaks_no_words_outside_a_terminal(tmp_path, capsys):
     key = "scheduler.a_setting_with_a_long_name"
     long = {"overrides": ["optimizer=adam", "optimizer.lr=0.1"], "space": {key: [[0.25, 0.75]]}}
