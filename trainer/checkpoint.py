@@ -168,7 +168,8 @@ def is_complete(content: dict[str, Any]) -> bool:
     if not all(key in content and isinstance(content[key], kind) for key, kind in KINDS.items()):
         return False
     counts = [content["counters"].get(name) for name in COUNTERS]
-    return bool(content["rng"]) and all(isinstance(n, int) and n >= 0 for n in counts)
+    has_states = bool(content["rng"]) and all(isinstance(state, dict) for state in content["rng"])
+    return has_states and all(isinstance(n, int) and n >= 0 for n in counts)
 
 
 def reason(error: BaseException) -> str:

@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -142,8 +142,8 @@ def leave_summary(job: Job, error: Exception) -> None:
     if isinstance(error, RunInUse) or (file.exists() and not isinstance(error, RankFailed)):
         return
     summary: dict[str, Any] = {"overrides": list(job.overrides)}
-    if file.exists():
-        summary = json.loads(file.read_text())
+    with suppress(OSError, ValueError, TypeError):  # a damaged one is replaced
+        summary |= json.loads(file.read_text())
     summary |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
     try:
         write_json(redacted(summary), file)

@@ -92,9 +92,9 @@ def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
         rank=ranks.rank,
         world_size=ranks.world_size,
     )
-    if device.type == "cpu" and ranks.world_size == ranks.local_world_size:
-        _mesh = connect(store, ranks.rank, ranks.world_size, settings.timeout_seconds)
     try:
+        if device.type == "cpu" and ranks.world_size == ranks.local_world_size:
+            _mesh = connect(store, ranks.rank, ranks.world_size, settings.timeout_seconds)
         yield ranks
         dist.barrier()  # gloo may abort when one process leaves while another still talks
     except RuntimeError as error:

@@ -32,11 +32,16 @@ class PeerLost(RuntimeError):
 
 
 class Interrupted(BaseException):
-    """A signal ended the run. No ``Exception``: it ends a whole sweep, as Ctrl-C does."""
+    """A signal ended the run. No ``Exception``: it ends a whole sweep, as Ctrl-C does.
 
-    def __init__(self, number: int) -> None:
+    Attributes:
+        is_agreed: all processes of the run end for it.
+    """
+
+    def __init__(self, number: int, is_agreed: bool = False) -> None:
         super().__init__(number)
         self.signal = number
+        self.is_agreed = is_agreed
 
     def __str__(self) -> str:
         return f"interrupted by {signal.Signals(self.signal).name}"

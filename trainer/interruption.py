@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: SIGTERM and SIGUSR1 from a cluster, SIGINT from Ctrl-C.
+"""Signals that ask a run to end: SIGTERM and SIGUSR1 from a cluster, SIGINT from Ctrl-C, SIGHUP.
 
 While the run trains they are only noted; the loop asks between two updates, all processes agree,
 the state is saved, and :class:`Interrupted` ends the run. Outside of the loop there is nothing to
@@ -16,7 +16,7 @@ from types import FrameType
 from trainer.distributed import agree, gather
 from trainer.errors import Interrupted
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 SAME_KEYSTROKE_SECONDS = 1.0  # Ctrl-C reaches a worker from the terminal and from its launcher
 
 
@@ -47,7 +47,7 @@ class Interruption:
         """
         if agree(self.signal != 0):
             self.signal, self.noted_at = max(gather(self.signal)), time.monotonic()
-            raise Interrupted(self.signal)
+            raise Interrupted(self.signal, is_agreed=True)
 
     @contextmanager
     def defer(self) -> Iterator[None]:
@@ -59,6 +59,12 @@ class Interruption:
             self.deferred = False
 
 
+def heeded() -> list[signal.Signals]:
+    """The signals that this process handles: nohup protects it from SIGHUP."""
+    is_protected = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in SIGNALS if not (is_protected and number == signal.SIGHUP)]
+
+
 @contextmanager
 def listening() -> Iterator[Interruption]:
     """Handle the signals for the time of one run; elsewhere than in the main thread, do not."""
@@ -66,7 +72,7 @@ def listening() -> Iterator[Interruption]:
     if threading.current_thread() is not threading.main_thread():
         yield interruption
         return
-    before = {number: signal.signal(number, interruption.note) for number in SIGNALS}
+    before = {number: signal.signal(number, interruption.note) for number in heeded()}
     try:
         yield interruption
     finally:

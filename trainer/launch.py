@@ -27,14 +27,15 @@ import torch
 from trainer.device import choose_accelerator
 from trainer.distributed import started_by_torchrun
 from trainer.errors import ConfigError, Diverged, Interrupted, RankFailed
+from trainer.interruption import heeded
 from trainer.job import Job
 from trainer.settings import TrainerSettings, check_settings
 
 Run = Callable[[dict[str, Any], Job], float]
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 RENDEZVOUS_SECONDS = 900
 SAVING_SECONDS = 30.0
+LONGEST_TEMPORARY = 70  # characters; the system's limit for the path of a socket is 107
 ENVIRONMENT_AT_IMPORT = dict(os.environ)
 
 
@@ -154,6 +155,8 @@ def start_method(module: str) -> str:
     if sys.platform != "linux":
         return "spawn"
     make_importable()
+    if len(tempfile.gettempdir()) > LONGEST_TEMPORARY:
+        raise ConfigError(f"TMPDIR={tempfile.gettempdir()} is too long for sockets: shorten it")
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload([module, "torch.distributed.elastic.multiprocessing.api"])
     forkserver.ensure_running()  # it imports while this process imports the engine
@@ -200,8 +203,10 @@ def worker(
     except Interrupted as interrupted:
         value = interrupted  # not a failure: the engine must not start the job again
         is_told = told.exists()
-        if not is_told and os.environ["WORLD_SIZE"] != os.environ["LOCAL_WORLD_SIZE"]:
-            tell_parent(interrupted.signal)  # or it waits minutes for the other node's engine
+        has_other_nodes = os.environ["WORLD_SIZE"] != os.environ["LOCAL_WORLD_SIZE"]
+        if not is_told and (has_other_nodes or not interrupted.is_agreed):
+            # or it waits: minutes for the other node's engine, forever for the other processes
+            tell_parent(interrupted.signal)
             is_told = True
         if is_told:  # then the engine does not read the value any more
             sys.stdout.flush()
@@ -278,7 +283,7 @@ def told_to_end(folder: str) -> Iterator[Path]:
         raise SignalException("told to end", signal.Signals(number))
 
     is_main_thread = threading.current_thread() is threading.main_thread()
-    handlers = {number: signal.signal(number, end) for number in SIGNALS if is_main_thread}
+    handlers = {number: signal.signal(number, end) for number in heeded() if is_main_thread}
     try:
         yield told
     finally:

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.errors import PeerLost
+from trainer.errors import ConfigError, PeerLost
 
 AWAKE_SECONDS = 0.1  # without a byte: then the other process is busy with something else
 
@@ -108,20 +108,31 @@ def connect(store: dist.Store, rank: int, world_size: int, timeout_seconds: floa
 
     Args:
         store: of the group, used by nobody else under these names.
+
+    Raises:
+        RuntimeError: a process does not come.
+        ConfigError: the folder for temporary files cannot be used.
     """
     folder = Path(tempfile.mkdtemp(prefix="mesh_"))
     peers: dict[int, socket.socket] = {}
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.settimeout(timeout_seconds)
-        listener.bind(str(folder / "socket"))
-        listener.listen(world_size)
-        store.set(f"mesh/{rank}", str(folder / "socket"))
-        for lower in range(rank):
-            peers[lower] = socket.socket(socket.AF_UNIX)
-            peers[lower].connect(store.get(f"mesh/{lower}").decode())
-            peers[lower].sendall(rank.to_bytes(4, "little"))
-        for _ in range(rank + 1, world_size):
-            peer, _ = listener.accept()
-            peers[int.from_bytes(peer.recv(4, socket.MSG_WAITALL), "little")] = peer
-    shutil.rmtree(folder)
+    try:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.settimeout(timeout_seconds)
+            listener.bind(str(folder / "socket"))
+            listener.listen(world_size)
+            store.set(f"mesh/{rank}", str(folder / "socket"))
+            for lower in range(rank):
+                peers[lower] = socket.socket(socket.AF_UNIX)
+                peers[lower].connect(store.get(f"mesh/{lower}").decode())
+                peers[lower].sendall(rank.to_bytes(4, "little"))
+            for _ in range(rank + 1, world_size):
+                peer, _ = listener.accept()
+                peers[int.from_bytes(peer.recv(4, socket.MSG_WAITALL), "little")] = peer
+    except TimeoutError as error:
+        missing = ", ".join(str(r) for r in range(world_size) if r != rank and r not in peers)
+        raise RuntimeError(f"Timed out waiting for a connection from rank {missing}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot listen in {folder} (TMPDIR): {error}") from error
+    finally:
+        shutil.rmtree(folder)
     return Mesh(rank, peers, timeout_seconds)

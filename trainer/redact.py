@@ -55,7 +55,7 @@ def secrets_of_environment() -> list[str]:
     found = {
         value
         for name, value in os.environ.items()
-        if SECRET_NAME.search(name) and len(value) >= SHORTEST and not Path(value).exists()
+        if SECRET_NAME.search(name) and len(value) >= SHORTEST and not os.path.exists(value)
     }
     return sorted(found, key=len, reverse=True)
 

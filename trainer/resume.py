@@ -119,7 +119,10 @@ def starting_point(config: dict[str, Any], job: Job, ranks: Ranks) -> Iterator[S
             lock = take_lock(job.path)
             start = find(config, job.path, is_restart)
             if is_restart:
-                start.notes.append("started again after a failure; rank_*.log may tell which")
+                start.notes.append(
+                    "started again after a failure: the lines above and rank_*.log show what was "
+                    "raised; a process that was killed leaves none"
+                )
         except ConfigError as error:
             problem = error
     start, problem = broadcast((start, problem))  # other nodes may not see the file

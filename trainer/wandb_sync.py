@@ -26,6 +26,8 @@ from trainer.resume import newest, take_lock
 from trainer.run_directory import read_config
 from trainer.wandb_mirror import choose_mode, close_run, open_run, send_event
 
+NEEDED = {"project", "entity", "tags", "job_type", "group"}
+
 
 def send_again(run_dir: Path, new_run: bool) -> str:
     """Send everything that the run left behind; where it is now.
@@ -34,18 +36,35 @@ def send_again(run_dir: Path, new_run: bool) -> str:
         ConfigError: the run directory is incomplete or damaged, or W&B refused.
     """
     config = redacted(read_config(run_dir / "config.yaml"))
-    if not isinstance(config.get("wandb"), dict):
-        raise ConfigError(f"{run_dir / 'config.yaml'} is damaged: it has no wandb section")
+    section = config.get("wandb")
+    if not isinstance(section, dict) or not set(section) >= NEEDED:
+        raise ConfigError(f"{run_dir / 'config.yaml'} is damaged: it has no whole wandb section")
     summary = read_summary(run_dir)
+    events = read_events(run_dir / "metrics.jsonl")
     with closing(take_lock(run_dir)):  # a run that goes on sends itself
-        events = read_events(run_dir / "metrics.jsonl")
+        try:
+            return send(run_dir, config, summary, events, new_run)
+        except ConfigError:
+            raise
+        except Exception as error:  # whatever W&B raises, and files that are gone
+            reason = f"{type(error).__name__}: {checkpoint.reason(error)}"
+            raise ConfigError(f"cannot send {run_dir}: {reason}") from error
+
+
+def send(
+    run_dir: Path,
+    config: dict[str, Any],
+    summary: dict[str, Any],
+    events: list[dict[str, Any]],
+    new_run: bool,
+) -> str:
     run = open_run(
         config,
         run_dir,
         summary["overrides"],
-        group=summary["wandb"].get("group") or config["wandb"].get("group"),
+        group=summary["wandb"].get("group") or config["wandb"]["group"],
         id=(not new_run and summary["wandb"].get("id")) or secrets.token_hex(4),
-        mode="online" if config["wandb"].get("mode") == "disabled" else choose_mode("auto"),
+        mode=choose_mode("auto"),
     )
     for number, event in enumerate(events):
         send_event(run, number, event, run_dir)

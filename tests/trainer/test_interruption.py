@@ -78,7 +78,7 @@ def test_ctrl_c_while_importing(tmp_path, script, slow_import):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
 def test_signal(started, tmp_path, number):
     process = started("resume=auto")
     process.send_signal(number)

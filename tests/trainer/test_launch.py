@@ -87,12 +87,14 @@ def end(config, job):
             if how == "exit":
                 sys.exit(3)
             if how == "interrupted":
+                raise Interrupted(signal.SIGUSR1, is_agreed=True)
+            if how == "interrupted alone":
                 raise Interrupted(signal.SIGUSR1)
             if how == "hang":
                 time.sleep(600)
         elif how == "interrupted":
             time.sleep(5)  # what is last to end may have more to do
-            raise Interrupted(signal.SIGUSR1)
+            raise Interrupted(signal.SIGUSR1, is_agreed=True)
         dist.barrier()
         return [ranks.rank, torch.get_num_threads()]
 
@@ -130,9 +132,13 @@ def test_a_failing_process_fails_the_job(config, tmp_path, capfd, how, kind, mes
 
 
 @pytest.mark.slow
-def test_one_process_may_take_its_time_to_end(config, tmp_path):
-    """An interruption is one, whenever the processes are done with it; nothing starts again."""
-    composed = config("wandb.project=interrupted", "trainer.devices=2", "trainer.max_restarts=1")
+@pytest.mark.parametrize("how", ["interrupted", "interrupted alone"])
+def test_one_process_may_take_its_time_to_end(config, tmp_path, how):
+    """An interruption is one, whenever the processes are done with it; nothing starts again.
+
+    Also of one process alone, before the others can agree: they are not waited for.
+    """
+    composed = config(f"wandb.project='{how}'", "trainer.devices=2", "trainer.max_restarts=1")
     with pytest.raises(Interrupted) as raised:
         launch(end, composed, Job(str(tmp_path)))
     assert raised.value.signal == signal.SIGUSR1

@@ -1,5 +1,6 @@
 """Sums over the connections of one machine's processes; here each process is a thread."""
 
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
@@ -8,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from trainer.errors import PeerLost
+from trainer.errors import ConfigError, PeerLost
 from trainer.mesh import connect
 
 
@@ -58,6 +59,20 @@ def test_a_late_process_is_waited_for(mesh_of):
 def test_a_silent_process(mesh_of):
     with pytest.raises(RuntimeError, match="Timed out waiting for rank 1"):
         mesh_of(2, timeout_seconds=0.2)[0].sum(torch.ones(3))
+
+
+def test_a_process_that_does_not_come():
+    with pytest.raises(RuntimeError, match="Timed out waiting for a connection from rank 1"):
+        connect(dist.HashStore(), 0, 2, 0.2)
+
+
+def test_a_path_too_long_for_a_socket(tmp_path, monkeypatch):
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with pytest.raises(ConfigError, match="TMPDIR"):
+        connect(dist.HashStore(), 0, 2, 0.2)
+    assert not list(long.iterdir())
 
 
 def test_a_lost_process(mesh_of):

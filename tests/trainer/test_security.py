@@ -108,6 +108,8 @@ def test_secrets_are_redacted(monkeypatch):
     monkeypatch.setenv("SOME_SERVICE_TOKEN", "correct-horse-battery")
     monkeypatch.setenv("MY_SECRET_VALUE", "staple-and-horse")
     monkeypatch.setenv("DB_PASS", "battery-of-horses")
+    monkeypatch.setenv("LONG_TOKEN", "a" * 300)  # longer than a file name may be
+    assert redacted_text("a" * 300) == REDACTED
     assert redacted_text("staple-and-horse battery-of-horses") == f"{REDACTED} {REDACTED}"
     content = {
         "wandb": {"api_key": "abc", "mode": "auto", "tags": ["correct-horse-battery"]},

@@ -127,6 +127,7 @@ def copied(sent, tmp_path):
     [
         ("config.yaml", "{["),
         ("config.yaml", "seed: 0"),
+        ("config.yaml", "wandb: {}"),
         ("summary.json", "{["),
         ("summary.json", '{"wandb": null, "overrides": []}'),
         ("metrics.jsonl", "{[\n"),
@@ -155,6 +156,13 @@ def test_sending_a_killed_run(sent, copied, server):
     shutil.rmtree(copied / "checkpoints")
     wandb_sync.send_again(copied, new_run=False)
     assert len(server.runs) == 2
+
+
+def test_sending_without_its_media(copied, server):
+    """One line, as for whatever W&B itself raises."""
+    shutil.rmtree(copied / "media")
+    with pytest.raises(ConfigError, match=r"cannot send .*No such file"):
+        wandb_sync.send_again(copied, new_run=False)
 
 
 def test_one_damaged_run_of_two(sent, copied, server, monkeypatch, capsys):
