@@ -94,7 +94,7 @@ def open_run(run_dir: Path) -> FinishedRun:
     except ConfigError as error:
         raise ConfigError(f"{run_dir / 'config.yaml'} cannot be used: {error}") from error
     model = build_model(without_download(config["model"]), spec, CPU, settings)
-    checkpoint.load_weights(model, run_dir)
+    checkpoint.load_best_weights(model, run_dir)
     return FinishedRun(run_dir, config, settings, spec, model.eval(), read_summary(run_dir))
 
 

@@ -144,7 +144,7 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_weights(model: nn.Module, run_dir: Path) -> None:
+def load_best_weights(model: nn.Module, run_dir: Path) -> None:
     """Give ``model`` the best weights of a run, else its last; averaged ones where it kept them.
 
     Raises:

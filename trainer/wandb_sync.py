@@ -39,9 +39,8 @@ def send_again(run_dir: Path, new_run: bool) -> str:
     section = config.get("wandb")
     if not isinstance(section, dict) or not set(section) >= NEEDED:
         raise ConfigError(f"{run_dir / 'config.yaml'} is damaged: it has no whole wandb section")
-    summary = read_summary(run_dir)
-    events = read_events(run_dir / "metrics.jsonl")
     with closing(take_lock(run_dir)):  # a run that goes on sends itself
+        summary, events = read_summary(run_dir), read_events(run_dir / "metrics.jsonl")
         try:
             return send(run_dir, config, summary, events, new_run)
         except ConfigError:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import report
 from tests.analysis.run_directories import write_run
 
 
@@ -26,3 +27,15 @@ def sweep(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def run_report(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """``run_report(sweep, ...)``: exit code, standard output, standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = report.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, " ".join(out.split()), err
+
+    return run

@@ -16,6 +16,16 @@ from trainer.trainer import Trainer
 CLOCKS = {"seconds", "train_seconds", "optimizer_seconds", "optimizer_steps_timed"}
 
 
+# 5 updates an epoch; logs, evaluations and epochs end at different updates
+SHORT = (
+    "data.batch_size=40",
+    "trainer.max_steps=9",
+    "trainer.eval_every_steps=4",
+    "trainer.log_every_steps=3",
+    "trainer.precision=fp32",
+)
+
+
 class Killed(BaseException):
     """Stands for the end of the process."""
 

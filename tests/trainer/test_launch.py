@@ -1,10 +1,7 @@
 """Starting processes, sharing a run directory, failing cleanly, evaluating exactly."""
 
-import json
 import os
 import signal
-import socket
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-import train
 from data.loader import Loader
 from data.splits import Splits, TensorSplit
-from tests.conftest import ROOT
 from trainer.device import NUM_THREADS, prepare_process
 from trainer.distributed import Ranks, gather, group_name, process_group
 from trainer.errors import ConfigError, Diverged, Interrupted, RankFailed
@@ -32,15 +27,8 @@ from trainer.parallel import distribute, wrap
 from trainer.phase import PhaseCompute
 from trainer.settings import check_settings
 from trainer.sync_batchnorm import synchronize_batchnorm
-from trainer.trainer import Trainer
 
 THIS = __name__
-TORCHRUN = str(Path(torch.__file__).parent / "distributed" / "run.py")
-
-
-@pytest.fixture
-def config(composed):
-    return lambda *overrides: composed("trainer.num_threads=1", "wandb.mode=disabled", *overrides)
 
 
 def test_one_process_is_this_one(config):
@@ -264,105 +252,3 @@ def test_three_processes_measure_every_sample_once(config, tmp_path):
     run = (THIS, "on_three_processes")
     found = launch_workers(check_settings(composed), 3, run, composed, Job(str(tmp_path)))
     assert found == {500: [249.5] * 3, 2: [0.5] * 3, "meter": [{"loss": 2.0}] * 3}
-
-
-def fail_once(config, job):
-    """Train; in the first attempt rank 1 dies or raises after the first checkpoint."""
-    if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-        after_step = Trainer.after_step
-
-        def die(trainer):
-            after_step(trainer)
-            if trainer.progress.step == 3:
-                if config["wandb"]["project"] == "raise":
-                    raise ValueError("no such luck")
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        Trainer.after_step = die
-    return train.run(config, job)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["killed", "raise"])
-def test_a_restart_continues_from_the_last_checkpoint(config, data_root, tmp_path, how):
-    settings = ("debug=fast", f"data.root={data_root}", "trainer.progress=false")
-    settings += ("trainer.devices=2", "trainer.max_restarts=1", f"wandb.project={how}")
-    launch(fail_once, config(*settings), Job(str(tmp_path)))
-    assert_restarted_once(tmp_path)
-    assert "started again after a failure" in (tmp_path / "train.log").read_text()
-    reason = "ValueError: no such luck"
-    assert (reason in (tmp_path / "rank_1.log").read_text()) == (how == "raise")
-
-
-def assert_restarted_once(run_dir):
-    """The run is whole, and continued from its checkpoint instead of beginning again."""
-    summary = json.loads((run_dir / "summary.json").read_text())
-    assert (summary["status"], summary["steps"]) == ("completed", 4)
-    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
-    steps = [json.loads(line)["step"] for line in lines if "train/loss" in line]
-    assert steps.count(1) == 1
-    assert steps[-1] == 4
-
-
-def two_nodes(start):
-    """``start(port)`` twice at once; what both returned."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with ThreadPoolExecutor() as pool:
-        return [node.result() for node in [pool.submit(start, port) for _ in range(2)]]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("by_hand", [False, True])
-def test_two_nodes_make_one_run_directory(command, data_root, tmp_path, by_hand):
-    arguments = ("debug=fast", "wandb.mode=disabled", f"data.root={data_root}")
-
-    def start(port):
-        endpoint = f"127.0.0.1:{port}"
-        if by_hand:
-            rendezvous = ("--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}", "--rdzv-id=job")
-            return command(TORCHRUN, "--nnodes=2", *rendezvous, train.__file__, *arguments)
-        nodes = ("trainer.num_nodes=2", f"trainer.rdzv_endpoint={endpoint}")
-        return command("train.py", *arguments, *nodes)
-
-    done = two_nodes(start)
-    assert [node.returncode for node in done] == [0, 0], done
-    assert sum(node.stdout.count("Result") for node in done) == 1
-    (run_dir,) = (tmp_path / "outputs").glob("*/*")
-    assert json.loads((run_dir / "summary.json").read_text())["world_size"] == 2
-    assert (run_dir / "rank_1.log").exists()
-
-
-def start_node(config, run_dir):
-    """One node of two; what a process of its own does."""
-    launch(fail_once, json.loads(config), Job(run_dir))
-
-
-@pytest.mark.slow
-def test_both_nodes_restart_where_one_failed(config, data_root, tmp_path):
-    """Only the node that failed counts the restart."""
-    settings = ("debug=fast", f"data.root={data_root}", "trainer.progress=false")
-    composed = config(*settings, "trainer.num_nodes=2", "trainer.max_restarts=1")
-
-    def start(port):
-        trainer = {**composed["trainer"], "rdzv_endpoint": f"127.0.0.1:{port}"}
-        node = json.dumps({**composed, "trainer": trainer})
-        code = f"import sys; from {THIS} import start_node; start_node(*sys.argv[1:])"
-        arguments = [sys.executable, "-c", code, node, str(tmp_path)]
-        return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
-
-    done = two_nodes(start)
-    assert [node.returncode for node in done] == [0, 0], done
-    assert_restarted_once(tmp_path)
-
-
-@pytest.mark.slow
-def test_torchrun_by_hand_makes_one_run_directory(command, data_root, tmp_path):
-    arguments = ("debug=fast", "wandb.mode=disabled", f"data.root={data_root}")
-    done = command(TORCHRUN, "--nproc-per-node=2", train.__file__, *arguments)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Result") == 1
-    (run_dir,) = (tmp_path / "outputs").glob("*/*")
-    assert json.loads((run_dir / "summary.json").read_text())["world_size"] == 2
-    assert (run_dir / "rank_1.log").exists()

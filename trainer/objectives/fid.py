@@ -98,7 +98,7 @@ def load_extractor(run_dir: str, spec: Any) -> Extractor:
             f"images, {spec.name} has {spec.in_channels}x{spec.image_size[0]}x{spec.image_size[1]}"
         )
     network = instantiate(fill_from_data(model, own), "model")
-    checkpoint.load_weights(network, Path(run_dir))
+    checkpoint.load_best_weights(network, Path(run_dir))
     return Extractor(network, own)
 
 
