@@ -6,6 +6,7 @@ Neither the number of processes or workers nor an interruption changes them, so 
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -37,8 +38,12 @@ class BatchDraws:
     ) -> None:
         self.update = (seed, epoch, step)
         self.batch_size = batch_size
-        self.rows = torch.arange(low, high) % batch_size
+        self.low, self.high = low, high
         self.generator: torch.Generator | None = None
+
+    @cached_property
+    def rows(self) -> Tensor:
+        return torch.arange(self.low, self.high) % self.batch_size
 
     def uniform(self, *shape: int) -> Tensor:
         """``(samples at hand, *shape)`` uniform in [0, 1), on the CPU."""

@@ -63,7 +63,25 @@ class Loader:
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
         self.steps_per_epoch = len(splits.train) // batch_size
-        self.order_hash = ""
+        self.hashed = ""
+        self.unhashed: list[Tensor] = []
+
+    @property
+    def order_hash(self) -> str:
+        """Of the samples of all updates so far; being a chain, it goes on after an interruption.
+
+        Hashed when it is asked for: between two updates it would cost ten times as much.
+        """
+        for indices in self.unhashed:
+            content = self.hashed.encode() + indices.numpy().tobytes()
+            self.hashed = hashlib.blake2b(content, digest_size=16).hexdigest()
+        self.unhashed.clear()
+        return self.hashed
+
+    @order_hash.setter
+    def order_hash(self, value: str) -> None:
+        self.hashed = value
+        self.unhashed.clear()
 
     def train(self, epoch: int, start: int = 0, mix: Mix | None = None) -> Iterator[list[Batch]]:
         """The micro-batches of each update of ``epoch``, from its update ``start`` on.
@@ -95,7 +113,7 @@ class Loader:
                 draws = BatchDraws(self.seed, epoch, step, self.batch_size, low, high)
                 batch = self.prepare(next(batches), draws)
                 update.append(batch if mix is None else mix(batch, draws))
-            self.order_hash = chain_hash(self.order_hash, consumed)
+            self.unhashed.append(consumed)
             yield update
 
     def evaluate(self, name: str) -> Iterator[Batch]:
@@ -155,13 +173,6 @@ def fingerprint(splits: Splits) -> str:
         ]
         found.append((0 if split is None else len(split), sums))
     return repr(found)
-
-
-def chain_hash(previous: str, indices: Tensor) -> str:
-    """Hash of all sample indices so far; being a chain, it continues after an interruption."""
-    return hashlib.blake2b(
-        previous.encode() + indices.numpy().tobytes(), digest_size=16
-    ).hexdigest()
 
 
 def check_batch_size(batch_size: int, world_size: int, accumulate_steps: int, samples: int) -> None:

@@ -1,4 +1,4 @@
-"""Means of metrics over many batches, summed on the device and read back only when asked for."""
+"""Means of metrics over many batches, read back from the device only when asked for."""
 
 import torch
 from torch import Tensor
@@ -6,32 +6,32 @@ from torch import Tensor
 from trainer.distributed import gather
 from trainer.objectives.base import Sums
 
+MeterState = dict[str, tuple[float, int]]  # name -> (sum over samples, number of samples)
+
 
 class Meter:
-    """Adds up ``Sums`` without reading anything back until :meth:`means`."""
+    """Keeps ``Sums`` as they come; adds them up, in the order they came, at :meth:`means`."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
+        self.pending: dict[str, list[Tensor]] = {}
+        self.sums: dict[str, float] = {}
         self.counts: dict[str, int] = {}
 
     def add(self, sums: Sums) -> None:
         for name, (value, count) in sums.items():
-            if name in self.sums:
-                self.sums[name] += value
-                self.counts[name] += count
-            else:
-                self.sums[name] = value.to(torch.float32, copy=True)
-                self.counts[name] = count
+            self.pending.setdefault(name, []).append(value)
+            self.counts[name] = self.counts.get(name, 0) + count
+
+    def is_empty(self) -> bool:
+        return not self.counts
 
     def means(self) -> dict[str, float]:
         """Mean of every metric over all processes; one transfer from the device.
 
         A process that has seen no sample takes part with nothing.
         """
-        sums = torch.stack(list(self.sums.values())).tolist() if self.sums else []
-        own = {
-            name: (value, self.counts[name]) for name, value in zip(self.sums, sums, strict=True)
-        }
+        self.read()
+        own = {name: (value, self.counts[name]) for name, value in self.sums.items()}
         parts = gather(own)
         names = dict.fromkeys(name for part in parts for name in part)
         means = {}
@@ -40,16 +40,31 @@ class Meter:
             means[name] = sum(values) / sum(counts)
         return means
 
-    def state(self) -> Sums:
-        """What this process has summed up."""
-        return {name: (value.cpu(), self.counts[name]) for name, value in self.sums.items()}
+    def read(self) -> None:
+        """Add up what has come since the last time."""
+        if not self.pending:
+            return
+        flat = torch.stack([v.float() for values in self.pending.values() for v in values])
+        values = iter(flat.tolist())
+        for name, parts in self.pending.items():
+            for _ in parts:
+                self.sums[name] = self.sums.get(name, 0.0) + next(values)
+        self.pending.clear()
 
-    def load_state(self, parts: list[Sums], device: torch.device) -> None:
+    def state(self) -> MeterState:
+        """What this process has summed up."""
+        self.read()
+        return {name: (value, self.counts[name]) for name, value in self.sums.items()}
+
+    def load_state(self, parts: list[MeterState]) -> None:
         """Begin with the sum of ``parts``."""
         self.reset()
         for part in parts:
-            self.add({name: (value.to(device), count) for name, (value, count) in part.items()})
+            for name, (value, count) in part.items():
+                self.sums[name] = self.sums.get(name, 0.0) + float(value)
+                self.counts[name] = self.counts.get(name, 0) + count
 
     def reset(self) -> None:
+        self.pending.clear()
         self.sums.clear()
         self.counts.clear()

@@ -46,8 +46,9 @@ class Phase:
         self.base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
 
     def set_lr(self, step: int) -> None:
+        lrs = {base_lr: self.schedule(step, base_lr) for base_lr in set(self.base_lrs)}
         for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = self.schedule(step, base_lr)
+            group["lr"] = lrs[base_lr]
 
     @property
     def lr(self) -> float:
@@ -60,8 +61,7 @@ class Phase:
             norm = whole(nn.utils.clip_grad_norm_(self.parameters, self.clip_grad_norm))
         elif always_measure:
             gradients = [p.grad for p in self.parameters if p.grad is not None]
-            # as nn.utils.get_total_norm, which groups them by device first: half its time
-            norm = whole(torch.stack(torch._foreach_norm(gradients)).norm())
+            norm = whole(nn.utils.get_total_norm(gradients))
         if self.clip_grad_value is not None:
             nn.utils.clip_grad_value_(self.parameters, self.clip_grad_value)
         return norm

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer import checkpoint
 from trainer.distributed import Ranks, gather, whole
-from trainer.objectives.base import Sums
+from trainer.meter import MeterState
 from trainer.progress import Best, Progress
 
 if TYPE_CHECKING:
@@ -65,18 +64,16 @@ def restore(trainer: Trainer, content: dict[str, Any]) -> None:
     counters = dict(content["counters"])
     for name in ("ema_updates", "events"):
         counters.pop(name)
-    trainer.meter.load_state(own_share(counters.pop("meter"), trainer.ranks), trainer.device)
+    trainer.meter.load_state(own_share(counters.pop("meter"), trainer.ranks))
     best = counters.pop("best")
     trainer.progress = Progress(**counters, best=best and Best(**best))
 
 
-def own_share(meters: list[Sums], ranks: Ranks) -> list[Sums]:
+def own_share(meters: list[MeterState], ranks: Ranks) -> list[MeterState]:
     """Of what each process had summed up: its own; had they another number, all for rank 0."""
     if len(meters) == ranks.world_size:
         return [meters[ranks.rank]]
-    if ranks.is_main:
-        return meters
-    return [{name: (torch.zeros_like(value), 0)} for m in meters for name, (value, _) in m.items()]
+    return meters if ranks.is_main else []
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

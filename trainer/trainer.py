@@ -142,11 +142,11 @@ class Trainer:
                     sums.append(self.backward(phase, batch, len(update)))
             sums.append(self.backward(phase, update[-1], len(update)))
             self.scaler.unscale_(phase.optimizer)
-            grad_norm = phase.clip(always_measure=self.guard.needs_norm)
+            grad_norm = phase.clip(always_measure=self.guard.skips)
             applied = self.guard.may_apply(grad_norm, phase)
             if not applied:
                 break
-            if grad_norm is not None and (self.guard.skips or phase.clip_grad_norm is not None):
+            if grad_norm is not None:
                 sums.append({f"{self.prefix(phase)}grad_norm": (grad_norm, 1)})
             self.optimizer_step(phase)
         if not (self.update_scale() and applied):
@@ -212,10 +212,11 @@ class Trainer:
         else:
             if self.is_logging_step(step):
                 self.log_training()
-            with self.untimed():
-                if self.evaluation_is_due():
+            if self.evaluation_is_due():
+                with self.untimed():
                     self.validate()
-                elif self.checkpoint_is_due(step):
+            elif self.checkpoint_is_due(step):
+                with self.untimed():
                     self.save()
         if self.processes_meet:
             self.interruption.check()
@@ -258,7 +259,7 @@ class Trainer:
 
     def validate(self) -> None:
         """Evaluate, remember the best weights, decide whether to stop, save."""
-        if self.meter.sums:
+        if not self.meter.is_empty():
             self.log_training()
         is_best = False
         self.set_training(False)

@@ -23,6 +23,7 @@ from typing import Any
 
 from trainer.errors import ConfigError
 from trainer.job import Job
+from trainer.lean_wandb import leave_unused_out
 from trainer.redact import redacted
 
 FINISH_TIMEOUT_SECONDS = 60.0
@@ -124,6 +125,7 @@ def open_run(config: dict[str, Any], run_dir: Path, overrides: list[str], **iden
     logging.raiseExceptions = False  # wandb's own log may be on a full disk
     import wandb
 
+    leave_unused_out()
     # the console is captured by train.log; statistics of the machine would be another thread, and
     # what W&B notes of the process has the command line with whatever secrets stand there
     quiet = wandb.Settings(console="off", silent=True, x_disable_stats=True, x_disable_meta=True)

@@ -8,6 +8,7 @@ import torch
 
 from tests.trainer.interrupting import assert_equal, checkpoint_of, events, summary
 from trainer.errors import Diverged
+from trainer.finite import gradients_are_finite
 from trainer.objectives.adversarial import Adversarial
 from trainer.objectives.classification import Classification
 from trainer.state import capture
@@ -64,13 +65,38 @@ def poisoned(monkeypatch):
     return poison
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_raise(train, tmp_path, poisoned, what):
+def gradient_like(kind):
+    """A parameter with a gradient of that kind."""
+    if kind == "sparse":
+        table = torch.nn.Embedding(4, 2, sparse=True)
+        table(torch.tensor([1, 3])).sum().backward()
+        return table.weight
+    parameter = torch.nn.Parameter(torch.ones(2, 3, dtype=getattr(torch, kind)))
+    parameter.grad = torch.randn(2, 3, dtype=parameter.dtype)
+    return parameter
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("kind", ["float32", "float64", "bfloat16", "complex64", "sparse"])
+def test_gradients_are_looked_at_and_left_alone(kind, value):
+    parameters = [gradient_like("float32"), gradient_like(kind), torch.nn.Parameter(torch.ones(1))]
+    gradient = parameters[1].grad
+    before = gradient.clone()
+    assert gradients_are_finite(parameters)
+    assert torch.equal(gradient.to_dense(), before.to_dense())
+    (gradient._values() if kind == "sparse" else gradient)[-1, -1] = value
+    assert not gradients_are_finite(parameters)
+
+
+def test_no_gradients_at_all():
+    assert gradients_are_finite([torch.nn.Parameter(torch.ones(1))])
+
+
+@pytest.mark.parametrize(("what", "value"), [("loss", "(inf|nan)"), ("gradient", "not finite")])
+def test_raise(train, tmp_path, poisoned, what, value):
     poisoned(what, {6})
     run_dir = tmp_path / "run"
-    with pytest.raises(
-        Diverged, match=rf"the {what}.* of phase train is (inf|nan) after 5 updates"
-    ):
+    with pytest.raises(Diverged, match=f"the {what} of phase train is {value} after 5 updates"):
         train(*SHORT, run_dir=run_dir)
     assert summary(run_dir)["status"] == "diverged"
     assert "last good checkpoint: " + str(run_dir) in summary(run_dir)["error"]
