@@ -91,6 +91,7 @@ class Trainer:
 
     def train(self) -> None:
         """All updates, and what is due between them. An interruption loses none."""
+        self.objective.begin_training(self.data)
         self.records.start(self.last_step, self.progress.step)
         try:
             if self.evaluation_is_due():  # the run was interrupted before it was over

@@ -73,6 +73,9 @@ class Objective(nn.Module):
         """The mean loss of a training batch in ``phase``, and what to record of it."""
         raise NotImplementedError
 
+    def begin_training(self, data: Any) -> None:
+        """Called once before the first update, with the run's :class:`data.loader.Loader`."""
+
     def begin_evaluation(self, data: Any) -> None:
         """Called before every evaluation, with the run's :class:`data.loader.Loader`."""
 

@@ -1,12 +1,15 @@
 """Classification by cross-entropy, with label smoothing, mixup and cutmix."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data.loader import Loader
 from data.splits import Batch, Draws, Mix, TensorSplit
 from data.token_split import TokenSplit
 from trainer.errors import ConfigError
@@ -30,6 +33,9 @@ class Classification(Objective):
         mixup_alpha: above 0, mix pairs of images and labels (arXiv:1710.09412).
         cutmix_alpha: above 0, paste patches between images (arXiv:1905.04899); with both, one of
             the two is drawn for every batch.
+        class_weights: of the losses of each class's samples, in the order of their names: numbers,
+            or ``balanced``, which gives the classes of the training data equal shares of the loss.
+            Training only: what evaluation measures counts every sample alike.
 
     Raises:
         ConfigError: the model does not take the data's images or has other classes than they do.
@@ -42,6 +48,7 @@ class Classification(Objective):
         label_smoothing: float = 0.0,
         mixup_alpha: float = 0.0,
         cutmix_alpha: float = 0.0,
+        class_weights: Sequence[float] | Literal["balanced"] | None = None,
     ) -> None:
         super().__init__(model)
         if not 0 <= label_smoothing < 1:
@@ -49,13 +56,30 @@ class Classification(Objective):
         self.spec = spec
         self.label_smoothing = label_smoothing
         self.mix = mixing(mixup_alpha, cutmix_alpha, spec)
+        self.class_weights = class_weights
+        check_class_weights(class_weights, spec)
+        self.weight: Tensor | None = None
         check_fit(model, spec)
+
+    def begin_training(self, data: Loader) -> None:
+        if self.class_weights is None:
+            return
+        if self.class_weights == "balanced":
+            weight = balanced_weights(data.splits["train"], self.spec.num_classes)
+        else:
+            weight = torch.tensor(self.class_weights)
+        self.weight = weight.to(data.device, torch.float32)
 
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
         *inputs, labels = batch
         targets = labels if self.mix is None else inputs.pop()
         logits = self.model(*inputs).float()
-        loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        if self.weight is None:
+            loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        else:  # not torch's weighted mean, which is no mean over processes and micro-batches
+            loss = F.cross_entropy(
+                logits, targets, self.weight, label_smoothing=self.label_smoothing, reduction="none"
+            ).mean()
         correct = (logits.detach().argmax(1) == labels).sum()
         return loss, {
             "loss": (loss.detach() * len(labels), len(labels)),
@@ -107,6 +131,40 @@ class Classification(Objective):
         if isinstance(split, TokenSplit):
             return self.spec.decode(split.text(index))
         return save_image(split, index, folder)
+
+
+def check_class_weights(weights: Any, spec: Any) -> None:
+    """Raises: ConfigError."""
+    if weights is None or weights == "balanced":
+        return
+    is_list = isinstance(weights, Sequence) and not isinstance(weights, str)
+    is_right = is_list and len(weights) == spec.num_classes
+    if not is_right or not all(isinstance(w, int | float) and 0 <= w < math.inf for w in weights):
+        raise ConfigError(
+            f"objective.class_weights={weights} should be null, balanced or {spec.num_classes} "
+            f"numbers, 0 or more, one for each class: {', '.join(spec.class_names)}"
+        )
+
+
+def balanced_weights(split: Any, num_classes: int) -> Tensor:
+    """``(num_classes,)``: samples / (classes * samples of the class), 1 in the mean over samples.
+
+    Raises:
+        ConfigError: the data do not tell their labels, or lack a class.
+    """
+    is_resident = isinstance(split, TensorSplit)
+    labels: Any = split.tensors[-1] if is_resident else getattr(split, "labels", None)
+    if not isinstance(labels, Tensor):
+        raise ConfigError(
+            "objective.class_weights=balanced needs a training split that has its labels in one "
+            "tensor; give the weights as a list of numbers"
+        )
+    counts = labels.bincount(minlength=num_classes)
+    if int(counts.min()) == 0:
+        raise ConfigError(
+            "objective.class_weights=balanced: there are classes without training samples"
+        )
+    return len(labels) / (num_classes * counts)
 
 
 def mixing(mixup_alpha: float, cutmix_alpha: float, spec: Any) -> Mix | None:

@@ -1,0 +1,134 @@
+"""Weights of classes: what they do to the loss, whatever an update is cut into."""
+
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+
+from data.splits import ImageSpec, TensorSplit
+from trainer.errors import ConfigError
+from trainer.objectives.classification import Classification
+
+SPEC = ImageSpec("three", 1, (2, 2), ("a", "b", "c"), (0.5,), (0.5,))
+LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 2, 0])  # 5, 2 and 1
+BALANCED = torch.tensor([8 / (3 * 5), 8 / (3 * 2), 8 / 3])
+
+
+def objective_for(split, class_weights, **settings):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    objective = Classification(model, SPEC, class_weights=class_weights, **settings)
+    objective.begin_training(SimpleNamespace(splits={"train": split}, device=torch.device("cpu")))
+    return objective
+
+
+@pytest.fixture
+def batch():
+    return torch.randn(8, 1, 2, 2, generator=torch.Generator().manual_seed(1)), LABELS
+
+
+@pytest.fixture
+def split(batch):
+    return TensorSplit(*batch)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_balanced_gives_every_class_the_same_share(split, batch, smoothing):
+    objective = objective_for(split, "balanced", label_smoothing=smoothing)
+    loss, _ = objective("train", batch)
+    logits = objective.model(batch[0])
+    targets = F.one_hot(LABELS, 3) * (1 - smoothing) + smoothing / 3
+    by_hand = -(targets * BALANCED * logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(loss, by_hand)
+    if smoothing == 0:
+        losses = F.cross_entropy(logits, LABELS, reduction="none")
+        by_class = torch.stack([losses[c == LABELS].mean() for c in range(3)])
+        torch.testing.assert_close(loss, by_class.mean())
+
+
+def test_micro_batches_average_to_the_loss_of_the_whole(split, batch):
+    """Torch's own weighted mean would divide each by the weights in it."""
+    objective = objective_for(split, "balanced")
+    whole, _ = objective("train", batch)
+    parts = [
+        objective("train", (batch[0][half], LABELS[half]))[0]
+        for half in ([0, 1, 2, 3], [4, 5, 6, 7])
+    ]
+    torch.testing.assert_close(sum(parts) / 2, whole)
+
+
+def test_numbers_as_given(split, batch):
+    loss, _ = objective_for(split, [1, 0, 2.5])("train", batch)
+    same, _ = objective_for(TensorDataset(*batch), [1, 0, 2.5])("train", batch)
+    logits = objective_for(split, None).model(batch[0])
+    losses = F.cross_entropy(logits, LABELS, reduction="none")
+    torch.testing.assert_close(loss, (losses * torch.tensor([1, 0, 2.5])[LABELS]).mean())
+    assert loss == same
+
+
+def test_evaluation_counts_every_sample_alike(split, batch):
+    plain, weighted = (objective_for(split, weights) for weights in (None, "balanced"))
+    expected, _ = plain.evaluate(plain.model, batch)
+    found, _ = weighted.evaluate(weighted.model, batch)
+    assert found["loss"] == expected["loss"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("even", "class_weights=even should be null, balanced or 3 numbers"),
+        ([1, 2], r"class_weights=\[1, 2\] should be .* one for each class: a, b, c"),
+        ([1, 2, -1], "0 or more"),
+        ([1, 2, "x"], "0 or more"),
+        ([1, 2, float("inf")], "0 or more"),
+    ],
+)
+def test_misfits(split, weights, message):
+    with pytest.raises(ConfigError, match=message):
+        objective_for(split, weights)
+
+
+def test_balanced_needs_labels_and_samples(batch):
+    with pytest.raises(ConfigError, match="give the weights as a list"):
+        objective_for(TensorDataset(*batch), "balanced")
+    with pytest.raises(ConfigError, match="classes without training samples"):
+        objective_for(TensorSplit(batch[0], LABELS.clamp(max=1)), "balanced")
+
+
+def test_streamed_images_have_labels(train, tmp_path):
+    random = numpy.random.default_rng(0)
+    for name, count in (("a", 20), ("b", 10)):
+        folder = tmp_path / "images" / "train" / name
+        folder.mkdir(parents=True)
+        for number in range(count):
+            pixels = random.integers(0, 256, (8, 8, 3), numpy.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    seen = []
+    with patch.object(Classification, "begin_training", noting(seen)):
+        train(
+            "data=image_folder",
+            f"data.root={tmp_path / 'images'}",
+            "data.resident=false",
+            "data.image_size=8",
+            "data.batch_size=4",
+            "objective.class_weights=balanced",
+            "trainer.max_steps=2",
+        )
+    counts = seen[0].reciprocal()  # in proportion to them
+    torch.testing.assert_close(counts[0] / counts[1], torch.tensor(2.0))
+
+
+def noting(seen):
+    begin_training = Classification.begin_training
+
+    def begin_and_note(self, data):
+        begin_training(self, data)
+        seen.append(self.weight)
+
+    return begin_and_note
