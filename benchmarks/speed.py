@@ -250,7 +250,13 @@ class Rival:
         self.done = 0
         self.is_bf16 = trainer.precision == "bf16"
         optimizer = trainer.phases[0].optimizer
-        self.optimizer = type(optimizer)(self.model.parameters(), **optimizer.defaults)
+        names = {id(p): name for name, p in trainer.objective.model.named_parameters()}
+        own = dict(self.model.named_parameters())
+        groups = [
+            {**group, "params": [own[names[id(p)]] for p in group["params"]]}
+            for group in optimizer.param_groups  # without weight decay for norms and biases, too
+        ]
+        self.optimizer = type(optimizer)(groups, **optimizer.defaults)
 
     def update(self) -> None:
         indices = self.batches[self.done % (len(self.batches) - 1)]
