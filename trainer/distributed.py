@@ -207,4 +207,4 @@ def agree(flag: bool) -> bool:
     """Whether any process says so."""
     if not dist.is_initialized():
         return flag
-    return bool(sum_over_ranks(torch.tensor(int(flag))).item())
+    return bool(sum_amid_computation(torch.tensor([int(flag)])).item())
