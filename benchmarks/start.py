@@ -1,0 +1,115 @@
+"""What a process costs before it has learned anything: seconds to its first update, memory.
+
+    python benchmarks/start.py [--repeats 5]
+
+Beside ``import torch`` alone, each in processes of its own that take turns. To the first update is
+what ``startup_seconds`` of the summary says, from the start of the process on; memory is the
+greatest resident size until it has ended, of the process alone (W&B's service is another). A
+further job is one more of a process that has had some: from its config to its first update. Wall
+time, on a quiet machine. Prints Markdown: medians and ranges. ``--smoke`` makes it short.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.speed import ROOT, composed, spread
+from train import run
+from trainer.job import Job
+
+JOB = ("model=lightcnn", "optim=sgd_cosine", "trainer.max_epochs=2", "trainer.progress=false")
+IMPORT = "import torch; print(flush=True)"
+
+
+def spent(command: list[str]) -> tuple[float, float]:
+    """Wall seconds until a process prints something; its greatest resident size in MB."""
+    began = time.perf_counter()
+    with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.read(1)
+        seconds = time.perf_counter() - began
+        process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed")
+    return seconds, usage.ru_maxrss / 1000
+
+
+def job(folder: str, *overrides: str) -> tuple[float, float]:
+    """Seconds to the first update of the main job, and its greatest resident size in MB."""
+    run_dir = tempfile.mkdtemp(dir=folder)
+    command = [str(ROOT / "train.py"), *JOB, f"data.root={folder}/datasets", *overrides]
+    _, memory = spent([*command, f"hydra.run.dir={run_dir}"])
+    summary = json.loads((Path(run_dir) / "summary.json").read_text())
+    return summary["startup_seconds"], memory
+
+
+def compare_processes(folder: str, repeats: int) -> None:
+    job(folder, "wandb.mode=disabled")  # prepares the data set
+    rows: dict[str, list[tuple[float, float]]] = {"import torch": [], "disabled": [], "offline": []}
+    for _ in range(repeats):
+        rows["import torch"].append(spent(["-c", IMPORT]))
+        for mode in ("disabled", "offline"):
+            rows[mode].append(job(folder, f"wandb.mode={mode}"))
+    print(f"\n| n = {repeats} | s | ratio | greatest resident size, MB | ratio |")
+    print("| --- | --- | --- | --- | --- |")
+    alone = rows["import torch"]
+    for name, found in rows.items():
+        seconds, sizes = zip(*found, strict=True)
+        ratios = [[own / torchs for own, torchs in zip(f, t, strict=True)]
+                  for f, t in zip(found, alone, strict=True)]  # fmt: skip
+        times, memories = zip(*ratios, strict=True)
+        label = name if name == "import torch" else f"main job, W&B {name}"
+        print(
+            f"| {label} | {spread(seconds)} | {spread(times)} | {spread(sizes)} | "
+            f"{spread(memories)} |",
+            flush=True,
+        )
+
+
+def compare_jobs(folder: str, jobs: int) -> None:
+    seconds, sizes = [], []
+    for number in range(jobs):
+        config = composed(
+            *JOB, f"data.root={folder}/datasets", "wandb.mode=disabled", f"seed={number}"
+        )
+        run_dir = tempfile.mkdtemp(dir=folder)
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            run(config, Job(run_dir=run_dir, started_at=time.time()))
+        seconds.append(json.loads((Path(run_dir) / "summary.json").read_text())["startup_seconds"])
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        sizes.append(pages * resource.getpagesize() / 1e6)
+    print(f"\nA further job of a process, n = {jobs - 1}: {spread(seconds[1:])} s to its first")
+    print(f"update. Resident after the first {sizes[0]:.0f} MB, after {jobs // 2} jobs")
+    print(f"{sizes[jobs // 2 - 1]:.0f} MB, after {jobs} {sizes[-1]:.0f} MB.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5, help="of each process")
+    parser.add_argument("--jobs", type=int, default=50, help="of one process")
+    parser.add_argument("--smoke", action="store_true", help="next to nothing: it runs")
+    options = parser.parse_args()
+    print(f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores,")
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__},")
+    print(f"Python {platform.python_version()}, load average {os.getloadavg()[0]:.1f}")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        compare_processes(folder, 1 if options.smoke else options.repeats)
+        compare_jobs(folder, 3 if options.smoke else options.jobs)
+
+
+if __name__ == "__main__":
+    main()
