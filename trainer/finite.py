@@ -50,8 +50,14 @@ class Guard:
             values = torch.stack([grad_norm.float(), *(loss.float() for loss in self.losses)])
             self.losses.clear()
             return not agree(not bool(values.isfinite().all()))
-        if self.reads_are_free and not self.scales and not gradients_are_finite(phase.parameters):
-            raise Diverged(f"the gradient of phase {phase.name} is not finite")
+        if self.reads_are_free and not self.scales:
+            is_finite = (
+                gradients_are_finite(phase.parameters)
+                if grad_norm is None
+                else math.isfinite(grad_norm.item())
+            )
+            if not is_finite:
+                raise Diverged(f"the gradient of phase {phase.name} is not finite")
         return True
 
     def check_means(self, means: dict[str, float]) -> None:
