@@ -3,7 +3,7 @@
     python benchmarks/text.py FILE [--turns 16] [--repeats 5]
     python benchmarks/text.py --smoke
 
-Training: ``+experiment=shakespeare_char`` on the text FILE, in fp32, with records, W&B offline,
+Training: ``+experiment=shakespeare_char`` on the text FILE, with records, W&B offline,
 progress and checkpoints, beside the loop that one would write: a GPT-2 of as many layers, heads and
 channels, learned positions, torch's own layers, batches cut from the text one by one, AdamW,
 clipping and schedule. The two take turns within one process, every few updates.
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.speed import Rival, quartiles, spread
+from benchmarks.speed import PRECISIONS, Rival, quartiles, spread
 from models.generation import generate
 from models.transformer import Transformer
 from trainer.device import keep_freed_memory
@@ -101,6 +101,7 @@ class TextRival(Rival):
         self.plain_optimizer = torch.optim.AdamW(
             groups, self.lr, settings["betas"], weight_decay=settings["weight_decay"]
         )
+        self.is_bf16 = trainer.precision == "bf16"
         self.done = 0
 
     def update(self) -> None:
@@ -111,7 +112,8 @@ class TextRival(Rival):
         starts = torch.randint(len(self.text) - self.context, (self.batch_size,)).tolist()
         inputs = torch.stack([self.text[i : i + self.context] for i in starts])
         targets = torch.stack([self.text[i + 1 : i + 1 + self.context] for i in starts])
-        logits = self.plain(inputs)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.is_bf16):
+            logits = self.plain(inputs).float()
         loss = F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.view(-1))
         loss.backward()
         nn.utils.clip_grad_norm_(self.plain.parameters(), 1.0)
@@ -121,12 +123,14 @@ class TextRival(Rival):
 
 def compare_training(file: Path, turns: int) -> None:
     overrides = ["+experiment=shakespeare_char", f"data.path={file.absolute()}"]
-    overrides += ["scheduler.warmup_steps=0", "trainer.precision=fp32", "wandb.mode=offline"]
-    ours, plain = TextRival(turns).race(*overrides)
-    ratios = [theirs / mine for mine, theirs in zip(ours, plain, strict=True)]
+    overrides += ["scheduler.warmup_steps=0", "wandb.mode=offline"]
     print(f"\n| ms an update of 12 x 64 tokens, n = {turns} | ours | plain loop | plain / ours |")
     print("| --- | --- | --- | --- |")
-    print(f"| fp32 | {quartiles(ours)} | {quartiles(plain)} | {quartiles(ratios)} |", flush=True)
+    for precision in PRECISIONS:
+        ours, plain = TextRival(turns).race(*overrides, f"trainer.precision={precision}")
+        ratios = [theirs / mine for mine, theirs in zip(ours, plain, strict=True)]
+        shown = " | ".join(quartiles(values) for values in (ours, plain, ratios))
+        print(f"| {precision} | {shown} |", flush=True)
 
 
 def compare_generation(repeats: int, new_tokens: int) -> None:
