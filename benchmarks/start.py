@@ -4,9 +4,10 @@
 
 Beside ``import torch`` alone, each in processes of its own that take turns. To the first update is
 what ``startup_seconds`` of the summary says, from the start of the process on; memory is the
-greatest resident size until it has ended, of the process alone (W&B's service is another). A
-further job is one more of a process that has had some: from its config to its first update. Wall
-time, on a quiet machine. Prints Markdown: medians and ranges. ``--smoke`` makes it short.
+greatest resident size, as ``peak_memory_bytes`` of the summary, of the process alone (W&B's service
+is another). A further job is one more of a process that has had some: from its config to its first
+update. Wall time, on a quiet machine. Prints Markdown: medians and ranges. ``--smoke`` makes it
+short.
 """
 
 import argparse
@@ -25,43 +26,43 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.speed import ROOT, composed, spread
+from benchmarks.speed import ROOT, composed, spread, timed
 from train import run
 from trainer.job import Job
 
 JOB = ("model=lightcnn", "optim=sgd_cosine", "trainer.max_epochs=2", "trainer.progress=false")
-IMPORT = "import torch; print(flush=True)"
+IMPORT = """
+from trainer.device import peak_memory_bytes  # imports torch, and next to nothing else
+import torch
+print(peak_memory_bytes(torch.device("cpu")), flush=True)
+"""
 
 
-def spent(command: list[str]) -> tuple[float, float]:
-    """Wall seconds until a process prints something; its greatest resident size in MB."""
+def importing() -> tuple[float, float]:
+    """Wall seconds until torch is imported; the greatest resident size until then, in MB."""
     began = time.perf_counter()
-    with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", IMPORT]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
-        process.stdout.read(1)
+        size = process.stdout.readline()
         seconds = time.perf_counter() - began
-        process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed")
-    return seconds, usage.ru_maxrss / 1000
+    return seconds, int(size) / 1e6
 
 
 def job(folder: str, *overrides: str) -> tuple[float, float]:
     """Seconds to the first update of the main job, and its greatest resident size in MB."""
     run_dir = tempfile.mkdtemp(dir=folder)
     command = [str(ROOT / "train.py"), *JOB, f"data.root={folder}/datasets", *overrides]
-    _, memory = spent([*command, f"hydra.run.dir={run_dir}"])
+    timed([*command, f"hydra.run.dir={run_dir}"])
     summary = json.loads((Path(run_dir) / "summary.json").read_text())
-    return summary["startup_seconds"], memory
+    return summary["startup_seconds"], summary["peak_memory_bytes"] / 1e6
 
 
 def compare_processes(folder: str, repeats: int) -> None:
     job(folder, "wandb.mode=disabled")  # prepares the data set
     rows: dict[str, list[tuple[float, float]]] = {"import torch": [], "disabled": [], "offline": []}
     for _ in range(repeats):
-        rows["import torch"].append(spent(["-c", IMPORT]))
+        rows["import torch"].append(importing())
         for mode in ("disabled", "offline"):
             rows[mode].append(job(folder, f"wandb.mode={mode}"))
     print(f"\n| n = {repeats} | s | ratio | greatest resident size, MB | ratio |")

@@ -173,6 +173,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.file is None and not options.smoke:
         parser.error("which text? Give a file, or --smoke")
+    if not options.smoke and not options.file.is_file():
+        parser.error(f"there is no file {options.file}")
     print(f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores,")
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__},")
     print(f"Python {platform.python_version()}, load average {os.getloadavg()[0]:.1f}")

@@ -19,6 +19,8 @@ from data.draws import EPOCH_STREAM, BatchDraws, seeded
 from data.splits import Batch, Mix, Splits, StreamedSplit, TensorSplit
 from trainer.errors import ConfigError
 
+UPDATES_HASHED_AT_ONCE = 256
+
 
 class Loader:
     """Training and evaluation batches of ``splits`` for process ``rank`` of ``world_size``.
@@ -68,19 +70,20 @@ class Loader:
 
     @property
     def order_hash(self) -> str:
-        """Of the samples of all updates so far; being a chain, it goes on after an interruption.
-
-        Hashed when it is asked for: between two updates it would cost ten times as much.
-        """
-        for indices in self.unhashed:
-            content = self.hashed.encode() + indices.numpy().tobytes()
-            self.hashed = hashlib.blake2b(content, digest_size=16).hexdigest()
-        self.unhashed.clear()
+        """Of the samples of all updates so far; being a chain, it goes on after an interruption."""
+        self.hash_orders()
         return self.hashed
 
     @order_hash.setter
     def order_hash(self, value: str) -> None:
         self.hashed = value
+        self.unhashed.clear()
+
+    def hash_orders(self) -> None:
+        """For many updates at once: one by one, between them, it costs ten times as much."""
+        for indices in self.unhashed:
+            content = self.hashed.encode() + indices.numpy().tobytes()
+            self.hashed = hashlib.blake2b(content, digest_size=16).hexdigest()
         self.unhashed.clear()
 
     def train(self, epoch: int, start: int = 0, mix: Mix | None = None) -> Iterator[list[Batch]]:
@@ -114,6 +117,8 @@ class Loader:
                 batch = self.prepare(next(batches), draws)
                 update.append(batch if mix is None else mix(batch, draws))
             self.unhashed.append(consumed)
+            if len(self.unhashed) == UPDATES_HASHED_AT_ONCE:
+                self.hash_orders()
             yield update
 
     def evaluate(self, name: str) -> Iterator[Batch]:

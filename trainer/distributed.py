@@ -79,7 +79,7 @@ def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
     device = choose_device(settings, ranks.local_rank)  # before anything talks through the GPU
     if device.type == "mps":
         raise ConfigError("several processes need trainer.accelerator=cpu or cuda")
-    # gloo carries what is on the CPU: flags, metrics and random states
+    # gloo carries what is on the CPU, such as metrics and random states
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(seconds=settings.timeout_seconds)
     engine_store, _, _ = next(dist.rendezvous("env://", timeout=timeout))

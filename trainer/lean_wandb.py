@@ -7,18 +7,19 @@ import sys
 from typing import Any
 
 APPLY_INPUTS = "_detect_and_apply_job_inputs"
+IS_DATA_FRAME = "is_pandas_data_frame"
 
 
 def leave_unused_out() -> None:
     """Keep the imported W&B from importing its launch agent, and pandas.
 
     A run asks the agent for inputs that were staged before it began: where nobody imported it,
-    nobody staged any. pandas is imported to see whether a value is a data frame: without it, W&B
-    goes by the name of the value's type, as it does where pandas is not installed. In a W&B that is
-    built otherwise nothing changes, and the imports are back.
+    nobody staged any. pandas is imported to see whether a value is a data frame: where nobody
+    imported it, none is. In a W&B that is built otherwise nothing changes: the imports are back.
     """
-    if util := sys.modules.get("wandb.util"):
-        util.__dict__["pd_available"] = False
+    util = sys.modules.get("wandb.util")
+    if hasattr(util, IS_DATA_FRAME):
+        setattr(util, IS_DATA_FRAME, is_data_frame)
     run_class = getattr(sys.modules.get("wandb.sdk.wandb_run"), "Run", None)
     apply_inputs = getattr(run_class, APPLY_INPUTS, None)
     if apply_inputs is None or apply_inputs.__module__ == __name__:
@@ -29,3 +30,8 @@ def leave_unused_out() -> None:
             apply_inputs(run)
 
     setattr(run_class, APPLY_INPUTS, apply_staged_inputs)
+
+
+def is_data_frame(value: Any) -> bool:
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(value, pandas.DataFrame)

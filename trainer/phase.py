@@ -54,17 +54,19 @@ class Phase:
     def lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def clip(self, always_measure: bool = False) -> Tensor | None:
-        """Clip the gradients; their norm before clipping, where it was computed."""
-        norm = None
+    def clip_norm(self, always_measure: bool = False) -> Tensor | None:
+        """Clip the gradients by their norm, and return it as it was, if it was computed."""
         if self.clip_grad_norm is not None:
-            norm = whole(nn.utils.clip_grad_norm_(self.parameters, self.clip_grad_norm))
-        elif always_measure:
+            return whole(nn.utils.clip_grad_norm_(self.parameters, self.clip_grad_norm))
+        if always_measure:
             gradients = [p.grad for p in self.parameters if p.grad is not None]
-            norm = whole(nn.utils.get_total_norm(gradients))
+            return whole(nn.utils.get_total_norm(gradients))
+        return None
+
+    def clip_value(self) -> None:
+        """Clip the gradients one by one; comes last, since it makes infinite ones finite."""
         if self.clip_grad_value is not None:
             nn.utils.clip_grad_value_(self.parameters, self.clip_grad_value)
-        return norm
 
     def gradients_stay_local(self) -> AbstractContextManager:
         """Skip the gradient exchange: for all but the last micro-batch of an update."""

@@ -233,12 +233,15 @@ def newest(folder: Path, notes: list[str]) -> tuple[Path | None, dict[str, Any] 
 def differences(
     config: dict[str, Any], recorded: dict[str, Any], allowed: tuple[str, ...]
 ) -> dict[str, str]:
-    """``key was a, is b`` for every setting that differs, ``allowed`` ones excepted."""
+    """``key was a, is b`` for every setting that differs, ``allowed`` ones excepted.
+
+    One that is null and one that was not there yet, when the run was made, are the same.
+    """
     now, before = flat(redacted(config)), flat(recorded)
     return {
         key: f"{key} was {before.get(key, 'absent')}, is {now.get(key, 'absent')}"
         for key in sorted(now.keys() | before.keys())
-        if now.get(key, ...) != before.get(key, ...)
+        if now.get(key) != before.get(key)
         and not any(key == name or key.startswith(name + ".") for name in allowed)
     }
 

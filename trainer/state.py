@@ -73,7 +73,9 @@ def own_share(meters: list[MeterState], ranks: Ranks) -> list[MeterState]:
     """Of what each process had summed up: its own; had they another number, all for rank 0."""
     if len(meters) == ranks.world_size:
         return [meters[ranks.rank]]
-    return meters if ranks.is_main else []
+    if ranks.is_main:
+        return meters
+    return [dict.fromkeys(meter, (0.0, 0)) for meter in meters]  # the same names everywhere
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

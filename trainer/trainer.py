@@ -143,12 +143,13 @@ class Trainer:
                     sums.append(self.backward(phase, batch, len(update)))
             sums.append(self.backward(phase, update[-1], len(update)))
             self.scaler.unscale_(phase.optimizer)
-            grad_norm = phase.clip(always_measure=self.guard.skips)
+            grad_norm = phase.clip_norm(always_measure=self.guard.skips)
             applied = self.guard.may_apply(grad_norm, phase)
             if not applied:
                 break
             if grad_norm is not None:
                 sums.append({f"{self.prefix(phase)}grad_norm": (grad_norm, 1)})
+            phase.clip_value()
             self.optimizer_step(phase)
         if not (self.update_scale() and applied):
             self.skip()

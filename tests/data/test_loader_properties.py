@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.loader import Loader
+from data.loader import UPDATES_HASHED_AT_ONCE, Loader
 from data.splits import Splits, TensorSplit
 
 
@@ -45,6 +45,15 @@ def test_processes_share_every_update(layout, epoch):
             assert torch.cat(shares).tolist() == update[part][0].tolist()
     seen = [sample for update in alone for sample in samples_of(update)]
     assert len(seen) == len(set(seen)) == samples // batch * batch
+
+
+def test_the_order_is_hashed_alike_whenever_it_is_asked_for():
+    asked_often, asked_once = (loader(600, 0, 1, 1, 1, 1) for _ in range(2))
+    often = [asked_often.order_hash for _ in asked_often.train(0)]
+    for _ in asked_once.train(0):
+        assert len(asked_once.unhashed) < UPDATES_HASHED_AT_ONCE  # however long nobody asks
+    assert asked_once.order_hash == asked_often.order_hash
+    assert len(set(often)) == 600
 
 
 @settings(deadline=None, max_examples=50)

@@ -87,6 +87,8 @@ def test_evaluation_counts_every_sample_alike(split, batch):
         ([1, 2, -1], "0 or more"),
         ([1, 2, "x"], "0 or more"),
         ([1, 2, float("inf")], "0 or more"),
+        ([1, 2, True], "0 or more"),
+        ([0, 0, 0], "not all 0"),
     ],
 )
 def test_misfits(split, weights, message):
@@ -97,7 +99,7 @@ def test_misfits(split, weights, message):
 def test_balanced_needs_labels_and_samples(batch):
     with pytest.raises(ConfigError, match="give the weights as a list"):
         objective_for(TensorDataset(*batch), "balanced")
-    with pytest.raises(ConfigError, match="classes without training samples"):
+    with pytest.raises(ConfigError, match="no training samples of c"):
         objective_for(TensorSplit(batch[0], LABELS.clamp(max=1)), "balanced")
 
 

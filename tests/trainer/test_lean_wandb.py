@@ -1,5 +1,6 @@
 """What W&B need not import: left out, unless somebody did import it."""
 
+import json
 import subprocess
 import sys
 import types
@@ -14,15 +15,24 @@ from trainer.lean_wandb import leave_unused_out
 leave_unused_out()
 run = wandb.init(mode="offline", dir=sys.argv[1], settings=wandb.Settings(silent=True))
 run.log({"table": wandb.Table(columns=["a", "b"], data=[[1, "x"], [2, "y"]])})
-run.finish()
 print([name for name in ("pandas", "wandb.sdk.launch") if name in sys.modules])
+import pandas
+class Frame(pandas.DataFrame):
+    pass
+run.log({"frame": Frame({"a": [3], "b": ["z"]})})
+run.finish()
 """
 
 
-def test_a_run_with_a_table(tmp_path):
+def test_a_run_with_tables(tmp_path):
+    """pandas is left alone until somebody has imported it; then its data frames are known."""
     command = [sys.executable, "-c", RUN, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+    tables = [json.loads(file.read_text()) for file in tmp_path.rglob("*.table.json")]
+    contents = [(table["columns"], table["data"]) for table in tables]
+    assert (["a", "b"], [[1, "x"], [2, "y"]]) in contents
+    assert (["a", "b"], [[3, "z"]]) in contents
 
 
 @pytest.fixture
@@ -56,6 +66,12 @@ def test_staged_inputs_are_applied_where_the_agent_was_imported(fake_wandb, monk
 
 
 def test_another_wandb_is_left_as_it_is(monkeypatch):
-    for name in ("wandb.sdk.wandb_run", "wandb.util"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    modules = {
+        "wandb.sdk.wandb_run": types.SimpleNamespace(Run=type("Run", (), {})),
+        "wandb.util": types.SimpleNamespace(),
+    }
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
     leave_unused_out()
+    assert not hasattr(modules["wandb.sdk.wandb_run"].Run, APPLY_INPUTS)
+    assert vars(modules["wandb.util"]) == {}

@@ -105,6 +105,33 @@ def test_raise(train, tmp_path, poisoned, what, value):
     assert all(t.isfinite().all() for t in content["model"].values())
 
 
+@pytest.mark.parametrize(
+    "clipping",
+    [
+        (),
+        ("trainer.clip_grad_value=1.0",),  # would make it finite
+        ("trainer.clip_grad_norm=1.0",),
+        ("trainer.clip_grad_value=1.0", "trainer.clip_grad_norm=1.0"),
+    ],
+)
+def test_infinite_gradients_are_seen_before_they_are_clipped(
+    train, tmp_path, monkeypatch, clipping
+):
+    forward, calls = Classification.forward, []
+
+    def forward_and_spoil(self, phase, batch):
+        calls.append(phase)
+        if len(calls) == 6:
+            bias = self.model.classifier.bias
+            bias.register_hook(lambda gradient: torch.full_like(gradient, float("inf")))
+        return forward(self, phase, batch)
+
+    monkeypatch.setattr(Classification, "forward", forward_and_spoil)
+    message = "the gradient of phase train is not finite after 5 updates"
+    with pytest.raises(Diverged, match=message):
+        train(*SHORT, *clipping, run_dir=tmp_path / "run")
+
+
 @pytest.mark.parametrize("what", ["loss", "gradient", "loss alone", "input"])
 def test_skip(train, poisoned, what):
     poisoned(what, {2, 4, 5})

@@ -25,7 +25,7 @@ from tests.trainer.interrupting import (
     summary,
 )
 from trainer.errors import ConfigError, Interrupted, RunInUse
-from trainer.resume import finished_value
+from trainer.resume import differences, finished_value
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
@@ -160,6 +160,16 @@ def test_change_is_refused(train, change):
     assert summary(run_dir) == before
     train(*SHORT, change, f"resume_changes=[{name}]", "resume=auto", run_dir=run_dir)
     assert summary(run_dir)["status"] == "completed"
+
+
+def test_a_setting_that_is_new_and_null_is_no_change():
+    before = {"objective": {"label_smoothing": 0.0}}
+    assert (
+        differences({"objective": {"label_smoothing": 0.0, "class_weights": None}}, before, ())
+        == {}
+    )
+    changed = differences({"objective": {"label_smoothing": 0.0, "mixup_alpha": 0.2}}, before, ())
+    assert changed == {"objective.mixup_alpha": "objective.mixup_alpha was absent, is 0.2"}
 
 
 def test_other_data_is_refused(train, tmp_path):

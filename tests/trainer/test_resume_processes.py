@@ -76,6 +76,20 @@ def test_as_many_processes(run_on):
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_another_number_of_processes_has_but_to_evaluate(run_on, before, after):
+    """What was summed up for the log is one process's, but all take part in writing it."""
+    with pytest.raises(Interrupted):
+        run_on(before, "parts", signal_at=5)
+    parts = run_on(after, "parts", "trainer.limit_train_steps=" + str(5 if before == 1 else 10))
+    logged = [event for event in events(parts) if "train/loss" in event]
+    assert [event["step"] for event in logged] == ([4, 5] if before == 1 else [4, 8, 10])
+    alone = run_on(1, "alone", "trainer.limit_train_steps=" + str(logged[-1]["step"]))
+    last = [event for event in events(alone) if "train/loss" in event][-1]
+    assert logged[-1]["train/loss"] == pytest.approx(last["train/loss"], rel=1e-3)
+    assert logged[-1]["train/accuracy"] == pytest.approx(last["train/accuracy"], abs=0.02)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_another_number_of_processes(run_on, monkeypatch, before, after):
     """The same samples in the same order; in double precision, as in ``test_parity.py``."""
     monkeypatch.setenv("DTYPE", "float64")

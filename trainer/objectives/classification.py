@@ -23,6 +23,7 @@ from trainer.objectives.base import (
 )
 
 WORST = 20  # predictions shown at the end
+MISSING_SHOWN = 5  # names of classes in a message
 
 
 class Classification(Objective):
@@ -38,7 +39,8 @@ class Classification(Objective):
             Training only: what evaluation measures counts every sample alike.
 
     Raises:
-        ConfigError: the model does not take the data's images or has other classes than they do.
+        ConfigError: the model does not take the data's images or has other classes than they do, or
+            a setting is wrong.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class Classification(Objective):
         if self.class_weights is None:
             return
         if self.class_weights == "balanced":
-            weight = balanced_weights(data.splits["train"], self.spec.num_classes)
+            weight = balanced_weights(data.splits["train"], self.spec.class_names)
         else:
             weight = torch.tensor(self.class_weights)
         self.weight = weight.to(data.device, torch.float32)
@@ -139,15 +141,21 @@ def check_class_weights(weights: Any, spec: Any) -> None:
         return
     is_list = isinstance(weights, Sequence) and not isinstance(weights, str)
     is_right = is_list and len(weights) == spec.num_classes
-    if not is_right or not all(isinstance(w, int | float) and 0 <= w < math.inf for w in weights):
+    if not is_right or not all(is_weight(w) for w in weights) or not sum(weights):
         raise ConfigError(
             f"objective.class_weights={weights} should be null, balanced or {spec.num_classes} "
-            f"numbers, 0 or more, one for each class: {', '.join(spec.class_names)}"
+            "numbers, 0 or more and not all 0, one for each class: "
+            f"{', '.join(spec.class_names)}"
         )
 
 
-def balanced_weights(split: Any, num_classes: int) -> Tensor:
-    """``(num_classes,)``: samples / (classes * samples of the class), 1 in the mean over samples.
+def is_weight(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 <= value < math.inf
+
+
+def balanced_weights(split: Any, class_names: Sequence[str]) -> Tensor:
+    """``(classes,)``: samples / (classes * samples of the class), 1 in the mean over samples.
 
     Raises:
         ConfigError: the data do not tell their labels, or lack a class.
@@ -159,12 +167,14 @@ def balanced_weights(split: Any, num_classes: int) -> Tensor:
             "objective.class_weights=balanced needs a training split that has its labels in one "
             "tensor; give the weights as a list of numbers"
         )
-    counts = labels.bincount(minlength=num_classes)
-    if int(counts.min()) == 0:
+    counts = labels.bincount(minlength=len(class_names))
+    missing = [name for name, n in zip(class_names, counts.tolist(), strict=True) if n == 0]
+    if missing:
         raise ConfigError(
-            "objective.class_weights=balanced: there are classes without training samples"
+            "objective.class_weights=balanced: there are no training samples of "
+            + ", ".join(missing[:MISSING_SHOWN])
         )
-    return len(labels) / (num_classes * counts)
+    return len(labels) / (len(class_names) * counts)
 
 
 def mixing(mixup_alpha: float, cutmix_alpha: float, spec: Any) -> Mix | None:

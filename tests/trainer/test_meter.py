@@ -1,0 +1,48 @@
+"""Means of metrics: read late, right all the same."""
+
+import pytest
+import torch
+from torch import nn
+
+from trainer.meter import Meter
+
+
+def batches():
+    generator = torch.Generator().manual_seed(0)
+    return [{"loss": (torch.rand((), generator=generator), 3), "hits": (torch.tensor(i), 3)}
+            for i in range(20)]  # fmt: skip
+
+
+def test_means_are_those_of_all_samples():
+    meter = Meter()
+    for sums in batches():
+        meter.add(sums)
+    total = sum(float(sums["loss"][0]) for sums in batches())
+    assert meter.means() == {"loss": total / 60, "hits": sum(range(20)) / 60}
+    assert meter.means()["loss"] == total / 60  # reading changes nothing
+    meter.reset()
+    assert meter.is_empty()
+    assert meter.means() == {}
+
+
+def test_a_value_may_change_afterwards():
+    scale = nn.Parameter(torch.ones(()))
+    meter = Meter()
+    for _ in range(3):
+        meter.add({"scale": (scale.detach(), 1)})
+        with torch.no_grad():
+            scale += 1
+    assert meter.means() == {"scale": 2.0}
+
+
+@pytest.mark.parametrize("cut", [0, 7, 20])
+def test_going_on_from_a_state_gives_the_same_bits(cut):
+    whole, before, after = Meter(), Meter(), Meter()
+    for sums in batches():
+        whole.add(sums)
+    for sums in batches()[:cut]:
+        before.add(sums)
+    after.load_state([before.state()])
+    for sums in batches()[cut:]:
+        after.add(sums)
+    assert after.means() == whole.means()
