@@ -3,7 +3,8 @@
     python benchmarks/text_baseline.py FOLDER
 
 FOLDER holds train.csv, val.csv and test.csv with the columns text and label. The strength of the
-regularization and the longest n-gram are chosen on the validation texts, as a careful user would.
+regularization, the longest n-gram and the weights of the classes are chosen on the validation
+texts, as a careful user would.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # inverse: large fits closely
 LONGEST = (1, 2)  # words in an n-gram
+CLASS_WEIGHTS = (None, "balanced")
 
 
 def read(file: Path) -> tuple[list[str], list[str]]:
@@ -26,9 +28,10 @@ def read(file: Path) -> tuple[list[str], list[str]]:
     return [row["text"] for row in rows], [row["label"] for row in rows]
 
 
-def baseline(strength: float, longest: int) -> Pipeline:
+def baseline(strength: float, longest: int, weights: str | None) -> Pipeline:
     features = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, longest))
-    return make_pipeline(features, LogisticRegression(C=strength, max_iter=1000))
+    classifier = LogisticRegression(C=strength, class_weight=weights, max_iter=1000)
+    return make_pipeline(features, classifier)
 
 
 def main() -> None:
@@ -37,14 +40,14 @@ def main() -> None:
     folder = parser.parse_args().folder
     train, val, test = (read(folder / f"{name}.csv") for name in ("train", "val", "test"))
     best = 0.0
-    for strength, longest in product(STRENGTHS, LONGEST):
-        model = baseline(strength, longest).fit(*train)
+    for weights, strength, longest in product(CLASS_WEIGHTS, STRENGTHS, LONGEST):
+        model = baseline(strength, longest, weights).fit(*train)
         scores = [model.score(*part) for part in (val, test)]
         is_best = scores[0] > best
         best = max(best, scores[0])
         print(
-            f"C {strength:g}, 1 to {longest} words: val {scores[0]:.4f}, test {scores[1]:.4f}"
-            + ("  best" if is_best else "")
+            f"{weights or 'plain'}, C {strength:g}, 1 to {longest} words: "
+            f"val {scores[0]:.4f}, test {scores[1]:.4f}" + ("  best" if is_best else "")
         )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.attention import attend, widened
 from models.linear import Linear
 from models.positions import alibi_bias, rotary_table, rotate
 
@@ -53,18 +54,19 @@ class Attention(nn.Module):
     ) -> Tensor:
         """``table`` has the rotary angles, ``mask`` what to add; without one, plainly causal."""
         count, length, width = x.shape
-        qkv = self.qkv(x).view(count, length, 3, self.num_heads, -1)
+        qkv = widened(self.qkv(x)).view(count, length, 3, self.num_heads, -1)
         qkv = qkv.permute(2, 0, 3, 1, 4)  # queries, keys, values: each (N, heads, T, head_width)
-        values = qkv[2]
-        queries, keys = qkv[:2] if table is None else rotate(qkv[:2], table)
+        both, values = qkv.split([2, 1])  # whose gradient is one concatenation, unlike indexing's
+        queries, keys = both if table is None else rotate(both, table)
+        values = values.squeeze(0)
         if cache is not None:
             keys, values = cache.extend(layer, keys, values)
-        seen = F.scaled_dot_product_attention(
+        seen = attend(
             queries,
             keys,
             values,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
+            mask,
+            dropout=self.dropout if self.training else 0.0,
             is_causal=mask is None and length > 1,  # a single token is the last: it sees all
         )
         return self.project(seen.transpose(1, 2).reshape(count, length, width))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.attention import attend
 from models.diffusion import CosineDiffusion
 from models.generative import GenerativeModel
 
@@ -131,7 +132,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # (N, 3 * channels, H, W) -> three of (N, H * W, channels)
         query, key, value = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).chunk(3, dim=2)
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = attend(query, key, value)
         return x + self.out(mixed.transpose(1, 2).reshape(x.shape))
 
 

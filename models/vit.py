@@ -2,7 +2,8 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from models.attention import attend
 
 
 class VisionTransformer(nn.Module):
@@ -87,5 +88,5 @@ class SelfAttention(nn.Module):
         count, tokens, width = x.shape
         heads = self.qkv(x).view(count, tokens, 3, self.num_heads, width // self.num_heads)
         query, key, value = heads.permute(2, 0, 3, 1, 4)  # each (N, heads, tokens, width / heads)
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = attend(query, key, value)
         return self.project(mixed.transpose(1, 2).reshape(count, tokens, width))
