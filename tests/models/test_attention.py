@@ -1,0 +1,46 @@
+"""Attention under autocast on a CPU: single precision inside; elsewhere torch's own, untouched."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from models.attention import attend, widened
+
+
+def arguments(dtype, mask=False):
+    generator = torch.Generator().manual_seed(0)
+    queries, keys, values = (
+        torch.randn(2, 3, 5, 8, generator=generator).to(dtype).requires_grad_() for _ in range(3)
+    )
+    bias = torch.randn(5, 5, generator=generator).to(dtype) if mask else None
+    return queries, keys, values, bias
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("mask", [False, True])
+def test_without_autocast_it_is_torchs_own(dtype, mask):
+    given = arguments(dtype, mask)
+    found = attend(*given)
+    assert found.dtype == dtype
+    assert torch.equal(found, F.scaled_dot_product_attention(*given))
+    assert widened(given[0]) is given[0]
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_under_autocast_values_and_gradients_are_those_of_single_precision(is_causal):
+    given = arguments(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attend(*given, is_causal=is_causal)
+    assert found.dtype == torch.float32
+    found.sum().backward()
+    wide = [x.detach().float().requires_grad_() for x in given[:3]]
+    expected = F.scaled_dot_product_attention(*wide, is_causal=is_causal)
+    expected.sum().backward()
+    assert torch.equal(found, expected)
+    for low, high in zip(given[:3], wide, strict=True):
+        assert torch.equal(low.grad, high.grad.bfloat16())
+
+
+def test_double_precision_stays_double_under_autocast():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attend(*arguments(torch.float64)).dtype == torch.float64
