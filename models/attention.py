@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 HALF = (torch.bfloat16, torch.float16)
+MOST_TOKENS = 256  # with more, bf16 is as fast or faster
 
 
 def attend(
@@ -17,8 +18,8 @@ def attend(
 ) -> Tensor:
     """``softmax(queries @ keys.T / sqrt(width) + mask) @ values`` (arXiv:1706.03762).
 
-    On CPUs in single precision whatever autocast says: there the gradient of torch's kernel takes
-    several times as long in bf16, up to some hundred tokens (benchmarks/speed.md).
+    On CPUs, for few tokens, in single precision whatever autocast says: there the gradient of
+    torch's kernel takes up to several times as long in bf16 (benchmarks/speed.md).
 
     Args:
         queries: ``(..., T, width)``; ``keys`` and ``values`` ``(..., S, width)``.
@@ -26,20 +27,26 @@ def attend(
         dropout: share of the weights dropped.
 
     Returns:
-        ``(..., T, width)``; on CPUs of single precision where the arguments have half.
+        ``(..., T, width)``; of single precision where it works in that.
     """
     if not is_wide(queries):
         return F.scaled_dot_product_attention(queries, keys, values, mask, dropout, is_causal)
-    queries, keys, values = (widened(x) for x in (queries, keys, values))
+    queries, keys, values = single(queries), single(keys), single(values)
+    mask = None if mask is None else single(mask)
     with torch.autocast("cpu", enabled=False):
         return F.scaled_dot_product_attention(queries, keys, values, mask, dropout, is_causal)
 
 
 def is_wide(x: Tensor) -> bool:
-    """Whether :func:`attend` works in single precision although autocast says half."""
-    return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    """Whether :func:`attend` works on ``(..., T, width)`` in single precision, not in half."""
+    is_short = x.shape[-2] <= MOST_TOKENS
+    return is_short and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 
 def widened(x: Tensor) -> Tensor:
-    """In the precision that :func:`attend` works in."""
-    return x.float() if is_wide(x) and x.dtype in HALF else x
+    """``(..., T, width)`` in the precision that :func:`attend` works in."""
+    return single(x) if is_wide(x) else x
+
+
+def single(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in HALF else x

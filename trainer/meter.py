@@ -20,7 +20,7 @@ class Meter:
     def add(self, sums: Sums) -> None:
         for name, (value, count) in sums.items():
             # a copy: it may be a parameter, which the update will change
-            self.pending.setdefault(name, []).append(value.clone())
+            self.pending.setdefault(name, []).append(value.detach().clone())
             self.counts[name] = self.counts.get(name, 0) + count
 
     def is_empty(self) -> bool:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.attention import attend, widened
+from models.attention import MOST_TOKENS, attend, widened
 
 
 def arguments(dtype, mask=False):
@@ -39,6 +39,26 @@ def test_under_autocast_values_and_gradients_are_those_of_single_precision(is_ca
     assert torch.equal(found, expected)
     for low, high in zip(given[:3], wide, strict=True):
         assert torch.equal(low.grad, high.grad.bfloat16())
+
+
+@pytest.mark.parametrize("boolean", [False, True])
+def test_masks_under_autocast(boolean):
+    *given, mask = arguments(torch.bfloat16, mask=True)
+    mask = mask > 0 if boolean else mask
+    mask[:, 0] = True if boolean else 0.0  # somewhere to look
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attend(*given, mask)
+    wide = mask if boolean else mask.float()
+    assert torch.equal(found, F.scaled_dot_product_attention(*(x.float() for x in given), wide))
+
+
+def test_many_tokens_are_left_to_torch():
+    queries = torch.randn(1, MOST_TOKENS + 1, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attend(queries, queries, queries).dtype == torch.bfloat16
+        assert widened(queries.bfloat16()).dtype == torch.bfloat16
+        # one that comes after many: decided by the queries alone
+        assert attend(queries[:, :1], queries.bfloat16(), queries).dtype == torch.float32
 
 
 def test_double_precision_stays_double_under_autocast():
