@@ -88,9 +88,7 @@ def main() -> None:
     parser.add_argument("--match", default="", help="measure the rows whose name contains this")
     parser.add_argument("--smoke", action="store_true", help="next to nothing: it runs")
     options = parser.parse_args()
-    print(f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores,")
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__},")
-    print(f"Python {platform.python_version()}, load average {os.getloadavg()[0]:.1f}")
+    print_circumstances()
     if options.smoke:
         compare_updates({"LightCNN, batch 64": UPDATES["LightCNN, batch 64"]}, options.root, 3)
         return
@@ -104,6 +102,13 @@ def main() -> None:
         compare_updates(chosen[1], options.root, options.turns)
     if options.only in (None, "quality"):
         compare_quality(options.root, options.seeds)
+
+
+def print_circumstances() -> None:
+    """When, where and with what the figures below were measured."""
+    print(f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores,")
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__},")
+    print(f"Python {platform.python_version()}, load average {os.getloadavg()[0]:.1f}")
 
 
 def compare_processes(rows: dict[str, tuple[str, str]], root: str, repeats: int) -> None:

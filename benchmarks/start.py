@@ -13,7 +13,6 @@ short.
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -22,11 +21,9 @@ import time
 from contextlib import redirect_stdout
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.speed import ROOT, composed, spread, timed
+from benchmarks.speed import ROOT, composed, print_circumstances, spread, timed
 from train import run
 from trainer.job import Job
 
@@ -104,9 +101,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=50, help="of one process")
     parser.add_argument("--smoke", action="store_true", help="next to nothing: it runs")
     options = parser.parse_args()
-    print(f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores,")
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__},")
-    print(f"Python {platform.python_version()}, load average {os.getloadavg()[0]:.1f}")
+    print_circumstances()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         compare_processes(folder, 1 if options.smoke else options.repeats)
         compare_jobs(folder, 3 if options.smoke else options.jobs)

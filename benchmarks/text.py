@@ -14,8 +14,6 @@ same text. Wall time, on a quiet machine. Prints Markdown: medians and quartiles
 
 import argparse
 import math
-import os
-import platform
 import sys
 import tempfile
 import time
@@ -27,7 +25,7 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.speed import PRECISIONS, Rival, quartiles, spread
+from benchmarks.speed import PRECISIONS, Rival, print_circumstances, quartiles, spread
 from models.generation import generate
 from models.transformer import Transformer
 from trainer.device import keep_freed_memory
@@ -175,9 +173,7 @@ def main() -> None:
         parser.error("which text? Give a file, or --smoke")
     if not options.smoke and not options.file.is_file():
         parser.error(f"there is no file {options.file}")
-    print(f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores,")
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__},")
-    print(f"Python {platform.python_version()}, load average {os.getloadavg()[0]:.1f}")
+    print_circumstances()
     keep_freed_memory()
     if options.smoke:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Classification by cross-entropy, with label smoothing, mixup and cutmix."""
+"""Classification by cross-entropy, with label smoothing, mixup, cutmix and weights of classes."""
 
 import math
 from collections.abc import Sequence
