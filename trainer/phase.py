@@ -54,6 +54,11 @@ class Phase:
     def lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
+    def forget_gradients(self) -> None:
+        """As ``optimizer.zero_grad`` does, at a third of the time."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
     def clip_norm(self, always_measure: bool = False) -> Tensor | None:
         """Clip the gradients by their norm, and return it as it was, if it was computed."""
         if self.clip_grad_norm is not None:

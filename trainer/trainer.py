@@ -137,7 +137,7 @@ class Trainer:
         applied, sums = True, []
         for phase in self.phases:
             phase.set_lr(self.progress.step)
-            phase.optimizer.zero_grad(set_to_none=True)
+            phase.forget_gradients()
             for batch in update[:-1]:
                 with phase.gradients_stay_local():
                     sums.append(self.backward(phase, batch, len(update)))

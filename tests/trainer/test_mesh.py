@@ -1,5 +1,7 @@
 """Sums over the connections of one machine's processes; here each process is a thread."""
 
+import os
+import socket
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from trainer.errors import ConfigError, PeerLost
-from trainer.mesh import connect
+from trainer.mesh import connect, share_memory
 
 
 @pytest.fixture
@@ -30,12 +32,20 @@ def mesh_of():
         mesh.close()
 
 
+@pytest.fixture(params=[True, False], ids=["shared memory", "connections alone"])
+def system(request, monkeypatch):
+    if not request.param:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    elif not hasattr(os, "memfd_create"):
+        pytest.skip("this system has no memory without a name")
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("count", [2, 3, 4])
-def test_sum(mesh_of, count, dtype):
+def test_sum(system, mesh_of, count, dtype):
     """Of little and of much more than a connection holds, one after the other; the same for all."""
     meshes = mesh_of(count)
-    for shape in ((), (3, 5), (1_000_003,)):
+    for shape in ((), (3, 5), (1_000_003,), (700, 900), (1_000_003,), (), (9_000_000,)):
         values = [torch.randn(shape).to(dtype) for _ in range(count)]
         expected = values[0] + values[1]
         for value in values[2:]:
@@ -80,3 +90,23 @@ def test_a_lost_process(mesh_of):
     second.close()
     with pytest.raises(PeerLost, match="rank 1"):
         first.sum(torch.ones(3))
+
+
+def test_a_process_that_is_lost_while_connecting():
+    here, there = socket.socketpair()
+    there.close()
+    with here, pytest.raises(PeerLost):
+        share_memory(0, {1: here})
+
+
+def test_a_sum_that_waits_for_no_one_sees_what_was_put_for_it(mesh_of):
+    """One process may be a sum ahead: it must not write over what the other has yet to read."""
+    first, second = mesh_of(2)
+    ones = [torch.full((100_000,), float(value)) for value in range(50)]
+    with ThreadPoolExecutor() as pool:
+        ahead = pool.submit(lambda: [float(first.sum(x.clone())[0]) for x in ones])
+        behind = []
+        for x in ones:
+            time.sleep(0.001)
+            behind.append(float(second.sum(x.clone())[-1]))
+        assert ahead.result() == behind == [2.0 * value for value in range(50)]
