@@ -43,11 +43,10 @@ class Console:
         self.started_at = self.shown_at = time.monotonic()
         if self.show_progress and self.terminal.is_terminal:
             self.live = Progress(
-                TextColumn("[bold]training"),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}  {task.fields[loss]}"),
-                TimeRemainingColumn(),
+                TimeRemainingColumn(compact=True),
                 TextColumn("left"),
                 console=self.terminal,
                 transient=True,
@@ -56,21 +55,28 @@ class Console:
             self.task = self.live.add_task("", total=total_steps, completed=step, rate="", loss="")
             self.live.start()
 
-    def advance(self, step: int, batch_size: int, loss: float | None) -> None:
-        """Show where the run is; costs a clock reading unless it is time to draw."""
+    def advance(self, step: int, batch_size: int, losses: dict[str, float]) -> None:
+        """Show where the run is; costs a clock reading unless it is time to draw.
+
+        Args:
+            losses: of training, named ``train/loss`` or, of several phases, ``train/PHASE/loss``.
+        """
         now = time.monotonic()
         if now - self.shown_at < (REFRESH_SECONDS if self.live else PLAIN_SECONDS):
             return
         self.shown_at = now
         samples = (step - self.started_step) * batch_size
         rate = f"{samples / max(now - self.started_at, 1e-9):,.0f} samples/s"
-        shown_loss = "" if loss is None else f"loss {loss:.4f}"
+        shown = "  ".join(
+            f"{name.removeprefix('train/').removesuffix('/loss')} {format_metric(name, value)}"
+            for name, value in losses.items()
+        )
         if self.live is not None:
-            self.live.update(self.task, completed=step, rate=rate, loss=shown_loss, refresh=True)
+            self.live.update(self.task, completed=step, rate=rate, loss=shown, refresh=True)
         elif self.show_progress:
             left = (now - self.started_at) / max(step - self.started_step, 1)
             left *= self.total_steps - step
-            self.print(f"step {step}/{self.total_steps}  {rate}  {shown_loss}  {left:.0f} s left")
+            self.print(f"step {step}/{self.total_steps}  {rate}  {shown}  {left:.0f} s left")
 
     def stop(self) -> None:
         """Take the live line away."""

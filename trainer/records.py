@@ -51,7 +51,7 @@ class Records:
         self.num_events = len(earlier)
         self.mirror = WandbMirror(config, job, start.wandb)
         self.batch_size = int(config["data"]["batch_size"])
-        self.last_loss: float | None = None
+        self.losses: dict[str, float] = {}  # of training, the last that were recorded
         self.summary: dict[str, Any] = {
             "status": "failed",
             "error": None,
@@ -174,7 +174,7 @@ class Records:
         self.console.start(total_steps, step)
 
     def advance(self, step: int) -> None:
-        self.console.advance(step, self.batch_size, self.last_loss)
+        self.console.advance(step, self.batch_size, self.losses)
 
     def log(self, values: dict[str, float], step: int, epoch: float, seconds: float) -> None:
         """One event: values named ``train/loss``, ``val/accuracy``, ``optim/lr``, ``time/...``."""
@@ -185,8 +185,8 @@ class Records:
     def remember(self, event: dict[str, Any]) -> None:
         """Keep the last of what the summary and the console show."""
         for name, value in event.items():
-            if name == "train/loss":
-                self.last_loss = value
+            if name.startswith("train/") and name.endswith("loss"):
+                self.losses[name] = value
             if name.startswith(("val/", "test/")):
                 self.summary[name] = value
 
@@ -202,12 +202,10 @@ class Records:
 
     def evaluation(self, progress: Progress, metrics: dict[str, float], is_best: bool) -> None:
         """A line for people."""
-        shown = "  ".join(f"{name} {format_metric(name, v)}" for name, v in metrics.items())
-        loss = "" if self.last_loss is None else f"train/loss {self.last_loss:.4f}  "
+        values = {**self.losses, **metrics}
+        shown = "  ".join(f"{name} {format_metric(name, v)}" for name, v in values.items())
         mark = "  [green]best[/green]" if is_best else ""
-        self.console.print(
-            f"step {progress.step}  {progress.train_seconds:.1f} s  {loss}{shown}{mark}"
-        )
+        self.console.print(f"step {progress.step}  {progress.train_seconds:.1f} s  {shown}{mark}")
 
     def show(
         self, objective: Objective, samples: dict[str, Tensor], split: Any, name: str, step: int

@@ -1,10 +1,12 @@
 """What a person sees."""
 
+import io
+import time
 from pathlib import Path
 
 import pytest
 
-from trainer.console import Console
+from trainer.console import PLAIN_SECONDS, Console
 from trainer.errors import ConfigError
 
 
@@ -13,3 +15,25 @@ def test_full_disk():
     with pytest.raises(ConfigError, match="cannot write /dev/full: No space left"):
         console.print("step 1")
     console.close()
+
+
+@pytest.mark.parametrize(
+    ("losses", "shown"),
+    [
+        ({}, ""),
+        ({"train/loss": 0.25}, "loss 0.2500"),
+        (
+            {"train/discriminator/loss": 0.25, "train/generator/loss": 3.0},
+            "discriminator 0.2500  generator 3.0000",
+        ),
+    ],
+)
+def test_plain_progress(tmp_path, losses, shown):
+    """Where there is no terminal; of every phase its loss."""
+    stream = io.StringIO()
+    console = Console(tmp_path / "train.log", show_progress=True, stream=stream)
+    console.start(10, 0)
+    console.shown_at = console.started_at = time.monotonic() - PLAIN_SECONDS
+    console.advance(5, 300, losses)
+    console.close()
+    assert stream.getvalue() == f"step 5/10  50 samples/s  {shown}  30 s left\n"
