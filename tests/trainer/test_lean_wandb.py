@@ -1,13 +1,18 @@
 """What W&B need not import: left out, unless somebody did import it."""
 
+import importlib.metadata
 import json
+import re
 import subprocess
 import sys
+import threading
 import types
 
 import pytest
+import wandb
+from wandb.analytics.opentelemetry import opentelemetry_proxy
 
-from trainer.lean_wandb import APPLY_INPUTS, leave_unused_out
+from trainer.lean_wandb import APPLY_INPUTS, installed_packages, leave_unused_out
 
 RUN = """
 import sys, wandb
@@ -15,7 +20,7 @@ from trainer.lean_wandb import leave_unused_out
 leave_unused_out()
 run = wandb.init(mode="offline", dir=sys.argv[1], settings=wandb.Settings(silent=True))
 run.log({"table": wandb.Table(columns=["a", "b"], data=[[1, "x"], [2, "y"]])})
-print([name for name in ("pandas", "wandb.sdk.launch") if name in sys.modules])
+print([name for name in ("pandas", "requests", "wandb.sdk.launch") if name in sys.modules])
 import pandas
 class Frame(pandas.DataFrame):
     pass
@@ -33,6 +38,32 @@ def test_a_run_with_tables(tmp_path):
     contents = [(table["columns"], table["data"]) for table in tables]
     assert (["a", "b"], [[1, "x"], [2, "y"]]) in contents
     assert (["a", "b"], [[3, "z"]]) in contents
+
+
+def test_installed_packages():
+    """The same as the packages' own texts say, which may write a name otherwise."""
+    told = {}
+    for distribution in importlib.metadata.distributions():
+        told.setdefault(plain(distribution.metadata["Name"]), distribution.version)
+    found = [(plain(package.key), package.version) for package in installed_packages()]
+    assert len(dict(found)) == len(found)
+    assert dict(found) == told
+
+
+def plain(name):
+    """As PEP 503 compares names."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_what_is_installed_reaches_the_run(monkeypatch):
+    told = []
+    monkeypatch.setattr("wandb.util.working_set", lambda: told.append("by W&B"))
+    monkeypatch.setattr(opentelemetry_proxy, "_disabled", threading.Event())
+    leave_unused_out()
+    versions = {package.key: package.version for package in wandb.util.working_set()}
+    assert versions["torch"] == importlib.metadata.version("torch")
+    assert not told
+    assert opentelemetry_proxy.get_open_telemetry_proxy() is None
 
 
 @pytest.fixture
