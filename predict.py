@@ -92,7 +92,11 @@ def continue_text(run: FinishedRun, options: argparse.Namespace) -> int:
     check_use(run, "text")
     from models.generation import generate
 
-    tokens = torch.tensor([run.spec.encode(options.prompt)], dtype=torch.long)
+    try:
+        prompt = run.spec.encode(options.prompt)
+    except ConfigError as error:
+        raise ConfigError(f"--prompt: {error}") from error
+    tokens = torch.tensor([prompt], dtype=torch.long)
     context_length = getattr(run.model, "context_length", None)
     if context_length is not None and tokens.shape[1] > context_length:
         print(

@@ -103,7 +103,7 @@ def text_splits(
     tokens, *held_out = parts
     if len(tokens) <= context_length:
         raise ConfigError(
-            f"data={name} has {len(tokens)} training tokens, too few for a window of "
+            f"the text {name} has {len(tokens)} training tokens, too few for a window of "
             f"data.context_length={context_length}"
         )
     train: TensorSplit = RandomWindows(tokens, context_length)

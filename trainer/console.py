@@ -9,7 +9,7 @@ from typing import IO
 from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from trainer.errors import ConfigError
 from trainer.redact import redacted_text
@@ -43,16 +43,16 @@ class Console:
         self.started_at = self.shown_at = time.monotonic()
         if self.show_progress and self.terminal.is_terminal:
             self.live = Progress(
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}  {task.fields[loss]}"),
-                TimeRemainingColumn(compact=True),
+                BarColumn(bar_width=24),  # gives way on a narrow terminal
+                MofNCompleteColumn(table_column=Column(no_wrap=True)),
+                TextColumn("{task.fields[progress]}"),
+                TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
                 TextColumn("left"),
                 console=self.terminal,
                 transient=True,
                 auto_refresh=False,  # no thread of its own: refreshed from the loop
             )
-            self.task = self.live.add_task("", total=total_steps, completed=step, rate="", loss="")
+            self.task = self.live.add_task("", total=total_steps, completed=step, progress="")
             self.live.start()
 
     def advance(self, step: int, batch_size: int, losses: dict[str, float]) -> None:
@@ -67,16 +67,18 @@ class Console:
         self.shown_at = now
         samples = (step - self.started_step) * batch_size
         rate = f"{samples / max(now - self.started_at, 1e-9):,.0f} samples/s"
-        shown = "  ".join(
+        shown = [
             f"{name.removeprefix('train/').removesuffix('/loss')} {format_metric(name, value)}"
             for name, value in losses.items()
-        )
+        ]
         if self.live is not None:
-            self.live.update(self.task, completed=step, rate=rate, loss=shown, refresh=True)
+            progress = "  ".join([rate, *shown])
+            self.live.update(self.task, completed=step, progress=progress, refresh=True)
         elif self.show_progress:
             left = (now - self.started_at) / max(step - self.started_step, 1)
             left *= self.total_steps - step
-            self.print(f"step {step}/{self.total_steps}  {rate}  {shown}  {left:.0f} s left")
+            parts = [f"step {step}/{self.total_steps}", rate, *shown, f"{left:.0f} s left"]
+            self.print("  ".join(parts))
 
     def stop(self) -> None:
         """Take the live line away."""

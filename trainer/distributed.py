@@ -98,7 +98,7 @@ def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
         yield ranks
         dist.barrier()  # gloo may abort when one process leaves while another still talks
     except RuntimeError as error:
-        if lost_a_peer(error):
+        if lost_a_peer(error) and not (isinstance(error, PeerLost) and error.is_told):
             time.sleep(PEER_EXIT_SECONDS)  # torchrun ends this process as soon as it sees why
         if "Timed out" not in str(error):
             raise

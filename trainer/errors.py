@@ -28,7 +28,15 @@ class RankFailed(Exception):
 
 
 class PeerLost(RuntimeError):
-    """Another process of the job is gone, which then is the one to report."""
+    """Another process of the job is gone, which then is the one to report.
+
+    Attributes:
+        is_told: this process was told to end, too.
+    """
+
+    def __init__(self, message: str, is_told: bool = False) -> None:
+        super().__init__(message)
+        self.is_told = is_told
 
 
 class Interrupted(BaseException):

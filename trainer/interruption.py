@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from trainer.distributed import agree, gather
-from trainer.errors import Interrupted
+from trainer.distributed import agree, gather, lost_a_peer
+from trainer.errors import Interrupted, PeerLost
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 SAME_KEYSTROKE_SECONDS = 1.0  # Ctrl-C reaches a worker from the terminal and from its launcher
@@ -67,7 +67,11 @@ def heeded() -> list[signal.Signals]:
 
 @contextmanager
 def listening() -> Iterator[Interruption]:
-    """Handle the signals for the time of one run; elsewhere than in the main thread, do not."""
+    """Handle the signals for the time of one run; elsewhere than in the main thread, do not.
+
+    Raises:
+        PeerLost: another process was lost after this one had been told to end.
+    """
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield interruption
@@ -75,6 +79,10 @@ def listening() -> Iterator[Interruption]:
     before = {number: signal.signal(number, interruption.note) for number in heeded()}
     try:
         yield interruption
+    except RuntimeError as error:
+        if interruption.signal and lost_a_peer(error):  # the signal will not come again
+            raise PeerLost(str(error), is_told=True) from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

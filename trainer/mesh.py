@@ -5,7 +5,6 @@ a layer computes. Here every process has a connection to every other and reads i
 more than a message goes through memory that all of them see, with half as many copies.
 """
 
-import mmap
 import os
 import select
 import shutil
@@ -20,10 +19,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trainer.errors import ConfigError, PeerLost
+from trainer.shared_memory import SHARED_BYTES, share_memory
 
 AWAKE_SECONDS = 0.1  # without a byte: then the other process is busy with something else
 MESSAGE_BYTES = 200_000  # more are quicker through shared memory
-SHARED_BYTES = 32_000_000  # of each process; what is never written takes no memory
 
 Views = dict[int, memoryview]  # what is left to send or to read, by rank
 
@@ -69,10 +68,10 @@ class Mesh:
         return own.copy_(total) if rest else own
 
     def share(self, own: Tensor) -> dict[int, Tensor]:
-        """The others' tensors, where they have put them; good until the sum after the next.
+        """The others' tensors, where they have put them; to be read before the next sum.
 
-        The halves take turns: who writes into one again has heard from every other process since,
-        which by then had read what was there.
+        The halves take turns: who writes into one again has heard from every other process, and
+        that it has begun another sum since, so that it had read what was there.
         """
         parts = {
             rank: halves[self.half, : own.nbytes].view(own.dtype).view(own.shape)
@@ -144,64 +143,63 @@ def connect(store: dist.Store, rank: int, world_size: int, timeout_seconds: floa
         store: of the group, used by nobody else under these names.
 
     Raises:
-        RuntimeError: a process does not come.
+        RuntimeError: a process does not come, or not any further.
+        PeerLost: a process is gone.
         ConfigError: the folder for temporary files cannot be used.
     """
     folder = Path(tempfile.mkdtemp(prefix="mesh_"))
     peers: dict[int, socket.socket] = {}
+    mesh = None
     try:
         with socket.socket(socket.AF_UNIX) as listener:
+            listen(listener, folder / "socket", world_size)
             listener.settimeout(timeout_seconds)
-            listener.bind(str(folder / "socket"))
-            listener.listen(world_size)
             store.set(f"mesh/{rank}", str(folder / "socket"))
-            for lower in range(rank):
-                peers[lower] = socket.socket(socket.AF_UNIX)
-                peers[lower].connect(store.get(f"mesh/{lower}").decode())
-                peers[lower].sendall(rank.to_bytes(4, "little"))
-            for _ in range(rank + 1, world_size):
-                peer, _ = listener.accept()
-                peers[int.from_bytes(peer.recv(4, socket.MSG_WAITALL), "little")] = peer
+            meet(listener, store, rank, world_size, timeout_seconds, peers)
+        mesh = Mesh(rank, peers, share_memory(rank, peers), timeout_seconds)
     except TimeoutError as error:
         missing = ", ".join(str(r) for r in range(world_size) if r != rank and r not in peers)
-        raise RuntimeError(f"Timed out waiting for a connection from rank {missing}") from error
-    except OSError as error:
-        raise ConfigError(f"cannot listen in {folder} (TMPDIR): {error}") from error
-    finally:
-        shutil.rmtree(folder)
-    for peer in peers.values():
-        peer.settimeout(timeout_seconds)
-    return Mesh(rank, peers, share_memory(rank, peers), timeout_seconds)
-
-
-def share_memory(rank: int, peers: dict[int, socket.socket]) -> dict[int, Tensor]:
-    """Memory of every process by rank, ``SHARED_BYTES`` each; none where it cannot be passed on.
-
-    It has no name and no place in any folder, and is gone with the last process that has it.
-
-    Raises:
-        PeerLost: another process is gone.
-        RuntimeError: it does not answer.
-    """
-    if not hasattr(os, "memfd_create"):  # macOS
-        return {}
-    files = {rank: os.memfd_create("sums")}
-    os.ftruncate(files[rank], SHARED_BYTES)
-    try:
-        for peer in peers.values():
-            socket.send_fds(peer, [b"m"], [files[rank]])
-        for other, peer in peers.items():
-            _, received, _, _ = socket.recv_fds(peer, 1, 1)
-            if not received:
-                raise PeerLost(f"rank {other} has closed the connection")
-            files[other] = received[0]
-    except TimeoutError as error:
-        missing = ", ".join(str(other) for other in peers if other not in files)
-        raise RuntimeError(f"Timed out waiting for the memory of rank {missing}") from error
+        told = f"a connection from rank {missing}" if missing else "another process's memory"
+        raise RuntimeError(f"Timed out waiting for {told}") from error
     except OSError as error:
         raise PeerLost(f"another process is gone: {error.strerror}") from error
-    memory = {}
-    for other, file in files.items():
-        memory[other] = torch.frombuffer(mmap.mmap(file, SHARED_BYTES), dtype=torch.uint8)
-        os.close(file)
-    return memory
+    finally:
+        shutil.rmtree(folder)
+        if mesh is None:
+            for peer in peers.values():
+                peer.close()
+    return mesh
+
+
+def listen(listener: socket.socket, address: Path, world_size: int) -> None:
+    """Raises: ConfigError."""
+    try:
+        listener.bind(str(address))
+        listener.listen(world_size)
+    except OSError as error:
+        raise ConfigError(f"cannot listen in {address.parent} (TMPDIR): {error}") from error
+
+
+def meet(
+    listener: socket.socket,
+    store: dist.Store,
+    rank: int,
+    world_size: int,
+    timeout_seconds: float,
+    peers: dict[int, socket.socket],
+) -> None:
+    """Fill ``peers``: this process goes to the lower ranks, the higher ones come."""
+    for lower in range(rank):
+        address = store.get(f"mesh/{lower}").decode()
+        peers[lower] = socket.socket(socket.AF_UNIX)
+        peers[lower].settimeout(timeout_seconds)
+        peers[lower].connect(address)
+        peers[lower].sendall(rank.to_bytes(4, "little"))
+    for _ in range(rank + 1, world_size):
+        peer, _ = listener.accept()
+        peer.settimeout(timeout_seconds)
+        name = peer.recv(4, socket.MSG_WAITALL)
+        if len(name) < 4:
+            peer.close()
+            raise PeerLost("another process has closed the connection")
+        peers[int.from_bytes(name, "little")] = peer

@@ -185,7 +185,7 @@ class Records:
     def remember(self, event: dict[str, Any]) -> None:
         """Keep the last of what the summary and the console show."""
         for name, value in event.items():
-            if name.startswith("train/") and name.endswith("loss"):
+            if name.startswith("train/") and name.endswith("loss") and value is not None:
                 self.losses[name] = value
             if name.startswith(("val/", "test/")):
                 self.summary[name] = value

@@ -154,7 +154,7 @@ def test_prompt_is_continued_the_same_way_for_a_seed(train, capsys):
     assert main([run_dir, "--prompt", "\a"]) == 1
     assert main([run_dir, "digit.png"]) == 1
     unknown, wrong_use = lines(capsys)[1]
-    assert "no token for" in unknown
+    assert "--prompt: characters that the model has no token for: '\\x07'" in unknown
     assert "continues text: use --prompt" in wrong_use
 
 

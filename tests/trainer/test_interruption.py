@@ -13,6 +13,8 @@ import pytest
 
 from tests.conftest import QUIET, ROOT
 from tests.trainer.interrupting import events, summary
+from trainer.errors import PeerLost
+from trainer.interruption import listening
 
 LONG = (*QUIET, "trainer.max_epochs=500", "trainer.log_every_steps=5", "data.batch_size=50")
 
@@ -75,6 +77,22 @@ def test_ctrl_c_while_importing(tmp_path, script, slow_import):
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGINT
     assert errors == "error: interrupted by SIGINT\n"
+
+
+@pytest.mark.parametrize("error", [PeerLost("rank 1"), RuntimeError("gloo/transport: closed")])
+@pytest.mark.parametrize("is_told", [True, False])
+def test_who_was_told_to_end_does_not_wait_for_it(error, is_told):
+    """The signal comes once. Else the process waits until torchrun, knowing why, ends it."""
+
+    def lose() -> None:
+        with listening() as interruption, interruption.defer():
+            if is_told:
+                os.kill(os.getpid(), signal.SIGTERM)
+            raise error
+
+    with pytest.raises(RuntimeError) as raised:
+        lose()
+    assert getattr(raised.value, "is_told", False) == is_told
 
 
 @pytest.mark.slow

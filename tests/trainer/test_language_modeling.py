@@ -152,6 +152,17 @@ def test_training_lowers_the_loss(train):
     assert losses[-1] < losses[0] - 0.5
 
 
+@pytest.mark.parametrize("model", ["transformer", "lstm"])
+def test_a_text_without_line_breaks(model, train, tmp_path):
+    """The default prompt is one: the samples begin with the first token instead."""
+    (tmp_path / "long_line.txt").write_text("to be or not to be " * 500)
+    text = ("data=text_file", f"data.path={tmp_path}/long_line.txt")
+    run_dir = train(*MODELS[model], *text, *TINY)
+    sample = (run_dir / "media" / "val_step_4" / "sample.txt").read_text()
+    assert sample.startswith(" ")
+    assert len(sample) == 31
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -162,7 +173,8 @@ def test_training_lowers_the_loss(train):
          "Transformer has no state to carry"),
         (("model=transformer", "data=mnist5k", "model.vocab_size=9", "model.context_length=9"),
          "needs a text, data=mnist5k is none"),
-        (("model=transformer", "objective.sample_prompt='éa€'"), "no token for: 'é' '€'"),
+        (("model=transformer", "objective.sample_prompt='éa€'"),
+         "objective.sample_prompt: .* no token for: 'é' '€'"),
         (("model=lstm", "model.cell=rnn"), "cell=rnn must be one of lstm, gru"),
     ],
 )  # fmt: skip

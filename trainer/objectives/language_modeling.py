@@ -14,6 +14,8 @@ from models.generation import generate
 from trainer.errors import ConfigError
 from trainer.objectives.base import Media, Objective, Sums, Text
 
+LINE_BREAK = "\n"
+FIRST_TOKEN = 0  # of a text without line breaks, usually the space
 SAMPLE_SEED = 0  # the same draws at every evaluation: what changes is the model
 
 
@@ -43,7 +45,7 @@ class LanguageModeling(Objective):
         self.spec = spec
         self.sample_tokens = sample_tokens
         self.sample_temperature = sample_temperature
-        self.prompt = spec.encode(sample_prompt) if sample_tokens else []
+        self.prompt = encoded_prompt(spec, sample_prompt) if sample_tokens else []
         token_bytes = torch.tensor(spec.tokenizer.token_bytes(), dtype=torch.float32)
         self.token_bytes = token_bytes.to(next(model.parameters()).device)
 
@@ -87,6 +89,16 @@ class LanguageModeling(Objective):
             model, prompt, self.sample_tokens, self.sample_temperature, generator=generator
         )
         return {"sample": Text(self.spec.decode(tokens[0].tolist()))}
+
+
+def encoded_prompt(spec: Any, prompt: str) -> list[int]:
+    """Raises: ConfigError: ``prompt`` has characters that the text has not."""
+    try:
+        return spec.encode(prompt)
+    except ConfigError as error:
+        if prompt == LINE_BREAK:  # which nobody need have asked for: the text is one long line
+            return [FIRST_TOKEN]
+        raise ConfigError(f"objective.sample_prompt: {error}") from error
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
