@@ -10,7 +10,7 @@ python predict.py <run dir> --quantize int8                       a smaller one
 """
 
 if __name__ == "__main__":
-    import trainer.early_interrupt  # noqa: F401  (before what takes seconds)
+    import trainer.script  # before what takes seconds
 
 import argparse
 import sys
@@ -237,4 +237,4 @@ def complain(error: ConfigError | str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    trainer.script.leave(main())

@@ -8,7 +8,7 @@ Everything is read from the runs' local records; no network, no GPU, no checkpoi
 """
 
 if __name__ == "__main__":
-    import trainer.early_interrupt  # noqa: F401  (before what takes seconds)
+    import trainer.script  # before what takes seconds
 
 import argparse
 import sys
@@ -117,4 +117,4 @@ def write(comparison: Comparison, sweep: Sweep, title: str, directory: Path) -> 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    trainer.script.leave(main())

@@ -8,9 +8,8 @@ Read it downwards: ``main`` is what Hydra calls for every job, ``run`` is what e
 """
 
 if __name__ == "__main__":
-    import trainer.early_interrupt  # noqa: F401  (before what takes seconds)
+    import trainer.script  # before what takes seconds
 
-import sys
 from typing import Any
 
 import hydra
@@ -102,4 +101,4 @@ def run(config: dict[str, Any], job: Job) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(command_line(main))
+    trainer.script.leave(command_line(main))

@@ -1,6 +1,5 @@
 """The command line's manners: one clear line for a mistake, an honest exit code."""
 
-import gc
 import json
 import os
 import re
@@ -45,9 +44,8 @@ class Outcome:
 def command_line(main: Callable[[], None]) -> int:
     """Run Hydra's entry point; the process's exit code."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of early_interrupt's
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of trainer.script's
     code = run_jobs(main)
-    gc.freeze()  # or Python searches torch's modules for garbage, a third of a second at exit
     if wandb_mirror.troubled:  # wandb would wait for its server at exit
         sys.stdout.flush()
         sys.stderr.flush()
