@@ -10,7 +10,9 @@ python predict.py <run dir> --quantize int8                       a smaller one
 """
 
 if __name__ == "__main__":
-    import trainer.script  # before what takes seconds
+    from trainer import script
+
+    script.begin()  # before what takes seconds
 
 import argparse
 import sys
@@ -237,4 +239,4 @@ def complain(error: ConfigError | str) -> int:
 
 
 if __name__ == "__main__":
-    trainer.script.leave(main())
+    script.leave(main())

@@ -8,7 +8,9 @@ Everything is read from the runs' local records; no network, no GPU, no checkpoi
 """
 
 if __name__ == "__main__":
-    import trainer.script  # before what takes seconds
+    from trainer import script
+
+    script.begin()  # before what takes seconds
 
 import argparse
 import sys
@@ -117,4 +119,4 @@ def write(comparison: Comparison, sweep: Sweep, title: str, directory: Path) -> 
 
 
 if __name__ == "__main__":
-    trainer.script.leave(main())
+    script.leave(main())

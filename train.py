@@ -8,7 +8,9 @@ Read it downwards: ``main`` is what Hydra calls for every job, ``run`` is what e
 """
 
 if __name__ == "__main__":
-    import trainer.script  # before what takes seconds
+    from trainer import script
+
+    script.begin()  # before what takes seconds
 
 from typing import Any
 
@@ -101,4 +103,4 @@ def run(config: dict[str, Any], job: Job) -> float:
 
 
 if __name__ == "__main__":
-    trainer.script.leave(command_line(main))
+    script.leave(command_line(main))

@@ -26,6 +26,7 @@ from trainer.files import write_json
 from trainer.job import Job
 from trainer.progress import Monitor
 from trainer.redact import redacted, redacted_text
+from trainer.script import is_flushed
 from trainer.settings import dotted_keys, unknown_key
 from trainer.sweep import Sweep
 
@@ -46,9 +47,7 @@ def command_line(main: Callable[[], None]) -> int:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of trainer.script's
     code = run_jobs(main)
-    if wandb_mirror.troubled:  # wandb would wait for its server at exit
-        sys.stdout.flush()
-        sys.stderr.flush()
+    if wandb_mirror.troubled and is_flushed():  # wandb would wait for its server at exit
         os._exit(code)
     return code
 

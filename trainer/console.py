@@ -1,5 +1,6 @@
 """What a person sees of a run: a live line on a terminal, plain lines elsewhere, a final table."""
 
+import os
 import sys
 import time
 from contextlib import suppress
@@ -19,11 +20,19 @@ PLAIN_SECONDS = 30.0  # between plain progress lines, where there is no terminal
 LOG_WIDTH = 120
 
 
+class Terminal(RichConsole):
+    """One whose reader may go away: the run goes on, and ``train.log`` has what it says."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what comes from elsewhere
+
+
 class Console:
     """Rank 0's console: the terminal and ``train.log`` side by side."""
 
     def __init__(self, log_file: Path, show_progress: bool, stream: IO[str] | None = None) -> None:
-        self.terminal = RichConsole(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+        self.terminal = Terminal(file=stream or sys.stdout, highlight=False, soft_wrap=True)
         self.file = log_file.open("a", encoding="utf-8")
         self.log = RichConsole(file=self.file, width=LOG_WIDTH, highlight=False, soft_wrap=True)
         self.show_progress = show_progress

@@ -161,13 +161,13 @@ def connect(store: dist.Store, rank: int, world_size: int, timeout_seconds: floa
         missing = ", ".join(str(r) for r in range(world_size) if r != rank and r not in peers)
         told = f"a connection from rank {missing}" if missing else "another process's memory"
         raise RuntimeError(f"Timed out waiting for {told}") from error
-    except OSError as error:
+    except (ConnectionError, FileNotFoundError) as error:
         raise PeerLost(f"another process is gone: {error.strerror}") from error
     finally:
-        shutil.rmtree(folder)
         if mesh is None:
             for peer in peers.values():
                 peer.close()
+        shutil.rmtree(folder, ignore_errors=True)
     return mesh
 
 

@@ -92,7 +92,9 @@ class LanguageModeling(Objective):
 
 
 def encoded_prompt(spec: Any, prompt: str) -> list[int]:
-    """Raises: ConfigError: ``prompt`` has characters that the text has not."""
+    """Raises: ConfigError: ``prompt`` is empty or has characters that the text has not."""
+    if not prompt:
+        raise ConfigError("objective.sample_prompt is empty: a text needs a token to start from")
     try:
         return spec.encode(prompt)
     except ConfigError as error:
