@@ -239,4 +239,4 @@ def complain(error: ConfigError | str) -> int:
 
 
 if __name__ == "__main__":
-    script.leave(main())
+    script.run(main)

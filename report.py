@@ -119,4 +119,4 @@ def write(comparison: Comparison, sweep: Sweep, title: str, directory: Path) -> 
 
 
 if __name__ == "__main__":
-    script.leave(main())
+    script.run(main)

@@ -103,4 +103,4 @@ def run(config: dict[str, Any], job: Job) -> float:
 
 
 if __name__ == "__main__":
-    script.leave(command_line(main))
+    script.run(lambda: command_line(main))

@@ -51,6 +51,11 @@ PROCESSES = {
     "LightCNN, MNIST": ("lightcnn", "mnist"),
     "CustomCNN, CIFAR-10": ("customcnn", "cifar10"),
 }
+OURS = (
+    ("ours, fp32", "fp32", "offline"),
+    ("ours, auto", "auto", "offline"),
+    ("ours, auto, W&B off", "auto", "disabled"),
+)
 UPDATES = {
     "LightCNN, batch 64": ("model=lightcnn", "data=mnist5k", "data.batch_size=64"),
     "LightCNN, batch 512": ("model=lightcnn", "data=mnist5k", "data.batch_size=512"),
@@ -130,14 +135,14 @@ def one_turn(model: str, data: str, root: str) -> dict[str, tuple[float, float]]
     """Wall seconds and test accuracy of each contestant's process."""
     seconds, output = timed([str(ROOT / "benchmarks" / "tutorial.py"), model, root])
     found = {"tutorial, fp32": (seconds, float(output.split()[-1]))}
-    for precision in ("fp32", "auto"):
+    for name, precision, mode in OURS:
         with tempfile.TemporaryDirectory() as folder:
             command = [str(ROOT / "train.py"), f"model={model}", f"data={data}"]
             command += [f"data.root={root}", "data.augment=[]", "trainer.max_epochs=1"]
-            command += [f"trainer.precision={precision}", "wandb.mode=offline"]
+            command += [f"trainer.precision={precision}", f"wandb.mode={mode}"]
             seconds, _ = timed([*command, f"hydra.run.dir={folder}"])
             summary = json.loads((Path(folder) / "summary.json").read_text())
-        found[f"ours, {precision}"] = (seconds, summary["test/accuracy"])
+        found[name] = (seconds, summary["test/accuracy"])
     return found
 
 

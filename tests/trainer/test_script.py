@@ -12,13 +12,17 @@ from tests.trainer.interrupting import summary
 SCRIPT = """
 from trainer import script
 script.begin()
-import atexit
+import atexit, gc
 atexit.register(print, "registered")
 class Slow:
     def __del__(self): print("taken apart")
 slow = Slow()
-print("done")
-script.leave(3)
+assert not gc.isenabled()
+def main():
+    assert gc.isenabled() and gc.get_freeze_count() > 1000
+    print("done")
+    return 3
+script.run(main)
 """
 
 
