@@ -52,11 +52,14 @@ class Interruption:
     @contextmanager
     def defer(self) -> Iterator[None]:
         """Note signals instead of raising: the block has something to save."""
-        self.deferred = True
+        self.deferred, peer_is_lost = True, False
         try:
             yield
+        except RuntimeError as error:
+            peer_is_lost = lost_a_peer(error)
+            raise
         finally:
-            self.deferred = False
+            self.deferred = peer_is_lost  # then being told to end is no interruption
 
 
 def heeded() -> list[signal.Signals]:

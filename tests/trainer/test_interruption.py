@@ -80,19 +80,26 @@ def test_ctrl_c_while_importing(tmp_path, script, slow_import):
 
 
 @pytest.mark.parametrize("error", [PeerLost("rank 1"), RuntimeError("gloo/transport: closed")])
-@pytest.mark.parametrize("is_told", [True, False])
-def test_who_was_told_to_end_does_not_wait_for_it(error, is_told):
+@pytest.mark.parametrize("told", ["before", "after", "never"])
+def test_who_was_told_to_end_does_not_wait_for_it(error, told):
     """The signal comes once. Else the process waits until torchrun, knowing why, ends it."""
 
+    def tell(when: str) -> None:
+        if told == when:
+            os.kill(os.getpid(), signal.SIGTERM)
+
     def lose() -> None:
-        with listening() as interruption, interruption.defer():
-            if is_told:
-                os.kill(os.getpid(), signal.SIGTERM)
-            raise error
+        with listening() as interruption:
+            try:
+                with interruption.defer():
+                    tell("before")
+                    raise error
+            finally:
+                tell("after")
 
     with pytest.raises(RuntimeError) as raised:
         lose()
-    assert getattr(raised.value, "is_told", False) == is_told
+    assert getattr(raised.value, "is_told", False) == (told != "never")
 
 
 @pytest.mark.slow
