@@ -45,7 +45,11 @@ def run(main: Callable[[], int]) -> NoReturn:
     global exit_code
     gc.freeze()
     gc.enable()
-    exit_code = main()
+    try:
+        exit_code = main()
+    except BrokenPipeError:  # nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        exit_code = 128 + signal.SIGPIPE
     sys.exit(exit_code)
 
 

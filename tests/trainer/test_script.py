@@ -1,6 +1,7 @@
 """How a script ends: quickly, with its own exit code, with everything said and done."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -53,6 +54,16 @@ def test_a_full_disk():
     done = run(">/dev/full")
     assert done.returncode == 120
     assert "No space left on device" in done.stderr
+
+
+def test_a_reader_that_goes_away():
+    """As other programs end then: silently, by the code of SIGPIPE."""
+    with subprocess.Popen(
+        [sys.executable, "-uc", SCRIPT], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE
 
 
 def test_a_run_whose_reader_goes_away(data_root, tmp_path):
