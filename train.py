@@ -17,23 +17,12 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from data.build import build_data
-from models.build import build_model
-from optim.schedules import Horizon
 from trainer.cli import command_line, failures_reported
 from trainer.composed import job_of_this_process, resolved
-from trainer.device import choose_device, choose_precision, prepare_process
-from trainer.distributed import process_group
-from trainer.interruption import listening
 from trainer.job import Job
 from trainer.launch import launch
-from trainer.objectives.build import build_objective
-from trainer.open_records import open_records
-from trainer.phase import build_phases
-from trainer.progress import Monitor
-from trainer.resume import finished_value, resume, starting_point
-from trainer.settings import check_settings
-from trainer.trainer import Trainer
+from trainer.same_run import finished_value
+from trainer.script import importing
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -64,6 +53,21 @@ def run(config: dict[str, Any], job: Job) -> float:
     Raises:
         ConfigError: a setting or an input file is wrong; raised before any training.
     """
+    with importing():  # takes a second, which composing, launching and --help do without
+        from data.build import build_data
+        from models.build import build_model
+        from optim.schedules import Horizon
+        from trainer.device import choose_device, choose_precision, prepare_process
+        from trainer.distributed import process_group
+        from trainer.interruption import listening
+        from trainer.objectives.build import build_objective
+        from trainer.open_records import open_records
+        from trainer.phase import build_phases
+        from trainer.progress import Monitor
+        from trainer.resume import resume, starting_point
+        from trainer.settings import check_settings
+        from trainer.trainer import Trainer
+
     settings = check_settings(config)
     monitor = Monitor(config["monitor"], config["monitor_mode"])
     with (

@@ -8,9 +8,10 @@ from torch.utils.data import Subset
 from data.draws import SUBSET_STREAM, seeded
 from data.loader import Loader
 from data.splits import Splits, StreamedSplit, TensorSplit
-from trainer.distributed import Ranks, first_on_node
+from trainer.distributed import first_on_node
 from trainer.errors import ConfigError
 from trainer.instantiate import instantiate
+from trainer.ranks import Ranks
 
 LOADER_SETTINGS = ("batch_size", "eval_batch_size", "num_workers")
 

@@ -14,10 +14,10 @@ from data.spec_file import read_spec
 from models.build import build_model
 from trainer import checkpoint
 from trainer.device import DTYPES, choose_precision, prepare_process
-from trainer.distributed import Ranks
 from trainer.errors import ConfigError
 from trainer.evaluation import evaluate
 from trainer.objectives.build import build_objective
+from trainer.ranks import Ranks
 from trainer.run_directory import read_config
 from trainer.settings import TrainerSettings, check_node, check_seed, trainer_settings
 

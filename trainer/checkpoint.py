@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, reason
 
 FORMAT_VERSION = 1
 KINDS: dict[str, Any] = {
@@ -170,14 +170,6 @@ def is_complete(content: dict[str, Any]) -> bool:
     counts = [content["counters"].get(name) for name in COUNTERS]
     has_states = bool(content["rng"]) and all(isinstance(state, dict) for state in content["rng"])
     return has_states and all(isinstance(n, int) and n >= 0 for n in counts)
-
-
-def reason(error: BaseException) -> str:
-    """What went wrong, in one line."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

@@ -20,11 +20,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from trainer import wandb_mirror
 from trainer.composed import CONF, check_phases
-from trainer.distributed import started_by_torchrun
 from trainer.errors import ConfigError, Diverged, Interrupted, RankFailed, RunInUse
 from trainer.files import write_json
 from trainer.job import Job
 from trainer.progress import Monitor
+from trainer.ranks import started_by_torchrun
 from trainer.redact import redacted, redacted_text
 from trainer.script import is_flushed
 from trainer.settings import dotted_keys, unknown_key

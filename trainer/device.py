@@ -17,7 +17,7 @@ from trainer.errors import ConfigError
 from trainer.settings import TrainerSettings
 
 if TYPE_CHECKING:
-    from trainer.distributed import Ranks
+    from trainer.ranks import Ranks
 
 NUM_THREADS = torch.get_num_threads()  # torch's choice: the machine's cores or OMP_NUM_THREADS
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h

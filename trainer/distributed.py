@@ -1,11 +1,9 @@
 """The process group of a run, and sums over it. One process is a group of one without the group."""
 
-import os
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -16,46 +14,13 @@ from torch import Tensor
 from trainer.device import choose_device
 from trainer.errors import ConfigError, PeerLost
 from trainer.mesh import Mesh, connect
+from trainer.ranks import Ranks, ranks_of_this_process
 from trainer.settings import TrainerSettings
 
 PEER_EXIT_SECONDS = 30.0
 ROLL_CALL_SECONDS = 2.0
 
 _mesh: Mesh | None = None  # of the group, where it is on one machine and on CPUs
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """Which process this is. ``rank`` counts over all nodes, the ``local`` ones on this one."""
-
-    rank: int = 0
-    local_rank: int = 0
-    world_size: int = 1
-    local_world_size: int = 1
-
-    @property
-    def is_main(self) -> bool:
-        return self.rank == 0
-
-
-def started_by_torchrun() -> bool:
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
-def ranks_of_this_process() -> Ranks:
-    if not started_by_torchrun():
-        return Ranks()
-    return Ranks(
-        rank=int(os.environ["RANK"]),
-        local_rank=int(os.environ["LOCAL_RANK"]),
-        world_size=int(os.environ["WORLD_SIZE"]),
-        local_world_size=int(os.environ["LOCAL_WORLD_SIZE"]),
-    )
-
-
-def was_restarted() -> bool:
-    """Whether torchrun's engine started this process after a failure of its predecessor."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from data.splits import Splits
+from trainer.allowlist import in_any
 from trainer.errors import ConfigError
 
 PROJECT_ROOMS = ("models", "data", "optim", "trainer.objectives")
@@ -109,10 +110,6 @@ def makes_a_part(target: Any) -> bool:
     except NameError:  # an annotation imported for type checkers only
         return False
     return inspect.isclass(made) and issubclass(made, PARTS)
-
-
-def in_any(module_name: str, rooms: tuple[str, ...]) -> bool:
-    return any(module_name == room or module_name.startswith(room + ".") for room in rooms)
 
 
 def check_settings(

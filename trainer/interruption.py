@@ -15,8 +15,8 @@ from types import FrameType
 
 from trainer.distributed import agree, gather, lost_a_peer
 from trainer.errors import Interrupted, PeerLost
+from trainer.signals import heeded
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 SAME_KEYSTROKE_SECONDS = 1.0  # Ctrl-C reaches a worker from the terminal and from its launcher
 
 
@@ -60,12 +60,6 @@ class Interruption:
             raise
         finally:
             self.deferred = peer_is_lost  # then being told to end is no interruption
-
-
-def heeded() -> list[signal.Signals]:
-    """The signals that this process handles: nohup protects it from SIGHUP."""
-    is_protected = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return [number for number in SIGNALS if not (is_protected and number == signal.SIGHUP)]
 
 
 @contextmanager

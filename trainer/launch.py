@@ -22,20 +22,23 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
-
-from trainer.device import choose_accelerator
-from trainer.distributed import started_by_torchrun
 from trainer.errors import ConfigError, Diverged, Interrupted, RankFailed
-from trainer.interruption import heeded
 from trainer.job import Job
+from trainer.ranks import started_by_torchrun
 from trainer.settings import TrainerSettings, check_settings
+from trainer.signals import heeded
 
 Run = Callable[[dict[str, Any], Job], float]
 
 RENDEZVOUS_SECONDS = 900
 SAVING_SECONDS = 30.0
 LONGEST_TEMPORARY = 70  # characters; the system's limit for the path of a socket is 107
+PRELOADED = (  # what takes time to import; whatever is missing here, every process imports
+    "trainer.trainer",
+    "trainer.objectives.build",
+    "data.build",
+    "torch.distributed.elastic.multiprocessing.api",
+)
 ENVIRONMENT_AT_IMPORT = dict(os.environ)
 
 
@@ -67,6 +70,10 @@ def processes_per_node(settings: TrainerSettings) -> int:
     """``trainer.devices``; ``auto`` is every visible GPU, else one process."""
     if settings.devices != "auto":
         return settings.devices
+    import torch
+
+    from trainer.device import choose_accelerator
+
     is_cuda = choose_accelerator(settings.accelerator) == "cuda"
     return torch.cuda.device_count() if is_cuda else 1
 
@@ -146,7 +153,10 @@ def check_endpoint(settings: TrainerSettings) -> None:
 
 
 def start_method(module: str) -> str:
-    """How processes are started: forked from a server that has imported ``module``.
+    """How processes are started: forked from a server that has imported what they need.
+
+    Args:
+        module: of the function that they run.
 
     It is started here and serves all jobs of a sweep. Having imported torch but never touched a
     GPU, what it forks can use CUDA, which what this process forks could not. macOS has libraries
@@ -158,7 +168,7 @@ def start_method(module: str) -> str:
     if len(tempfile.gettempdir()) > LONGEST_TEMPORARY:
         raise ConfigError(f"TMPDIR={tempfile.gettempdir()} is too long for sockets: shorten it")
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload([module, "torch.distributed.elastic.multiprocessing.api"])
+    server.set_forkserver_preload([module, *PRELOADED])
     forkserver.ensure_running()  # it imports while this process imports the engine
     return "forkserver"
 

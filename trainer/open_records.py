@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from trainer.distributed import Ranks, broadcast
+from trainer.distributed import broadcast
 from trainer.job import Job
 from trainer.objectives.base import Objective
 from trainer.progress import Progress
+from trainer.ranks import Ranks
 from trainer.records import Records
 from trainer.resume import Start
 

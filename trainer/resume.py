@@ -7,7 +7,6 @@ another run is refused, unless the user names it in ``resume_changes``.
 from __future__ import annotations
 
 import fcntl
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,48 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import checkpoint
-from trainer.distributed import Ranks, agree, broadcast, was_restarted
-from trainer.errors import ConfigError, RunInUse
+from trainer.distributed import agree, broadcast
+from trainer.errors import ConfigError, RunInUse, reason
 from trainer.job import Job
-from trainer.progress import Monitor
-from trainer.redact import redacted
+from trainer.ranks import Ranks, was_restarted
 from trainer.run_directory import read_config
+from trainer.same_run import ENDS, compare
 from trainer.state import restore
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
-
-# what may change between two parts of a run: none of it changes what is computed ...
-FREE = (
-    "resume",
-    "resume_changes",
-    "wandb",
-    "data.root",
-    "data.num_workers",
-    "data.eval_batch_size",
-    "trainer.devices",
-    "trainer.accelerator",
-    "trainer.num_nodes",
-    "trainer.rdzv_endpoint",
-    "trainer.max_restarts",
-    "trainer.strategy",
-    "trainer.timeout_seconds",
-    "trainer.num_threads",
-    "trainer.log_every_steps",
-    "trainer.checkpoint",
-    "trainer.checkpoint_every_steps",
-    "trainer.checkpoint_every_seconds",
-    "trainer.progress",
-)
-# ... and these only decide when it ends: a finished run whose end was moved goes on
-ENDS = (
-    "trainer.limit_train_steps",
-    "trainer.target",
-    "trainer.stop_at_target",
-    "trainer.early_stopping_patience",
-)
-FINISHED = ("completed", "stopped", "diverged", "pruned")
-SHOWN = 3  # changed settings in a message
 
 
 @dataclass
@@ -84,23 +51,6 @@ class Start:
     @property
     def wandb(self) -> dict[str, Any]:
         return self.content["wandb"] if self.content and self.continues else {}
-
-
-def finished_value(config: dict[str, Any], job: Job) -> float | None:
-    """The value of a job that has already run with this config; None if there is work to do."""
-    if config["resume"] != "auto":
-        return None
-    try:
-        summary = json.loads((job.path / "summary.json").read_text())
-        status, best = summary["status"], summary.get("best")
-        recorded = read_config(job.path / "config.yaml")
-        value = float(best["value"]) if best else None
-    except (OSError, ValueError, KeyError, TypeError, ConfigError):
-        return None  # what cannot be read is not finished
-    if status not in FINISHED or differences(config, recorded, FREE):
-        return None
-    worst = Monitor(config["monitor"], config["monitor_mode"]).worst
-    return worst if status == "diverged" or value is None else value
 
 
 @contextmanager
@@ -141,7 +91,7 @@ def take_lock(run_dir: Path) -> Any:
     try:
         file = path.open("w")
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {checkpoint.reason(error)}") from error
+        raise ConfigError(f"cannot write {path}: {reason(error)}") from error
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -193,24 +143,6 @@ def named(source: str, own: Path) -> Path:
     return path / "checkpoints" if path.is_dir() else path
 
 
-def compare(config: dict[str, Any], recorded: dict[str, Any]) -> list[str]:
-    """The settings that have changed, if they may.
-
-    Raises:
-        ConfigError: a setting has changed that makes it another run.
-    """
-    refused = differences(config, recorded, FREE + ENDS + tuple(config["resume_changes"]))
-    if refused:
-        shown = "; ".join(list(refused.values())[:SHOWN])
-        more = f" and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
-        # no setting makes the weights of one model those of another
-        advice = f"add 'resume_changes=[{','.join(refused)}]' if that is what you want"
-        if "model._target_" in refused:
-            shown, more, advice = refused["model._target_"], "", "start a new run"
-        raise ConfigError(f"resume: not the same run: {shown}{more}; {advice}")
-    return list(differences(config, recorded, FREE))
-
-
 def newest(folder: Path, notes: list[str]) -> tuple[Path | None, dict[str, Any] | None]:
     """The last good checkpoint: the one before, if the last cannot be read."""
     problem = None
@@ -228,34 +160,6 @@ def newest(folder: Path, notes: list[str]) -> tuple[Path | None, dict[str, Any] 
     if problem is not None:
         raise problem
     return None, None
-
-
-def differences(
-    config: dict[str, Any], recorded: dict[str, Any], allowed: tuple[str, ...]
-) -> dict[str, str]:
-    """``key was a, is b`` for every setting that differs, ``allowed`` ones excepted.
-
-    A setting that is null, and was not there yet when the run was made, is no difference.
-    """
-    now, before = flat(redacted(config)), flat(recorded)
-    return {
-        key: f"{key} was {before.get(key, 'absent')}, is {now.get(key, 'absent')}"
-        for key in sorted(now.keys() | before.keys())
-        if now.get(key, ...) != before.get(key, ...)
-        and not (key not in before and now[key] is None)
-        and not any(key == name or key.startswith(name + ".") for name in allowed)
-    }
-
-
-def flat(node: dict[str, Any], where: str = "") -> dict[str, Any]:
-    """Dotted keys and their values."""
-    found: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, dict) and value:
-            found |= flat(value, f"{where}{key}.")
-        else:
-            found[f"{where}{key}"] = value
-    return found
 
 
 def resume(trainer: Trainer, start: Start) -> None:
@@ -277,7 +181,7 @@ def resume(trainer: Trainer, start: Start) -> None:
         restore(trainer, start.content)
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"the checkpoint {start.path} does not fit this run: {checkpoint.reason(error)}"
+            f"the checkpoint {start.path} does not fit this run: {reason(error)}"
         ) from error
     if set(start.changed) & set(ENDS):
         trainer.progress.stop_reason = None

@@ -5,8 +5,7 @@ from typing import Any
 
 import yaml
 
-from trainer.checkpoint import reason
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, reason
 
 
 def read_config(file: Path) -> dict[str, Any]:

@@ -5,10 +5,12 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+is_imported = False
 program: int | None = None  # its children inherit the handlers, and use neither
 exit_code: int | None = None
 
@@ -16,8 +18,8 @@ exit_code: int | None = None
 def begin() -> None:
     """Ctrl-C while there is nothing to save: one line and code 130 in place of a traceback.
 
-    ``train.py`` takes over from it when all is imported. Until then Python does not look for
-    garbage, which makes the imports a sixth shorter.
+    ``train.py`` takes over from it when all is imported. Until :func:`run`, Python does not look
+    for garbage, which makes the imports a sixth shorter.
     """
     global program
     program = os.getpid()
@@ -25,6 +27,27 @@ def begin() -> None:
     atexit.register(end_at_once)  # registered first, so it comes last
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background of a script
         signal.signal(signal.SIGINT, interrupt)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """The same for imports that come later; does something the first time in a process."""
+    global is_imported
+    if is_imported:
+        yield
+        return
+    before = None
+    if os.getpid() == program and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        before = signal.signal(signal.SIGINT, interrupt)
+    gc.disable()
+    try:
+        yield
+        is_imported = True
+    finally:
+        gc.freeze()
+        gc.enable()
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:

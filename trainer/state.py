@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer import checkpoint
-from trainer.distributed import Ranks, gather, whole
+from trainer.distributed import gather, whole
 from trainer.meter import MeterState
 from trainer.progress import Best, Progress
+from trainer.ranks import Ranks
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer

@@ -18,7 +18,7 @@ from models.build import weights_hash
 from optim.schedules import Horizon
 from trainer import checkpoint
 from trainer.device import autocast, synchronize
-from trainer.distributed import Ranks, agree, broadcast
+from trainer.distributed import agree, broadcast
 from trainer.ema import Average
 from trainer.errors import ConfigError, Diverged, Interrupted
 from trainer.evaluation import evaluate
@@ -28,6 +28,7 @@ from trainer.meter import Meter
 from trainer.objectives.base import Objective, Sums
 from trainer.phase import Phase
 from trainer.progress import Best, Monitor, Progress
+from trainer.ranks import Ranks
 from trainer.records import Records
 from trainer.settings import TrainerSettings
 from trainer.state import capture, load_weights, weights

@@ -18,8 +18,7 @@ from typing import Any
 
 import yaml
 
-from trainer import checkpoint
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, reason
 from trainer.records import read_events
 from trainer.redact import redacted
 from trainer.resume import newest, take_lock
@@ -46,8 +45,8 @@ def send_again(run_dir: Path, new_run: bool) -> str:
         except ConfigError:
             raise
         except Exception as error:  # whatever W&B raises, and files that are gone
-            reason = f"{type(error).__name__}: {checkpoint.reason(error)}"
-            raise ConfigError(f"cannot send {run_dir}: {reason}") from error
+            why = f"{type(error).__name__}: {reason(error)}"
+            raise ConfigError(f"cannot send {run_dir}: {why}") from error
 
 
 def send(
@@ -83,7 +82,7 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
             raise TypeError("it is not what a run wrote")
         summary["overrides"] = [str(override) for override in summary["overrides"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"cannot read {file}: {checkpoint.reason(error)}") from error
+        raise ConfigError(f"cannot read {file}: {reason(error)}") from error
     return summary
 
 

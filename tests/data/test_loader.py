@@ -10,8 +10,8 @@ from data.build import build_data, build_splits
 from data.images import PrepareImages, image_splits
 from data.loader import Loader
 from data.splits import TensorSplit
-from trainer.distributed import Ranks
 from trainer.errors import ConfigError
+from trainer.ranks import Ranks
 
 CPU = torch.device("cpu")
 

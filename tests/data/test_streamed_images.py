@@ -7,8 +7,8 @@ from PIL import Image
 
 from data.build import build_data
 from data.decode import Decoder, random_crop
-from trainer.distributed import Ranks
 from trainer.errors import ConfigError
+from trainer.ranks import Ranks
 
 
 @pytest.fixture(scope="module")

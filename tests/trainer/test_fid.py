@@ -40,7 +40,7 @@ def test_fewer_samples_than_features_are_no_trouble():
 @pytest.fixture
 def data(composed, data_root):
     from data.build import build_data
-    from trainer.distributed import Ranks
+    from trainer.ranks import Ranks
 
     config = composed(f"data.root={data_root}")
     return build_data(config["data"], torch.device("cpu"), 0, Ranks(), 1)

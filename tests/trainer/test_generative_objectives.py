@@ -14,13 +14,13 @@ from models.lightcnn import LightCNN
 from models.unet import UNet
 from optim.schedules import Horizon
 from trainer.composed import check_phases
-from trainer.distributed import Ranks
 from trainer.errors import ConfigError
 from trainer.objectives import generation
 from trainer.objectives.adversarial import Adversarial
 from trainer.objectives.denoising import Denoising
 from trainer.objectives.fid import Extractor
 from trainer.phase import Phase, build_phases
+from trainer.ranks import Ranks
 from trainer.settings import check_settings, dotted_keys, unknown_key
 from trainer.trainer import Trainer
 

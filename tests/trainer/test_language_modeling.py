@@ -11,11 +11,11 @@ from data.loader import Loader
 from data.text import text_splits
 from models.recurrent import RecurrentModel
 from models.transformer import Transformer
-from trainer.distributed import Ranks
 from trainer.errors import ConfigError
 from trainer.evaluation import evaluate
 from trainer.objectives.language_modeling import LanguageModeling
 from trainer.objectives.truncated_backpropagation import TruncatedBackpropagation
+from trainer.ranks import Ranks
 
 TEXT = "".join(f"{number} bottles of beer on the wall…\n" for number in range(60))
 SAMPLES = {"sample_tokens": 20, "sample_prompt": "1", "sample_temperature": 0.8}

@@ -16,7 +16,7 @@ from torch import nn
 from data.loader import Loader
 from data.splits import Splits, TensorSplit
 from trainer.device import NUM_THREADS, prepare_process
-from trainer.distributed import Ranks, gather, group_name, process_group
+from trainer.distributed import gather, group_name, process_group
 from trainer.errors import ConfigError, Diverged, Interrupted, RankFailed
 from trainer.evaluation import evaluate
 from trainer.job import Job
@@ -25,6 +25,7 @@ from trainer.meter import Meter
 from trainer.objectives.base import Objective, mean_over_batch
 from trainer.parallel import distribute, wrap
 from trainer.phase import PhaseCompute
+from trainer.ranks import Ranks
 from trainer.settings import check_settings
 from trainer.sync_batchnorm import synchronize_batchnorm
 

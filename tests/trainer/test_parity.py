@@ -26,12 +26,13 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.distributed import ranks_of_this_process, whole
+from trainer.distributed import whole
 from trainer.errors import ConfigError
 from trainer.job import Job
 from trainer.launch import launch_workers
 from trainer.parallel import for_strategy
 from trainer.phase import Phase
+from trainer.ranks import ranks_of_this_process
 from trainer.settings import check_settings
 
 TOLERANCE = 1e-5

@@ -25,7 +25,7 @@ from tests.trainer.interrupting import (
     summary,
 )
 from trainer.errors import ConfigError, Interrupted, RunInUse
-from trainer.resume import differences, finished_value
+from trainer.same_run import differences, finished_value
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 

@@ -26,9 +26,10 @@ from models.build import fill_from_data
 from models.lightcnn import LightCNN
 from optim.schedules import Horizon, cosine
 from trainer import checkpoint
-from trainer.distributed import broadcast, ranks_of_this_process
+from trainer.distributed import broadcast
 from trainer.errors import ConfigError
 from trainer.instantiate import instantiate
+from trainer.ranks import ranks_of_this_process
 from trainer.run_directory import read_config
 
 # the recipe of the extractor made here: that of model=lightcnn

@@ -10,11 +10,12 @@ from data.draws import seeded
 from data.loader import Loader
 from data.splits import Batch
 from models.generative import SAMPLES_AT_ONCE, GenerativeModel
-from trainer.distributed import gather, ranks_of_this_process
+from trainer.distributed import gather
 from trainer.errors import ConfigError
 from trainer.objectives.base import Media, Objective, Picture, Sums
 from trainer.objectives.fid import Extractor, frechet_distance, load_extractor, own_extractor
 from trainer.pictures import save_grid
+from trainer.ranks import ranks_of_this_process
 
 GRID = 64  # samples shown
 EVAL_SEED = 0  # every evaluation of every run starts from the same noise, so that they compare

@@ -1,0 +1,108 @@
+"""Whether a config makes the same run as a recorded one, and whether that run is over.
+
+Nothing here needs torch: a job of a sweep that has already run is passed over at once.
+"""
+
+import json
+from typing import Any
+
+from trainer.errors import ConfigError
+from trainer.job import Job
+from trainer.progress import Monitor
+from trainer.redact import redacted
+from trainer.run_directory import read_config
+
+# what may change between two parts of a run: none of it changes what is computed ...
+FREE = (
+    "resume",
+    "resume_changes",
+    "wandb",
+    "data.root",
+    "data.num_workers",
+    "data.eval_batch_size",
+    "trainer.devices",
+    "trainer.accelerator",
+    "trainer.num_nodes",
+    "trainer.rdzv_endpoint",
+    "trainer.max_restarts",
+    "trainer.strategy",
+    "trainer.timeout_seconds",
+    "trainer.num_threads",
+    "trainer.log_every_steps",
+    "trainer.checkpoint",
+    "trainer.checkpoint_every_steps",
+    "trainer.checkpoint_every_seconds",
+    "trainer.progress",
+)
+# ... and these only decide when it ends: a finished run whose end was moved goes on
+ENDS = (
+    "trainer.limit_train_steps",
+    "trainer.target",
+    "trainer.stop_at_target",
+    "trainer.early_stopping_patience",
+)
+FINISHED = ("completed", "stopped", "diverged", "pruned")
+SHOWN = 3  # changed settings in a message
+
+
+def finished_value(config: dict[str, Any], job: Job) -> float | None:
+    """The value of a job that has already run with this config; None if there is work to do."""
+    if config["resume"] != "auto":
+        return None
+    try:
+        summary = json.loads((job.path / "summary.json").read_text())
+        status, best = summary["status"], summary.get("best")
+        recorded = read_config(job.path / "config.yaml")
+        value = float(best["value"]) if best else None
+    except (OSError, ValueError, KeyError, TypeError, ConfigError):
+        return None  # what cannot be read is not finished
+    if status not in FINISHED or differences(config, recorded, FREE):
+        return None
+    worst = Monitor(config["monitor"], config["monitor_mode"]).worst
+    return worst if status == "diverged" or value is None else value
+
+
+def compare(config: dict[str, Any], recorded: dict[str, Any]) -> list[str]:
+    """The settings that have changed, if they may.
+
+    Raises:
+        ConfigError: a setting has changed that makes it another run.
+    """
+    refused = differences(config, recorded, FREE + ENDS + tuple(config["resume_changes"]))
+    if refused:
+        shown = "; ".join(list(refused.values())[:SHOWN])
+        more = f" and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
+        # no setting makes the weights of one model those of another
+        advice = f"add 'resume_changes=[{','.join(refused)}]' if that is what you want"
+        if "model._target_" in refused:
+            shown, more, advice = refused["model._target_"], "", "start a new run"
+        raise ConfigError(f"resume: not the same run: {shown}{more}; {advice}")
+    return list(differences(config, recorded, FREE))
+
+
+def differences(
+    config: dict[str, Any], recorded: dict[str, Any], allowed: tuple[str, ...]
+) -> dict[str, str]:
+    """``key was a, is b`` for every setting that differs, ``allowed`` ones excepted.
+
+    A setting that is null, and was not there yet when the run was made, is no difference.
+    """
+    now, before = flat(redacted(config)), flat(recorded)
+    return {
+        key: f"{key} was {before.get(key, 'absent')}, is {now.get(key, 'absent')}"
+        for key in sorted(now.keys() | before.keys())
+        if now.get(key, ...) != before.get(key, ...)
+        and not (key not in before and now[key] is None)
+        and not any(key == name or key.startswith(name + ".") for name in allowed)
+    }
+
+
+def flat(node: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """Dotted keys and their values."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            found |= flat(value, f"{where}{key}.")
+        else:
+            found[f"{where}{key}"] = value
+    return found
