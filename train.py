@@ -17,6 +17,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
+from trainer import wandb_mirror
 from trainer.cli import command_line, failures_reported
 from trainer.composed import job_of_this_process, resolved
 from trainer.job import Job
@@ -53,6 +54,7 @@ def run(config: dict[str, Any], job: Job) -> float:
     Raises:
         ConfigError: a setting or an input file is wrong; raised before any training.
     """
+    wandb_mirror.warm_up(config)
     with importing():  # takes a second, which composing, launching and --help do without
         from data.build import build_data
         from models.build import build_model

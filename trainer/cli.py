@@ -18,7 +18,6 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from trainer import wandb_mirror
 from trainer.composed import CONF, check_phases
 from trainer.errors import ConfigError, Diverged, Interrupted, RankFailed, RunInUse
 from trainer.files import write_json
@@ -26,7 +25,6 @@ from trainer.job import Job
 from trainer.progress import Monitor
 from trainer.ranks import started_by_torchrun
 from trainer.redact import redacted, redacted_text
-from trainer.script import is_flushed
 from trainer.settings import dotted_keys, unknown_key
 from trainer.sweep import Sweep
 
@@ -46,10 +44,7 @@ def command_line(main: Callable[[], None]) -> int:
     """Run Hydra's entry point; the process's exit code."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of trainer.script's
-    code = run_jobs(main)
-    if wandb_mirror.troubled and is_flushed():  # wandb would wait for its server at exit
-        os._exit(code)
-    return code
+    return run_jobs(main)
 
 
 @contextmanager

@@ -1,10 +1,14 @@
-"""W&B without the work that a run does not need: a second of a process's time.
+"""W&B without the work that a run does not need: a second of the time of one processor.
 
-It happens in the mirror's thread, but Python runs one thread at a time, so training waits.
+It happens beside the training, which on a small machine needs all of them.
 """
 
+import importlib
+import logging
+import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +16,36 @@ from typing import Any
 APPLY_INPUTS = "_detect_and_apply_job_inputs"
 IS_DATA_FRAME = "is_pandas_data_frame"
 INSTALLED = "working_set"
+DOCSTRINGS = "extract_docstrings_from_cls"
 TELEMETRY = "wandb.analytics.opentelemetry.opentelemetry_proxy"
+
+
+def import_wandb() -> Any:
+    """The module, silent and lean."""
+    os.environ.setdefault("WANDB_SILENT", "true")  # the settings of a run come too late for some
+    logging.raiseExceptions = False  # wandb's own log may be on a full disk
+    with settings_undescribed():
+        import wandb
+
+    leave_unused_out()
+    return wandb
+
+
+@contextmanager
+def settings_undescribed() -> Iterator[None]:
+    """Keep pydantic from parsing W&B's source for what is written below each setting."""
+    fields, extract = None, None
+    with suppress(ImportError):
+        fields = importlib.import_module("pydantic._internal._fields")
+        extract = getattr(fields, DOCSTRINGS, None)
+    if extract is None:
+        yield
+        return
+    setattr(fields, DOCSTRINGS, lambda *_, **__: {})
+    try:
+        yield
+    finally:
+        setattr(fields, DOCSTRINGS, extract)
 
 
 def leave_unused_out() -> None:

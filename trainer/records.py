@@ -98,7 +98,7 @@ class Records:
             self.events.close()
             self.summary["wandb"] = self.mirror.state()
             self.write_summary()  # before W&B, which may take its time or be interrupted
-            self.summary["wandb"] = self.mirror.finish(self.summary)
+            self.summary["wandb"] = self.mirror.finish(self.summary["status"])
             self.write_summary()
             if problem := self.summary["wandb"]["problem"]:
                 self.console.print(
@@ -138,7 +138,7 @@ class Records:
             f"{trainer.last_step} updates of {data.batch_size} samples, "
             f"{trainer.precision} on {self.summary['device']}"
         )
-        self.mirror.start(config)
+        self.mirror.start(self.num_events)
 
     def end(self, trainer: Trainer) -> None:
         """The run is over: what became of it, and the final table."""
@@ -197,7 +197,6 @@ class Records:
             self.events.flush()
         except OSError as error:
             raise ConfigError(f"cannot write {self.events.name}: {error.strerror}") from error
-        self.mirror.send(self.num_events, event)
         self.num_events += 1
 
     def evaluation(self, progress: Progress, metrics: dict[str, float], is_best: bool) -> None:

@@ -1,38 +1,32 @@
-"""Mirror a run's events to Weights & Biases from a thread of its own.
+"""Mirror a run to Weights & Biases through another process.
 
-Importing wandb and starting its service costs seconds, and a server may be slow or gone. So the
-loop only puts events in a queue; the thread does the rest, and training never waits for it. What
-did not arrive is still in ``metrics.jsonl``, from which :mod:`trainer.wandb_sync` sends it again.
+Importing wandb and starting its service costs a second, its threads would slow down every update,
+and a server may be slow or gone. So a process of its own follows the records of the run (see
+:mod:`trainer.wandb_process`), and training never waits for it. What did not arrive is still in
+``metrics.jsonl``, from which :mod:`trainer.wandb_sync` sends it again.
 """
 
 from __future__ import annotations
 
-import html
 import json
-import logging
 import os
-import queue
 import secrets
-import shutil
+import subprocess
 import sys
-import tempfile
-import threading
+import time
 from contextlib import suppress
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import ConfigError
 from trainer.job import Job
-from trainer.lean_wandb import leave_unused_out
+from trainer.ranks import ranks_of_this_process
 from trainer.redact import redacted
 
 FINISH_TIMEOUT_SECONDS = 60.0
 HURRIED_TIMEOUT_SECONDS = 5.0  # for an interrupted run, or where there was trouble before
+ROOT = Path(__file__).parent.parent
 troubled: list[str] = []  # run directories of this process that W&B does not have in full
-# overrides that say where and how a run is made, not what is compared
-NOT_COMPARED = ("seed", "study", "resume", "trainer", "debug", "data.root")
-NOT_COMPARED_PARTS = ("wandb.", "hydra", "trainer.devices", "trainer.accelerator", "trainer.num_")
-CODE_ROOMS = ("models", "data", "optim", "trainer", "conf")
 
 
 class WandbMirror:
@@ -48,211 +42,124 @@ class WandbMirror:
         self.id = earlier.get("id") or agents or secrets.token_hex(4)
         self.url: str | None = earlier.get("url")
         self.problem: str | None = None
-        self.queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-        self.thread: threading.Thread | None = None
+        self.is_over = False
+        self.process: WandbProcess | None = None
 
-    def start(self, config: dict[str, Any]) -> None:
-        if self.mode != "disabled":
-            self.thread = threading.Thread(target=self.work, args=(config,), daemon=True)
-            self.thread.start()
+    def start(self, num_events: int) -> None:
+        """Begin to follow ``metrics.jsonl``, behind its first ``num_events`` lines."""
+        if self.mode == "disabled":
+            return
+        self.process = running_process()
+        self.process.send(
+            {
+                "run_dir": self.job.run_dir,
+                "overrides": redacted(list(self.job.overrides)),
+                "num_events": num_events,
+                "group": self.group,
+                "id": self.id,
+                "mode": self.mode,
+            }
+        )
 
-    def send(self, number: int, event: dict[str, Any]) -> None:
-        """Send event ``number`` of ``metrics.jsonl``, counted from 0."""
-        if self.mode != "disabled":
-            self.queue.put(("event", (number, event)))
-
-    def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """End the run with its exit state; wait a bounded time for what is still in the queue."""
-        if self.thread is not None:
-            self.queue.put(("finish", summary))
-            is_hurried = summary["status"] == "interrupted" or troubled
+    def finish(self, status: str) -> dict[str, Any]:
+        """The records are complete: end the run; wait a bounded time for what is to be sent."""
+        if self.process is not None:
+            is_hurried = status == "interrupted" or troubled
             seconds = HURRIED_TIMEOUT_SECONDS if is_hurried else FINISH_TIMEOUT_SECONDS
             try:
-                self.thread.join(seconds)
+                self.wait(self.process, seconds)
             finally:  # Ctrl-C ends the waiting
-                if self.thread.is_alive():
-                    self.problem = f"W&B did not answer within {seconds:.0f} s"
+                if not self.is_over:
+                    self.problem, self.is_over = f"W&B did not answer within {seconds:.0f} s", True
                 if self.problem is not None:
                     troubled.append(self.job.run_dir)
+                    self.process.end()
         return {**self.state(), "problem": self.problem}
 
+    def wait(self, process: WandbProcess, seconds: float) -> None:
+        process.send({"is_complete": True})
+        deadline = time.monotonic() + seconds
+        while not self.is_over and (left := deadline - time.monotonic()) > 0:
+            self.listen(process, left)
+
+    def listen(self, process: WandbProcess, seconds: float) -> bool:
+        """Take in the next thing that the process says; False if it says nothing in time."""
+        answer = process.answer(seconds)
+        if answer is None:
+            return False
+        if "url" in answer:
+            self.url = answer["url"]
+        else:
+            self.problem, self.is_over = answer["problem"], True
+        return True
+
     def state(self) -> dict[str, Any]:
+        while self.process is not None and not self.is_over and self.listen(self.process, 0):
+            pass
         return {"id": self.id, "group": self.group, "mode": self.mode, "url": self.url}
 
     @property
     def group(self) -> str | None:
         return self.settings["group"] or self.job.sweep
 
-    def work(self, config: dict[str, Any]) -> None:
-        """The thread: start the run, send events as they come, finish."""
+
+class WandbProcess:
+    """One that has imported W&B and waits to be told of runs."""
+
+    def __init__(self) -> None:
+        self.connection, theirs = Pipe()
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        changes = {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}  # numpy's would begin at once
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "trainer.wandb_process", str(theirs.fileno())],
+            env=os.environ | changes,
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # a signal to all processes of a terminal is for the run
+        )
+        theirs.close()
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+    def send(self, message: dict[str, Any]) -> None:
+        with suppress(OSError):  # if it has ended, so it answers
+            self.connection.send_bytes(json.dumps(message).encode())
+
+    def answer(self, seconds: float) -> dict[str, Any] | None:
+        """The next thing it says, if it does so in time."""
         try:
-            run = self.open_run(config)
-            self.url = run.url if self.mode == "online" else None
-            while True:
-                kind, content = self.queue.get()
-                if kind == "finish":
-                    close_run(run, content, self.job.path)
-                    return
-                number, event = content
-                send_event(run, number, event, self.job.path)
-        except Exception as error:  # whatever W&B raises must not reach the training
-            lines = str(error).strip().splitlines()
-            self.problem = ": ".join([type(error).__name__, *lines[:1]])
-            restart_backend(error)
+            if not self.connection.poll(seconds):
+                return None
+            answer: dict[str, Any] = json.loads(self.connection.recv_bytes())
+        except (EOFError, OSError):
+            return {"problem": "W&B's process has ended"}
+        return answer
 
-    def open_run(self, config: dict[str, Any]) -> Any:
-        return open_run(
-            config,
-            self.job.path,
-            redacted(list(self.job.overrides)),
-            group=self.group,
-            id=self.id,
-            mode=self.mode,
-        )
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.connection.close()
 
 
-def restart_backend(error: Exception) -> None:
-    """Let the next run of this process have a new one, unless it is the server that failed."""
-    if wandb := sys.modules.get("wandb"):
-        with suppress(Exception):
-            if not isinstance(error, wandb.errors.CommError):
-                wandb.teardown()
+_process: WandbProcess | None = None
 
 
-def open_run(config: dict[str, Any], run_dir: Path, overrides: list[str], **identity: Any) -> Any:
-    """Start a W&B run, or go on with it if the server knows its id."""
-    os.environ.setdefault("WANDB_SILENT", "true")  # the settings below come too late for some
-    logging.raiseExceptions = False  # wandb's own log may be on a full disk
-    import wandb
-
-    leave_unused_out()
-    # the console is captured by train.log; statistics of the machine would be another thread, and
-    # what W&B notes of the process has the command line with whatever secrets stand there
-    quiet = wandb.Settings(console="off", silent=True, x_disable_stats=True, x_disable_meta=True)
-    named = config["wandb"].get("candidate")  # a study names its runs: adamw-tune-003
-    run = wandb.init(
-        project=config["wandb"]["project"],
-        entity=config["wandb"]["entity"],
-        tags=config["wandb"]["tags"],
-        job_type=config["wandb"]["job_type"],
-        dir=str(run_dir),
-        config={**config, "candidate": candidate(config, overrides), "run_dir": str(run_dir)},
-        name=run_dir.name if named else run_name(overrides) or run_dir.name,
-        settings=quiet,
-        reinit="create_new",
-        resume="allow" if identity["mode"] == "online" else None,
-        **identity,
-    )
-    for axis in ("step", "seconds", "epoch"):  # to choose as x, not to look at
-        run.define_metric(axis, hidden=True)
-    run.define_metric("*", step_metric="step")
-    run.define_metric(config["monitor"], step_metric="step", summary=config["monitor_mode"])
-    log_code(run)
-    return run
+def running_process() -> WandbProcess:
+    """The one of before, if it still runs: it serves all jobs of a sweep."""
+    global _process
+    if _process is None or not _process.is_alive:
+        _process = WandbProcess()
+    return _process
 
 
-def log_code(run: Any) -> None:
-    """The rooms that a run is made of. W&B itself would search environments and outputs, too."""
-    root = Path(__file__).parent.parent
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(root / "train.py", folder)
-        for room in CODE_ROOMS:
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(root / room, Path(folder) / room, ignore=ignored)
-        run.log_code(folder, include_fn=lambda path: path.endswith((".py", ".yaml")))
-
-
-def run_name(overrides: list[str]) -> str:
-    """What the command line set, apart from where and how it is logged."""
-    return ", ".join(text for text in overrides if not text.startswith(("wandb.", "data.root")))
-
-
-def candidate(config: dict[str, Any], overrides: list[str]) -> str:
-    """What is compared in the group: a column that W&B can group the runs of a sweep by."""
-    if config["wandb"].get("candidate"):
-        return str(config["wandb"]["candidate"])
-    pairs = [override.lstrip("+").partition("=") for override in overrides]
-    chosen = [
-        f"{key}={value}" if "." in key else value
-        for key, _, value in pairs
-        if key not in NOT_COMPARED and not key.startswith(NOT_COMPARED_PARTS)
-    ]
-    # a run with phases has no optimizer at the top
-    named = config["optimizer"] or config["model"]
-    return ", ".join(chosen) or str(named["_target_"]).rpartition(".")[2]
-
-
-def close_run(run: Any, summary: dict[str, Any], run_dir: Path) -> None:
-    """Send the files and the summary, and how the run ended."""
-    # not config.yaml: W&B writes one of its own over it, through the link that it saves
-    for name in ("train.log", "metrics.jsonl"):
-        run.save(str(run_dir / name), base_path=str(run_dir), policy="now")
-    # the monitored metric keeps the best-of that define_metric makes
-    known = {
-        key: value for key, value in summary.items() if key not in ("wandb", summary.get("monitor"))
-    }
-    run.summary.update(known)
-    if summary["status"] == "interrupted":
-        run.mark_preempting()
-    run.finish(exit_code=int(summary["status"] not in ("completed", "stopped", "pruned")))
-
-
-def send_event(run: Any, number: int, event: dict[str, Any], run_dir: Path) -> None:
-    """Send line ``number`` of ``metrics.jsonl``.
-
-    Its number is W&B's own step: of a run that goes on after a crash, the lines that W&B already
-    has are computed again, and W&B ignores them. Curves are drawn over the event's ``step``.
-    """
-    values = {key: value for key, value in event.items() if key != "media"}
-    for name, entry in event.get("media", {}).items():
-        values[name] = medium(entry, run_dir / "media")
-    run.log(values, step=number)
-
-
-def medium(entry: dict[str, str], folder: Path) -> Any:
-    """A recorded picture, text, table or confusion matrix as W&B shows it."""
-    import wandb
-
-    file = inside(folder, entry["file"])
-    if entry["kind"] == "text":
-        content = html.escape(file.read_text(encoding="utf-8"))
-        return wandb.Html(f"<pre>{content}</pre>")
-
-    if entry["kind"] == "picture":
-        return wandb.Image(str(file), caption=entry["caption"])
-    content = json.loads(file.read_text())
-    if entry["kind"] == "confusion_matrix":
-        names = content["class_names"]
-        rows = [
-            [names[i], names[j], count]
-            for i, row in enumerate(content["counts"])
-            for j, count in enumerate(row)
-        ]
-        table = wandb.Table(columns=["Actual", "Predicted", "nPredictions"], data=rows)
-        fields = {"Actual": "Actual", "Predicted": "Predicted", "nPredictions": "nPredictions"}
-        return wandb.plot_table(
-            "wandb/confusion_matrix/v1", table, fields, {"title": "Confusion matrix"}
-        )
-    columns = content["columns"]
-    rows = [list(row) for row in content["rows"]]
-    if "image" in columns:
-        position = columns.index("image")
-        for row in rows:
-            image = row[position] and inside(folder, file.parent / row[position])
-            row[position] = wandb.Image(str(image)) if image else None
-    return wandb.Table(columns=columns, data=rows)
-
-
-def inside(folder: Path, name: str | Path) -> Path:
-    """A file of ``folder``: a doctored record must not send another one away.
-
-    Raises:
-        ConfigError: it is elsewhere.
-    """
-    file = (folder / name).resolve()
-    if not file.is_relative_to(folder.resolve()):
-        raise ConfigError(f"metrics.jsonl names a file outside of {folder}: {name}")
-    return file
+def warm_up(config: dict[str, Any]) -> None:
+    """Let W&B be imported while this process imports torch and builds the model."""
+    if choose_mode(config["wandb"]["mode"]) != "disabled" and ranks_of_this_process().is_main:
+        running_process()
 
 
 def choose_mode(mode: str) -> str:

@@ -23,7 +23,8 @@ from trainer.records import read_events
 from trainer.redact import redacted
 from trainer.resume import newest, take_lock
 from trainer.run_directory import read_config
-from trainer.wandb_mirror import choose_mode, close_run, open_run, send_event
+from trainer.wandb_mirror import choose_mode
+from trainer.wandb_run import close_run, open_run, send_event
 
 NEEDED = {"project", "entity", "tags", "job_type", "group"}
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import QUIET, ROOT
 from tests.trainer.interrupting import events, summary
+from tests.trainer.processes import wait_until
 from trainer.errors import PeerLost
 from trainer.interruption import listening
 
@@ -48,13 +49,6 @@ def started(data_root, tmp_path):
 
 def size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
-
-
-def wait_until(condition) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

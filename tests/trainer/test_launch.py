@@ -15,6 +15,7 @@ from torch import nn
 
 from data.loader import Loader
 from data.splits import Splits, TensorSplit
+from tests.trainer.processes import children
 from trainer.device import NUM_THREADS, prepare_process
 from trainer.distributed import gather, group_name, process_group
 from trainer.errors import ConfigError, Diverged, Interrupted, RankFailed
@@ -131,12 +132,6 @@ def test_one_process_may_take_its_time_to_end(config, tmp_path, how):
     with pytest.raises(Interrupted) as raised:
         launch(end, composed, Job(str(tmp_path)))
     assert raised.value.signal == signal.SIGUSR1
-
-
-def children(pid: int, name: str = "") -> list[int]:
-    """The processes that ``pid`` has started and that still run, those with ``name`` in theirs."""
-    pids = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-    return [child for child in pids if name in Path(f"/proc/{child}/cmdline").read_text()]
 
 
 def where(config, job):

@@ -1,15 +1,19 @@
 """W&B may be down, slow or dying: training does not wait for it, and nothing is lost."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
 import sys
-import threading
 import time
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 
+from tests.conftest import QUIET, ROOT
 from tests.trainer.interrupting import events, signal_at, summary
+from tests.trainer.processes import children, wait_until
 from trainer import wandb_mirror, wandb_sync
 from trainer.errors import ConfigError, Interrupted
 
@@ -18,56 +22,63 @@ SHORT = ("data.batch_size=40", "trainer.max_steps=8", "trainer.log_every_steps=1
 ONLINE = (*SHORT, "wandb.mode=online")
 
 
-class FakeRun:
-    """What a server would have: the rows by their step, as W&B keeps them."""
+class Server:
+    """What ``fake_wandb.py`` has been sent: rows by their step, as W&B keeps them."""
 
-    def __init__(self, server, **settings):
-        self.server, self.settings = server, settings
-        self.url = f"https://server/{settings['id']}"
-        self.dir = settings["dir"]
-        self.rows = server.runs.setdefault(settings["id"], {})
-        self.summary: dict = {}
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runs: dict[str, dict[int, dict]] = {}
+        self.closed: list[dict] = []
 
-    def log(self, values, step):
-        if self.server.dies_at is not None and len(self.rows) >= self.server.dies_at:
-            raise ConnectionError("the backend died")
-        if step >= len(self.rows):  # W&B ignores steps that it has
-            self.rows[step] = values
-
-    def define_metric(self, *_, **__):
-        pass
-
-    log_code = save = define_metric
-
-    def mark_preempting(self):
-        self.server.preempted.append(self.settings["id"])
-
-    def finish(self, exit_code):
-        self.server.exit_codes.append(exit_code)
+    def read(self):
+        self.runs, self.closed = {}, []
+        for file in sorted(self.folder.glob("*.jsonl"), key=lambda file: file.stat().st_mtime_ns):
+            for line in file.read_text().splitlines():
+                entry = json.loads(line)
+                rows = self.runs.setdefault(entry["id"], {})
+                if "exit_code" in entry:
+                    self.closed.append(entry)
+                elif "step" in entry:
+                    rows.setdefault(entry["step"], entry["values"])  # it ignores what it has
+        return self
 
 
 @pytest.fixture
-def server(monkeypatch):
-    """A W&B of our own in place of the package; ``hangs`` until the event is set."""
-    fake = SimpleNamespace(runs={}, preempted=[], exit_codes=[], dies_at=None, hangs=None)
-
-    def init(**settings):
-        if fake.hangs is not None:
-            fake.hangs.wait(30)
-        return FakeRun(fake, **settings)
-
-    module = SimpleNamespace(init=init, Settings=dict)
-    module.Table = module.Image = module.plot_table = lambda *_, **__: "shown"
-    monkeypatch.setitem(sys.modules, "wandb", module)
+def server(monkeypatch, tmp_path):
+    """A W&B of our own in place of the package, here and in the process that mirrors."""
+    packages, folder = tmp_path / "packages", tmp_path / "server"
+    packages.mkdir()
+    folder.mkdir()
+    shutil.copy(Path(__file__).with_name("fake_wandb.py"), packages / "wandb.py")
+    monkeypatch.setenv("PYTHONPATH", str(packages))
+    monkeypatch.setenv("FAKE_WANDB", str(folder))
+    monkeypatch.syspath_prepend(packages)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
     monkeypatch.setattr(wandb_mirror, "troubled", [])
-    return fake
+    monkeypatch.setattr(wandb_mirror, "_process", None)
+    yield Server(folder)
+    sys.modules.pop("wandb", None)
+    if wandb_mirror._process is not None:
+        wandb_mirror._process.end()
 
 
 def test_everything_arrives(train, server):
     run_dir = train(*ONLINE)
-    (rows,) = server.runs.values()
+    ((run_id, rows),) = server.read().runs.items()
     assert [row["step"] for row in rows.values()] == [event["step"] for event in events(run_dir)]
-    assert server.exit_codes == [0]
+    assert [entry["exit_code"] for entry in server.closed] == [0]
+    assert summary(run_dir)["wandb"] == {
+        "id": run_id, "group": None, "mode": "online", "url": f"https://server/{run_id}",
+        "problem": None,
+    }  # fmt: skip
+
+
+def test_one_process_serves_all_jobs(train, server):
+    train(*ONLINE)
+    process = wandb_mirror._process
+    train(*ONLINE)
+    assert wandb_mirror._process is process
+    assert len(server.read().runs) == 2
 
 
 def test_interrupted_and_resumed(train, server, tmp_path):
@@ -75,10 +86,9 @@ def test_interrupted_and_resumed(train, server, tmp_path):
     run_dir = tmp_path / "run"
     with signal_at(4), pytest.raises(Interrupted):
         train(*ONLINE, run_dir=run_dir)
-    assert len(server.preempted) == 1
-    assert server.exit_codes == [1]
+    assert [(e["exit_code"], e["is_preempted"]) for e in server.read().closed] == [(1, True)]
     train(*ONLINE, "resume=auto", run_dir=run_dir)
-    (rows,) = server.runs.values()
+    (rows,) = server.read().runs.values()
     assert list(rows) == list(range(len(events(run_dir))))
     steps = [row["step"] for row in rows.values() if "train/loss" in row]
     assert steps == list(range(1, 9))
@@ -86,7 +96,7 @@ def test_interrupted_and_resumed(train, server, tmp_path):
 
 def test_hanging_server(train, server, monkeypatch):
     monkeypatch.setattr(wandb_mirror, "FINISH_TIMEOUT_SECONDS", 0.2)
-    server.hangs = threading.Event()
+    monkeypatch.setenv("FAKE_WANDB_HANGS", "1")
     start = time.monotonic()
     run_dir = train(*ONLINE)
     assert time.monotonic() - start < 25
@@ -95,20 +105,55 @@ def test_hanging_server(train, server, monkeypatch):
     assert "did not answer" in summary(run_dir)["wandb"]["problem"]
     assert f"wandb_sync {run_dir}" in (run_dir / "train.log").read_text()
     assert wandb_mirror.troubled == [str(run_dir)]
-    server.hangs.set()
+    assert not wandb_mirror._process.is_alive
 
 
-def test_dying_backend_and_sending_again(train, server):
-    server.dies_at = 3
+def test_dying_backend_and_sending_again(train, server, monkeypatch):
+    monkeypatch.setenv("FAKE_WANDB_DIES_AT", "3")
     run_dir = train(*ONLINE)
     assert summary(run_dir)["status"] == "completed"
     assert "the backend died" in summary(run_dir)["wandb"]["problem"]
-    server.dies_at = None
+    monkeypatch.delenv("FAKE_WANDB_DIES_AT")
     wandb_sync.send_again(run_dir, new_run=False)
-    (rows,) = server.runs.values()
+    (rows,) = server.read().runs.values()
     assert list(rows) == list(range(len(events(run_dir))))
     wandb_sync.send_again(run_dir, new_run=True)
-    assert len(server.runs) == 2
+    assert len(server.read().runs) == 2
+    train(*ONLINE)  # by a new process
+    assert len(server.read().runs) == 3
+
+
+def test_a_process_that_cannot_start(train, server, tmp_path):
+    (tmp_path / "packages" / "wandb.py").write_text("raise ImportError('no such W&B')")
+    run_dir = train(*ONLINE)
+    assert summary(run_dir)["wandb"]["problem"] == "ImportError: no such W&B"
+
+
+def test_a_process_that_is_killed(train, server, monkeypatch):
+    monkeypatch.setenv("FAKE_WANDB_DIES_AT", "3")
+    monkeypatch.setenv("FAKE_WANDB_DIES_BY", str(int(signal.SIGKILL)))
+    run_dir = train(*ONLINE)
+    assert summary(run_dir)["status"] == "completed"
+    assert summary(run_dir)["wandb"]["problem"] == "W&B's process has ended"
+
+
+def test_a_killed_run_is_sent_to_where_it_came(server, data_root, tmp_path):
+    """And marked as failed; a signal to the whole terminal does not end the process before."""
+    settings = [*QUIET[1:], f"data.root={data_root}", "hydra.run.dir=run", *ONLINE]
+    command = [sys.executable, str(ROOT / "train.py"), *settings, "trainer.max_steps=100000"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as run:
+        wait_until(lambda: any(len(rows) > 3 for rows in server.read().runs.values()))
+        (mirror,) = children(run.pid, "wandb_process")
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(mirror, number)
+        run.kill()
+    wait_until(lambda: server.read().closed)
+    (entry,) = server.closed
+    assert (entry["exit_code"], entry["is_preempted"]) == (1, False)
+    (rows,) = server.runs.values()
+    complete = (tmp_path / "run" / "metrics.jsonl").read_text().rpartition("\n")[0]
+    assert len(rows) == len(complete.splitlines())
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +185,7 @@ def test_sending_a_damaged_run(copied, server, file, content):
         (copied / file).write_text(content)
     with pytest.raises(ConfigError, match=file):
         wandb_sync.send_again(copied, new_run=False)
-    assert not server.runs
+    assert not server.read().runs
 
 
 def test_sending_a_killed_run(sent, copied, server):
@@ -150,12 +195,12 @@ def test_sending_a_killed_run(sent, copied, server):
     with (copied / "metrics.jsonl").open("a") as file:
         file.write('{"step": 9')
     wandb_sync.send_again(copied, new_run=False)
-    assert list(server.runs) == [known]
+    assert list(server.read().runs) == [known]
     assert list(server.runs[known]) == list(range(len(events(sent))))
     assert (copied / "metrics.jsonl").read_text().endswith('{"step": 9')  # as it was
     shutil.rmtree(copied / "checkpoints")
     wandb_sync.send_again(copied, new_run=False)
-    assert len(server.runs) == 2
+    assert len(server.read().runs) == 2
 
 
 def test_sending_without_its_media(copied, server):

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import QUIET, ROOT
 from tests.trainer.interrupting import events, summary
-from tests.trainer.test_interruption import wait_until
+from tests.trainer.processes import descendants, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -109,25 +109,13 @@ def test_killed_backend(started, tmp_path):
     backends: list[int] = []
 
     def found() -> bool:
-        backends[:] = [pid for pid in children(process.pid) if "wandb-core" in command_of(pid)]
+        backends[:] = descendants(process.pid, "wandb-core")
         return bool(backends and list((tmp_path / "run").glob("wandb/*/*.wandb")))
 
     wait_until(lambda: found() or process.poll() is not None)
     for pid in backends:
         os.kill(pid, signal.SIGKILL)
     check(process, tmp_path / "run")
-
-
-def children(pid: int) -> list[int]:
-    listed = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for file in listed for child in file.read_text().split()]
-
-
-def command_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
 
 
 def test_full_disk_under_wandb(started, tmp_path):

@@ -1,0 +1,36 @@
+"""Processes that a test watches (Linux)."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    """Two minutes at most."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def children(pid: int, name: str = "") -> list[int]:
+    """The processes that ``pid`` has started and that still run, those with ``name`` in theirs."""
+    listed = Path(f"/proc/{pid}/task").glob("*/children")
+    pids = [int(child) for file in listed for child in file.read_text().split()]
+    return [child for child in pids if name in command_of(child)]
+
+
+def descendants(pid: int, name: str) -> list[int]:
+    """The children, and theirs, and so on."""
+    found = children(pid, name)
+    for child in children(pid):
+        found += descendants(child, name)
+    return found
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:  # it has ended
+        return ""
