@@ -12,12 +12,13 @@ if __name__ == "__main__":
 
     script.begin()  # before what takes seconds
 
+import sys
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
-from trainer import wandb_mirror
+from trainer import torch_libraries, wandb_mirror
 from trainer.cli import command_line, failures_reported
 from trainer.composed import job_of_this_process, resolved
 from trainer.job import Job
@@ -109,4 +110,6 @@ def run(config: dict[str, Any], job: Job) -> float:
 
 
 if __name__ == "__main__":
+    if not any(word.startswith("-") for word in sys.argv[1:]):  # not for --help, nor sweeps
+        torch_libraries.load_early()
     script.run(lambda: command_line(main))
