@@ -33,12 +33,6 @@ Run = Callable[[dict[str, Any], Job], float]
 RENDEZVOUS_SECONDS = 900
 SAVING_SECONDS = 30.0
 LONGEST_TEMPORARY = 70  # characters; the system's limit for the path of a socket is 107
-PRELOADED = (  # what takes time to import; whatever is missing here, every process imports
-    "trainer.trainer",
-    "trainer.objectives.build",
-    "data.build",
-    "torch.distributed.elastic.multiprocessing.api",
-)
 ENVIRONMENT_AT_IMPORT = dict(os.environ)
 
 
@@ -168,7 +162,7 @@ def start_method(module: str) -> str:
     if len(tempfile.gettempdir()) > LONGEST_TEMPORARY:
         raise ConfigError(f"TMPDIR={tempfile.gettempdir()} is too long for sockets: shorten it")
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload([module, *PRELOADED])
+    server.set_forkserver_preload(["trainer.preloading", module])
     forkserver.ensure_running()  # it imports while this process imports the engine
     return "forkserver"
 
