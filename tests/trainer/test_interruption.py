@@ -51,20 +51,27 @@ def size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
+def heed_interrupts() -> None:
+    """Also where the tests run in the background of a shell, which ignores Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(
     ("script", "slow_import"),
-    [("train.py", "hydra"), ("predict.py", "torch"), ("report.py", "rich")],
+    [("train.py", "hydra"), ("train.py", "torch"), ("predict.py", "torch"), ("report.py", "rich")],
 )
 def test_ctrl_c_while_importing(tmp_path, script, slow_import):
     (tmp_path / f"{slow_import}.py").write_text(
         "import pathlib, time\npathlib.Path('importing').touch()\ntime.sleep(60)\n"
     )
+    arguments = [] if script == "train.py" else ["nowhere"]
     with subprocess.Popen(
-        [sys.executable, str(ROOT / script), "nowhere"],
+        [sys.executable, str(ROOT / script), *arguments],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_interrupts,
     ) as process:
         wait_until((tmp_path / "importing").exists)
         process.send_signal(signal.SIGINT)

@@ -96,7 +96,7 @@ def smooth_model(name):
         nn.Flatten(),
         nn.Linear(16, 10),
     )
-    return patch("train.build_model", lambda *_: model)
+    return patch("models.build.build_model", lambda *_: model)
 
 
 @contextmanager
