@@ -74,13 +74,38 @@ def test_a_recipe_on_the_command_line_wins_over_the_experiments(name, composed):
     assert config["scheduler"]["warmup_fraction"] is not None
 
 
-def test_start_imports_no_compiler(command, data_root):
+@pytest.fixture
+def imported(command):
+    """``imported("train.py", ...)``: the modules that the command imports, and its exit code."""
+
+    def run(*arguments):
+        done = command(*arguments, PYTHONPROFILEIMPORTTIME="1")
+        lines = done.stderr.splitlines()
+        return {line.rpartition("|")[2].strip() for line in lines}, done.returncode
+
+    return run
+
+
+def test_start_imports_no_compiler(imported, data_root):
     """``torch._dynamo`` and what it brings cost more than the rest of the start."""
-    done = command(*MAIN, f"data.root={data_root}", PYTHONPROFILEIMPORTTIME="1")
-    assert done.returncode == 0, done.stderr
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "torch" in imported
-    assert not imported & {"torch._dynamo", "torch._inductor", "sympy", "torchvision"}
+    modules, code = imported(
+        "train.py", "debug=fast", "wandb.mode=offline", f"data.root={data_root}"
+    )
+    assert code == 0
+    assert "torch" in modules
+    assert not modules & {"torch._dynamo", "torch._inductor", "sympy", "torchvision"}
+    assert "wandb" not in modules  # another process has it
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code"),
+    [(["--help"], 0), (["optim=typo"], 1), (["optimizer.lrr=1"], 1), (["--cfg", "job"], 0)],
+)
+def test_what_composes_imports_no_torch(imported, arguments, exit_code):
+    modules, code = imported("train.py", *arguments)
+    assert code == exit_code
+    assert "hydra" in modules
+    assert not modules & {"torch", "numpy", "wandb"}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ tells it where a run begins and when its records are complete; if the parent is 
 recorded until then is sent, and the run is marked as failed.
 """
 
-import gc
 import json
 import os
 import signal
@@ -18,6 +17,7 @@ from typing import Any
 from trainer.errors import reason
 from trainer.lean_wandb import import_wandb
 from trainer.run_directory import read_config
+from trainer.script import importing
 from trainer.signals import SIGNALS
 from trainer.wandb_run import close_run, open_run, send_event
 
@@ -29,10 +29,9 @@ KILLED = {"status": "failed", "error": "the process was killed"}
 def main() -> None:
     os.nice(10)  # training comes first
     parent = Connection(int(sys.argv[1]))
-    gc.disable()
     for number in SIGNALS:  # whether to end is the parent's business
         signal.signal(number, lambda *_: None)  # W&B's service would inherit that it is ignored
-    with suppress(Exception):  # the first run will raise it again
+    with suppress(Exception), importing():  # the first run will raise it again
         wandb = import_wandb()
         wandb.setup(wandb.Settings(silent=True))  # starts W&B's service
     problem = None
