@@ -8,6 +8,7 @@ and a server may be slow or gone. So a process of its own follows the records of
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import secrets
@@ -25,6 +26,7 @@ from trainer.redact import redacted
 
 FINISH_TIMEOUT_SECONDS = 60.0
 HURRIED_TIMEOUT_SECONDS = 5.0  # for an interrupted run, or where there was trouble before
+LEAVE_SECONDS = 0.2
 ROOT = Path(__file__).parent.parent
 troubled: list[str] = []  # run directories of this process that W&B does not have in full
 
@@ -120,6 +122,7 @@ class WandbProcess:
             start_new_session=True,  # a signal to all processes of a terminal is for the run
         )
         theirs.close()
+        atexit.register(self.leave)
 
     @property
     def is_alive(self) -> bool:
@@ -138,6 +141,12 @@ class WandbProcess:
         except (EOFError, OSError):
             return {"problem": "W&B's process has ended"}
         return answer
+
+    def leave(self) -> None:
+        """Let it go: with nobody to listen to, it ends."""
+        self.connection.close()
+        with suppress(subprocess.TimeoutExpired):  # it ends all the same
+            self.process.wait(LEAVE_SECONDS)
 
     def end(self) -> None:
         self.process.kill()

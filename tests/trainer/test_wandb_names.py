@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.wandb_mirror import candidate, run_name
+from trainer.wandb_run import candidate, run_name
 
 
 @pytest.mark.parametrize(
