@@ -23,8 +23,10 @@ from trainer.cli import command_line, failures_reported
 from trainer.composed import job_of_this_process, resolved
 from trainer.job import Job
 from trainer.launch import launch
+from trainer.progress import Monitor
 from trainer.same_run import finished_value
 from trainer.script import importing
+from trainer.settings import check_settings
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -66,9 +68,7 @@ def run(config: dict[str, Any], job: Job) -> float:
         from trainer.objectives.build import build_objective
         from trainer.open_records import open_records
         from trainer.phase import build_phases
-        from trainer.progress import Monitor
         from trainer.resume import resume, starting_point
-        from trainer.settings import check_settings
         from trainer.trainer import Trainer
 
     settings = check_settings(config)
