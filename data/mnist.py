@@ -1,5 +1,6 @@
 """MNIST in its own IDX files, as torchvision downloads them."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,8 +59,8 @@ def read_idx(file: Path, num_dimensions: int) -> Tensor:
     except OSError as error:
         raise ConfigError(f"data.root: cannot read {file}: {error.strerror}") from error
     header = 4 * (1 + num_dimensions)
-    magic, *sizes = content[:header].view(">i4").tolist() if len(content) >= header else [0]
+    magic, *sizes = content[:header].view(">u4").tolist() if len(content) >= header else [0]
     # 0x08 stands for unsigned bytes; the last byte counts the dimensions
-    if magic != 0x0800 + num_dimensions or len(content) - header != numpy.prod(sizes):
+    if magic != 0x0800 + num_dimensions or len(content) - header != math.prod(sizes):
         raise ConfigError(f"{file} is damaged: delete it to have it downloaded again")
     return torch.from_numpy(content[header:]).view(sizes)

@@ -1,12 +1,16 @@
 """The commands as a user types them."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hydra.errors import HydraException
 
+from tests.conftest import ROOT
 from trainer.cli import explain
 
 EXPERIMENTS = Path(__file__).parents[1] / "conf" / "experiment"
@@ -131,3 +135,25 @@ def test_a_known_setting_is_not_called_unknown(monkeypatch):
     monkeypatch.setattr("sys.argv", ["train.py", "+model={}"])
     error = HydraException("Could not override 'model'.\nIt is a group")
     assert explain(error) == "Could not override 'model'.; It is a group"
+
+
+@pytest.mark.parametrize(
+    ("redirection", "changes"), [("", {"HYDRA_FULL_ERROR": "1"}), (">/dev/full 2>/dev/full", {})]
+)
+def test_an_exit_while_torch_is_being_loaded(tmp_path, redirection, changes):
+    """Python ends as it does, not by a crash among libraries that a thread is loading."""
+    command = f"exec {sys.executable} {ROOT}/train.py optim=typo {redirection}"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, env={**os.environ, **changes}, capture_output=True
+    )
+    assert done.returncode in (1, 120)  # 120: Python could not write
+    assert (b"MissingConfigException" in done.stderr) == bool(changes)
+
+
+def test_closed_streams(data_root, tmp_path):
+    """W&B's process has a connection all the same."""
+    settings = f"debug=fast wandb.mode=offline hydra.run.dir=run data.root={data_root}"
+    command = f"exec {sys.executable} {ROOT}/train.py {settings} <&- >&- 2>&-"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path)
+    assert done.returncode == 0
+    assert summaries(tmp_path)["run"]["wandb"]["problem"] is None

@@ -1,13 +1,33 @@
-"""Text and JSON files written in one piece: a reader sees the old one or the new one."""
+"""Files written in one piece, so that a reader sees the old one or the new one; locks."""
 
+import fcntl
 import json
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from trainer.errors import ConfigError
+
+
+def lock(file: Path, wait: bool = False) -> IO[str]:
+    """Lock a file until it is closed or the process ends, however it ends.
+
+    Children of the process do not inherit the lock.
+
+    Raises:
+        BlockingIOError: another process has the lock, and ``wait`` is false.
+    """
+    opened = file.open("w")
+    try:
+        fcntl.lockf(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        opened.close()
+        raise
+    except OSError:
+        pass  # a file system without locks
+    return opened
 
 
 def write_json(content: Any, file: Path) -> None:

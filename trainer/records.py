@@ -88,27 +88,37 @@ class Records:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.console.stop()
-        if error is not None:
-            self.summary["status"] = status_of(error)
-            self.summary["error"] = f"{kind.__name__ if kind else ''}: {error}".strip()
-        elif self.summary["status"] == "failed":
-            self.summary["status"] = "stopped" if self.summary.get("stop_reason") else "completed"
         try:
+            self.console.stop()
+            if error is not None:
+                self.summary["status"] = status_of(error)
+                self.summary["error"] = f"{kind.__name__ if kind else ''}: {error}".strip()
+            elif self.summary["status"] == "failed":
+                is_stopped = self.summary.get("stop_reason")
+                self.summary["status"] = "stopped" if is_stopped else "completed"
             self.events.close()
-            self.summary["wandb"] = self.mirror.state()
             self.write_summary()  # before W&B, which may take its time or be interrupted
-            self.summary["wandb"] = self.mirror.finish(self.summary["status"])
-            self.write_summary()
-            if problem := self.summary["wandb"]["problem"]:
-                self.console.print(
-                    f"[yellow]{escape(problem)}; send the run again: python -m trainer.wandb_sync "
-                    f"{escape(str(self.run_dir))}[/yellow]"
-                )
+            try:
+                self.mirror.finish(self.summary["status"])
+            finally:
+                self.mirror.abandon("interrupted while W&B was still sending")
+                self.report_mirror()
         finally:
+            self.mirror.abandon("the records are not complete")
             self.console.close()
 
+    def report_mirror(self) -> None:
+        """What became of the W&B run, and how to send it again."""
+        problem = self.mirror.problem
+        self.write_summary()
+        if problem is not None:
+            self.console.print(
+                f"[yellow]{escape(problem)}; send the run again: python -m trainer.wandb_sync "
+                f"{escape(str(self.run_dir))}[/yellow]"
+            )
+
     def write_summary(self) -> None:
+        self.summary["wandb"] = {**self.mirror.state(), "problem": self.mirror.problem}
         write_json(redacted(self.summary), self.run_dir / "summary.json")
 
     def begin(self, config: dict[str, Any], trainer: Trainer) -> None:

@@ -6,16 +6,16 @@ another run is refused, unless the user names it in ``resume_changes``.
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from trainer import checkpoint
 from trainer.distributed import agree, broadcast
 from trainer.errors import ConfigError, RunInUse, reason
+from trainer.files import lock
 from trainer.job import Job
 from trainer.ranks import Ranks, was_restarted
 from trainer.run_directory import read_config
@@ -62,11 +62,11 @@ def starting_point(config: dict[str, Any], job: Job, ranks: Ranks) -> Iterator[S
         ConfigError: the checkpoint is missing or damaged, or a setting has changed.
     """
     start, problem = Start(), None
-    lock = None
+    held = None
     is_restart = agree(was_restarted())  # the nodes that did not fail do not count it
     if ranks.is_main:
         try:
-            lock = take_lock(job.path)
+            held = take_lock(job.path)
             start = find(config, job.path, is_restart)
             if is_restart:
                 start.notes.append(
@@ -81,25 +81,24 @@ def starting_point(config: dict[str, Any], job: Job, ranks: Ranks) -> Iterator[S
             raise problem
         yield start
     finally:
-        if lock is not None:
-            lock.close()
+        if held is not None:
+            held.close()
 
 
-def take_lock(run_dir: Path) -> Any:
-    """A lock that ends with the process, however it ends. It is not inherited by its children."""
+def take_lock(run_dir: Path) -> IO[str]:
+    """Possession of the run directory.
+
+    Raises:
+        RunInUse: another process has it.
+        ConfigError: it cannot be written.
+    """
     path = run_dir / ".lock"
     try:
-        file = path.open("w")
+        return lock(path)
+    except BlockingIOError as error:
+        raise RunInUse(f"another process is running in {run_dir}") from error
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {reason(error)}") from error
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise RunInUse(f"another process is running in {run_dir}") from error
-    except OSError:
-        pass  # a file system without locks
-    return file
 
 
 def find(config: dict[str, Any], run_dir: Path, is_restart: bool) -> Start:

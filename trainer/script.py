@@ -5,12 +5,14 @@ import gc
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-is_imported = False
+imports_are_done = False
+background: list[threading.Thread] = []
 program: int | None = None  # its children inherit the handlers, and use neither
 exit_code: int | None = None
 
@@ -18,22 +20,47 @@ exit_code: int | None = None
 def begin() -> None:
     """Ctrl-C while there is nothing to save: one line and code 130 in place of a traceback.
 
-    ``train.py`` takes over from it when all is imported. Until :func:`run`, Python does not look
-    for garbage, which makes the imports a sixth shorter.
+    ``train.py`` takes over when it can compose. Until :func:`run`, Python does not look for
+    garbage, which makes the imports a sixth shorter.
     """
     global program
     program = os.getpid()
+    open_standard_streams()
     gc.disable()
-    atexit.register(end_at_once)  # registered first, so it comes last
+    atexit.register(join_background)  # what is registered first comes last
+    atexit.register(end_at_once)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background of a script
         signal.signal(signal.SIGINT, interrupt)
+
+
+def open_standard_streams() -> None:
+    """Where the shell has closed one, whatever is opened next would take its place."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+
+
+def in_background(work: Callable[[], None]) -> None:
+    """Begin a piece of work that the end of the script need not wait for, unless Python ends it.
+
+    Python would take apart what the work is using.
+    """
+    background.append(threading.Thread(target=work, daemon=True))
+    background[-1].start()
+
+
+def join_background() -> None:
+    for thread in background:
+        thread.join()
 
 
 @contextmanager
 def importing() -> Iterator[None]:
     """The same for imports that come later; does something the first time in a process."""
-    global is_imported
-    if is_imported:
+    global imports_are_done
+    if imports_are_done:
         yield
         return
     before = None
@@ -42,7 +69,7 @@ def importing() -> Iterator[None]:
     gc.disable()
     try:
         yield
-        is_imported = True
+        imports_are_done = True
     finally:
         gc.freeze()
         gc.enable()

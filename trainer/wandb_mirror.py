@@ -12,6 +12,7 @@ import atexit
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
+from trainer.errors import reason
 from trainer.job import Job
 from trainer.ranks import ranks_of_this_process
 from trainer.redact import redacted
@@ -51,38 +53,46 @@ class WandbMirror:
         """Begin to follow ``metrics.jsonl``, behind its first ``num_events`` lines."""
         if self.mode == "disabled":
             return
-        self.process = running_process()
-        self.process.send(
-            {
-                "run_dir": self.job.run_dir,
-                "overrides": redacted(list(self.job.overrides)),
-                "num_events": num_events,
-                "group": self.group,
-                "id": self.id,
-                "mode": self.mode,
-            }
-        )
+        job = {
+            "run_dir": self.job.run_dir,
+            "overrides": redacted(list(self.job.overrides)),
+            "num_events": num_events,
+            "group": self.group,
+            "id": self.id,
+            "mode": self.mode,
+        }
+        try:
+            self.process = running_process()
+        except OSError as error:
+            self.settle(f"W&B's process cannot be started: {reason(error)}")
+            return
+        self.process.send({"begin": job})
 
-    def finish(self, status: str) -> dict[str, Any]:
+    def finish(self, status: str) -> None:
         """The records are complete: end the run; wait a bounded time for what is to be sent."""
-        if self.process is not None:
-            is_hurried = status == "interrupted" or troubled
-            seconds = HURRIED_TIMEOUT_SECONDS if is_hurried else FINISH_TIMEOUT_SECONDS
-            try:
-                self.wait(self.process, seconds)
-            finally:  # Ctrl-C ends the waiting
-                if not self.is_over:
-                    self.problem, self.is_over = f"W&B did not answer within {seconds:.0f} s", True
-                if self.problem is not None:
-                    troubled.append(self.job.run_dir)
-                    self.process.end()
-        return {**self.state(), "problem": self.problem}
-
-    def wait(self, process: WandbProcess, seconds: float) -> None:
-        process.send({"is_complete": True})
+        if self.process is None:
+            return
+        is_hurried = status == "interrupted" or troubled
+        seconds = HURRIED_TIMEOUT_SECONDS if is_hurried else FINISH_TIMEOUT_SECONDS
+        self.process.send({"finish": True})
         deadline = time.monotonic() + seconds
         while not self.is_over and (left := deadline - time.monotonic()) > 0:
-            self.listen(process, left)
+            self.listen(self.process, left)
+        if not self.is_over:
+            self.abandon(f"W&B did not answer within {seconds:.0f} s")
+
+    def abandon(self, problem: str) -> None:
+        """Leave the run as it is, unless it has ended; its process serves no other."""
+        if self.process is not None and not self.is_over:
+            self.settle(problem)
+
+    def settle(self, problem: str | None) -> None:
+        """The mirroring of this run is over."""
+        self.problem, self.is_over = problem, True
+        if problem is not None:
+            troubled.append(self.job.run_dir)
+            if self.process is not None:
+                self.process.end()
 
     def listen(self, process: WandbProcess, seconds: float) -> bool:
         """Take in the next thing that the process says; False if it says nothing in time."""
@@ -92,10 +102,11 @@ class WandbMirror:
         if "url" in answer:
             self.url = answer["url"]
         else:
-            self.problem, self.is_over = answer["problem"], True
+            self.settle(answer["problem"])
         return True
 
     def state(self) -> dict[str, Any]:
+        """What is known of the W&B run by now."""
         while self.process is not None and not self.is_over and self.listen(self.process, 0):
             pass
         return {"id": self.id, "group": self.group, "mode": self.mode, "url": self.url}
@@ -112,8 +123,9 @@ class WandbProcess:
         self.connection, theirs = Pipe()
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         changes = {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}  # numpy's would begin at once
+        parent = str(os.getpid())
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "trainer.wandb_process", str(theirs.fileno())],
+            [sys.executable, "-P", "-m", "trainer.wandb_process", str(theirs.fileno()), parent],
             env=os.environ | changes,
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
@@ -129,7 +141,7 @@ class WandbProcess:
         return self.process.poll() is None
 
     def send(self, message: dict[str, Any]) -> None:
-        with suppress(OSError):  # if it has ended, so it answers
+        with suppress(OSError):  # it has ended, as answer() says
             self.connection.send_bytes(json.dumps(message).encode())
 
     def answer(self, seconds: float) -> dict[str, Any] | None:
@@ -139,8 +151,17 @@ class WandbProcess:
                 return None
             answer: dict[str, Any] = json.loads(self.connection.recv_bytes())
         except (EOFError, OSError):
-            return {"problem": "W&B's process has ended"}
+            return {"problem": f"W&B's process {self.how_it_ended()}"}
         return answer
+
+    def how_it_ended(self) -> str:
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(LEAVE_SECONDS)
+        code = self.process.returncode
+        if code is None:
+            return "does not listen any more"
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
+        return f"has ended {how}"
 
     def leave(self) -> None:
         """Let it go: with nobody to listen to, it ends."""
@@ -149,9 +170,9 @@ class WandbProcess:
             self.process.wait(LEAVE_SECONDS)
 
     def end(self) -> None:
+        self.leave()
         self.process.kill()
         self.process.wait()
-        self.connection.close()
 
 
 _process: WandbProcess | None = None
@@ -168,7 +189,8 @@ def running_process() -> WandbProcess:
 def warm_up(config: dict[str, Any]) -> None:
     """Let W&B be imported while this process imports torch and builds the model."""
     if choose_mode(config["wandb"]["mode"]) != "disabled" and ranks_of_this_process().is_main:
-        running_process()
+        with suppress(OSError):  # the run will say it
+            running_process()
 
 
 def choose_mode(mode: str) -> str:

@@ -23,7 +23,14 @@ def open_run(config: dict[str, Any], run_dir: Path, overrides: list[str], **iden
     wandb = import_wandb()
     # the console is captured by train.log; statistics of the machine would be another thread, and
     # what W&B notes of the process has the command line with whatever secrets stand there
-    quiet = wandb.Settings(console="off", silent=True, x_disable_stats=True, x_disable_meta=True)
+    quiet = wandb.Settings(
+        console="off",
+        silent=True,
+        x_disable_stats=True,
+        x_disable_meta=True,
+        program="train.py",  # gives the code its name, which has versions
+        program_relpath="train.py",
+    )
     named = config["wandb"].get("candidate")  # a study names its runs: adamw-tune-003
     run = wandb.init(
         project=config["wandb"]["project"],

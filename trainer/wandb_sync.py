@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from trainer.errors import ConfigError, reason
+from trainer.files import lock
 from trainer.records import read_events
 from trainer.redact import redacted
 from trainer.resume import newest, take_lock
@@ -39,7 +40,8 @@ def send_again(run_dir: Path, new_run: bool) -> str:
     section = config.get("wandb")
     if not isinstance(section, dict) or not set(section) >= NEEDED:
         raise ConfigError(f"{run_dir / 'config.yaml'} is damaged: it has no whole wandb section")
-    with closing(take_lock(run_dir)):  # a run that goes on sends itself
+    # a run that goes on sends itself; of one that was killed, another process may still send
+    with closing(take_lock(run_dir)), closing(lock(run_dir / ".wandb.lock", wait=True)):
         summary, events = read_summary(run_dir), read_events(run_dir / "metrics.jsonl")
         try:
             return send(run_dir, config, summary, events, new_run)

@@ -24,6 +24,7 @@ class Run:
         self.write()
 
     def write(self, **entry):
+        entry["time"] = time.time()
         with self.file.open("a") as file:
             file.write(json.dumps({"id": self.id, **entry}) + "\n")
 
@@ -43,6 +44,7 @@ class Run:
         self.is_preempted = True
 
     def finish(self, exit_code):
+        time.sleep(float(os.environ.get("FAKE_WANDB_SLOW", 0)) if exit_code else 0)
         self.write(exit_code=exit_code, is_preempted=self.is_preempted)
 
 

@@ -35,9 +35,12 @@ def test_name():
 
 
 @pytest.mark.slow
-def test_wandb_may_not_write_over_the_runs_config(train):
-    """At the end W&B writes a config.yaml among its files: through a link, had we saved ours."""
+def test_what_wandb_has_of_a_run(train):
+    """The code under one name for all runs of a project. And no link to the run's config.yaml:
+    at the end W&B writes one of its own among its files, through the link."""
     run_dir = train("debug=fast", "wandb.mode=offline")
     (files,) = (run_dir / "wandb").glob("offline-run-*/files")
+    (sent,) = files.parent.glob("*.wandb")
+    assert b"source-optimizer-experiments-train.py" in sent.read_bytes()
     assert (files / "metrics.jsonl").exists()
     assert not (files / "config.yaml").exists()
