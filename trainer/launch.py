@@ -149,12 +149,12 @@ def check_endpoint(settings: TrainerSettings) -> None:
 def start_method(module: str) -> str:
     """How processes are started: forked from a server that has imported what they need.
 
-    Args:
-        module: of the function that they run.
-
     It is started here and serves all jobs of a sweep. Having imported torch but never touched a
     GPU, what it forks can use CUDA, which what this process forks could not. macOS has libraries
     that do not survive a fork: there every process imports everything anew.
+
+    Args:
+        module: of the function that they run.
     """
     if sys.platform != "linux":
         return "spawn"
