@@ -150,9 +150,11 @@ def test_an_exit_while_torch_is_being_loaded(tmp_path, redirection, changes):
     assert (b"MissingConfigException" in done.stderr) == bool(changes)
 
 
-def test_closed_streams(data_root, tmp_path):
-    """W&B's process has a connection all the same."""
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_closed_streams(data_root, tmp_path, devices):
+    """W&B's process has a connection all the same, whichever process starts it."""
     settings = f"debug=fast wandb.mode=offline hydra.run.dir=run data.root={data_root}"
+    settings += f" trainer.devices={devices}"
     command = f"exec {sys.executable} {ROOT}/train.py {settings} <&- >&- 2>&-"
     done = subprocess.run(["sh", "-c", command], cwd=tmp_path)
     assert done.returncode == 0

@@ -101,10 +101,10 @@ class Records:
             try:
                 self.mirror.finish(self.summary["status"])
             finally:
-                self.mirror.abandon("interrupted while W&B was still sending")
+                self.mirror.abandon()  # Ctrl-C
                 self.report_mirror()
         finally:
-            self.mirror.abandon("the records are not complete")
+            self.mirror.abandon()  # what has no summary
             self.console.close()
 
     def report_mirror(self) -> None:

@@ -34,12 +34,13 @@ def begin() -> None:
 
 
 def open_standard_streams() -> None:
-    """Where the shell has closed one, whatever is opened next would take its place."""
+    """Where the shell has closed one, what is opened next would take its place, here or later."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+            opened = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+            os.set_inheritable(opened, True)
 
 
 def in_background(work: Callable[[], None]) -> None:

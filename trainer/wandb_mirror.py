@@ -29,6 +29,7 @@ from trainer.redact import redacted
 FINISH_TIMEOUT_SECONDS = 60.0
 HURRIED_TIMEOUT_SECONDS = 5.0  # for an interrupted run, or where there was trouble before
 LEAVE_SECONDS = 0.2
+UNFINISHED = "the run ended before W&B had all of it"
 ROOT = Path(__file__).parent.parent
 troubled: list[str] = []  # run directories of this process that W&B does not have in full
 
@@ -66,6 +67,7 @@ class WandbMirror:
         except OSError as error:
             self.settle(f"W&B's process cannot be started: {reason(error)}")
             return
+        self.problem = UNFINISHED  # until it is known better, should the process be killed
         self.process.send({"begin": job})
 
     def finish(self, status: str) -> None:
@@ -79,12 +81,12 @@ class WandbMirror:
         while not self.is_over and (left := deadline - time.monotonic()) > 0:
             self.listen(self.process, left)
         if not self.is_over:
-            self.abandon(f"W&B did not answer within {seconds:.0f} s")
+            self.settle(f"W&B did not answer within {seconds:.0f} s")
 
-    def abandon(self, problem: str) -> None:
+    def abandon(self) -> None:
         """Leave the run as it is, unless it has ended; its process serves no other."""
         if self.process is not None and not self.is_over:
-            self.settle(problem)
+            self.settle(UNFINISHED)
 
     def settle(self, problem: str | None) -> None:
         """The mirroring of this run is over."""
@@ -172,7 +174,8 @@ class WandbProcess:
     def end(self) -> None:
         self.leave()
         self.process.kill()
-        self.process.wait()
+        with suppress(subprocess.TimeoutExpired):  # it hangs in the system
+            self.process.wait(LEAVE_SECONDS)
 
 
 _process: WandbProcess | None = None

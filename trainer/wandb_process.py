@@ -29,7 +29,7 @@ from trainer.wandb_run import close_run, open_run, send_event
 
 POLL_SECONDS = 0.5
 ORPHAN_POLL_SECONDS = 1.0
-ORPHAN_SECONDS = 60.0  # to send what a killed parent has left
+ORPHAN_SECONDS = 50.0  # to send what a killed parent has left
 KILLED = {"status": "failed", "error": "the process was killed"}
 
 
@@ -55,6 +55,8 @@ def main() -> None:
         except (Exception, SystemExit) as error:  # whatever W&B raises: the next run has another
             problem = f"{type(error).__name__}: {reason(error)}"
         send(connection, {"problem": problem})
+    if problem is not None:
+        os._exit(1)  # at Python's own exit W&B would report the run as a success
 
 
 def end_after(parent: int) -> None:

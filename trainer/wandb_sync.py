@@ -59,13 +59,16 @@ def send(
     events: list[dict[str, Any]],
     new_run: bool,
 ) -> str:
+    mode = choose_mode("auto")
+    if mode == "disabled":
+        raise ConfigError("WANDB_MODE=disabled: nothing can be sent")
     run = open_run(
         config,
         run_dir,
         summary["overrides"],
         group=summary["wandb"].get("group") or config["wandb"]["group"],
         id=(not new_run and summary["wandb"].get("id")) or secrets.token_hex(4),
-        mode=choose_mode("auto"),
+        mode=mode,
     )
     for number, event in enumerate(events):
         send_event(run, number, event, run_dir)

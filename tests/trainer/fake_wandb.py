@@ -1,5 +1,6 @@
 """Stands for the package ``wandb``: what it is sent goes to files in the folder ``$FAKE_WANDB``."""
 
+import atexit
 import json
 import os
 import time
@@ -22,6 +23,7 @@ class Run:
         self.file = Path(os.environ["FAKE_WANDB"], f"{self.id}_{os.getpid()}.jsonl")
         self.summary, self.num_rows, self.is_preempted = {}, 0, False
         self.write()
+        atexit.register(self.finish, 0)  # as W&B does
 
     def write(self, **entry):
         entry["time"] = time.time()
@@ -44,6 +46,7 @@ class Run:
         self.is_preempted = True
 
     def finish(self, exit_code):
+        atexit.unregister(self.finish)
         time.sleep(float(os.environ.get("FAKE_WANDB_SLOW", 0)) if exit_code else 0)
         self.write(exit_code=exit_code, is_preempted=self.is_preempted)
 

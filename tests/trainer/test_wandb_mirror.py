@@ -115,6 +115,7 @@ def test_dying_backend_and_sending_again(train, server, monkeypatch):
     run_dir = train(*ONLINE)
     assert summary(run_dir)["status"] == "completed"
     assert "the backend died" in summary(run_dir)["wandb"]["problem"]
+    assert not server.read().closed  # W&B's server marks it as crashed
     monkeypatch.delenv("FAKE_WANDB_DIES_AT")
     wandb_sync.send_again(run_dir, new_run=False)
     (rows,) = server.read().runs.values()
@@ -267,6 +268,12 @@ def test_sending_a_killed_run(sent, copied, server):
     shutil.rmtree(copied / "checkpoints")
     wandb_sync.send_again(copied, new_run=False)
     assert len(server.read().runs) == 2
+
+
+def test_sending_where_wandb_is_disabled(copied, server, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    with pytest.raises(ConfigError, match="WANDB_MODE=disabled"):
+        wandb_sync.send_again(copied, new_run=False)
 
 
 def test_sending_without_its_media(copied, server):
