@@ -169,9 +169,14 @@ def start_method(module: str) -> str:
 
 def make_importable() -> None:
     """Let the processes that this one starts import the project's rooms, wherever they run."""
+    os.environ["PYTHONPATH"] = python_path()
+
+
+def python_path() -> str:
+    """What ``PYTHONPATH`` should be for that."""
     root = str(Path(__file__).parent.parent)
     others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, [root, *others])))
+    return os.pathsep.join(dict.fromkeys(filter(None, [root, *others])))
 
 
 def run_id(job: Job) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 
 from trainer.errors import reason
 from trainer.job import Job
+from trainer.launch import python_path
 from trainer.ranks import ranks_of_this_process
 from trainer.redact import redacted
 
@@ -30,7 +31,6 @@ FINISH_TIMEOUT_SECONDS = 60.0
 HURRIED_TIMEOUT_SECONDS = 5.0  # for an interrupted run, or where there was trouble before
 LEAVE_SECONDS = 0.2
 UNFINISHED = "the run ended before W&B had all of it"
-ROOT = Path(__file__).parent.parent
 troubled: list[str] = []  # run directories of this process that W&B does not have in full
 
 
@@ -123,8 +123,8 @@ class WandbProcess:
 
     def __init__(self) -> None:
         self.connection, theirs = Pipe()
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        changes = {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}  # numpy's would begin at once
+        # numpy's threads would be busy at once
+        changes = {"PYTHONPATH": python_path(), "OPENBLAS_NUM_THREADS": "1"}
         parent = str(os.getpid())
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "trainer.wandb_process", str(theirs.fileno()), parent],
