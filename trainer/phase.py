@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optim.build import Schedule, build_optimizer, build_schedule
+from optim.plain_step import plain_step
 from optim.schedules import Horizon
 from optim.uncompiled import leave_compiler_out
 from trainer.distributed import whole
@@ -40,6 +41,7 @@ class Phase:
         self.compute = compute
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.optimizer = optimizer
+        self.step = plain_step(optimizer)
         self.schedule = schedule
         self.clip_grad_norm = clip_grad_norm
         self.clip_grad_value = clip_grad_value
