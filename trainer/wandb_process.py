@@ -25,7 +25,7 @@ from trainer.lean_wandb import import_wandb
 from trainer.run_directory import read_config
 from trainer.script import importing
 from trainer.signals import SIGNALS
-from trainer.wandb_run import close_run, open_run, send_event
+from trainer.wandb_run import close_run, log_code, open_run, send_event
 
 POLL_SECONDS = 0.5
 ORPHAN_POLL_SECONDS = 1.0
@@ -81,6 +81,7 @@ def mirror(job: dict[str, Any], connection: Connection) -> None:
             mode=job["mode"],
         )
         send(connection, {"url": run.url if job["mode"] == "online" else None})
+        log_code(run)
         follow(run, run_dir, job["num_events"], connection)
         summary = KILLED
         if received(connection):

@@ -16,12 +16,26 @@ def shown(*_, **__):
 Table = Image = Html = plot_table = shown
 
 
+class Config(dict):
+    def update(self, values, allow_val_change):
+        assert allow_val_change
+        super().update(values)
+
+
+class Artifact:
+    def __init__(self, name, type):
+        self.name, self.files = name, []
+
+    def add_file(self, path, name):
+        self.files.append(name)
+
+
 class Run:
     def __init__(self, settings):
         self.id, self.dir = settings["id"], settings["dir"]
         self.url = f"https://server/{self.id}"
         self.file = Path(os.environ["FAKE_WANDB"], f"{self.id}_{os.getpid()}.jsonl")
-        self.summary, self.num_rows, self.is_preempted = {}, 0, False
+        self.config, self.summary, self.num_rows, self.is_preempted = Config(), {}, 0, False
         self.write()
         atexit.register(self.finish, 0)  # as W&B does
 
@@ -40,7 +54,7 @@ class Run:
     def define_metric(self, *_, **__):
         pass
 
-    log_code = save = define_metric
+    save = log_artifact = define_metric
 
     def mark_preempting(self):
         self.is_preempted = True

@@ -41,6 +41,9 @@ def test_what_wandb_has_of_a_run(train):
     run_dir = train("debug=fast", "wandb.mode=offline")
     (files,) = (run_dir / "wandb").glob("offline-run-*/files")
     (sent,) = files.parent.glob("*.wandb")
-    assert b"source-optimizer-experiments-train.py" in sent.read_bytes()
+    content = sent.read_bytes()
+    assert b"training-code" in content
+    assert b"models/lightcnn.py" in content
+    assert b"conf/config.yaml" not in content
     assert (files / "metrics.jsonl").exists()
     assert not (files / "config.yaml").exists()
