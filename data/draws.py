@@ -4,7 +4,7 @@ Neither the number of processes or workers nor an interruption changes them, so 
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -23,6 +23,16 @@ def seed_of(*key: int) -> int:
 def seeded(*key: int) -> torch.Generator:
     """A generator of its own for every key."""
     return torch.Generator().manual_seed(seed_of(*key))
+
+
+class DrawsTogether:
+    """Those of several micro-batches, as if they were one."""
+
+    def __init__(self, parts: Sequence["BatchDraws"]) -> None:
+        self.parts = parts
+
+    def uniform(self, *shape: int) -> Tensor:
+        return torch.cat([part.uniform(*shape) for part in self.parts])
 
 
 class BatchDraws:

@@ -9,17 +9,19 @@ incomplete batch is left out of training (another one each epoch) and never out 
 import hashlib
 import zlib
 from collections.abc import Iterator
+from itertools import islice, repeat
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from data.draws import EPOCH_STREAM, BatchDraws, seeded
+from data.draws import EPOCH_STREAM, BatchDraws, DrawsTogether, seeded
 from data.splits import Batch, Mix, Splits, StreamedSplit, TensorSplit
 from trainer.errors import ConfigError
 
 UPDATES_HASHED_AT_ONCE = 256
+BYTES_AT_ONCE = 1 << 21  # of prepared samples: many small batches take less time together
 
 
 class Loader:
@@ -109,13 +111,16 @@ class Loader:
         ]
         rows = [torch.arange(low, high) % self.batch_size for low, high in parts]
         updates = order[: self.steps_per_epoch * self.batch_size].view(-1, self.batch_size)[start:]
-        batches = self.fetch(split, [update[part] for update in updates for part in rows])
-        for step, consumed in enumerate(updates, start):
-            update = []
-            for low, high in parts:
-                draws = BatchDraws(self.seed, epoch, step, self.batch_size, low, high)
-                batch = self.prepare(next(batches), draws)
-                update.append(batch if mix is None else mix(batch, draws))
+        draws = [
+            BatchDraws(self.seed, epoch, step, self.batch_size, low, high)
+            for step in range(start, self.steps_per_epoch)
+            for low, high in parts
+        ]
+        batches = self.prepared(split, [update[part] for update in updates for part in rows], draws)
+        if mix is not None:
+            batches = map(mix, batches, draws)
+        for consumed in updates:
+            update = list(islice(batches, len(parts)))
             self.unhashed.append(consumed)
             if len(self.unhashed) == UPDATES_HASHED_AT_ONCE:
                 self.hash_orders()
@@ -127,8 +132,7 @@ class Loader:
         low, high = (len(split) * (self.rank + i) // self.world_size for i in (0, 1))
         size = min(self.eval_batch_size, len(split))
         indices = torch.arange(low, high).split(size) if high > low else ()
-        for batch in self.fetch(split, list(indices)):
-            yield self.prepare(batch, None)
+        yield from self.prepared(split, list(indices), None)
 
     def epoch_order(self, epoch: int) -> Tensor:
         """The sample indices of an epoch, depending on the seed and the epoch alone."""
@@ -137,6 +141,28 @@ class Loader:
         if isinstance(split, TensorSplit):
             return split.epoch_order(generator)
         return torch.randperm(len(split), generator=generator)
+
+    def prepared(
+        self, split: Any, batches: list[Tensor], draws: list[BatchDraws] | None
+    ) -> Iterator[Batch]:
+        """The batches of these indices, ready for the model; evaluation has no ``draws``."""
+        if not isinstance(split, TensorSplit):
+            for batch, own in zip(
+                self.fetch(split, batches), draws or repeat(None, len(batches)), strict=True
+            ):
+                yield self.prepare(batch, own)
+            return
+        start, count = 0, 1
+        while start < len(batches):
+            taken = slice(start, start + count)
+            (raw,) = self.fetch(split, [torch.cat(batches[taken])])
+            several = self.prepare(raw, DrawsTogether(draws[taken]) if draws else None)
+            sizes = [len(indices) for indices in batches[taken]]
+            yield from zip(*(tensor.split(sizes) for tensor in several), strict=True)
+            start += len(sizes)
+            if split.samples_are_alike:
+                num_bytes = sum(t.numel() * t.element_size() for t in several) // len(sizes)
+                count = max(1, BYTES_AT_ONCE // num_bytes)
 
     def fetch(self, split: Any, batches: list[Tensor]) -> Iterator[Batch]:
         """Raw batches on the device, in the order asked for."""

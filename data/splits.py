@@ -16,16 +16,20 @@ Batch = tuple[Tensor, ...]
 
 
 class Draws(Protocol):
-    """Random numbers for one batch, one row a sample; the same whatever the number of processes."""
+    """Random numbers, one row a sample; a sample's are the same in whatever batch it comes."""
 
     def uniform(self, *shape: int) -> Tensor: ...
+
+
+class UpdateDraws(Draws, Protocol):
+    """Those of samples of one update, with some that all of its samples share."""
 
     def for_all_samples(self) -> AbstractContextManager[None]: ...
 
 
 Prepare = Callable[[Batch, Draws | None], Batch]
 # mixes every sample of a batch but the first with the one before it
-Mix = Callable[[Batch, Draws], Batch]
+Mix = Callable[[Batch, UpdateDraws], Batch]
 
 
 class TensorSplit:
@@ -33,6 +37,8 @@ class TensorSplit:
 
     It is moved to the training device once; a batch is one gather per tensor.
     """
+
+    samples_are_alike = True  # what is gathered of one does not depend on the others of its batch
 
     def __init__(self, *tensors: Tensor) -> None:
         lengths = {len(tensor) for tensor in tensors}
@@ -119,8 +125,9 @@ class Splits:
 
     Attributes:
         spec: what models and objectives need to know.
-        prepare: turns a raw batch, already on the device, into the model's input; gets random
-            draws for training batches and None for evaluation.
+        prepare: turns a raw batch, already on the device, into the model's input, every sample
+            for itself: what is asked for is several batches as one. Gets random draws for training
+            and None for evaluation.
     """
 
     train: Any

@@ -1,10 +1,12 @@
 """Batches: normalized, the same samples and draws whatever the processes; limits."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
 
+import data.loader
 from data.augment import HorizontalFlip, RandomCrop
 from data.build import build_data, build_splits
 from data.images import PrepareImages, image_splits
@@ -48,6 +50,29 @@ def test_same_augmented_samples_whatever_the_processes_and_micro_batches(splits)
         share = 12 // 3 // accumulate_steps
         together = torch.cat([part.view(-1, share, 3, 8, 8) for part in shares], 1)
         assert torch.equal(together.view_as(whole), whole)
+
+
+def test_batches_are_prepared_together(splits, monkeypatch):
+    """As many as fit, after the first: with the same result, and no more than that in memory."""
+    sizes = []
+
+    def prepare(batch, draws):
+        sizes.append(len(batch[0]))
+        return splits.prepare(batch, draws)
+
+    watched = dataclasses.replace(splits, prepare=prepare)
+    one_by_one = images_of(Loader(splits, CPU, 0, 0, 1, 1, 4, 5, 0))
+    assert len(one_by_one) == 48
+    sample = one_by_one[0].numel() * 4 + 8  # bytes of the image and of its label
+    for num_bytes, expected in {
+        16 * sample: [4, 16, 16, 12],
+        15 * sample: [4, *[12] * 3, 8],
+        sample: [4] * 12,
+    }.items():
+        sizes.clear()
+        monkeypatch.setattr(data.loader, "BYTES_AT_ONCE", num_bytes)
+        assert torch.equal(images_of(Loader(watched, CPU, 0, 0, 1, 1, 4, 5, 0)), one_by_one)
+        assert sizes == expected
 
 
 def test_continues_where_it_was_interrupted(splits):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from data.build import build_splits
+from data.loader import Loader
 from data.spec_file import read_spec, spec_content
 from data.splits import Splits
 from trainer.errors import ConfigError
@@ -50,6 +51,15 @@ def test_a_batch_is_as_wide_as_its_longest_text(read, tmp_path):
     few = train.take(torch.tensor([3, 0]))
     assert few.gather(torch.tensor([1, 0]))[2].tolist() == [1, 1]
     assert few.text(0) == [2, 6, 3]
+
+
+def test_the_loader_pads_every_batch_by_itself(read, tmp_path):
+    splits = read(write(tmp_path / "reviews.csv"), "data.val_fraction=0", "data.test_fraction=0")
+    loader = Loader(
+        splits, torch.device("cpu"), 0, 0, 1, 1, batch_size=1, eval_batch_size=1, num_workers=0
+    )
+    widths = [tokens.shape[1] for ((tokens, _, _),) in loader.train(0)]
+    assert sorted(widths) == [3, 3, 5, 7]
 
 
 def test_long_texts_are_cut_and_keep_their_last_special_token(read, tmp_path):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.loader import Loader
-from data.splits import Batch, Draws, Mix, TensorSplit
+from data.splits import Batch, Mix, TensorSplit, UpdateDraws
 from data.token_split import TokenSplit
 from trainer.errors import ConfigError
 from trainer.objectives.base import (
@@ -201,7 +201,7 @@ def mixing(mixup_alpha: float, cutmix_alpha: float, spec: Any) -> Mix | None:
         transforms.append(v2.CutMix(alpha=cutmix_alpha, num_classes=spec.num_classes))
     transform = transforms[0] if len(transforms) == 1 else v2.RandomChoice(transforms)
 
-    def mix(batch: Batch, draws: Draws) -> Batch:
+    def mix(batch: Batch, draws: UpdateDraws) -> Batch:
         images, labels = batch
         with draws.for_all_samples():
             mixed, targets = transform(images, labels)  # each with the one before it
