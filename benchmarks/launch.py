@@ -2,12 +2,12 @@
 
     python benchmarks/launch.py start
     python benchmarks/launch.py scaling --model lightcnn --batch-size 64
-    python benchmarks/launch.py sweep --repeats 3
+    python benchmarks/launch.py sweep --batch-size 16
 
 start: ``debug=fast`` with one process and with two, and how much each further job of a sweep adds.
 scaling: the training rate of two processes of one thread against one process of two threads, same
-global batch, evaluation and checkpoints excluded. sweep: eight jobs of LightCNN on mnist5k, one
-after the other or by joblib. Prints Markdown for a dated page.
+global batch, evaluation and checkpoints excluded. sweep: eight jobs on mnist5k, one after the other
+or by joblib. Prints Markdown for a dated page.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
         elif options.part == "scaling":
             measure_scaling(folder, options.repeats, options.model, options.batch_size)
         else:
-            measure_sweep(folder, options.repeats)
+            measure_sweep(folder, options.repeats, options.model, options.batch_size)
 
 
 def measure_start(folder: str, repeats: int) -> None:
@@ -82,18 +82,19 @@ def measure_scaling(folder: str, repeats: int, model: str, batch_size: int) -> N
     print(f"| {model} | {batch_size} | {spread(one)} | {spread(two)} | {spread(ratios)} |")
 
 
-def measure_sweep(folder: str, repeats: int) -> None:
-    seeds = f"seed={','.join(map(str, range(JOBS)))}"
+def measure_sweep(folder: str, repeats: int, model: str, batch_size: int) -> None:
+    jobs = (f"seed={','.join(map(str, range(JOBS)))}", f"model={model}")
+    jobs += (f"data.batch_size={batch_size}",)
     launchers = ("basic", "joblib")
     pairs = [
-        [sweep(folder, seeds, f"hydra/launcher={name}") for name in launchers]
+        [sweep(folder, *jobs, f"hydra/launcher={name}") for name in launchers]
         for _ in range(repeats)
     ]
     one, both = zip(*pairs, strict=True)
     ratios = [alone / together for alone, together in pairs]
-    print(f"| {JOBS} jobs one after the other, s | through joblib, s | times as fast |")
-    print("| --- | --- | --- |")
-    print(f"| {spread(one)} | {spread(both)} | {spread(ratios)} |")
+    print(f"| {JOBS} jobs | one after the other, s | through joblib, s | times as fast |")
+    print("| --- | --- | --- | --- |")
+    print(f"| {model}, {batch_size} | {spread(one)} | {spread(both)} | {spread(ratios)} |")
 
 
 def sweep(folder: str, *overrides: str) -> float:

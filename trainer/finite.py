@@ -16,6 +16,7 @@ from trainer.errors import Diverged
 from trainer.objectives.base import Objective
 from trainer.phase import Phase
 
+ONE = torch.ones(1, dtype=torch.float32)
 MAX_SKIPS_IN_A_ROW = 100  # then the run is lost, not unlucky
 
 
@@ -113,10 +114,10 @@ def gradients_are_finite(parameters: Iterable[Tensor]) -> bool:
 
     It multiplies them by 1.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    found, one = torch.zeros(1, dtype=torch.float32), torch.ones(1, dtype=torch.float32)
+    gradients = [gradient for p in parameters if (gradient := p.grad) is not None]
+    found = torch.zeros(1, dtype=torch.float32)
     try:
-        torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, one)
+        torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, ONE)
     except RuntimeError:  # it does not take sparse, complex or expanded ones
         parts = [g._values() if g.is_sparse else g for g in gradients]
         return all(bool(part.isfinite().all()) for part in parts)
