@@ -31,10 +31,8 @@ def mnist(
     if not raw.is_dir():
         download("MNIST", root)
     images, labels = read_part(raw, "train")
-    train, val = (
-        TensorSplit(images[part], labels[part])
-        for part in stratified_split(labels, (11 / 12, 1 / 12), SPLIT_SEED)
-    )
+    digits = TensorSplit(images, labels)
+    train, val = map(digits.take, stratified_split(labels, (11 / 12, 1 / 12), SPLIT_SEED))
     test = TensorSplit(*(tensor.clone() for tensor in read_part(raw, "t10k")))  # off the file
     class_names = [str(digit) for digit in range(10)]
     return image_splits("mnist", train, val, test, class_names, mean, std, augment)
