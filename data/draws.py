@@ -26,7 +26,7 @@ def seeded(*key: int) -> torch.Generator:
 
 
 class DrawsTogether:
-    """Those of several micro-batches, as if they were one."""
+    """The random numbers of several micro-batches, one after the other, as if they were one."""
 
     def __init__(self, parts: Sequence["BatchDraws"]) -> None:
         self.parts = parts

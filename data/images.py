@@ -19,6 +19,8 @@ class PrepareImages:
     every sample.
     """
 
+    is_per_sample = True
+
     def __init__(
         self, mean: Sequence[float], std: Sequence[float], augment: Sequence[Augment]
     ) -> None:

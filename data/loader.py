@@ -9,7 +9,7 @@ incomplete batch is left out of training (another one each epoch) and never out 
 import hashlib
 import zlib
 from collections.abc import Iterator
-from itertools import islice, repeat
+from itertools import islice
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from data.splits import Batch, Mix, Splits, StreamedSplit, TensorSplit
 from trainer.errors import ConfigError
 
 UPDATES_HASHED_AT_ONCE = 256
-BYTES_AT_ONCE = 1 << 21  # of prepared samples: many small batches take less time together
+BYTES_AT_ONCE = 1 << 21  # of samples: many small batches take less time together
 
 
 class Loader:
@@ -111,16 +111,18 @@ class Loader:
         ]
         rows = [torch.arange(low, high) % self.batch_size for low, high in parts]
         updates = order[: self.steps_per_epoch * self.batch_size].view(-1, self.batch_size)[start:]
-        draws = [
-            BatchDraws(self.seed, epoch, step, self.batch_size, low, high)
-            for step in range(start, self.steps_per_epoch)
-            for low, high in parts
-        ]
-        batches = self.prepared(split, [update[part] for update in updates for part in rows], draws)
+
+        def draws() -> Iterator[BatchDraws]:
+            for step in range(start, self.steps_per_epoch):
+                for low, high in parts:
+                    yield BatchDraws(self.seed, epoch, step, self.batch_size, low, high)
+
+        indices = [update[part] for update in updates for part in rows]
+        batches = self.prepared(split, indices, draws())
         if mix is not None:
-            batches = map(mix, batches, draws)
+            batches = map(mix, batches, draws())
         for consumed in updates:
-            update = list(islice(batches, len(parts)))
+            update = [next(batches) for _ in parts]
             self.unhashed.append(consumed)
             if len(self.unhashed) == UPDATES_HASHED_AT_ONCE:
                 self.hash_orders()
@@ -132,7 +134,7 @@ class Loader:
         low, high = (len(split) * (self.rank + i) // self.world_size for i in (0, 1))
         size = min(self.eval_batch_size, len(split))
         indices = torch.arange(low, high).split(size) if high > low else ()
-        yield from self.prepared(split, list(indices), None)
+        yield from self.prepared(split, list(indices))
 
     def epoch_order(self, epoch: int) -> Tensor:
         """The sample indices of an epoch, depending on the seed and the epoch alone."""
@@ -143,26 +145,30 @@ class Loader:
         return torch.randperm(len(split), generator=generator)
 
     def prepared(
-        self, split: Any, batches: list[Tensor], draws: list[BatchDraws] | None
+        self, split: Any, batches: list[Tensor], draws: Iterator[BatchDraws] | None = None
     ) -> Iterator[Batch]:
-        """The batches of these indices, ready for the model; evaluation has no ``draws``."""
-        if not isinstance(split, TensorSplit):
-            for batch, own in zip(
-                self.fetch(split, batches), draws or repeat(None, len(batches)), strict=True
-            ):
-                yield self.prepare(batch, own)
+        """The batches of these indices, ready for the model; only evaluation has no ``draws``."""
+        is_per_sample = getattr(self.prepare, "is_per_sample", False)
+        if not is_per_sample or getattr(type(split), "gather", None) is not TensorSplit.gather:
+            for batch in self.fetch(split, batches):
+                yield self.prepare(batch, None if draws is None else next(draws))
             return
         start, count = 0, 1
         while start < len(batches):
-            taken = slice(start, start + count)
-            (raw,) = self.fetch(split, [torch.cat(batches[taken])])
-            several = self.prepare(raw, DrawsTogether(draws[taken]) if draws else None)
-            sizes = [len(indices) for indices in batches[taken]]
-            yield from zip(*(tensor.split(sizes) for tensor in several), strict=True)
+            sizes = [len(indices) for indices in batches[start : start + count]]
+            own = None if draws is None else DrawsTogether(list(islice(draws, len(sizes))))
+            (raw,) = self.fetch(split, [torch.cat(batches[start : start + count])])
+            several = self.prepare(raw, own)
+            count = max(1, BYTES_AT_ONCE * len(sizes) // max(num_bytes(raw), num_bytes(several)))
             start += len(sizes)
-            if split.samples_are_alike:
-                num_bytes = sum(t.numel() * t.element_size() for t in several) // len(sizes)
-                count = max(1, BYTES_AT_ONCE // num_bytes)
+            del raw
+            if len(sizes) == 1:
+                yield several
+                continue
+            # copies: a view would hold all of them, count their changes together, and lie where
+            # some kernels round otherwise
+            for parts in zip(*(tensor.split(sizes) for tensor in several), strict=True):
+                yield tuple(part.clone() for part in parts)
 
     def fetch(self, split: Any, batches: list[Tensor]) -> Iterator[Batch]:
         """Raw batches on the device, in the order asked for."""
@@ -204,6 +210,10 @@ def fingerprint(splits: Splits) -> str:
         ]
         found.append((0 if split is None else len(split), sums))
     return repr(found)
+
+
+def num_bytes(batch: Batch) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in batch)
 
 
 def check_batch_size(batch_size: int, world_size: int, accumulate_steps: int, samples: int) -> None:

@@ -38,8 +38,6 @@ class TensorSplit:
     It is moved to the training device once; a batch is one gather per tensor.
     """
 
-    samples_are_alike = True  # what is gathered of one does not depend on the others of its batch
-
     def __init__(self, *tensors: Tensor) -> None:
         lengths = {len(tensor) for tensor in tensors}
         if len(lengths) != 1:
@@ -125,9 +123,10 @@ class Splits:
 
     Attributes:
         spec: what models and objectives need to know.
-        prepare: turns a raw batch, already on the device, into the model's input, every sample
-            for itself: what is asked for is several batches as one. Gets random draws for training
-            and None for evaluation.
+        prepare: turns a raw batch, already on the device, into the model's input; gets random
+            draws for training batches and None for evaluation. One with ``is_per_sample = True``
+            treats every sample independently and returns a row for each: it may be given several
+            batches as one.
     """
 
     train: Any

@@ -16,8 +16,6 @@ class TokenSplit(TensorSplit):
         labels: ``(N,)``.
     """
 
-    samples_are_alike = False
-
     def __init__(
         self, tokens: Tensor, starts: Tensor, lengths: Tensor, labels: Tensor, pad_token_id: int
     ) -> None:

@@ -16,7 +16,7 @@ from trainer.errors import Diverged
 from trainer.objectives.base import Objective
 from trainer.phase import Phase
 
-ONE = torch.ones(1, dtype=torch.float32)
+ONE = torch.ones(1, dtype=torch.float32)  # the factor of an unscaling that changes nothing
 MAX_SKIPS_IN_A_ROW = 100  # then the run is lost, not unlucky
 
 

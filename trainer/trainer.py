@@ -58,7 +58,7 @@ class Trainer:
         scales = self.precision == "fp16"
         skips = settings.on_nonfinite == "skip"
         reads_are_free = self.device.type == "cpu" and self.ranks.world_size == 1
-        self.autocast = autocast(self.device, self.precision)  # making one costs 30 us
+        self.autocast = autocast(self.device, self.precision)  # making one takes 30 us
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scales)
         self.guard = Guard(skips, scales, reads_are_free)
         self.undo = Undo(self.objective, self.phases, is_needed=skips or scales)
@@ -180,17 +180,17 @@ class Trainer:
     def optimizer_step(self, phase: Phase) -> None:
         """Apply the gradients; timed on logging steps only, since a GPU must be waited for."""
         if not self.is_logging_step(self.progress.step + 1):
-            self.scaled_step(phase)
+            self.apply_gradients(phase)
             return
         synchronize(self.device)
         start = time.perf_counter()
-        self.scaled_step(phase)
+        self.apply_gradients(phase)
         synchronize(self.device)
         self.progress.optimizer_seconds += time.perf_counter() - start
         self.progress.optimizer_steps_timed += 1
 
-    def scaled_step(self, phase: Phase) -> None:
-        """fp16's scaler leaves a step with gradients that are not finite out."""
+    def apply_gradients(self, phase: Phase) -> None:
+        """Under fp16 the scaler leaves a step out whose gradients are not finite."""
         if self.scaler.is_enabled():
             self.scaler.step(phase.optimizer)
         else:

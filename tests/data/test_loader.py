@@ -11,7 +11,7 @@ from data.augment import HorizontalFlip, RandomCrop
 from data.build import build_data, build_splits
 from data.images import PrepareImages, image_splits
 from data.loader import Loader
-from data.splits import TensorSplit
+from data.splits import Splits, TensorSplit
 from trainer.errors import ConfigError
 from trainer.ranks import Ranks
 
@@ -52,15 +52,20 @@ def test_same_augmented_samples_whatever_the_processes_and_micro_batches(splits)
         assert torch.equal(together.view_as(whole), whole)
 
 
+class Watched:
+    """Notes how many samples it is asked to prepare."""
+
+    def __init__(self, prepare, is_per_sample):
+        self.prepare, self.is_per_sample, self.sizes = prepare, is_per_sample, []
+
+    def __call__(self, batch, draws):
+        self.sizes.append(len(batch[0]))
+        return self.prepare(batch, draws)
+
+
 def test_batches_are_prepared_together(splits, monkeypatch):
-    """As many as fit, after the first: with the same result, and no more than that in memory."""
-    sizes = []
-
-    def prepare(batch, draws):
-        sizes.append(len(batch[0]))
-        return splits.prepare(batch, draws)
-
-    watched = dataclasses.replace(splits, prepare=prepare)
+    """As many as fit, after the first: with the same result."""
+    watched = dataclasses.replace(splits, prepare=(prepare := Watched(splits.prepare, True)))
     one_by_one = images_of(Loader(splits, CPU, 0, 0, 1, 1, 4, 5, 0))
     assert len(one_by_one) == 48
     sample = one_by_one[0].numel() * 4 + 8  # bytes of the image and of its label
@@ -69,10 +74,51 @@ def test_batches_are_prepared_together(splits, monkeypatch):
         15 * sample: [4, *[12] * 3, 8],
         sample: [4] * 12,
     }.items():
-        sizes.clear()
+        prepare.sizes.clear()
         monkeypatch.setattr(data.loader, "BYTES_AT_ONCE", num_bytes)
         assert torch.equal(images_of(Loader(watched, CPU, 0, 0, 1, 1, 4, 5, 0)), one_by_one)
-        assert sizes == expected
+        assert prepare.sizes == expected
+
+
+def test_a_batch_of_many_is_like_one_by_itself(splits):
+    """Not a part of a larger tensor: it may be changed in place, is aligned as a new one is, so
+    that every kernel rounds alike, and keeps nothing else in memory."""
+    loader = Loader(splits, CPU, 0, 0, 1, 1, 3, 5, 0)
+    weight = torch.ones(1, requires_grad=True)
+    batches = [update[0] for update in loader.train(0)]
+    assert len(batches) == 16
+    for images, labels in batches:
+        for tensor in (images, labels):
+            assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+            assert tensor.data_ptr() % 64 == 0
+        images *= weight
+
+
+def test_only_what_says_so_is_prepared_together(splits):
+    """A function of one's own may look at the batch as a whole; and a split may pad."""
+
+    class Padding(TensorSplit):
+        def gather(self, indices):
+            return super().gather(indices)
+
+    own = Watched(splits.prepare, False)
+    images_of(Loader(dataclasses.replace(splits, prepare=own), CPU, 0, 0, 1, 1, 4, 5, 0))
+    assert own.sizes == [4] * 12
+    padding = Watched(splits.prepare, True)
+    changed = dataclasses.replace(
+        splits, prepare=padding, train=Padding(*splits.train.tensors), val=None, test=None
+    )
+    images_of(Loader(changed, CPU, 0, 0, 1, 1, 4, 5, 0))
+    assert padding.sizes == [4] * 12
+
+
+def test_what_shrinks_is_not_gathered_whole():
+    """The raw samples count, too."""
+    split = TensorSplit(torch.zeros(64, 3, 512, 512, dtype=torch.uint8))
+    prepare = Watched(lambda batch, draws: (batch[0][:, :, ::64, ::64],), True)
+    loader = Loader(Splits(split, None, None, None, prepare), CPU, 0, 0, 1, 1, 1, 5, 0)
+    assert len(list(loader.train(0))) == 64
+    assert max(prepare.sizes) == 2  # of 786 kB each
 
 
 def test_continues_where_it_was_interrupted(splits):

@@ -1,5 +1,7 @@
 """The step without its label: the same updates, and torch's own wherever somebody listens."""
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -62,12 +64,30 @@ def test_hooks_are_called(which):
     assert calls == [1]
 
 
-def test_a_step_of_the_instance_is_kept():
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_step_of_the_instance_is_kept(when):
     """As torch's own schedulers put there."""
-    _, optimizer = layer_and_optimizer()
-    calls = []
+    layer, optimizer = layer_and_optimizer()
+    before, calls = layer.weight.clone(), []
+    step = plain_step(optimizer) if when == "after" else None
     optimizer.step = lambda: calls.append(1)
-    plain_step(optimizer)()
+    (step or plain_step(optimizer))()
+    assert calls == [1]
+    assert torch.equal(layer.weight, before)
+
+
+def test_a_step_around_a_step_is_kept():
+    """It looks like torch's own, whose marks functools copies."""
+    layer_and_optimizer("SGD")  # puts the wrapper there
+    calls = []
+
+    class Counted(torch.optim.SGD):
+        @functools.wraps(torch.optim.SGD.step)
+        def step(self, closure=None):
+            calls.append(1)
+            return torch.optim.SGD.step(self, closure)
+
+    plain_step(Counted([torch.zeros(1, requires_grad=True)], lr=0.1))()
     assert calls == [1]
 
 
