@@ -147,9 +147,12 @@ class Loader:
     def prepared(
         self, split: Any, batches: list[Tensor], draws: Iterator[BatchDraws] | None = None
     ) -> Iterator[Batch]:
-        """The batches of these indices, ready for the model; only evaluation has no ``draws``."""
-        is_per_sample = getattr(self.prepare, "is_per_sample", False)
-        if not is_per_sample or getattr(type(split), "gather", None) is not TensorSplit.gather:
+        """The batches of these indices, ready for the model; only evaluation has no ``draws``.
+
+        Several at once where neither gathering nor preparing looks at a batch as a whole.
+        """
+        gathers_per_sample = getattr(type(split), "gather", None) is TensorSplit.gather
+        if not (gathers_per_sample and getattr(self.prepare, "is_per_sample", False)):
             for batch in self.fetch(split, batches):
                 yield self.prepare(batch, None if draws is None else next(draws))
             return

@@ -5,8 +5,8 @@
 
 The run keeps its id, and what W&B already has of it is not sent twice. ``--new-run`` sends it
 under an id of its own: for runs that W&B holds in part, with a gap that nothing can fill. A run
-that was killed has no summary, and then takes its id from its last checkpoint. Its code is sent
-by the run itself only: what stands here by now may be another.
+that was killed has no summary, and then takes its id from its last checkpoint. Code is not sent:
+what stands here by now may be other than what ran.
 """
 
 import argparse

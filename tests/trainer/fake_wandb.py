@@ -24,10 +24,10 @@ class Config(dict):
 
 class Artifact:
     def __init__(self, name, type):
-        self.name, self.files = name, []
+        self.name = name
 
     def add_file(self, path, name):
-        self.files.append(name)
+        assert Path(path).is_file()
 
 
 class Run:
