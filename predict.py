@@ -22,8 +22,8 @@ from typing import NoReturn
 
 import torch
 
+from core.errors import ConfigError
 from deploy.finished_run import FinishedRun, open_run
-from trainer.errors import ConfigError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,7 +125,7 @@ def draw_samples(run: FinishedRun, options: argparse.Namespace) -> int:
     check_use(run, "samples")
     if options.num_samples < 1:
         raise ConfigError(f"--num-samples {options.num_samples} should be at least 1")
-    from trainer.pictures import save_grid
+    from data.pictures import save_grid
 
     generator = torch.Generator().manual_seed(options.seed)
     file = options.output or run.run_dir / "samples.png"

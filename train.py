@@ -18,15 +18,15 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
+from core.command_line import command_line, failures_reported
+from core.composed import job_of_this_process, resolved
+from core.job import Job
+from core.progress import Monitor
+from core.same_run import finished_value
+from core.schema import check_settings
 from trainer import torch_libraries, wandb_mirror
-from trainer.cli import command_line, failures_reported
-from trainer.composed import job_of_this_process, resolved
-from trainer.job import Job
-from trainer.launch import launch
-from trainer.progress import Monitor
-from trainer.same_run import finished_value
+from trainer.distributed.launch import launch
 from trainer.script import importing
-from trainer.settings import check_settings
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -61,11 +61,11 @@ def run(config: dict[str, Any], job: Job) -> float:
     with importing():  # takes a second, which composing, launching and --help do without
         from data.build import build_data
         from models.build import build_model
+        from objectives.build import build_objective
         from optim.schedules import Horizon
-        from trainer.device import choose_device, choose_precision, prepare_process
-        from trainer.distributed import process_group
+        from trainer.distributed.device import choose_device, choose_precision, prepare_process
+        from trainer.distributed.process_group import process_group
         from trainer.interruption import listening
-        from trainer.objectives.build import build_objective
         from trainer.open_records import open_records
         from trainer.phase import build_phases
         from trainer.resume import resume, starting_point

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from trainer.device import processor_name
+from trainer.distributed.device import processor_name
 
 ROOT = Path(__file__).parent.parent
 QUIET = ("wandb.mode=disabled", "trainer.progress=false", "trainer.accelerator=cpu")

@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from core.job import Job
 from train import run
 from trainer import checkpoint
-from trainer.job import Job
 from trainer.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent

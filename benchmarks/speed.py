@@ -42,8 +42,8 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from core.job import Job
 from train import run
-from trainer.job import Job
 from trainer.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent

@@ -24,12 +24,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.speed import ROOT, composed, print_circumstances, spread, timed
+from core.job import Job
 from train import run
-from trainer.job import Job
 
 JOB = ("model=lightcnn", "optim=sgd_cosine", "trainer.max_epochs=2", "trainer.progress=false")
 IMPORT = """
-from trainer.device import peak_memory_bytes  # imports torch, and next to nothing else
+from trainer.distributed.device import peak_memory_bytes  # imports torch, and next to nothing else
 import torch
 print(peak_memory_bytes(torch.device("cpu")), flush=True)
 """

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.speed import PRECISIONS, Rival, print_circumstances, quartiles, spread
 from models.generation import generate
 from models.transformer import Transformer
-from trainer.device import keep_freed_memory
+from trainer.distributed.device import keep_freed_memory
 from trainer.trainer import Trainer
 
 CONTEXTS = (64, 256)

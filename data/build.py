@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch.utils.data import Subset
 
+from core.errors import ConfigError
+from core.instantiate import instantiate
+from core.ranks import Ranks
 from data.draws import SUBSET_STREAM, seeded
 from data.loader import Loader
 from data.splits import Splits, StreamedSplit, TensorSplit
-from trainer.distributed import first_on_node
-from trainer.errors import ConfigError
-from trainer.instantiate import instantiate
-from trainer.ranks import Ranks
+from trainer.distributed.process_group import first_on_node
 
 LOADER_SETTINGS = ("batch_size", "eval_batch_size", "num_workers")
 

@@ -9,10 +9,10 @@ import numpy
 import torch
 from torch import Tensor
 
+from core.errors import ConfigError
 from data.download import download
 from data.images import Augment, image_splits
 from data.splits import Splits, TensorSplit, stratified_split
-from trainer.errors import ConfigError
 
 SPLIT_SEED = 5000
 CLASS_NAMES = (

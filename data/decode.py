@@ -9,7 +9,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-from trainer.errors import ConfigError
+from core.errors import ConfigError
 
 # PIL warns of a file that decodes to very many pixels, and refuses twice as many: refuse both
 warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -1,6 +1,6 @@
 """Downloads through torchvision, which knows the addresses and hashes of the data sets."""
 
-from trainer.errors import ConfigError
+from core.errors import ConfigError
 
 
 def download(name: str, root: str) -> None:

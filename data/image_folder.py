@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from core.errors import ConfigError
 from data.cache import fingerprinted
 from data.decode import MODES, Decoder
 from data.images import Augment, as_size, image_splits
 from data.splits import Splits, TensorSplit, stratified_split
 from data.streamed_images import StreamedImages
-from trainer.errors import ConfigError
 
 SPLIT_SEED = 5000
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")

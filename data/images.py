@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.errors import ConfigError
 from data.splits import Batch, Draws, ImageSpec, Splits, StreamedSplit, TensorSplit
-from trainer.errors import ConfigError
 
 Augment = Callable[[Tensor, Draws], Tensor]
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from core.errors import ConfigError
 from data.draws import EPOCH_STREAM, BatchDraws, DrawsTogether, seeded
 from data.splits import Batch, Mix, Splits, StreamedSplit, TensorSplit
-from trainer.errors import ConfigError
 
 UPDATES_HASHED_AT_ONCE = 256
 BYTES_AT_ONCE = 1 << 21  # of samples: many small batches take less time together

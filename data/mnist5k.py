@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from core.errors import ConfigError
 from data.cache import cached_tensors
 from data.images import Augment, image_splits
 from data.splits import Splits, TensorSplit, stratified_split
-from trainer.errors import ConfigError
 
 SPLIT_SEED = 5000
 

@@ -8,11 +8,11 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from core.errors import ConfigError
+from core.schema import describe, matches
 from data.splits import ImageSpec
 from data.text_classification_spec import TextClassificationSpec
 from data.text_spec import TextSpec
-from trainer.errors import ConfigError
-from trainer.settings import describe, matches
 
 SPECS = (ImageSpec, TextSpec, TextClassificationSpec)
 KINDS: dict[str, type] = {spec.kind: spec for spec in SPECS}

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from core.errors import ConfigError
 from data.images import Augment, as_size, image_splits
 from data.splits import Splits, TensorSplit
-from trainer.errors import ConfigError
 
 SEED = 5000
 PATTERN_SIZE = 4  # pixels of a class's pattern before it is enlarged: smooth, so that nets learn it

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from core.errors import ConfigError
 from data.cache import fingerprinted
 from data.splits import Splits, TensorSplit
 from data.text_spec import TextSpec
 from data.tokenizer import TOKENIZERS
 from data.windows import Blocks, Lanes, RandomWindows
-from trainer.errors import ConfigError
 
 
 def python_docs(

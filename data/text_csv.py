@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.errors import ConfigError
 from data.splits import Splits, stratified_split
 from data.text_classification_spec import TextClassificationSpec
 from data.token_split import TokenSplit
 from models.pretrained import locate
-from trainer.errors import ConfigError
 
 SPLIT_SEED = 5000
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trainer.errors import ConfigError
+from core.errors import ConfigError
 
 
 class Tokenizer(Protocol):

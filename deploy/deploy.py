@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
+from core.errors import ConfigError
 from deploy.export import Deployable, export_onnx, export_torch, onnx_predict
 from deploy.finished_run import FinishedRun
 from deploy.measure import NUM_THREADS, Measurement, classify_split, measure, raw_images
 from deploy.quantize import quantize_int8
-from trainer.errors import ConfigError
 
 CALIBRATION_IMAGES = 500
 

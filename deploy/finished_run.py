@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from core.errors import ConfigError
+from core.ranks import Ranks
+from core.run_directory import read_config
+from core.schema import TrainerSettings, check_node, check_seed, trainer_settings
 from data.build import build_data
 from data.loader import Loader
 from data.spec_file import read_spec
 from models.build import build_model
+from objectives.build import build_objective
 from trainer import checkpoint
-from trainer.device import DTYPES, choose_precision, prepare_process
-from trainer.errors import ConfigError
+from trainer.distributed.device import DTYPES, choose_precision, prepare_process
 from trainer.evaluation import evaluate
-from trainer.objectives.build import build_objective
-from trainer.ranks import Ranks
-from trainer.run_directory import read_config
-from trainer.settings import TrainerSettings, check_node, check_seed, trainer_settings
 
 CPU = torch.device("cpu")
 TRAINER_DEFAULTS = Path(__file__).parent.parent / "conf" / "trainer" / "default.yaml"

@@ -8,10 +8,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from core.errors import ConfigError
 from data.decode import MODES
 from data.image_folder import SUFFIXES
 from data.splits import ImageSpec
-from trainer.errors import ConfigError
 
 WORDS = {"L": "grayscale", "RGB": "RGB"}
 

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from core.errors import ConfigError
 from models.pretrained import locate
-from trainer.errors import ConfigError
 
 
 class TextClassifier(nn.Module):

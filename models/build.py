@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.errors import ConfigError
-from trainer.instantiate import instantiate
-from trainer.settings import TrainerSettings
+from core.errors import ConfigError
+from core.instantiate import instantiate
+from core.schema import TrainerSettings
 
 FROM_DATA = (
     "in_channels",

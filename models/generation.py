@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.errors import ConfigError
+from core.errors import ConfigError
 
 LEAST_TEMPERATURE = 1e-6  # logits divided by less may overflow; it is as good as none
 

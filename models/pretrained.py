@@ -4,7 +4,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import ConfigError
+from core.errors import ConfigError
 
 PACKAGE = "package:"
 

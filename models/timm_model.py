@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from core.errors import ConfigError
 from models.torchvision_model import torchvision_model
-from trainer.errors import ConfigError
 
 
 def timm_model(

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from trainer.errors import ConfigError
+from core.errors import ConfigError
 
 
 def torchvision_model(

@@ -7,10 +7,10 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from core.errors import ConfigError
+from core.instantiate import instantiate
 from optim.param_groups import parameter_groups
 from optim.schedules import Horizon
-from trainer.errors import ConfigError
-from trainer.instantiate import instantiate
 
 Schedule = Callable[[int, float], float]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from trainer.errors import ConfigError
+from core.errors import ConfigError
 
 NORMS = (
     nn.modules.batchnorm._NormBase,

@@ -11,7 +11,7 @@ Each agrees with torch's scheduler of the same name over the whole horizon.
 import math
 from dataclasses import dataclass
 
-from trainer.errors import ConfigError
+from core.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from trainer.errors import ConfigError
+from core.errors import ConfigError
 
 
 def timm_optimizer(

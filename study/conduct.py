@@ -5,14 +5,14 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from core.command_line import Compose
+from core.errors import ConfigError
+from core.progress import Monitor
 from study import record
 from study.engine import Study
 from study.jobs import Jobs, Launches
 from study.preflight import preflight, print_forecast
 from study.protocol import Protocol
-from trainer.cli import Compose
-from trainer.errors import ConfigError
-from trainer.progress import Monitor
 
 DECIDED = ("seed", "resume", "trainer.test", "wandb.job_type", "wandb.candidate")
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from core.progress import Monitor
 from study.jobs import Jobs, Run, Summary
 from study.protocol import WHERE, Candidate, Protocol
 from study.space import DESIGNS, Params, text
-from trainer.progress import Monitor
 
 if TYPE_CHECKING:
     import optuna

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from trainer.files import write_json
+from core.files import write_json
 
 Summary = dict[str, Any]
 FINAL = ("failed", "diverged", "stopped")

@@ -12,11 +12,11 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
+from core.command_line import Compose, explain
+from core.errors import ConfigError
 from study.jobs import Jobs, Run, Summary
 from study.protocol import Candidate, Protocol
 from study.space import text
-from trainer.cli import Compose, explain
-from trainer.errors import ConfigError
 
 STEPS = 10  # enough for a step time; the first ones are slower
 FOLDER = "preflight"  # beside the runs, where neither the sweep's table nor reports look

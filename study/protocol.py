@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass, fields
 from typing import Any
 
+from core.errors import ConfigError
 from study.space import SAMPLERS, Space
-from trainer.errors import ConfigError
 
 WHERE = "hydra.sweeper"
 

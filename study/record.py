@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from core.errors import ConfigError
+from core.files import write_json
 from study.engine import Study, Tuning
 from study.jobs import Run, read_json
 from study.preflight import Cost
 from study.space import text
-from trainer.console import LOG_WIDTH, format_metric
-from trainer.errors import ConfigError
-from trainer.files import write_json
+from trainer.loggers.console import LOG_WIDTH, format_metric
 
 FILE = "study.json"
 

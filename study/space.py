@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from trainer.errors import ConfigError
+from core.errors import ConfigError
 
 if TYPE_CHECKING:
     from optuna.trial import Trial

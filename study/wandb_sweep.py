@@ -17,11 +17,11 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from core.command_line import explain, print_error
+from core.composed import CONF
+from core.errors import ConfigError
 from study.protocol import Candidate, Protocol
 from study.space import Dimension, text
-from trainer.cli import explain, print_error
-from trainer.composed import CONF
-from trainer.errors import ConfigError
 
 METHODS = {"grid": "grid", "tpe": "bayes"}  # W&B has no quasi-random sequences: random
 

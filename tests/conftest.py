@@ -61,8 +61,8 @@ def few_digits(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def train_in(composed: Callable[..., dict[str, Any]], data_root: Path) -> Callable[..., Path]:
     """``train_in(folder, "debug=fast", ...)``: run in this process; the folder."""
+    from core.job import Job
     from train import run
-    from trainer.job import Job
 
     def train_here(folder: Path, *overrides: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)

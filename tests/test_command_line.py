@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from hydra.errors import HydraException
 
+from core.command_line import explain
 from tests.conftest import ROOT
-from trainer.cli import explain
 
 EXPERIMENTS = Path(__file__).parents[1] / "conf" / "experiment"
 MAIN = ("train.py", "debug=fast", "wandb.mode=disabled")

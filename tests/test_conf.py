@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from core.instantiate import resolve
+from core.schema import check_settings
 from optim.build import build_schedule
 from optim.schedules import Horizon
-from trainer.instantiate import resolve
-from trainer.settings import check_settings
 
 CONF = Path(__file__).parents[1] / "conf"
 MANDATORY = {

@@ -8,8 +8,8 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 import train
+from core.command_line import command_line
 from tests.conftest import QUIET, ROOT
-from trainer.cli import command_line
 
 # as the script has it: an imported module would look for conf/ as a package
 main = hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")(

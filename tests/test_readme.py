@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("train.py", "conf", "models", "data", "optim", "trainer")
+ROOMS = ("train.py", "conf", "core", "models", "data", "optim", "objectives", "trainer")
 EXTEND = (ROOT / "README.md").read_text().split("## Extend")[1].split("\n## ")[0]
 QUICK = ("debug=fast", "wandb.mode=disabled")
 FILE = re.compile(r"`([\w/]+\.(?:py|yaml))`\n\n```\w+\n(.*?)```", re.DOTALL)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.errors import ConfigError, reason
+from core.errors import ConfigError, reason
 
 FORMAT_VERSION = 1
 KINDS: dict[str, Any] = {

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from data.loader import Loader
-from trainer.device import autocast
-from trainer.distributed import gather
-from trainer.meter import Meter
-from trainer.objectives.base import Objective
-from trainer.parallel import make_whole
+from objectives.base import Objective
+from trainer.distributed.device import autocast
+from trainer.distributed.parallel import make_whole
+from trainer.distributed.process_group import gather
+from trainer.metrics import Meter
 
 
 @torch.inference_mode()

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from trainer.distributed import agree
-from trainer.errors import Diverged
-from trainer.objectives.base import Objective
+from core.errors import Diverged
+from objectives.base import Objective
+from trainer.distributed.process_group import agree
 from trainer.phase import Phase
 
 ONE = torch.ones(1, dtype=torch.float32)  # the factor of an unscaling that changes nothing

@@ -15,8 +15,8 @@ import hydra._internal.instantiate._instantiate2 as instantiation
 from hydra._internal.logging_config import HydraDictConfigurator
 from hydra.core import utils
 
-from trainer.allowlist import in_any
-from trainer.errors import ConfigError
+from core.allowlist import in_any
+from core.errors import ConfigError
 
 PLUGINS = ("hydra._internal.core_plugins", "hydra_plugins", "trainer.sweep", "study.lr_range")
 LOGGING = ("logging", "colorlog")

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from trainer.distributed import agree, gather, lost_a_peer
-from trainer.errors import Interrupted, PeerLost
+from core.errors import Interrupted, PeerLost
+from trainer.distributed.process_group import agree, gather, lost_a_peer
 from trainer.signals import heeded
 
 SAME_KEYSTROKE_SECONDS = 1.0  # Ctrl-C reaches a worker from the terminal and from its launcher

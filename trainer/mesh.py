@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.errors import ConfigError, PeerLost
+from core.errors import ConfigError, PeerLost
 from trainer.shared_memory import SHARED_BYTES, share_memory
 
 AWAKE_SECONDS = 0.1  # without a byte: then the other process is busy with something else

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from trainer.distributed import broadcast
-from trainer.job import Job
-from trainer.objectives.base import Objective
-from trainer.progress import Progress
-from trainer.ranks import Ranks
-from trainer.records import Records
+from core.job import Job
+from core.progress import Progress
+from core.ranks import Ranks
+from objectives.base import Objective
+from trainer.distributed.process_group import broadcast
+from trainer.loggers.run_log import Records
 from trainer.resume import Start
 
 if TYPE_CHECKING:

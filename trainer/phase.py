@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from core.errors import ConfigError
+from core.schema import TrainerSettings
+from objectives.base import Objective
 from optim.build import Schedule, build_optimizer, build_schedule
 from optim.plain_step import plain_step
 from optim.schedules import Horizon
 from optim.uncompiled import leave_compiler_out
-from trainer.distributed import whole
-from trainer.errors import ConfigError
-from trainer.objectives.base import Objective
-from trainer.parallel import distribute, for_strategy, wrap
-from trainer.settings import TrainerSettings
+from trainer.distributed.parallel import distribute, for_strategy, wrap
+from trainer.distributed.process_group import whole
 
 
 class Phase:

@@ -1,6 +1,6 @@
 """Imported once by the server that the processes of a job are forked from: what takes them time.
 
-What is missing here every process imports by itself. See :func:`trainer.launch.start_method`.
+What is missing here every process imports by itself; see ``start_method`` of the launch.
 """
 
 from importlib import import_module
@@ -10,7 +10,7 @@ from trainer.script import importing
 MODULES = (
     "torch.distributed.elastic.multiprocessing.api",
     "data.build",
-    "trainer.objectives.build",
+    "objectives.build",
     "trainer.trainer",
 )
 

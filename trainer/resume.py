@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from core.errors import ConfigError, RunInUse, reason
+from core.files import lock
+from core.job import Job
+from core.ranks import Ranks, was_restarted
+from core.run_directory import read_config
+from core.same_run import ENDS, compare
 from trainer import checkpoint
-from trainer.distributed import agree, broadcast
-from trainer.errors import ConfigError, RunInUse, reason
-from trainer.files import lock
-from trainer.job import Job
-from trainer.ranks import Ranks, was_restarted
-from trainer.run_directory import read_config
-from trainer.same_run import ENDS, compare
+from trainer.distributed.process_group import agree, broadcast
 from trainer.state import restore
 
 if TYPE_CHECKING:

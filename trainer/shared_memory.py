@@ -7,7 +7,7 @@ import socket
 import torch
 from torch import Tensor
 
-from trainer.errors import PeerLost
+from core.errors import PeerLost
 
 SHARED_BYTES = 32_000_000  # of each process; what is never written takes no memory
 

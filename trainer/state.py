@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from core.progress import Best, Progress
+from core.ranks import Ranks
 from trainer import checkpoint
-from trainer.distributed import gather, whole
-from trainer.meter import MeterState
-from trainer.progress import Best, Progress
-from trainer.ranks import Ranks
+from trainer.distributed.process_group import gather, whole
+from trainer.metrics import MeterState
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
@@ -129,6 +129,6 @@ def share_of(value: Tensor, current: Tensor | None) -> Tensor:
     """What this process keeps of ``value``: its share where FSDP has spread ``current``."""
     if current is None or not hasattr(current, "full_tensor"):
         return value
-    from trainer.fsdp import spread_like
+    from trainer.distributed.fsdp import spread_like
 
     return spread_like(value, current)

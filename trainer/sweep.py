@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from trainer.console import format_metric
-from trainer.launch import make_importable, save_and_end
+from trainer.distributed.launch import make_importable, save_and_end
+from trainer.loggers.console import format_metric
 from trainer.redact import redact_composed, redacted_text
 
 

@@ -12,25 +12,25 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from core.errors import ConfigError, Diverged, Interrupted
+from core.progress import Best, Monitor, Progress
+from core.ranks import Ranks
+from core.schema import TrainerSettings
 from data.loader import Loader
 from data.splits import Batch
 from models.build import weights_hash
+from objectives.base import Objective, Sums
 from optim.schedules import Horizon
 from trainer import checkpoint
-from trainer.device import autocast, synchronize
-from trainer.distributed import agree, broadcast
-from trainer.ema import Average
-from trainer.errors import ConfigError, Diverged, Interrupted
+from trainer.averaging import Average
+from trainer.distributed.device import autocast, synchronize
+from trainer.distributed.process_group import agree, broadcast
 from trainer.evaluation import evaluate
 from trainer.finite import Guard, Undo, all_finite
 from trainer.interruption import Interruption
-from trainer.meter import Meter
-from trainer.objectives.base import Objective, Sums
+from trainer.loggers.run_log import Records
+from trainer.metrics import Meter
 from trainer.phase import Phase
-from trainer.progress import Best, Monitor, Progress
-from trainer.ranks import Ranks
-from trainer.records import Records
-from trainer.settings import TrainerSettings
 from trainer.state import capture, load_weights, weights
 
 MEETING_BATCHES = 5

@@ -21,10 +21,10 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import reason
-from trainer.job import Job
-from trainer.launch import python_path
-from trainer.ranks import ranks_of_this_process
+from core.errors import reason
+from core.job import Job
+from core.ranks import ranks_of_this_process
+from trainer.distributed.launch import python_path
 from trainer.redact import redacted
 
 FINISH_TIMEOUT_SECONDS = 60.0

@@ -19,10 +19,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from trainer.errors import reason
-from trainer.files import lock
+from core.errors import reason
+from core.files import lock
+from core.run_directory import read_config
 from trainer.lean_wandb import import_wandb
-from trainer.run_directory import read_config
 from trainer.script import importing
 from trainer.signals import SIGNALS
 from trainer.wandb_run import close_run, log_code, open_run, send_event

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import ConfigError
+from core.errors import ConfigError
 from trainer.lean_wandb import import_wandb
 
 # overrides that say where and how a run is made, not what is compared

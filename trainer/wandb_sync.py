@@ -19,12 +19,12 @@ from typing import Any
 
 import yaml
 
-from trainer.errors import ConfigError, reason
-from trainer.files import lock
-from trainer.records import read_events
+from core.errors import ConfigError, reason
+from core.files import lock
+from core.run_directory import read_config
+from trainer.loggers.run_log import read_events
 from trainer.redact import redacted
 from trainer.resume import newest, take_lock
-from trainer.run_directory import read_config
 from trainer.wandb_mirror import choose_mode
 from trainer.wandb_run import close_run, open_run, send_event
 

@@ -36,8 +36,8 @@ class StudySweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
+        from core.progress import Monitor
         from study.conduct import conduct
-        from trainer.progress import Monitor
 
         config = self.config
         assert config is not None

@@ -5,12 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
+from core.errors import ConfigError
 from data import image_folder
 from data.build import build_splits
 from data.decode import Decoder
 from data.splits import ImageSpec, TensorSplit
 from deploy.images import read_image
-from trainer.errors import ConfigError
 
 
 def write_image(file, colour, size=(12, 8), mode="RGB"):

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import data.loader
+from core.errors import ConfigError
+from core.ranks import Ranks
 from data.augment import HorizontalFlip, RandomCrop
 from data.build import build_data, build_splits
 from data.images import PrepareImages, image_splits
 from data.loader import Loader
 from data.splits import Splits, TensorSplit
-from trainer.errors import ConfigError
-from trainer.ranks import Ranks
 
 CPU = torch.device("cpu")
 

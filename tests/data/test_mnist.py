@@ -5,8 +5,8 @@ import pytest
 import torch
 from torchvision import datasets
 
+from core.errors import ConfigError
 from data.build import build_splits
-from trainer.errors import ConfigError
 
 
 def write_idx(file, array):

@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from core.errors import ConfigError
+from core.ranks import Ranks
 from data.build import build_data
 from data.decode import Decoder, random_crop
-from trainer.errors import ConfigError
-from trainer.ranks import Ranks
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
+from core.errors import ConfigError
 from data.build import build_splits
-from trainer.errors import ConfigError
 
 
 @pytest.fixture(scope="module")

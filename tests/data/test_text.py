@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
+from core.errors import ConfigError
 from data.loader import Loader
 from data.spec_file import read_spec, spec_content
 from data.text import text_splits
 from data.tokenizer import TOKENIZERS
 from data.windows import IGNORE, Blocks, Lanes, RandomWindows
-from trainer.errors import ConfigError
 
 TEXT = "To be, or not to be – that is the question:\nWhether 'tis nobler…\n" * 40
 

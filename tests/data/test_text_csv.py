@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from core.errors import ConfigError
+from core.files import write_json
 from data.build import build_splits
 from data.loader import Loader
 from data.spec_file import read_spec, spec_content
 from data.splits import Splits
-from trainer.errors import ConfigError
-from trainer.files import write_json
 
 ROWS = [("a good film", "pos"), ("a very very bad film", "neg"), ("dull", "neg"), ("good", "pos")]
 

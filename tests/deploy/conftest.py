@@ -17,8 +17,8 @@ def finished_run(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """The directory of a LightCNN after a few updates on real digits; not to be changed."""
+    from core.job import Job
     from train import run
-    from trainer.job import Job
 
     folder = tmp_path_factory.mktemp("finished")
     config = composed(*QUIET, f"data.root={data_root}", "trainer.max_steps=100")

@@ -6,9 +6,9 @@ import re
 import pytest
 import torch
 
+from core.errors import ConfigError
 from models.bert import bert
 from predict import main as predict
-from trainer.errors import ConfigError
 
 TOKENS = torch.tensor([[2, 4, 6, 5, 3], [2, 9, 3, 0, 0]])
 MASK = TOKENS != 0

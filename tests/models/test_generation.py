@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from core.errors import ConfigError
 from models.generation import draw, generate
 from models.recurrent import RecurrentModel
 from models.transformer import Transformer
-from trainer.errors import ConfigError
 
 PROMPT = torch.tensor([[3, 1, 4], [2, 7, 1]])
 

@@ -5,8 +5,8 @@ import timm
 import torch
 from torchvision import models as torchvision_models
 
+from core.errors import ConfigError
 from models.timm_model import timm_model
-from trainer.errors import ConfigError
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "torchvision/resnet18", "torchvision/squeezenet1_1"])

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from core.errors import ConfigError
 from models.bert import bert
 from optim.build import build_optimizer
 from optim.param_groups import layer_scales, parameter_groups
-from trainer.errors import ConfigError
 
 
 class Stack(nn.Module):

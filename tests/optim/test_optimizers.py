@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from core.errors import ConfigError
 from optim.build import build_optimizer
 from optim.param_groups import parameter_groups
-from trainer.errors import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf" / "optimizer"
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))

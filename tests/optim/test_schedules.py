@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
+from core.errors import ConfigError
 from optim import schedules
 from optim.build import build_schedule
 from optim.schedules import Horizon
-from trainer.errors import ConfigError
 
 BASE_LR = 0.3
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from core.progress import Monitor
 from study.conduct import conduct
 from study.engine import Study
-from trainer.progress import Monitor
 
 HORIZON = 100
 SETTINGS: dict[str, Any] = {

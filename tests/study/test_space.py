@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from core.errors import ConfigError
 from study.space import DESIGNS, Dimension, Space, text
-from trainer.errors import ConfigError
 
 NODE = {
     "optimizer.lr": {"low": 1e-4, "high": 1.0, "log": True, "points": 3},

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from analysis.study import audit
+from core.errors import ConfigError
 from tests.study.fake_study import HORIZON, FakeLauncher, accuracy, conduct_fake
-from trainer.errors import ConfigError
 
 HALVING = {"rungs": [0.1, 0.5], "keep": 0.5}
 

@@ -7,10 +7,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-import trainer.composed  # noqa: F401  # its resolver is in every config
+import core.composed  # noqa: F401  # its resolver is in every config
+from core.schema import check_settings
 from study.conduct import check_arguments
 from study.protocol import Protocol
-from trainer.settings import check_settings
 
 CONF = Path(__file__).parents[2] / "conf"
 FILES = [f.stem for f in sorted((CONF / "study").glob("*.yaml")) if not f.stem.startswith("_")]

@@ -4,12 +4,12 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
+from core.composed import CONF
+from core.errors import ConfigError
 from study.protocol import Protocol
 from study.space import Dimension
 from study.wandb_sweep import parameter, sweeps_of, write
 from tests.study.fake_study import SETTINGS
-from trainer.composed import CONF
-from trainer.errors import ConfigError
 
 
 def test_one_sweep_for_each_candidate(tmp_path, capsys):

@@ -7,9 +7,9 @@ import threading
 import pytest
 import torch
 
+from core.errors import ConfigError
 from tests.trainer.interrupting import summary
 from trainer import checkpoint
-from trainer.errors import ConfigError
 
 
 def content(value: float) -> dict:

@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
+from core.errors import ConfigError
 from data.splits import ImageSpec, TensorSplit
-from trainer.errors import ConfigError
-from trainer.objectives.classification import Classification
+from objectives.classification import Classification
 
 SPEC = ImageSpec("three", 1, (2, 2), ("a", "b", "c"), (0.5,), (0.5,))
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 2, 0])  # 5, 2 and 1

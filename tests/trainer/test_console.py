@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.console import PLAIN_SECONDS, Console
-from trainer.errors import ConfigError
+from core.errors import ConfigError
+from trainer.loggers.console import PLAIN_SECONDS, Console
 
 
 def test_full_disk():

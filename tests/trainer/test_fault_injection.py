@@ -30,8 +30,8 @@ LONG = (
 
 
 def run_here(config: dict, run_dir: str) -> None:
+    from core.job import Job
     from train import run
-    from trainer.job import Job
 
     os.setpgid(0, 0)
     run(config, Job(run_dir=run_dir))

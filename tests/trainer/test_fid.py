@@ -5,10 +5,10 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
+from core.errors import ConfigError
 from models.lightcnn import LightCNN
+from objectives.fid import Extractor, frechet_distance, load_extractor, own_extractor
 from trainer import checkpoint
-from trainer.errors import ConfigError
-from trainer.objectives.fid import Extractor, frechet_distance, load_extractor, own_extractor
 
 
 def normal(count, seed, shift=0.0):
@@ -39,8 +39,8 @@ def test_fewer_samples_than_features_are_no_trouble():
 
 @pytest.fixture
 def data(composed, data_root):
+    from core.ranks import Ranks
     from data.build import build_data
-    from trainer.ranks import Ranks
 
     config = composed(f"data.root={data_root}")
     return build_data(config["data"], torch.device("cpu"), 0, Ranks(), 1)

@@ -8,20 +8,20 @@ import pytest
 import torch
 from PIL import Image
 
+from core.composed import check_phases
+from core.errors import ConfigError
+from core.ranks import Ranks
+from core.schema import check_settings, dotted_keys, unknown_key
 from data.splits import ImageSpec
 from models.dcgan import DCGAN
 from models.lightcnn import LightCNN
 from models.unet import UNet
+from objectives import generation
+from objectives.adversarial import Adversarial
+from objectives.denoising import Denoising
+from objectives.fid import Extractor
 from optim.schedules import Horizon
-from trainer.composed import check_phases
-from trainer.errors import ConfigError
-from trainer.objectives import generation
-from trainer.objectives.adversarial import Adversarial
-from trainer.objectives.denoising import Denoising
-from trainer.objectives.fid import Extractor
 from trainer.phase import Phase, build_phases
-from trainer.ranks import Ranks
-from trainer.settings import check_settings, dotted_keys, unknown_key
 from trainer.trainer import Trainer
 
 SPEC = ImageSpec("tiny", 1, (28, 28), ("a", "b"), mean=(0.2,), std=(0.4,))

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from trainer.errors import ConfigError
-from trainer.instantiate import instantiate, resolve
+from core.errors import ConfigError
+from core.instantiate import instantiate, resolve
 
 OUTSIDE = [
     "os.system",
@@ -21,8 +21,8 @@ OUTSIDE = [
     "data.cache.fingerprinted",
     "data.download.download",
     "data.image_folder.list_files",
-    "trainer.objectives.fid.own_extractor",
-    "trainer.launch.launch",
+    "objectives.fid.own_extractor",
+    "trainer.distributed.launch.launch",
     "subprocess.run",
     "models.timm_model.get_close_matches",
     "optim.build.instantiate",

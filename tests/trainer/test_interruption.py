@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import PeerLost
 from tests.conftest import QUIET, ROOT
 from tests.trainer.interrupting import events, summary
 from tests.trainer.processes import wait_until
-from trainer.errors import PeerLost
 from trainer.interruption import listening
 
 LONG = (*QUIET, "trainer.max_epochs=500", "trainer.log_every_steps=5", "data.batch_size=50")

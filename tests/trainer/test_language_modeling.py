@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from core.errors import ConfigError
+from core.ranks import Ranks
 from data.loader import Loader
 from data.text import text_splits
 from models.recurrent import RecurrentModel
 from models.transformer import Transformer
-from trainer.errors import ConfigError
+from objectives.language_modeling import LanguageModeling
+from objectives.truncated_backpropagation import TruncatedBackpropagation
 from trainer.evaluation import evaluate
-from trainer.objectives.language_modeling import LanguageModeling
-from trainer.objectives.truncated_backpropagation import TruncatedBackpropagation
-from trainer.ranks import Ranks
 
 TEXT = "".join(f"{number} bottles of beer on the wall…\n" for number in range(60))
 SAMPLES = {"sample_tokens": 20, "sample_prompt": "1", "sample_temperature": 0.8}
@@ -195,7 +195,7 @@ def test_every_process_saves_the_state_of_all_lanes(world_size, tmp_path, monkey
         for (batch,) in data.train(0):
             objective("train", batch)
     parts = []
-    where = "trainer.objectives.truncated_backpropagation.sum_over_ranks"
+    where = "objectives.truncated_backpropagation.sum_over_ranks"
     monkeypatch.setattr(where, lambda tensor: parts.append(tensor) or tensor)
     for objective in objectives:
         objective.state()

@@ -13,22 +13,22 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from core.errors import ConfigError, Diverged, Interrupted, RankFailed
+from core.job import Job
+from core.ranks import Ranks
+from core.schema import check_settings
 from data.loader import Loader
 from data.splits import Splits, TensorSplit
+from objectives.base import Objective, mean_over_batch
 from tests.trainer.processes import children
-from trainer.device import NUM_THREADS, prepare_process
-from trainer.distributed import gather, group_name, process_group
-from trainer.errors import ConfigError, Diverged, Interrupted, RankFailed
+from trainer.distributed.device import NUM_THREADS, prepare_process
+from trainer.distributed.launch import launch, launch_workers
+from trainer.distributed.parallel import distribute, wrap
+from trainer.distributed.process_group import gather, group_name, process_group
+from trainer.distributed.sync_batchnorm import synchronize_batchnorm
 from trainer.evaluation import evaluate
-from trainer.job import Job
-from trainer.launch import launch, launch_workers
-from trainer.meter import Meter
-from trainer.objectives.base import Objective, mean_over_batch
-from trainer.parallel import distribute, wrap
+from trainer.metrics import Meter
 from trainer.phase import PhaseCompute
-from trainer.ranks import Ranks
-from trainer.settings import check_settings
-from trainer.sync_batchnorm import synchronize_batchnorm
 
 THIS = __name__
 

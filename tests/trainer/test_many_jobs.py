@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from core.job import Job
 from tests.conftest import QUIET
 from train import run
-from trainer.job import Job
 
 NUM_JOBS = 50
 WARM_UP = 15  # allocators and caches fill up first

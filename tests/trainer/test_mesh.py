@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from trainer.errors import ConfigError, PeerLost
+from core.errors import ConfigError, PeerLost
 from trainer.mesh import Mesh, connect
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.meter import Meter
+from trainer.metrics import Meter
 
 
 def batches():

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
+from core.errors import ConfigError
 from data.augment import HorizontalFlip, RandomCrop
 from data.draws import BatchDraws
 from data.images import image_splits
 from data.loader import Loader
 from data.splits import TensorSplit
-from trainer.errors import ConfigError
-from trainer.objectives.classification import mixing
+from objectives.classification import mixing
 
 CPU = torch.device("cpu")
 NUM_CLASSES, BATCH = 5, 12

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import train
+from core.job import Job
 from tests.conftest import ROOT
-from trainer.job import Job
-from trainer.launch import launch
+from trainer.distributed.launch import launch
 from trainer.trainer import Trainer
 
 THIS = __name__

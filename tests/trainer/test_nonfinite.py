@@ -6,11 +6,11 @@ import json
 import pytest
 import torch
 
+from core.errors import Diverged
+from objectives.adversarial import Adversarial
+from objectives.classification import Classification
 from tests.trainer.interrupting import assert_equal, checkpoint_of, events, summary
-from trainer.errors import Diverged
 from trainer.finite import gradients_are_finite
-from trainer.objectives.adversarial import Adversarial
-from trainer.objectives.classification import Classification
 from trainer.state import capture
 from trainer.trainer import Trainer
 
@@ -205,9 +205,9 @@ def test_skip_is_not_for_ever(train, poisoned):
 
 def test_stop(composed, poisoned, data_root, tmp_path):
     """The sweep gets the worst value and goes on."""
+    from core.job import Job
     from tests.conftest import QUIET
     from train import run
-    from trainer.job import Job
 
     poisoned("loss", {6})
     config = composed(*QUIET, *SHORT, "trainer.on_nonfinite=stop", f"data.root={data_root}")

@@ -26,14 +26,14 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.distributed import whole
-from trainer.errors import ConfigError
-from trainer.job import Job
-from trainer.launch import launch_workers
-from trainer.parallel import for_strategy
+from core.errors import ConfigError
+from core.job import Job
+from core.ranks import ranks_of_this_process
+from core.schema import check_settings
+from trainer.distributed.launch import launch_workers
+from trainer.distributed.parallel import for_strategy
+from trainer.distributed.process_group import whole
 from trainer.phase import Phase
-from trainer.ranks import ranks_of_this_process
-from trainer.settings import check_settings
 
 TOLERANCE = 1e-5
 EVERY_CASE = (

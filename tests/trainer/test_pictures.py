@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from trainer.pictures import GAP, save_grid
+from data.pictures import GAP, save_grid
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])

@@ -11,6 +11,8 @@ import numpy
 import pytest
 from PIL import Image
 
+from core.errors import ConfigError, Interrupted, RunInUse
+from core.same_run import differences, finished_value
 from data.loader import Loader
 from tests.conftest import QUIET, ROOT
 from tests.trainer.interrupting import (
@@ -24,8 +26,6 @@ from tests.trainer.interrupting import (
     signal_at,
     summary,
 )
-from trainer.errors import ConfigError, Interrupted, RunInUse
-from trainer.same_run import differences, finished_value
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
@@ -265,7 +265,7 @@ def test_directory_in_use(train, tmp_path):
 
 
 def test_finished_value(composed, train):
-    from trainer.job import Job
+    from core.job import Job
 
     overrides = (*QUIET, *SHORT, "resume=auto")
     run_dir = train(*SHORT)

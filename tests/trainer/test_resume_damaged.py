@@ -5,13 +5,13 @@ import io
 import pytest
 import torch
 
+from core.errors import ConfigError, Interrupted
 from tests.trainer.interrupting import (
     SHORT,
     assert_same_run,
     checkpoint_of,
     signal_at,
 )
-from trainer.errors import ConfigError, Interrupted
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 

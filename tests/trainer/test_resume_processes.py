@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import train as program
+from core.errors import Interrupted
+from core.job import Job
 from tests.conftest import QUIET
 from tests.trainer.interrupting import (
     assert_same_run,
@@ -14,9 +16,7 @@ from tests.trainer.interrupting import (
     signal_at,
     summary,
 )
-from trainer.errors import Interrupted
-from trainer.job import Job
-from trainer.launch import launch
+from trainer.distributed.launch import launch
 
 pytestmark = pytest.mark.slow
 

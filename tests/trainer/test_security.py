@@ -8,12 +8,12 @@ import yaml
 from hydra.errors import HydraException
 from hydra.utils import instantiate as hydra_instantiate
 
-import trainer.composed  # noqa: F401  (guards Hydra)
+import core.composed  # noqa: F401  (guards Hydra)
+from core.errors import ConfigError
 from tests.trainer.interrupting import summary
 from trainer import checkpoint
-from trainer.errors import ConfigError
 from trainer.hydra_targets import HydraDictConfigurator
-from trainer.provenance import source_state
+from trainer.loggers.provenance import source_state
 from trainer.redact import REDACTED, redact_composed, redacted, redacted_text
 
 ATTACKS = (
@@ -41,7 +41,7 @@ ATTACKS = (
     "models.build.torch.load",
     "optim.build.partial",
     "optim.build.instantiate",
-    "trainer.launch.launch",
+    "trainer.distributed.launch.launch",
     "trainer.checkpoint.load",
     "hydra.utils.instantiate",
     "hydra.utils.get_method",

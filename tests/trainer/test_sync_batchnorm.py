@@ -7,8 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from trainer.errors import ConfigError
-from trainer.sync_batchnorm import CpuSyncBatchNorm, synchronize_batchnorm
+from core.errors import ConfigError
+from trainer.distributed.sync_batchnorm import CpuSyncBatchNorm, synchronize_batchnorm
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from trainer.errors import ConfigError, Diverged
+from core.errors import ConfigError, Diverged
 
 FP32 = "trainer.precision=fp32"
 SHORT = ("trainer.limit_train_steps=10", "trainer.eval_every_steps=10", FP32)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import ConfigError, Interrupted
 from tests.conftest import QUIET, ROOT
 from tests.trainer.interrupting import events, signal_at, summary
 from tests.trainer.processes import children, wait_until
 from trainer import wandb_mirror, wandb_sync
-from trainer.errors import ConfigError, Interrupted
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 SHORT = ("data.batch_size=40", "trainer.max_steps=8", "trainer.log_every_steps=1")

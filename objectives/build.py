@@ -4,9 +4,9 @@ from typing import Any
 
 from torch import nn
 
-from trainer.errors import ConfigError
-from trainer.instantiate import instantiate
-from trainer.objectives.base import Objective
+from core.errors import ConfigError
+from core.instantiate import instantiate
+from objectives.base import Objective
 
 
 def build_objective(settings: dict[str, Any], model: nn.Module, spec: Any) -> Objective:

@@ -14,7 +14,7 @@ PACKAGES = ("torch", "torchvision", "timm", "hydra-core", "omegaconf", "wandb", 
 @cache
 def source_state() -> dict[str, Any]:
     """Commit of the source code and whether it was changed since; null outside of git."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parent.parent.parent
     # its settings can name programs to run: none from the environment, nor the repository's monitor
     plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 

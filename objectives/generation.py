@@ -6,16 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.errors import ConfigError
+from core.ranks import ranks_of_this_process
 from data.draws import seeded
 from data.loader import Loader
+from data.pictures import save_grid
 from data.splits import Batch
 from models.generative import SAMPLES_AT_ONCE, GenerativeModel
-from trainer.distributed import gather
-from trainer.errors import ConfigError
-from trainer.objectives.base import Media, Objective, Picture, Sums
-from trainer.objectives.fid import Extractor, frechet_distance, load_extractor, own_extractor
-from trainer.pictures import save_grid
-from trainer.ranks import ranks_of_this_process
+from objectives.base import Media, Objective, Picture, Sums
+from objectives.fid import Extractor, frechet_distance, load_extractor, own_extractor
+from trainer.distributed.process_group import gather
 
 GRID = 64  # samples shown
 EVAL_SEED = 0  # every evaluation of every run starts from the same noise, so that they compare

@@ -13,9 +13,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from trainer.errors import ConfigError
+from core.errors import ConfigError
+from core.job import Job
 from trainer.hydra_targets import guard
-from trainer.job import Job
 
 guard()  # before Hydra builds anything
 

@@ -18,14 +18,14 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from trainer.composed import CONF, check_phases
-from trainer.errors import ConfigError, Diverged, Interrupted, RankFailed, RunInUse
-from trainer.files import write_json
-from trainer.job import Job
-from trainer.progress import Monitor
-from trainer.ranks import started_by_torchrun
+from core.composed import CONF, check_phases
+from core.errors import ConfigError, Diverged, Interrupted, RankFailed, RunInUse
+from core.files import write_json
+from core.job import Job
+from core.progress import Monitor
+from core.ranks import started_by_torchrun
+from core.schema import dotted_keys, unknown_key
 from trainer.redact import redacted, redacted_text
-from trainer.settings import dotted_keys, unknown_key
 from trainer.sweep import Sweep
 
 Compose = Callable[[list[str]], DictConfig]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from trainer.errors import ConfigError
+from core.errors import ConfigError
 
 
 def lock(file: Path, wait: bool = False) -> IO[str]:

@@ -14,8 +14,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trainer.distributed import sum_amid_computation
-from trainer.errors import ConfigError
+from core.errors import ConfigError
+from trainer.distributed.process_group import sum_amid_computation
 
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.errors import ConfigError
 from data.loader import Loader
 from data.splits import Batch, Mix, TensorSplit, UpdateDraws
 from data.token_split import TokenSplit
-from trainer.errors import ConfigError
-from trainer.objectives.base import (
+from objectives.base import (
     ConfusionMatrix,
     Media,
     Objective,

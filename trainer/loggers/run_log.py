@@ -18,18 +18,18 @@ import yaml
 from rich.markup import escape
 from torch import Tensor, nn
 
+from core.errors import ConfigError, Diverged, Interrupted
+from core.files import without_nan, write_json, write_text
+from core.job import Job
+from core.progress import Progress
 from data.spec_file import spec_content
 from models.build import num_parameters
-from trainer.console import Console, format_metric
-from trainer.device import device_name, peak_memory_bytes, processor_name
-from trainer.errors import ConfigError, Diverged, Interrupted
-from trainer.files import without_nan, write_json, write_text
-from trainer.job import Job
-from trainer.media import keep_medium, media_folder
-from trainer.objectives.base import Media, Objective
+from objectives.base import Media, Objective
+from trainer.distributed.device import device_name, peak_memory_bytes, processor_name
+from trainer.loggers.console import Console, format_metric
+from trainer.loggers.media import keep_medium, media_folder
+from trainer.loggers.provenance import source_state, versions
 from trainer.phase import optimizer_state_bytes
-from trainer.progress import Progress
-from trainer.provenance import source_state, versions
 from trainer.redact import redacted
 from trainer.resume import Start
 from trainer.wandb_mirror import WandbMirror

@@ -3,8 +3,8 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from trainer.files import write_json, write_text
-from trainer.objectives.base import ConfusionMatrix, Picture, Table, Text
+from core.files import write_json, write_text
+from objectives.base import ConfusionMatrix, Picture, Table, Text
 
 
 def media_folder(run_dir: Path, name: str, step: int) -> Path:

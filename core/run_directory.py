@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from trainer.errors import ConfigError, reason
+from core.errors import ConfigError, reason
 
 
 def read_config(file: Path) -> dict[str, Any]:

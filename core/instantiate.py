@@ -17,11 +17,11 @@ from typing import Any, get_type_hints
 from torch import nn
 from torch.optim import Optimizer
 
+from core.allowlist import in_any
+from core.errors import ConfigError
 from data.splits import Splits
-from trainer.allowlist import in_any
-from trainer.errors import ConfigError
 
-PROJECT_ROOMS = ("models", "data", "optim", "trainer.objectives")
+PROJECT_ROOMS = ("models", "data", "optim", "objectives")
 LIBRARIES = ("torch.optim", "torch.nn", "torchvision.transforms.v2", "timm.optim", "schedulefree")
 PARTS = (Splits, nn.Module, Optimizer, float)  # float: the rate that a schedule returns
 RESERVED = ("_target_", "_partial_", "_convert_")

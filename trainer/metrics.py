@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from trainer.distributed import gather
-from trainer.objectives.base import Sums
+from objectives.base import Sums
+from trainer.distributed.process_group import gather
 
 MeterState = dict[str, tuple[float, int]]  # name -> (sum over samples, number of samples)
 

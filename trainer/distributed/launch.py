@@ -22,10 +22,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from trainer.errors import ConfigError, Diverged, Interrupted, RankFailed
-from trainer.job import Job
-from trainer.ranks import started_by_torchrun
-from trainer.settings import TrainerSettings, check_settings
+from core.errors import ConfigError, Diverged, Interrupted, RankFailed
+from core.job import Job
+from core.ranks import started_by_torchrun
+from core.schema import TrainerSettings, check_settings
 from trainer.signals import heeded
 
 Run = Callable[[dict[str, Any], Job], float]
@@ -66,7 +66,7 @@ def processes_per_node(settings: TrainerSettings) -> int:
         return settings.devices
     import torch
 
-    from trainer.device import choose_accelerator
+    from trainer.distributed.device import choose_accelerator
 
     is_cuda = choose_accelerator(settings.accelerator) == "cuda"
     return torch.cuda.device_count() if is_cuda else 1
@@ -174,7 +174,7 @@ def make_importable() -> None:
 
 def python_path() -> str:
     """What ``PYTHONPATH`` should be for that."""
-    root = str(Path(__file__).parent.parent)
+    root = str(Path(__file__).parent.parent.parent)
     others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return os.pathsep.join(dict.fromkeys(filter(None, [root, *others])))
 

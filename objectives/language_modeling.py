@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.errors import ConfigError
 from data.splits import Batch
 from data.windows import IGNORE
 from models.generation import generate
-from trainer.errors import ConfigError
-from trainer.objectives.base import Media, Objective, Sums, Text
+from objectives.base import Media, Objective, Sums, Text
 
 LINE_BREAK = "\n"
 FIRST_TOKEN = 0  # of a text without line breaks, usually the space

@@ -12,11 +12,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer.distributed import sum_amid_computation
-from trainer.errors import ConfigError
-from trainer.objectives.base import Objective
-from trainer.settings import TrainerSettings
-from trainer.sync_batchnorm import synchronize_batchnorm
+from core.errors import ConfigError
+from core.schema import TrainerSettings
+from objectives.base import Objective
+from trainer.distributed.process_group import sum_amid_computation
+from trainer.distributed.sync_batchnorm import synchronize_batchnorm
 
 FEW_BYTES = 32_000_000  # of the gradients of all processes; more are a matter of bandwidth
 
@@ -40,7 +40,7 @@ def distribute(objective: Objective, settings: TrainerSettings) -> None:
         device = next(objective.parameters()).device
         synchronize_batchnorm(objective, device.type)
     if settings.strategy == "fsdp":
-        from trainer.fsdp import shard  # its imports cost a second
+        from trainer.distributed.fsdp import shard  # its imports cost a second
 
         if settings.ema_decay is not None:
             raise ConfigError("trainer.ema_decay does not go with trainer.strategy=fsdp: use ddp")
@@ -75,7 +75,7 @@ def wrap(compute: nn.Module, module: nn.Module, settings: TrainerSettings) -> nn
     if not dist.is_initialized():
         return compute
     if settings.strategy == "fsdp":
-        from trainer.fsdp import ShardedCompute
+        from trainer.distributed.fsdp import ShardedCompute
 
         return ShardedCompute(compute, module)
     trained = {id(parameter) for parameter in module.parameters()}
@@ -127,6 +127,6 @@ def ddp_without_compiler() -> Iterator[None]:
 def make_whole(model: nn.Module) -> None:
     """Gather a model that FSDP has spread, so that each process can use it by itself."""
     if any(hasattr(module, "unshard") for module in model.modules()):
-        from trainer.fsdp import gather_weights
+        from trainer.distributed.fsdp import gather_weights
 
         gather_weights(model)

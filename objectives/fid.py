@@ -18,6 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.errors import ConfigError
+from core.instantiate import instantiate
+from core.ranks import ranks_of_this_process
+from core.run_directory import read_config
 from data.cache import fingerprinted
 from data.loader import Loader
 from data.spec_file import read_spec
@@ -26,11 +30,7 @@ from models.build import fill_from_data
 from models.lightcnn import LightCNN
 from optim.schedules import Horizon, cosine
 from trainer import checkpoint
-from trainer.distributed import broadcast
-from trainer.errors import ConfigError
-from trainer.instantiate import instantiate
-from trainer.ranks import ranks_of_this_process
-from trainer.run_directory import read_config
+from trainer.distributed.process_group import broadcast
 
 # the recipe of the extractor made here: that of model=lightcnn
 EPOCHS, BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY, SEED = 10, 64, 0.1, 0.9, 5e-4, 0

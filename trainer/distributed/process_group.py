@@ -11,11 +11,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.device import choose_device
-from trainer.errors import ConfigError, PeerLost
+from core.errors import ConfigError, PeerLost
+from core.ranks import Ranks, ranks_of_this_process
+from core.schema import TrainerSettings
+from trainer.distributed.device import choose_device
 from trainer.mesh import Mesh, connect
-from trainer.ranks import Ranks, ranks_of_this_process
-from trainer.settings import TrainerSettings
 
 PEER_EXIT_SECONDS = 30.0
 ROLL_CALL_SECONDS = 2.0

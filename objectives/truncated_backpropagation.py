@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.errors import ConfigError
 from data.splits import Batch
-from trainer.distributed import sum_over_ranks
-from trainer.errors import ConfigError
-from trainer.objectives.base import Sums
-from trainer.objectives.language_modeling import LanguageModeling, cross_entropy
+from objectives.base import Sums
+from objectives.language_modeling import LanguageModeling, cross_entropy
+from trainer.distributed.process_group import sum_over_ranks
 
 
 class TruncatedBackpropagation(LanguageModeling):

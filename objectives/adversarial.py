@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.errors import ConfigError
 from data.splits import Batch
-from trainer.errors import ConfigError
-from trainer.objectives.base import Sums, mean_over_batch
-from trainer.objectives.generation import Generation
+from objectives.base import Sums, mean_over_batch
+from objectives.generation import Generation
 
 
 class Adversarial(Generation):

@@ -6,11 +6,11 @@ Nothing here needs torch: a job of a sweep that has already run is passed over a
 import json
 from typing import Any
 
-from trainer.errors import ConfigError
-from trainer.job import Job
-from trainer.progress import Monitor
+from core.errors import ConfigError
+from core.job import Job
+from core.progress import Monitor
+from core.run_directory import read_config
 from trainer.redact import redacted
-from trainer.run_directory import read_config
 
 # what may change between two parts of a run: none of it changes what is computed ...
 FREE = (

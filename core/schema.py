@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from trainer.errors import ConfigError
+from core.errors import ConfigError
 
 
 @dataclass(frozen=True)

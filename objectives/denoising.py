@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.errors import ConfigError
 from data.draws import seeded
 from data.splits import Batch
 from models.diffusion import CosineDiffusion
-from trainer.errors import ConfigError
-from trainer.objectives.base import Sums, mean_over_batch
-from trainer.objectives.generation import EVAL_SEED, Generation
+from objectives.base import Sums, mean_over_batch
+from objectives.generation import EVAL_SEED, Generation
 
 
 class Denoising(Generation):

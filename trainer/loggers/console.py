@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from trainer.errors import ConfigError
+from core.errors import ConfigError
 from trainer.redact import redacted_text
 
 REFRESH_SECONDS = 0.25  # live line

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from trainer.errors import ConfigError
-from trainer.settings import TrainerSettings
+from core.errors import ConfigError
+from core.schema import TrainerSettings
 
 if TYPE_CHECKING:
-    from trainer.ranks import Ranks
+    from core.ranks import Ranks
 
 NUM_THREADS = torch.get_num_threads()  # torch's choice: the machine's cores or OMP_NUM_THREADS
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
