@@ -7,11 +7,6 @@
 Everything is read from the runs' local records; no network, no GPU, no checkpoint.
 """
 
-if __name__ == "__main__":
-    from trainer import script
-
-    script.begin()  # before what takes seconds
-
 import argparse
 import sys
 from pathlib import Path
@@ -119,4 +114,7 @@ def write(comparison: Comparison, sweep: Sweep, title: str, directory: Path) -> 
 
 
 if __name__ == "__main__":
-    script.run(main)
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -21,7 +21,7 @@ MARKS = (".hydra", "metrics.jsonl", "summary.json")  # any of them makes a direc
 STUDY_FILE = "study.json"  # makes a directory a study's
 PREFLIGHT = "preflight"  # of a study: runs of a few steps, which are no results
 FINISHED = ("completed", "stopped")
-UNFINISHED = "unfinished"  # no summary: still running, or killed
+UNFINISHED = "unfinished"  # still running, or killed: no summary, or one that says "running"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,8 @@ class Run:
 
     @property
     def status(self) -> str:
-        return str(self.summary.get("status") or UNFINISHED)
+        status = str(self.summary.get("status") or UNFINISHED)
+        return UNFINISHED if status == "running" else status
 
     @property
     def finished(self) -> bool:

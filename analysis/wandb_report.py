@@ -5,6 +5,7 @@ optional package ``wandb-workspaces``.
 """
 
 import hashlib
+import os
 from collections import Counter
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +17,6 @@ from analysis.runs import Run, nested
 from analysis.table import frame
 from analysis.tuning import swept_keys, trials_by_family
 from analysis.wording import claims
-from trainer.wandb_mirror import choose_mode
 
 if TYPE_CHECKING:
     import wandb
@@ -38,7 +38,7 @@ def publish(comparison: Comparison, title: str, files: list[Path]) -> str:
         most_common(runs, "entity"),
         group_of(runs),
     )
-    mode = choose_mode("auto")
+    mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
     if mode == "disabled":
         raise ReportError("WANDB_MODE=disabled: nothing was sent")
     quiet = wandb.Settings(

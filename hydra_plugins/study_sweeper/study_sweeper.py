@@ -1,57 +1,7 @@
-"""The study sweeper: what Hydra calls when a study is chosen (``python train.py -m +study=...``).
+"""Hydra finds plugins in the package ``hydra_plugins`` alone; the sweeper is in :mod:`study`."""
 
-Hydra imports every plugin at every start, so whatever is heavy is imported when a study runs.
-"""
-
-from functools import partial
-from pathlib import Path
-from typing import Any
-
-from hydra.core.plugins import Plugins
-from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from study import sweeper
 
 
-class StudySweeper(Sweeper):
-    """Tunes every candidate with an equal budget, then repeats the best over fresh seeds.
-
-    Args:
-        mode: for ``hydra.mode`` to take over.
-        settings: see :class:`study.protocol.Protocol`.
-    """
-
-    def __init__(self, mode: str, **settings: Any) -> None:
-        plain = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
-        assert isinstance(plain, dict)
-        self.settings = {str(key): value for key, value in plain.items()}
-
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        self.config = config
-        self.config_loader = hydra_context.config_loader
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
-
-    def sweep(self, arguments: list[str]) -> None:
-        from core.progress import Monitor
-        from study.conduct import conduct
-
-        config = self.config
-        assert config is not None
-        assert self.launcher is not None
-        directory = Path(config.hydra.sweep.dir).absolute()
-        directory.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(config, directory / "multirun.yaml")
-        conduct(
-            self.settings,
-            tuple(arguments),
-            directory,
-            self.launcher,
-            partial(self.config_loader.load_sweep_config, config),
-            Monitor(config.monitor, config.monitor_mode),
-            config.wandb.group or f"{self.settings['name']}_{directory.name}",
-            tuple(config.wandb.tags),
-        )
+class StudySweeper(sweeper.StudySweeper):
+    """See :class:`study.sweeper.StudySweeper`."""

@@ -30,6 +30,17 @@ def test_runs_that_were_all_killed(sweep, run_report):
     assert run_report(folder)[2] == "error: no run has finished (2 unfinished)\n"
 
 
+@pytest.mark.parametrize("steps", [10, 30])
+def test_a_run_that_says_running_is_not_finished(sweep, run_report, steps):
+    """It was killed, or still runs: the values in its summary are those of its last evaluation."""
+    folder = sweep()
+    edit(folder / "3", status="running", steps=steps)
+    code, out, _ = run_report(folder)
+    assert code == 0
+    assert pd.read_csv(folder / "report.csv")["n"].tolist() == [4, 5]
+    assert "Of 10 runs, 1 unfinished (sgd_cosine)" in out
+
+
 def test_a_run_that_monitored_nothing_stops_no_report(sweep, run_report):
     folder = sweep()
     edit(folder / "3", monitor=None)
