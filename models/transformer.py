@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.attention import attend, widened
-from models.linear import Linear
 from models.positions import alibi_bias, rotary_table, rotate
 
 INIT_STD = 0.02  # GPT-2's
@@ -41,8 +40,8 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
-        self.qkv = Linear(width, 3 * width)
-        self.project = Linear(width, width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.project = nn.Linear(width, width, bias=False)
 
     def forward(
         self,
@@ -80,8 +79,8 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(width, bias=False)
         self.attention = Attention(width, num_heads, dropout)
         self.network_norm = nn.LayerNorm(width, bias=False)
-        self.widen = Linear(width, 4 * width)
-        self.narrow = Linear(4 * width, width)
+        self.widen = nn.Linear(width, 4 * width, bias=False)
+        self.narrow = nn.Linear(4 * width, width, bias=False)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -128,7 +127,7 @@ class Transformer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(width, num_heads, dropout) for _ in range(num_layers))
         self.norm = nn.LayerNorm(width, bias=False)
-        self.head = Linear(width, vocab_size)
+        self.head = nn.Linear(width, vocab_size, bias=False)
         is_rotary = positions == "rotary"
         table = rotary_table(context_length, width // num_heads) if is_rotary else None
         bias = None if is_rotary else alibi_bias(num_heads, context_length)

@@ -12,7 +12,6 @@ from core.errors import ConfigError
 from core.schema import TrainerSettings
 from objectives.base import Objective
 from optim.build import Schedule, build_optimizer, build_schedule
-from optim.plain_step import plain_step
 from optim.schedules import Horizon
 from optim.uncompiled import leave_compiler_out
 from trainer.distributed.parallel import distribute, for_strategy, wrap
@@ -41,7 +40,6 @@ class Phase:
         self.compute = compute
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.optimizer = optimizer
-        self.step = plain_step(optimizer)
         self.schedule = schedule
         self.clip_grad_norm = clip_grad_norm
         self.clip_grad_value = clip_grad_value
@@ -55,11 +53,6 @@ class Phase:
     @property
     def lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
-
-    def forget_gradients(self) -> None:
-        """As ``optimizer.zero_grad`` does, at a third of the time."""
-        for parameter in self.parameters:
-            parameter.grad = None
 
     def clip_norm(self, always_measure: bool = False) -> Tensor | None:
         """Clip the gradients by their norm, and return it as it was, if it was computed."""

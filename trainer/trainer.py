@@ -139,7 +139,7 @@ class Trainer:
         applied, sums = True, []
         for phase in self.phases:
             phase.set_lr(self.progress.step)
-            phase.forget_gradients()
+            phase.optimizer.zero_grad()
             for batch in update[:-1]:
                 with phase.gradients_stay_local():
                     sums.append(self.backward(phase, batch, len(update)))
@@ -191,10 +191,7 @@ class Trainer:
 
     def apply_gradients(self, phase: Phase) -> None:
         """Under fp16 the scaler leaves a step out whose gradients are not finite."""
-        if self.scaler.is_enabled():
-            self.scaler.step(phase.optimizer)
-        else:
-            phase.step()
+        self.scaler.step(phase.optimizer)
 
     def update_scale(self) -> bool:
         """Adapt fp16's loss scale; whether the optimizers' steps were applied."""
