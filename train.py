@@ -13,6 +13,7 @@ if __name__ == "__main__":
     script.begin()  # before what takes seconds
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import hydra
@@ -20,6 +21,7 @@ from omegaconf import DictConfig
 
 from core.command_line import command_line, failures_reported
 from core.composed import job_of_this_process, resolved
+from core.environment import recordable
 from core.job import Job
 from core.progress import Monitor
 from core.same_run import finished_value
@@ -39,6 +41,7 @@ def main(cfg: DictConfig) -> float:
     job = job_of_this_process(cfg)
     with failures_reported(job, cfg) as outcome:
         config = resolved(cfg)
+        job = replace(job, recordable=recordable(cfg, config))
         value = finished_value(config, job)
         outcome.value = launch(run, config, job) if value is None else value
     return outcome.value

@@ -19,13 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from core.composed import CONF, check_phases
+from core.environment import without_environment
 from core.errors import ConfigError, Diverged, Interrupted, RankFailed, RunInUse
 from core.files import write_json
 from core.job import Job
 from core.progress import Monitor
 from core.ranks import started_by_torchrun
 from core.schema import dotted_keys, unknown_key
-from trainer.redact import redacted, redacted_text
 from trainer.sweep import Sweep
 
 Compose = Callable[[list[str]], DictConfig]
@@ -107,17 +107,17 @@ def failures_reported(job: Job, cfg: DictConfig) -> Iterator[Outcome]:
         # whether a diverged job is a failure, a sweep says: to a study it is a result
         failed_jobs += not (isinstance(error, Diverged) and job.sweep is not None)
         tell_torchrun(error)
-        name = redacted_text(" ".join(job.overrides))
+        message = without_environment(str(error), job.composed)
         if isinstance(error, RankFailed):
-            print(redacted_text(error.traceback), end="", file=sys.stderr)
+            print(without_environment(error.traceback, job.composed), end="", file=sys.stderr)
         elif not isinstance(error, ConfigError | Diverged):
-            print(redacted_text(traceback.format_exc()), file=sys.stderr)
-        print_error(f"{error if str(error) else type(error).__name__}")
+            trace = without_environment(traceback.format_exc(), job.composed)
+            print(trace, file=sys.stderr)
+        print_error(message or type(error).__name__)
         if job.sweep is not None:
-            print(
-                f"job {Path(job.run_dir).name} ({name}) failed; the sweep goes on", file=sys.stderr
-            )
-        leave_summary(job, error)
+            name = f"{Path(job.run_dir).name} ({' '.join(job.overrides)})"
+            print(f"job {name} failed; the sweep goes on", file=sys.stderr)
+        leave_summary(job, error, message)
 
 
 def tell_torchrun(error: Exception) -> None:
@@ -128,7 +128,7 @@ def tell_torchrun(error: Exception) -> None:
         get_error_handler().record_exception(error)
 
 
-def leave_summary(job: Job, error: Exception) -> None:
+def leave_summary(job: Job, error: Exception, message: str) -> None:
     """A summary for a job that could not write its own; the cause, where rank 0 saw a symptom."""
     file = job.path / "summary.json"
     if isinstance(error, RunInUse) or (file.exists() and not isinstance(error, RankFailed)):
@@ -136,9 +136,9 @@ def leave_summary(job: Job, error: Exception) -> None:
     summary: dict[str, Any] = {"overrides": list(job.overrides)}
     with suppress(OSError, ValueError, TypeError):  # a damaged one is replaced
         summary |= json.loads(file.read_text())
-    summary |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+    summary |= {"status": "failed", "error": f"{type(error).__name__}: {message}"}
     try:
-        write_json(redacted(summary), file)
+        write_json(summary, file)
     except ConfigError as problem:
         print_error(str(problem))
 
@@ -174,7 +174,7 @@ def composable(overrides: Sequence[str], compose: Compose) -> dict[str, Any]:
 
 
 def print_error(message: str) -> None:
-    print(f"error: {redacted_text(message)}", file=sys.stderr, flush=True)
+    print(f"error: {message}", file=sys.stderr, flush=True)
 
 
 def explain(

@@ -52,7 +52,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     assert isinstance(config, dict)
-    check_phases(list(config["phases"]), HydraConfig.get().overrides.task)
+    check_phases(list(config["phases"]), typed_overrides(HydraConfig.get()))
     return {str(key): value for key, value in config.items()}
 
 
@@ -62,7 +62,7 @@ def job_of_this_process(cfg: DictConfig) -> Job:
     is_sweep = hydra.mode is not None and hydra.mode.name == "MULTIRUN"
     return Job(
         run_dir=hydra.runtime.output_dir,
-        overrides=tuple(hydra.overrides.task),
+        overrides=tuple(typed_overrides(hydra)),
         sweep=Path(hydra.sweep.dir).name if is_sweep else None,
         started_at=job_started_at(),
         composed={
@@ -70,9 +70,16 @@ def job_of_this_process(cfg: DictConfig) -> Job:
             "hydra.yaml": OmegaConf.to_container(
                 OmegaConf.create({"hydra": hydra}), enum_to_str=True
             ),
-            "overrides.yaml": list(hydra.overrides.task),
+            "overrides.yaml": typed_overrides(hydra),
         },
     )
+
+
+def typed_overrides(hydra: HydraConf) -> list[str]:
+    """The overrides as they were typed: reading them one by one would resolve ``${oc.env:...}``."""
+    overrides = OmegaConf.to_container(OmegaConf.create(hydra.overrides.task), resolve=False)
+    assert isinstance(overrides, list)
+    return [str(override) for override in overrides]
 
 
 def check_recipes(hydra: HydraConf) -> None:

@@ -14,6 +14,7 @@ class Job:
     sweep: str | None = None  # name of the sweep
     started_at: float = 0.0  # seconds since the epoch
     composed: dict[str, Any] = field(default_factory=dict)  # content of the files in .hydra
+    recordable: dict[str, Any] = field(default_factory=dict)  # the config, as records may show it
 
     @property
     def path(self) -> Path:

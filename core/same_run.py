@@ -10,7 +10,6 @@ from core.errors import ConfigError
 from core.job import Job
 from core.progress import Monitor
 from core.run_directory import read_config
-from trainer.redact import redacted
 
 # what may change between two parts of a run: none of it changes what is computed ...
 FREE = (
@@ -56,7 +55,7 @@ def finished_value(config: dict[str, Any], job: Job) -> float | None:
         value = float(best["value"]) if best else None
     except (OSError, ValueError, KeyError, TypeError, ConfigError):
         return None  # what cannot be read is not finished
-    if status not in FINISHED or differences(config, recorded, FREE):
+    if status not in FINISHED or differences(job.recordable or config, recorded, FREE):
         return None
     worst = Monitor(config["monitor"], config["monitor_mode"]).worst
     return worst if status == "diverged" or value is None else value
@@ -87,7 +86,7 @@ def differences(
 
     A setting that is null, and was not there yet when the run was made, is no difference.
     """
-    now, before = flat(redacted(config)), flat(recorded)
+    now, before = flat(config), flat(recorded)
     return {
         key: f"{key} was {before.get(key, 'absent')}, is {now.get(key, 'absent')}"
         for key in sorted(now.keys() | before.keys())

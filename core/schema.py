@@ -59,6 +59,8 @@ class WandbSettings:
     mode: Literal["auto", "online", "offline", "disabled"]
     project: str
     entity: str | None
+    name: str | None  # null: what the command line chooses
+    notes: str | None
     group: str | None
     job_type: str
     candidate: str | None  # what runs are grouped by; null: what the command line chooses

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from core.environment import from_environment
 from core.errors import ConfigError
 from core.ranks import Ranks
 from core.run_directory import read_config
@@ -22,6 +23,7 @@ from trainer.distributed.device import DTYPES, choose_precision, prepare_process
 from trainer.evaluation import evaluate
 
 CPU = torch.device("cpu")
+USED_AT_ONCE = {"seed", "model", "objective", "trainer"}  # the data are often not needed
 TRAINER_DEFAULTS = Path(__file__).parent.parent / "conf" / "trainer" / "default.yaml"
 
 
@@ -59,9 +61,9 @@ class FinishedRun:
         Raises:
             ConfigError: it is no longer where it was.
         """
-        config = self.config
+        settings = from_environment(self.config["data"], "data")
         return build_data(
-            config["data"], CPU, config["seed"], Ranks(), self.settings.accumulate_steps
+            settings, CPU, self.config["seed"], Ranks(), self.settings.accumulate_steps
         )
 
     def test(self) -> dict[str, float]:
@@ -89,6 +91,8 @@ def open_run(run_dir: Path) -> FinishedRun:
         raise ConfigError(f"there is no directory {run_dir}")
     spec = read_spec(run_dir / "spec.json")
     config = read_config(run_dir / "config.yaml")
+    for part in USED_AT_ONCE & config.keys():
+        config[part] = from_environment(config[part], part)
     try:
         settings = needed_settings(config)
     except ConfigError as error:

@@ -67,7 +67,7 @@ def starting_point(config: dict[str, Any], job: Job, ranks: Ranks) -> Iterator[S
     if ranks.is_main:
         try:
             held = take_lock(job.path)
-            start = find(config, job.path, is_restart)
+            start = find(config, job, is_restart)
             if is_restart:
                 start.notes.append(
                     "started again after a failure: the lines above and rank_*.log show what was "
@@ -101,12 +101,13 @@ def take_lock(run_dir: Path) -> IO[str]:
         raise ConfigError(f"cannot write {path}: {reason(error)}") from error
 
 
-def find(config: dict[str, Any], run_dir: Path, is_restart: bool) -> Start:
+def find(config: dict[str, Any], job: Job, is_restart: bool) -> Start:
     """The checkpoint that ``resume`` names, compared with the config.
 
     Args:
         is_restart: torchrun's engine has started the processes again after a failure.
     """
+    run_dir = job.path
     source, own = config["resume"], (run_dir / "checkpoints").resolve()
     if own.exists() and not own.is_dir():
         raise ConfigError(f"{own} should be the folder of the checkpoints, but is a file")
@@ -128,7 +129,7 @@ def find(config: dict[str, Any], run_dir: Path, is_restart: bool) -> Start:
             raise ConfigError(f"resume={source}: it has no checkpoint")
     recorded = folder.parent / "config.yaml"
     if start.path is not None or recorded.exists():
-        start.changed = compare(config, read_config(recorded))
+        start.changed = compare(job.recordable or config, read_config(recorded))
     return start
 
 

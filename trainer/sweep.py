@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from core.composed import typed_overrides
 from trainer.distributed.launch import make_importable, save_and_end
 from trainer.loggers.console import format_metric
-from trainer.redact import redact_composed, redacted_text
 
 
 class Sweep(Callback):
@@ -39,8 +39,7 @@ class Sweep(Callback):
                 # the live lines of jobs that run at once would overwrite each other
                 os.environ["TTY_COMPATIBLE"] = "0"
                 end_with_launcher()
-            redact_composed(Path(config.hydra.sweep.dir))
-            title = redacted_text(" ".join(config.hydra.overrides.task))
+            title = " ".join(typed_overrides(config.hydra))
             print(f"\n=== job {config.hydra.job.num}: {title}", flush=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:

@@ -25,7 +25,6 @@ from core.errors import reason
 from core.job import Job
 from core.ranks import ranks_of_this_process
 from trainer.distributed.launch import python_path
-from trainer.redact import redacted
 
 FINISH_TIMEOUT_SECONDS = 60.0
 HURRIED_TIMEOUT_SECONDS = 5.0  # for an interrupted run, or where there was trouble before
@@ -56,7 +55,7 @@ class WandbMirror:
             return
         job = {
             "run_dir": self.job.run_dir,
-            "overrides": redacted(list(self.job.overrides)),
+            "overrides": list(self.job.overrides),
             "num_events": num_events,
             "group": self.group,
             "id": self.id,

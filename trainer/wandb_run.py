@@ -37,7 +37,9 @@ def open_run(config: dict[str, Any], run_dir: Path, overrides: list[str], **iden
         job_type=config["wandb"]["job_type"],
         dir=str(run_dir),
         config={**config, "candidate": candidate(config, overrides), "run_dir": str(run_dir)},
-        name=run_dir.name if named else run_name(overrides) or run_dir.name,
+        notes=config["wandb"].get("notes"),
+        name=config["wandb"].get("name")
+        or (run_dir.name if named else run_name(overrides) or run_dir.name),
         settings=quiet,
         reinit="create_new",
         resume="allow" if identity["mode"] == "online" else None,

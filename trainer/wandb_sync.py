@@ -23,7 +23,6 @@ from core.errors import ConfigError, reason
 from core.files import lock
 from core.run_directory import read_config
 from trainer.loggers.run_log import read_events
-from trainer.redact import redacted
 from trainer.resume import newest, take_lock
 from trainer.wandb_mirror import choose_mode
 from trainer.wandb_run import close_run, open_run, send_event
@@ -37,7 +36,7 @@ def send_again(run_dir: Path, new_run: bool) -> str:
     Raises:
         ConfigError: the run directory is incomplete or damaged, or W&B refused.
     """
-    config = redacted(read_config(run_dir / "config.yaml"))
+    config = read_config(run_dir / "config.yaml")
     section = config.get("wandb")
     if not isinstance(section, dict) or not set(section) >= NEEDED:
         raise ConfigError(f"{run_dir / 'config.yaml'} is damaged: it has no whole wandb section")

@@ -4,17 +4,17 @@ import pickle
 
 import pytest
 import torch
-import yaml
 from hydra.errors import HydraException
 from hydra.utils import instantiate as hydra_instantiate
+from omegaconf import OmegaConf
 
 import core.composed  # noqa: F401  (guards Hydra)
+from core.environment import from_environment, recordable, without_environment
 from core.errors import ConfigError
-from tests.trainer.interrupting import summary
+from core.run_directory import read_config
 from trainer import checkpoint
 from trainer.hydra_targets import HydraDictConfigurator
 from trainer.loggers.provenance import source_state
-from trainer.redact import REDACTED, redact_composed, redacted, redacted_text
 
 ATTACKS = (
     "os.system",
@@ -104,74 +104,86 @@ def test_checkpoint_executes_nothing(tmp_path, kind):
         checkpoint.load(file)
 
 
-def test_secrets_are_redacted(monkeypatch):
-    monkeypatch.setenv("SOME_SERVICE_TOKEN", "correct-horse-battery")
-    monkeypatch.setenv("MY_SECRET_VALUE", "staple-and-horse")
-    monkeypatch.setenv("DB_PASS", "battery-of-horses")
-    monkeypatch.setenv("LONG_TOKEN", "a" * 300)  # longer than a file name may be
-    assert redacted_text("a" * 300) == REDACTED
-    assert redacted_text("staple-and-horse battery-of-horses") == f"{REDACTED} {REDACTED}"
-    content = {
-        "wandb": {"api_key": "abc", "mode": "auto", "tags": ["correct-horse-battery"]},
-        "model": {"tokenizer": "bpe", "num_tokens": 5, "token": "xyz", "key": "plain"},
-        "db_password": "hunter2",
-        "url": "https://me:hunter2@example.org/x",
-        "note": "hf_abcdefghijklmnop and sk-abcdefghijklmnop",
-        "empty_token": "",
-        "seed_key": 5,
-    }
-    assert redacted(content) == {
-        "wandb": {"api_key": REDACTED, "mode": "auto", "tags": [REDACTED]},
-        "model": {"tokenizer": "bpe", "num_tokens": 5, "token": REDACTED, "key": "plain"},
-        "db_password": REDACTED,
-        "url": f"https://{REDACTED}@example.org/x",
-        "note": f"{REDACTED} and {REDACTED}",
-        "empty_token": "",
-        "seed_key": 5,
-    }
-    assert redacted_text("+wandb.api_key=abc x") == f"+wandb.api_key={REDACTED} x"
-    assert redacted_text("optimizer.lr=0.1 model.num_tokens=5") == (
-        "optimizer.lr=0.1 model.num_tokens=5"
-    )
-    assert redacted_text("word" * 100_000) == "word" * 100_000  # and it ends
+def test_what_was_typed_is_recorded_as_typed(train, few_digits):
+    """However a setting is called and whatever it looks like."""
+    given = {"class_token": "learned", "sort_key": "length", "name": "sk-abcdefghijklmnop"}
+    overrides = [f"+model.{key}={value}" for key, value in given.items()]
+    with pytest.raises(ConfigError, match=r"model\.class_token"):  # LightCNN has none
+        train("debug=fast", *overrides)
+    run_dir = train("debug=fast", f"wandb.tags={list(given.values())}")
+    recorded = read_config(run_dir / "config.yaml")
+    assert recorded["wandb"]["tags"] == list(given.values())
 
 
-def test_no_secret_is_written(train, few_digits, monkeypatch, tmp_path):
-    """Not in config.yaml, the log, the summary or the events."""
-    secret = "correct-horse-battery"
-    monkeypatch.setenv("WANDB_API_KEY", secret)
-    run_dir = train("debug=fast", "wandb.tags=['${oc.env:WANDB_API_KEY}']")
-    files = [file for file in run_dir.rglob("*") if file.is_file()]
-    assert len(files) > 5
-    assert not [file for file in files if secret.encode() in file.read_bytes()]
-    assert summary(run_dir)["overrides"][-1].startswith("wandb.tags")
-
-    (tmp_path / "multirun.yaml").write_text(f"wandb: {{api_key: abc}}\nname: {secret}\n")
-    redact_composed(tmp_path)
-    composed = yaml.safe_load((tmp_path / "multirun.yaml").read_text())
-    assert composed == {"wandb": {"api_key": REDACTED}, "name": REDACTED}
-
-
-def test_no_secret_of_a_sweep_is_written(command, tmp_path):
-    done = command(
-        "train.py",
-        "-m",
-        "+wandb.api_key=abc_def_ghi",
-        "optimizer.lr=-1",
-        "wandb.mode=disabled",
-        "hydra.sweep.dir=sweep",
-    )
-    assert f"=== job 0: +wandb.api_key={REDACTED} optimizer.lr=-1" in done.stdout
-    assert "abc_def_ghi" not in done.stdout + done.stderr
-    files = [file for file in (tmp_path / "sweep").rglob("*") if file.is_file()]
-    assert (tmp_path / "sweep" / "multirun.yaml") in files
-    assert not [file for file in files if b"abc_def_ghi" in file.read_bytes()]
+@pytest.mark.parametrize(
+    ("given", "recorded"),
+    [
+        ("${oc.env:NAME}", "${oc.env:NAME}"),
+        ("a/${oc.env:NAME}/b", "a/${oc.env:NAME}/b"),
+        ("x ${first}", "x ${oc.env:NAME}"),
+        ("${oc.env:${name}}", "${oc.env:NAME}"),
+        ("${oc.env:NO_SUCH,${first}}", "${oc.env:NO_SUCH, '${oc.env:NAME}'}"),
+        ('${oc.env:NO_SUCH,"it\'s"}', "${oc.env:NO_SUCH, 'it\\'s'}"),
+        ("${oc.env:NO_SUCH,null}", "${oc.env:NO_SUCH, null}"),
+        ("${oc.decode:${oc.env:NUMBER}}", "${oc.decode:'${oc.env:NUMBER}'}"),
+        ("${oc.decode:'[5]'}", [5]),
+        (r"\${oc}", "${oc}"),
+        (["${first}", {"x": "${oc.select:first}"}], ["${oc.env:NAME}", {"x": "${oc.env:NAME}"}]),
+    ],
+)
+def test_environment_in_records(monkeypatch, given, recorded):
+    """It is recorded as the interpolation, alone, from which the value comes back."""
+    monkeypatch.setenv("NAME", "battery")
+    monkeypatch.setenv("NUMBER", "5")
+    cfg = OmegaConf.create({"first": "${oc.env:NAME}", "name": "NAME", "value": given})
+    resolved = OmegaConf.to_container(cfg, resolve=True)
+    found = recordable(cfg, resolved)["value"]
+    assert found == recorded
+    assert from_environment(found, "value") == resolved["value"]
 
 
-def test_a_secret_that_is_a_word_breaks_no_names(monkeypatch):
-    monkeypatch.setenv("DB_PASSWORD", "lightcnn")
-    kept = {"_target_": "models.lightcnn.LightCNN", "file": "lightcnn_2.pt", "log": "lightcnn.log"}
-    assert redacted(kept) == kept
-    assert redacted_text("https://lightcnn@host/?token=lightcnn lightcnn.") == (
-        f"https://{REDACTED}@host/?token={REDACTED} {REDACTED}."
-    )
+@pytest.mark.parametrize("given", ["${oc.select:'${oc.env:NAME}'}", r"\${oc.env:NAME}"])
+def test_environment_that_cannot_be_recorded(monkeypatch, given):
+    monkeypatch.setenv("NAME", "first")
+    cfg = OmegaConf.create({"first": 1, "value": given})
+    with pytest.raises(ConfigError, match=r"value: .* not in other interpolations"):
+        recordable(cfg, OmegaConf.to_container(cfg, resolve=True))
+
+
+def test_a_variable_that_is_gone():
+    with pytest.raises(ConfigError, match=r"^data.root=.*: set the environment variable NO_SUCH$"):
+        from_environment({"root": "${oc.env:NO_SUCH}/x"}, "data")
+
+
+def test_messages_show_no_value(monkeypatch):
+    monkeypatch.setenv("NAME", "battery")
+    monkeypatch.setenv("SHORT", "5")
+    config = {"a": ["${oc.env:NAME}", {"b": "x${oc.env:SHORT}"}]}
+    assert without_environment("battery 5", config) == "${oc.env:NAME} 5"
+
+
+SECRET = "correct-horse-battery"
+
+
+@pytest.mark.parametrize("mode", [(), ("-m", "hydra.sweep.dir=run")])
+def test_no_value_of_the_environment_is_written(command, tmp_path, data_root, mode):
+    """Not to the config, the log, the summary, the checkpoints, the sweep, nor to W&B's files."""
+    where = mode or ("hydra.run.dir=run",)
+    (tmp_path / SECRET).symlink_to(data_root)
+    arguments = (
+        "train.py", *where, "debug=fast", "wandb.mode=offline", "data.root=${oc.env:ROOT_OF_DATA}",
+        "wandb.notes='a note ${oc.env:ROOT_OF_DATA}'", "wandb.tags=['${oc.env:ROOT_OF_DATA}']",
+    )  # fmt: skip
+    done = command(*arguments, ROOT_OF_DATA=SECRET)
+    assert done.returncode == 0, done.stderr
+    failed = command(*arguments, "data.val_fraction=2", "hydra.run.dir=run/2", ROOT_OF_DATA=SECRET)
+    assert failed.returncode == 1
+    assert SECRET not in done.stdout + done.stderr + failed.stdout + failed.stderr
+    files = [file for file in (tmp_path / "run").rglob("*") if file.is_file()]
+    assert len(files) > 10
+    assert not [file for file in files if SECRET.encode() in file.read_bytes()]
+    run_dir = "run/0" if mode else "run"
+    again = command("predict.py", run_dir, "--test", ROOT_OF_DATA=SECRET)
+    assert again.returncode == 0, again.stderr
+    unset = command("predict.py", run_dir, "--test", ROOT_OF_DATA=None)
+    assert "set the environment variable ROOT_OF_DATA" in unset.stderr

@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from core.errors import ConfigError
-from trainer.redact import redacted_text
 
 REFRESH_SECONDS = 0.25  # live line
 PLAIN_SECONDS = 30.0  # between plain progress lines, where there is no terminal
@@ -42,7 +41,6 @@ class Console:
 
     def print(self, text: str) -> None:
         """A line, with rich's markup."""
-        text = redacted_text(text)
         self.terminal.print(text)
         self.write(text)
 
@@ -100,7 +98,7 @@ class Console:
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(overflow="fold")
         for name, value in rows:
-            grid.add_row(name, escape(redacted_text(value)))
+            grid.add_row(name, escape(value))
         self.terminal.print(grid, soft_wrap=False)
         self.write(grid, soft_wrap=False)
 

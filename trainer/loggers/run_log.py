@@ -30,7 +30,6 @@ from trainer.loggers.console import Console, format_metric
 from trainer.loggers.media import keep_medium, media_folder
 from trainer.loggers.provenance import source_state, versions
 from trainer.phase import optimizer_state_bytes
-from trainer.redact import redacted
 from trainer.resume import Start
 from trainer.wandb_mirror import WandbMirror
 
@@ -56,7 +55,7 @@ class Records:
             "status": "failed",
             "error": None,
             "seed": config["seed"],
-            "overrides": redacted(list(job.overrides)),
+            "overrides": list(job.overrides),
             "monitor": config["monitor"],
             "monitor_mode": config["monitor_mode"],
             "best": None,
@@ -76,7 +75,7 @@ class Records:
         """Hydra's own record, which it would write before it is known whose the directory is."""
         for name, content in self.job.composed.items():
             (self.run_dir / ".hydra").mkdir(exist_ok=True)
-            text = yaml.safe_dump(redacted(content), sort_keys=False, allow_unicode=True)
+            text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
             write_text(text, self.run_dir / ".hydra" / name)
 
     def __enter__(self) -> Records:
@@ -119,12 +118,11 @@ class Records:
 
     def write_summary(self) -> None:
         self.summary["wandb"] = {**self.mirror.state(), "problem": self.mirror.problem}
-        write_json(redacted(self.summary), self.run_dir / "summary.json")
+        write_json(self.summary, self.run_dir / "summary.json")
 
     def begin(self, config: dict[str, Any], trainer: Trainer) -> None:
         """All is built: write ``config.yaml`` (the resolved config as run), describe it."""
-        config = redacted(config)
-        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(self.job.recordable or config, sort_keys=False, allow_unicode=True)
         write_text(text, self.run_dir / "config.yaml")
         write_json(spec_content(trainer.data.spec), self.run_dir / "spec.json")
         model, data = trainer.objective.model, trainer.data

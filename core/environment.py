@@ -1,0 +1,110 @@
+"""Values from the environment, ``${oc.env:NAME}``: a run uses them and no record of it holds them.
+
+Records show the interpolation in place of the value. Nothing is guessed from names: what the user
+typed as a setting is recorded as it was typed.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from omegaconf import Container, DictConfig, Node, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
+
+from core.errors import ConfigError
+from core.same_run import flat
+
+VARIABLE = re.compile(r"\$\{oc\.env:\s*(\w+)")
+FROM_ENVIRONMENT = re.compile(r"\$\{oc\.(env|decode):")
+WHERE_IT_WORKS = (
+    "${oc.env:...} can stand alone, in a text and in ${oc.decode:...}, not in other interpolations"
+)
+SHORTEST = 6  # characters of a value to look for in a message; shorter ones occur in ordinary words
+
+
+def recordable(cfg: DictConfig, config: dict[str, Any]) -> dict[str, Any]:
+    """The config resolved as for the run, but with ``${oc.env:NAME}`` left as it is.
+
+    It stays also where it is a part of a longer text, and where another setting refers to it.
+
+    Args:
+        config: ``cfg`` with every interpolation resolved.
+
+    Raises:
+        ConfigError: the values could not be found again from the record.
+    """
+    try:
+        with environment_unresolved():
+            content = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {WHERE_IT_WORKS}") from error
+    assert isinstance(content, dict)
+    record = {str(key): value for key, value in content.items()}
+    resolved = flat(config)
+    for key, value in flat(record).items():
+        if from_environment(value, key) != resolved.get(key):
+            raise ConfigError(f"{key}: {WHERE_IT_WORKS}")
+    return record
+
+
+@contextmanager
+def environment_unresolved() -> Iterator[None]:
+    """Let ``oc.env`` and ``oc.decode`` return their own text."""
+
+    def env(key: str, *default: Any) -> str:
+        return f"${{oc.env:{', '.join([key, *map(quoted, default)])}}}"
+
+    def decode(expr: Any, _parent_: Container, _node_: Node) -> Any:
+        if isinstance(expr, str) and VARIABLE.search(expr):
+            return f"${{oc.decode:{quoted(expr)}}}"
+        return oc.decode(expr, _parent_, _node_)
+
+    OmegaConf.register_new_resolver("oc.env", env, replace=True)
+    OmegaConf.register_new_resolver("oc.decode", decode, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+        OmegaConf.register_new_resolver("oc.decode", oc.decode, replace=True)
+
+
+def quoted(value: Any) -> str:
+    """An argument of an interpolation."""
+    if not isinstance(value, str):
+        return "null" if value is None else str(value)
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def from_environment(value: Any, key: str) -> Any:
+    """A recorded setting with the values of this process's environment; the rest is as it was.
+
+    Args:
+        value: mappings, lists and primitives.
+        key: where it stands in the config, for messages.
+
+    Raises:
+        ConfigError: a variable is not set.
+    """
+    if isinstance(value, dict):
+        return {name: from_environment(item, f"{key}.{name}") for name, item in value.items()}
+    if isinstance(value, list):
+        return [from_environment(item, f"{key}.{index}") for index, item in enumerate(value)]
+    if not isinstance(value, str) or not FROM_ENVIRONMENT.search(value):
+        return value
+    try:
+        return OmegaConf.create({"value": value})["value"]
+    except OmegaConfBaseException as error:
+        names = ", ".join(VARIABLE.findall(value))
+        raise ConfigError(f"{key}={value}: set the environment variable {names}") from error
+
+
+def without_environment(text: str, config: Any) -> str:
+    """A message in which the values that ``config`` takes from the environment are not shown."""
+    for name in VARIABLE.findall(str(config)):
+        value = os.environ.get(name, "")
+        if len(value) >= SHORTEST:
+            text = text.replace(value, f"${{oc.env:{name}}}")
+    return text
