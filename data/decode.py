@@ -1,7 +1,6 @@
 """Image files as uint8 tensors of one size."""
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import numpy
@@ -9,18 +8,21 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-from core.errors import ConfigError
+from core.errors import ConfigError, reason
 
-# PIL warns of a file that decodes to very many pixels, and refuses twice as many: refuse both
-warnings.simplefilter("error", Image.DecompressionBombWarning)
+Image.MAX_IMAGE_PIXELS = None  # Decoder.max_pixels is the limit, which a user can set
 
+VERSION = 2  # of the decoding: tensors that another version made are not used
 MODES = {1: "L", 3: "RGB"}
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """How image files become tensors ``(channels, height, width)``.
+    """How image files become tensors ``(channels, height, width)``, in training and in use.
+
+    Images are turned as their EXIF orientation says, 16-bit grey is scaled to 8 bits, and
+    transparency is laid on white.
 
     Attributes:
         size: height and width of the tensors in pixels.
@@ -43,7 +45,8 @@ class Decoder:
             ConfigError: the file is no readable image, or not of the right size.
         """
         try:
-            with Image.open(file) as image:
+            # not by its name: PIL maps TIFF files into memory, wrongly where they are turned
+            with open(file, "rb") as stream, Image.open(stream) as image:
                 self.check(file, image)
                 size = upright_size(image)
                 if generator is None:
@@ -54,7 +57,7 @@ class Decoder:
         except ConfigError:
             raise
         except Exception as error:  # whatever PIL's many decoders raise
-            raise ConfigError(f"data.root: cannot read the image {file}: {error}") from error
+            raise ConfigError(f"cannot read the image {file}: {reason(error)}") from error
         return torch.from_numpy(pixels).view(*self.size, -1).permute(2, 0, 1).contiguous()
 
     def check(self, file: str, image: Image.Image) -> None:
@@ -68,8 +71,8 @@ class Decoder:
                 f"{file} is {width}x{height} and the first image {self.size[1]}x{self.size[0]}: "
                 "set data.image_size, to which all will be resized"
             )
-        if image.mode.startswith(("I", "F")):
-            raise ConfigError(f"{file} has more than 8 bits a channel (PIL's mode {image.mode})")
+        if image.mode in ("I", "F") and not has_16_bits(image):
+            raise ConfigError(f"{file} has 32-bit pixels: save it with 8 or 16 bits a channel")
 
     def resized(self, image: Image.Image, box: Box) -> Image.Image:
         """``box`` of ``image`` as its EXIF orientation turns it, scaled to the size and mode."""
@@ -81,22 +84,39 @@ class Decoder:
             math.ceil(full_width * width / (right - left)),
             math.ceil(full_height * height / (bottom - top)),
         )
-        image.draft(MODES[self.channels], wanted[::-1] if lies_on_its_side(image) else wanted)
+        image.draft(MODES[self.channels], wanted[::-1] if is_rotated_90(image) else wanted)
         ImageOps.exif_transpose(image, in_place=True)
         x, y = image.width / full_width, image.height / full_height
-        return image.convert(MODES[self.channels]).resize(
+        return opaque(image, MODES[self.channels]).resize(
             (width, height), Image.Resampling.BILINEAR, (left * x, top * y, right * x, bottom * y)
         )
 
 
-def lies_on_its_side(image: Image.Image) -> bool:
-    """Whether the EXIF orientation swaps height and width."""
-    return image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+def opaque(image: Image.Image, mode: str) -> Image.Image:
+    """The image in ``mode``, its transparent parts laid on white."""
+    if has_16_bits(image):
+        values = numpy.asarray(image).astype(numpy.float32)
+        image = Image.fromarray((values / 257).round().astype(numpy.uint8))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert(mode)
+
+
+def has_16_bits(image: Image.Image) -> bool:
+    """Whether it is grey of 16 bits; PIL reads that of PNM files as 32-bit integers."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+
+
+def is_rotated_90(image: Image.Image) -> bool:
+    """Whether the EXIF orientation swaps height and width; PIL turns TIFF images by itself."""
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    return orientation in (5, 6, 7, 8) and image.format != "TIFF"
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height after the EXIF orientation."""
-    return image.size[::-1] if lies_on_its_side(image) else image.size
+    return image.size[::-1] if is_rotated_90(image) else image.size
 
 
 def centred_crop(image_size: tuple[int, int], size: tuple[int, int]) -> Box:

@@ -11,19 +11,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import PIL
 import torch
 from PIL import Image
 from torch import Tensor
 
-from core.errors import ConfigError
+from core.errors import ConfigError, reason
 from data.cache import fingerprinted
-from data.decode import MODES, Decoder
+from data.decode import MODES, VERSION, Decoder, upright_size
 from data.images import Augment, as_size, image_splits
 from data.splits import Splits, TensorSplit, stratified_split
 from data.streamed_images import StreamedImages
 
 SPLIT_SEED = 5000
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES = (
+    ".bmp",
+    ".gif",
+    ".jfif",
+    ".jpeg",
+    ".jpg",
+    ".pbm",
+    ".pgm",
+    ".png",
+    ".pnm",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
 
 
 @dataclass(frozen=True)
@@ -119,10 +134,11 @@ def check(channels: int, val_fraction: float, resident: Any, min_crop_area: floa
 
 
 def names_of_classes(train: Path) -> list[str]:
-    try:
-        names = sorted(e.name for e in os.scandir(train) if e.is_dir() and e.name[0] != ".")
-    except OSError as error:
-        raise ConfigError(f"data.root: cannot read the folder {train}: {error.strerror}") from error
+    if not train.is_dir():
+        raise ConfigError(f"data.root: there is no folder {train}")
+    above = {train.resolve(), *train.resolve().parents}
+    folders = [path for path in visible(train) if path.is_dir()]
+    names = [folder.name for folder in folders if folder.resolve() not in above]
     if not names:
         raise ConfigError(f"data.root: {train} has no folders, one for each class")
     return names
@@ -135,44 +151,67 @@ def list_files(folder: Path, class_names: Sequence[str]) -> Files:
         raise ConfigError(f"data.root: {folder / min(unknown)} is a class that train/ has not")
     entries = []
     for label, name in enumerate(class_names):
-        found = sorted(images_under(folder / name))
+        found = list(images_under(folder / name)) if (folder / name).is_dir() else []
         if not found and folder.name == "train":
             raise ConfigError(f"data.root: {folder / name} has no images")
-        entries += [(path, label, stamp) for path, stamp in found]
+        entries += [(str(path), label, stamp(path)) for path in found]
     if not entries:
         raise ConfigError(f"data.root: {folder} has no images")
     paths, labels, stamps = zip(*entries, strict=True)
     return Files(list(paths), torch.tensor(labels), list(stamps))
 
 
-def images_under(folder: Path) -> Iterator[tuple[str, str]]:
-    """Path and stamp of every image in ``folder`` and below, if there is such a folder."""
-    if not folder.is_dir():
-        return
-    for entry in os.scandir(folder):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from images_under(Path(entry.path))
-        elif entry.name.lower().endswith(SUFFIXES):
-            stat = entry.stat()
-            yield entry.path, f"{stat.st_size} {stat.st_mtime_ns}"
+def images_under(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Every image in ``folder`` and below, in the order of the names, without hidden ones.
+
+    Args:
+        above: the folders on the way here; a link back to one of them is not followed.
+
+    Raises:
+        ConfigError: a folder cannot be read.
+    """
+    real = folder.resolve()
+    above |= {real, *real.parents}
+    for path in visible(folder):
+        if path.is_dir():
+            if path.resolve() not in above:
+                yield from images_under(path, above)
+        elif path.suffix.lower() in SUFFIXES:
+            yield path
+
+
+def visible(folder: Path) -> list[Path]:
+    """What is in a folder, in the order of the names, without hidden files and folders."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise ConfigError(f"cannot read the folder {folder}: {reason(error)}") from error
+
+
+def stamp(file: Path) -> str:
+    """Size in bytes and time of change."""
+    try:
+        status = file.stat()
+    except OSError as error:  # such as a link to a file that is gone
+        raise ConfigError(f"cannot read the image {file}: {reason(error)}") from error
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def size_of(file: str) -> tuple[int, int]:
     """Height and width of an image, without decoding it."""
     try:
         with Image.open(file) as image:
-            return image.height, image.width
+            width, height = upright_size(image)
     except Exception as error:  # whatever PIL's many decoders raise
-        raise ConfigError(f"data.root: cannot read the image {file}: {error}") from error
+        raise ConfigError(f"cannot read the image {file}: {reason(error)}") from error
+    return height, width
 
 
 def resident_splits(
     root: Path, parts: dict[str, Files], decoder: Decoder
 ) -> dict[str, TensorSplit]:
     """All images decoded, or as they were decoded before if neither files nor settings changed."""
-    digest = hashlib.sha256(repr(decoder).encode())
+    digest = hashlib.sha256(f"{VERSION} {PIL.__version__} {decoder}".encode())
     for name, files in parts.items():
         for path, stamp in zip(files.paths, files.stamps, strict=True):
             digest.update(f"{name} {os.path.relpath(path, root)} {stamp}\n".encode())

@@ -3,16 +3,15 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy
-import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from core.errors import ConfigError
-from data.decode import MODES
-from data.image_folder import SUFFIXES
+from data.decode import MODES, Decoder, upright_size
+from data.image_folder import images_under
 from data.splits import ImageSpec
 
+MAX_PIXELS = 50_000_000
 WORDS = {"L": "grayscale", "RGB": "RGB"}
 
 
@@ -22,7 +21,7 @@ def image_files(paths: list[Path]) -> Iterator[Path]:
         if not path.is_dir():
             yield path
             continue
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        files = list(images_under(path))
         if not files:
             raise ConfigError(f"there are no image files in {path}")
         yield from files
@@ -31,8 +30,7 @@ def image_files(paths: list[Path]) -> Iterator[Path]:
 def read_image(file: Path, spec: ImageSpec) -> tuple[Tensor, list[str]]:
     """An image file in the size and mode of the training images.
 
-    It is turned as its EXIF orientation says. Another size becomes the largest centred crop,
-    scaled; transparency is laid on white.
+    Another size becomes the largest centred crop, scaled.
 
     Returns:
         ``(1, C, H, W)`` uint8, and what had to be changed or looks wrong.
@@ -40,25 +38,21 @@ def read_image(file: Path, spec: ImageSpec) -> tuple[Tensor, list[str]]:
     Raises:
         ConfigError: the file is no image that can be read.
     """
-    height, width = spec.image_size
-    mode = MODES[spec.in_channels]
+    decoder = Decoder(
+        size=spec.image_size,
+        channels=spec.in_channels,
+        same_size=False,
+        max_pixels=MAX_PIXELS,
+        min_crop_area=1.0,
+    )
+    pixels = decoder(str(file))
     notes = []
-    try:
-        with Image.open(file) as stored:
-            image = ImageOps.exif_transpose(stored)
-            if image.mode.startswith(("I", "F")):
-                raise ConfigError(f"{file} has more than 8 bits a channel (mode {image.mode})")
-            if image.mode != mode:
-                notes.append(f"{image.mode} converted to {WORDS[mode]}")
-            if image.size != (width, height):
-                notes.append(fitting(image.size, (width, height)))
-            converted = on_white(image).convert(mode)
-            fitted = ImageOps.fit(converted, (width, height), Image.Resampling.BILINEAR)
-    except ConfigError:
-        raise
-    except Exception as error:  # whatever PIL's many decoders raise
-        raise ConfigError(f"cannot read the image {file}: {str(error).splitlines()[0]}") from error
-    pixels = torch.from_numpy(numpy.array(fitted)).view(height, width, -1).permute(2, 0, 1)
+    with Image.open(file) as image:
+        if image.mode != MODES[spec.in_channels]:
+            notes.append(f"{image.mode} converted to {WORDS[MODES[spec.in_channels]]}")
+        size = upright_size(image)
+    if size != spec.image_size[::-1]:
+        notes.append(fitting(size, spec.image_size[::-1]))
     brightness, usual = pixels.float().mean().item() / 255, sum(spec.mean) / len(spec.mean)
     if abs(brightness - usual) > 0.5:
         notes.append(
@@ -74,10 +68,3 @@ def fitting(size: tuple[int, int], target: tuple[int, int]) -> str:
     steps = [f"cropped to {crop[0]}x{crop[1]}"] if crop != size else []
     steps += [f"resized to {target[0]}x{target[1]}"] if crop != target else []
     return f"{size[0]}x{size[1]} {' and '.join(steps)}"
-
-
-def on_white(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
-        return image
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image.convert("RGBA"))

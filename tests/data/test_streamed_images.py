@@ -90,7 +90,7 @@ def test_a_worker_says_what_is_wrong_in_one_line(loader, root):
     file = root / "train" / "a" / "7.png"
     content = file.read_bytes()
     file.write_bytes(content[:60])
-    with pytest.raises(ConfigError, match=r"^data\.root: cannot read .*a/7\.png") as info:
+    with pytest.raises(ConfigError, match=r"^cannot read the image .*a/7\.png") as info:
         images_of(broken)
     file.write_bytes(content)
     assert "\n" not in str(info.value)
