@@ -113,6 +113,7 @@ COLOURS = Image.fromarray(RANDOM.integers(0, 256, (8, 12, 4), numpy.uint8))  # R
 LUMA = [0.299, 0.587, 0.114]
 DEEP = Image.fromarray(RANDOM.integers(0, 65536, (8, 12), numpy.uint16))
 BRIGHT = numpy.asarray(COLOURS)[..., 3] > 127
+ON_LIGHT = numpy.where(BRIGHT, 200, 255)
 HOLED = Image.fromarray(numpy.where(BRIGHT, 200, 0).astype(numpy.uint8))  # 0 is transparent
 
 
@@ -130,15 +131,15 @@ FORMATS = [
     ("la.png", COLOURS.convert("LA"), {}, grey_on_white(COLOURS.convert("LA").convert("RGBA"))),
     ("rgba.webp", COLOURS, {"lossless": True, "exact": True}, ON_WHITE),
     ("rgba.tif", COLOURS, {}, ON_WHITE),
-    ("l_key.png", HOLED, {"transparency": 0}, numpy.where(BRIGHT, 200, 255)),
-    ("p_key.png", HOLED.convert("P"), {"transparency": 0}, numpy.where(BRIGHT, 200, 255)),
+    ("l_key.png", HOLED, {"transparency": 0}, ON_LIGHT),
+    ("p_key.png", HOLED.convert("P"), {"transparency": 0}, ON_LIGHT),
     (
         "p_alpha.png",
         HOLED.convert("P"),
         {"transparency": bytes([0])},
         numpy.where(BRIGHT, 200, 255),
     ),
-    ("p.gif", HOLED.convert("P"), {"transparency": 0}, numpy.where(BRIGHT, 200, 255)),
+    ("p.gif", HOLED.convert("P"), {"transparency": 0}, ON_LIGHT),
     ("1.png", Image.fromarray(BRIGHT), {}, 255 * BRIGHT),
     ("1.tif", Image.fromarray(BRIGHT), {}, 255 * BRIGHT),
     ("cmyk.tif", COLOURS.convert("RGB").convert("CMYK"), {}, OPAQUE),

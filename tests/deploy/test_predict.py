@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import numpy
 import pytest
 import torch
 from PIL import Image
@@ -80,14 +79,14 @@ def test_damaged_image_is_one_line_and_the_others_are_classified(
 ):
     good = save(digits[0][0], tmp_path / "good.png")
     (tmp_path / "cut.png").write_bytes(good.read_bytes()[:60])
-    Image.fromarray(numpy.full((28, 28), 40_000, numpy.uint16)).save(tmp_path / "deep.png")
-    files = [tmp_path / name for name in ("cut.png", "deep.png", "missing.png", "good.png")]
+    Image.new("F", (28, 28)).save(tmp_path / "deep.tif")
+    files = [tmp_path / name for name in ("cut.png", "deep.tif", "missing.png", "good.png")]
     assert main([str(finished_run), *map(str, files)]) == 1
     out, err = lines(capsys)
     assert [line.split("  ")[0] for line in out] == [str(good)]
     assert len(err) == 3
     assert all(line.startswith("error: ") for line in err)
-    assert "more than 8 bits" in err[1]
+    assert "32-bit pixels" in err[1]
 
 
 def test_test_gives_the_recorded_numbers(finished_run, capsys):
