@@ -67,7 +67,7 @@ def run(config: dict[str, Any], job: Job) -> float:
         from objectives.build import build_objective
         from optim.schedules import Horizon
         from trainer.distributed.device import choose_device, choose_precision, prepare_process
-        from trainer.distributed.process_group import process_group
+        from trainer.distributed.process_group import first_on_node, process_group
         from trainer.interruption import listening
         from trainer.open_records import open_records
         from trainer.phase import build_phases
@@ -86,7 +86,10 @@ def run(config: dict[str, Any], job: Job) -> float:
         precision = choose_precision(settings.precision, device)
         prepare_process(settings, config["seed"], ranks)
 
-        data = build_data(config["data"], device, config["seed"], ranks, settings.accumulate_steps)
+        with first_on_node(ranks):  # it downloads and prepares what the others then find
+            data = build_data(
+                config["data"], device, config["seed"], ranks, settings.accumulate_steps
+            )
         model = build_model(config["model"], data.spec, device, settings)
         objective = build_objective(config["objective"], model, data.spec)
         horizon = Horizon.of(settings.max_epochs, settings.max_steps, data.steps_per_epoch)

@@ -1,15 +1,18 @@
 """Augmentations of uint8 image batches ``(N, C, H, W)``, each sample with a draw of its own.
 
 They are plain tensor code over the whole batch, which is many times as fast as one transform per
-sample. Add one as a class with ``__call__(images, draws)`` and name it in ``data.augment``.
+sample. Add one as a class with ``__call__(images, draws)`` and name it in ``data.augment``; with
+``moves_pixels = False`` if targets such as masks may stay as they are.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from data.draws import kept_global_generators, seed_global_generators
 from data.splits import Draws
 
 
@@ -48,6 +51,8 @@ class HorizontalFlip:
 
 class Cutout:
     """Blank a square of ``size`` pixels at a random place (arXiv:1708.04552)."""
+
+    moves_pixels = False
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -94,3 +99,22 @@ class RandomAffine:
         grid = torch.stack([from_x, from_y], 3)  # grid_sample's coordinates span -1 to 1
         moved = F.grid_sample(images.to(grid.dtype), grid, align_corners=False)
         return moved.round_().to(torch.uint8)
+
+
+class PerImage:
+    """A transform of single images, such as those of ``torchvision.transforms.v2``.
+
+    Each image is transformed with the global CPU generators at a state of its own, so what is drawn
+    does not depend on the rest of the batch.
+    """
+
+    def __init__(self, transform: Callable[[Tensor], Tensor]) -> None:
+        self.transform = transform
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        transformed = []
+        with kept_global_generators():
+            for image, seed in zip(images, draws.seeds(), strict=True):
+                seed_global_generators(seed)
+                transformed.append(self.transform(image))
+        return torch.stack(transformed)

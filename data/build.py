@@ -11,9 +11,9 @@ from core.ranks import Ranks
 from data.draws import SUBSET_STREAM, seeded
 from data.loader import Loader
 from data.splits import Splits, StreamedSplit, TensorSplit
-from trainer.distributed.process_group import first_on_node
 
 LOADER_SETTINGS = ("batch_size", "eval_batch_size", "num_workers")
+MAX_WORKERS = 256  # for each split of each process; more can only be a slip
 
 
 def build_splits(settings: dict[str, Any]) -> Splits:
@@ -39,15 +39,22 @@ def build_data(
     ranks: Ranks,
     accumulate_steps: int,
 ) -> Loader:
-    """The data set of the config's ``data`` node, batched for one process."""
+    """The data set of the config's ``data`` node, batched for one process.
+
+    It may download files and prepare them for later runs: of several processes on one node, one
+    should go first.
+    """
     for key in LOADER_SETTINGS:
         value = settings.get(key)
         least = 0 if key == "num_workers" else 1
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ConfigError(f"data.{key}={value} should be a whole number, {least} or more")
+    if settings["num_workers"] > MAX_WORKERS:
+        raise ConfigError(
+            f"data.num_workers={settings['num_workers']} should be at most {MAX_WORKERS}"
+        )
     loading = {key: settings[key] for key in LOADER_SETTINGS}
-    with first_on_node(ranks):  # it downloads and prepares what the others then find
-        splits = build_splits(settings)
+    splits = build_splits(settings)
     return Loader(
         splits,
         device,

@@ -30,7 +30,10 @@ CLASS_NAMES = (
 
 
 def cifar10(
-    root: str, mean: Sequence[float], std: Sequence[float], augment: Sequence[Augment] = ()
+    root: str,
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
+    augment: Sequence[Augment] = (),
 ) -> Splits:
     """45,000 training, 5,000 validation and 10,000 test images, 3x32x32.
 

@@ -4,39 +4,60 @@ Neither the number of processes or workers nor an interruption changes them, so 
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 
+import numpy
 import torch
 from torch import Tensor
 
+# what a seed is for: the second part of every key, the first being the run's seed
 EPOCH_STREAM, BATCH_STREAM, SAMPLE_STREAM, SUBSET_STREAM, MIX_STREAM = 1, 2, 3, 4, 5
+PROCESS_STREAM, WORKER_STREAM, EVALUATION_STREAM, PREPARE_STREAM = 6, 7, 8, 9
 
 
 def seed_of(*key: int) -> int:
-    """A seed of its own for every key; the first two are the run's seed and a stream."""
+    """A 63-bit seed for ``key``; different keys have unrelated seeds."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def seeded(*key: int) -> torch.Generator:
-    """A generator of its own for every key."""
+    """A CPU generator that starts at ``key``."""
     return torch.Generator().manual_seed(seed_of(*key))
 
 
-class DrawsTogether:
-    """The random numbers of several micro-batches, one after the other, as if they were one."""
+def seed_global_generators(*key: int) -> None:
+    """Start the global CPU generators of Python, numpy and torch at ``key``."""
+    seed = seed_of(*key)
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
 
-    def __init__(self, parts: Sequence["BatchDraws"]) -> None:
-        self.parts = parts
 
-    def uniform(self, *shape: int) -> Tensor:
-        return torch.cat([part.uniform(*shape) for part in self.parts])
+def seed_process(seed: int, rank: int) -> None:
+    """Start all global generators, those of GPUs included, of the process ``rank`` of a run."""
+    key = (seed, PROCESS_STREAM, rank)
+    torch.manual_seed(seed_of(*key))
+    seed_global_generators(*key)
+
+
+@contextmanager
+def kept_global_generators() -> Iterator[None]:
+    """Put the global CPU generators of Python, numpy and torch back afterwards."""
+    python_state, numpy_state = random.getstate(), numpy.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python_state)
+        numpy.random.set_state(numpy_state)
 
 
 class BatchDraws:
-    """Random numbers for one micro-batch, a row a sample.
+    """Random numbers for one micro-batch, one row per sample.
 
     They are drawn for the whole update, of which ``[low, high)`` are the samples at hand: cutting
     the update into other micro-batches or over other processes gives every sample the same draw.
@@ -58,14 +79,29 @@ class BatchDraws:
     def uniform(self, *shape: int) -> Tensor:
         """``(samples at hand, *shape)`` uniform in [0, 1), on the CPU."""
         if self.generator is None:
-            seed, epoch, step = self.update
-            self.generator = seeded(seed, BATCH_STREAM, epoch, step)
+            self.generator = seeded(*self.key(BATCH_STREAM))
         return torch.rand(self.batch_size, *shape, generator=self.generator)[self.rows]
+
+    def seeds(self) -> list[int]:
+        """One seed for each sample at hand."""
+        # two draws of 24 bits each, all that a float32 holds
+        high, low = (self.uniform(2) * 2**24).long().unbind(1)
+        return (high * 2**24 + low).tolist()
 
     @contextmanager
     def for_all_samples(self) -> Iterator[None]:
-        """What torch draws by itself on the CPU is the same for every sample of the update."""
-        seed, epoch, step = self.update
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed_of(seed, MIX_STREAM, epoch, step))
+        """What is drawn from the global CPU generators is the same for the whole update."""
+        with kept_global_generators():
+            seed_global_generators(*self.key(MIX_STREAM))
             yield
+
+    @contextmanager
+    def for_these_samples(self) -> Iterator[None]:
+        """What is drawn from the global CPU generators depends on the micro-batch alone."""
+        with kept_global_generators():
+            seed_global_generators(*self.key(PREPARE_STREAM), self.low)
+            yield
+
+    def key(self, stream: int) -> tuple[int, ...]:
+        seed, epoch, step = self.update
+        return (seed, stream, epoch, step)

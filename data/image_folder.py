@@ -70,8 +70,8 @@ def image_folder(
     max_resident_bytes: int,
     max_pixels: int,
     min_crop_area: float,
-    mean: Sequence[float],
-    std: Sequence[float],
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
     augment: Sequence[Augment] = (),
 ) -> Splits:
     """The images under ``root``; the classes are the folders of ``train/``.

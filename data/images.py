@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from core.errors import ConfigError
+from data.augment import PerImage
+from data.draws import BatchDraws
 from data.splits import Batch, Draws, ImageSpec, Splits, StreamedSplit, TensorSplit
 
 Augment = Callable[[Tensor, Draws], Tensor]
@@ -18,8 +20,6 @@ class PrepareImages:
     Each augmentation maps uint8 images to uint8 images of the same size, with draws of its own for
     every sample.
     """
-
-    is_per_sample = True
 
     def __init__(
         self, mean: Sequence[float], std: Sequence[float], augment: Sequence[Augment]
@@ -48,27 +48,28 @@ def image_splits(
     val: TensorSplit | StreamedSplit | None,
     test: TensorSplit | StreamedSplit | None,
     class_names: Sequence[str],
-    mean: Sequence[float],
-    std: Sequence[float],
-    augment: Sequence[Augment] = (),
+    mean: Any,
+    std: Any,
+    augment: Any = (),
     synthetic: bool = False,
 ) -> Splits:
     """Splits of uint8 images ``(N, C, H, W)`` with int64 labels ``(N,)``.
 
-    ``mean`` and ``std`` have one value per channel, or one for all.
+    Args:
+        mean, std: one value per channel, or one for all, as a number or a list.
+        augment: augmentations or transforms of torchvision, a list or a single one.
 
     Raises:
-        ConfigError: they have another number of values, or are not positive.
+        ConfigError: ``mean`` or ``std`` has another number of values, or ``std`` one that is not
+            positive; an augmentation does not suit the data.
     """
-    if not all(callable(step) for step in augment):
-        raise ConfigError(
-            f"data.augment={augment} should be a list of _target_s of data/augment.py"
-        )
-    image = train.gather(torch.tensor([0]))[0][0] if isinstance(train, TensorSplit) else train[0][0]
+    image, *targets = first_sample(train)
     channels, height, width = image.shape
     means, stds = per_channel(mean, channels, "mean"), per_channel(std, channels, "std")
     if min(stds) <= 0:
-        raise ConfigError(f"data.std={list(std)} should be above 0")
+        raise ConfigError(f"data.std={std} should be above 0")
+    steps = augmentations(augment)
+    check_augmentations(steps, image, targets)
     spec = ImageSpec(
         name=name,
         in_channels=channels,
@@ -78,17 +79,85 @@ def image_splits(
         std=stds,
         synthetic=synthetic,
     )
-    return Splits(train, val, test, spec, PrepareImages(means, stds, augment))
+    return Splits(train, val, test, spec, PrepareImages(means, stds, steps))
 
 
-def per_channel(values: Sequence[float], channels: int, name: str) -> tuple[float, ...]:
-    """``values`` for every channel; a single one stands for all."""
-    if len(values) not in (1, channels):
+def first_sample(split: TensorSplit | StreamedSplit) -> Batch:
+    if isinstance(split, TensorSplit):
+        return tuple(tensor[0] for tensor in split.gather(torch.tensor([0])))
+    return split[0]
+
+
+def augmentations(augment: Any) -> list[Augment]:
+    """``augment`` as a list of functions of a batch.
+
+    Raises:
+        ConfigError: it is no list of augmentations.
+    """
+    steps = augment if isinstance(augment, list | tuple) else [augment] if augment else []
+    if not all(callable(step) for step in steps):
         raise ConfigError(
-            f"data.{name}={list(values)} should have one value, or one for each of the "
+            f"data.augment={augment} should be a list of _target_s of data/augment.py or of "
+            "torchvision.transforms.v2"
+        )
+    return [PerImage(step) if is_from_torchvision(step) else step for step in steps]
+
+
+def is_from_torchvision(step: Any) -> bool:
+    """Whether it is a transform of torchvision or derived from one; does not import torchvision."""
+    return any(kind.__module__.startswith("torchvision.") for kind in type(step).__mro__)
+
+
+def check_augmentations(steps: Sequence[Augment], image: Tensor, targets: Sequence[Any]) -> None:
+    """Try every augmentation on two copies of ``image``.
+
+    Args:
+        image: uint8 ``(C, H, W)``.
+        targets: what else a training sample has.
+
+    Raises:
+        ConfigError: an augmentation fails, or returns something else than uint8 images of the same
+            size; or it moves pixels, and the targets may have to move with them.
+    """
+    images = torch.stack([image, image])
+    for step in steps:
+        name = type(step.transform if isinstance(step, PerImage) else step).__name__
+        shapes = [tuple(torch.as_tensor(target).shape) for target in targets]
+        if any(shapes) and getattr(step, "moves_pixels", True):
+            raise ConfigError(
+                f"data.augment: {name} moves pixels, and would leave the targets of shape "
+                f"{next(filter(None, shapes))} where they are; only class labels, one per image, "
+                "can stay as they are: use data.augment=[]"
+            )
+        try:
+            with (draws := BatchDraws(0, 0, 0, 2, 0, 2)).for_these_samples():
+                made = step(images, draws)
+        except Exception as error:  # whatever somebody else's code raises
+            reason = str(error).strip().partition("\n")[0]
+            raise ConfigError(
+                f"data.augment: {name} fails on uint8 images of shape {tuple(image.shape)}: "
+                f"{type(error).__name__}: {reason}"
+            ) from error
+        if not isinstance(made, Tensor) or (made.shape, made.dtype) != (images.shape, images.dtype):
+            what = type(made).__name__
+            if isinstance(made, Tensor):
+                what = f"{made.dtype} of shape {tuple(made.shape[1:])}".removeprefix("torch.")
+            raise ConfigError(
+                f"data.augment: {name} makes {what} of uint8 images of shape {tuple(image.shape)}; "
+                "an augmentation keeps type and size"
+            )
+
+
+def per_channel(values: Any, channels: int, name: str) -> tuple[float, ...]:
+    """``values``, a number or a list, for every channel; a single one stands for all."""
+    listed = values if isinstance(values, list | tuple) else [values]
+    are_numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in listed)
+    if len(listed) not in (1, channels) or not are_numbers:
+        raise ConfigError(
+            f"data.{name}={values} should be one number, or a list of one for each of the "
             f"{channels} channels"
         )
-    return tuple(values) * (channels // len(values))
+    return tuple(float(v) for v in listed) * (channels // len(listed))
 
 
 def as_size(value: Any) -> tuple[int, int]:

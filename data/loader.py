@@ -8,20 +8,15 @@ incomplete batch is left out of training (another one each epoch) and never out 
 
 import hashlib
 import zlib
-from collections.abc import Iterator
-from itertools import islice
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from core.errors import ConfigError
-from data.draws import EPOCH_STREAM, BatchDraws, DrawsTogether, seeded
+from data.draws import EPOCH_STREAM, BatchDraws, seeded
+from data.sample_reader import SampleReader
 from data.splits import Batch, Mix, Splits, StreamedSplit, TensorSplit
-
-UPDATES_HASHED_AT_ONCE = 256
-BYTES_AT_ONCE = 1 << 21  # of samples: many small batches take less time together
 
 
 class Loader:
@@ -30,7 +25,7 @@ class Loader:
     Args:
         batch_size: samples per update over all processes.
         eval_batch_size: samples per process and evaluation step.
-        num_workers: worker processes for splits that are streamed rather than resident.
+        num_workers: worker processes for each split that is not resident.
         accumulate_steps: micro-batches per update.
 
     Raises:
@@ -67,41 +62,20 @@ class Loader:
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
         self.steps_per_epoch = len(splits.train) // batch_size
-        self.hashed = ""
-        self.unhashed: list[Tensor] = []
-
-    @property
-    def order_hash(self) -> str:
-        """Of the samples of all updates so far; being a chain, it goes on after an interruption."""
-        self.hash_orders()
-        return self.hashed
-
-    @order_hash.setter
-    def order_hash(self, value: str) -> None:
-        self.hashed = value
-        self.unhashed.clear()
-
-    def hash_orders(self) -> None:
-        """For many updates at once: one by one, between them, it costs ten times as much."""
-        for indices in self.unhashed:
-            content = self.hashed.encode() + indices.numpy().tobytes()
-            self.hashed = hashlib.blake2b(content, digest_size=16).hexdigest()
-        self.unhashed.clear()
+        self.readers: dict[tuple[str, bool], SampleReader] = {}  # by split and for training or not
+        self.order_digests = [hashlib.blake2b(digest_size=16)]  # before each epoch
 
     def train(self, epoch: int, start: int = 0, mix: Mix | None = None) -> Iterator[list[Batch]]:
         """The micro-batches of each update of ``epoch``, from its update ``start`` on.
 
-        ``order_hash`` follows the samples of the updates yielded so far.
+        Each update is prepared when it is asked for, so a checkpoint between two updates finds the
+        random state that the next one begins with.
 
         Args:
             mix: what mixes each sample with its neighbour. The update is a ring, and a micro-batch
                 is prepared with one sample more, the neighbour of its first: so nothing depends on
                 how many micro-batches and processes the update is cut into.
         """
-        split = self.splits["train"]
-        if isinstance(split, StreamedSplit):
-            split = split.augmented(self.seed, epoch)
-        order = self.epoch_order(epoch)
         micro = self.batch_size // self.accumulate_steps
         share = micro // self.world_size
         # of this process, in an update
@@ -110,22 +84,16 @@ class Loader:
             for low in range(self.rank * share, self.batch_size, micro)
         ]
         rows = [torch.arange(low, high) % self.batch_size for low, high in parts]
-        updates = order[: self.steps_per_epoch * self.batch_size].view(-1, self.batch_size)[start:]
-
-        def draws() -> Iterator[BatchDraws]:
-            for step in range(start, self.steps_per_epoch):
-                for low, high in parts:
-                    yield BatchDraws(self.seed, epoch, step, self.batch_size, low, high)
-
-        indices = [update[part] for update in updates for part in rows]
-        batches = self.prepared(split, indices, draws())
-        if mix is not None:
-            batches = map(mix, batches, draws())
-        for consumed in updates:
-            update = [next(batches) for _ in parts]
-            self.unhashed.append(consumed)
-            if len(self.unhashed) == UPDATES_HASHED_AT_ONCE:
-                self.hash_orders()
+        updates = self.epoch_order(epoch).view(-1, self.batch_size)[start:]
+        raw = self.read("train", (update[part] for update in updates for part in rows), epoch)
+        for step in range(start, self.steps_per_epoch):
+            update = []
+            for low, high in parts:
+                draws = BatchDraws(self.seed, epoch, step, self.batch_size, low, high)
+                batch = next(raw)
+                with draws.for_these_samples():
+                    batch = self.prepare(batch, draws)
+                update.append(batch if mix is None else mix(batch, draws))
             yield update
 
     def evaluate(self, name: str) -> Iterator[Batch]:
@@ -133,66 +101,66 @@ class Loader:
         split = self.splits[name]
         low, high = (len(split) * (self.rank + i) // self.world_size for i in (0, 1))
         size = min(self.eval_batch_size, len(split))
-        indices = torch.arange(low, high).split(size) if high > low else ()
-        yield from self.prepared(split, list(indices))
+        yield from self.prepared(name, torch.arange(low, high).split(size) if high > low else ())
 
-    def epoch_order(self, epoch: int) -> Tensor:
-        """The sample indices of an epoch, depending on the seed and the epoch alone."""
-        generator = seeded(self.seed, EPOCH_STREAM, epoch)
-        split = self.splits["train"]
-        if isinstance(split, TensorSplit):
-            return split.epoch_order(generator)
-        return torch.randperm(len(split), generator=generator)
+    def prepared(self, name: str, batches: Iterable[Tensor]) -> Iterator[Batch]:
+        """The samples of a split at these indices, as evaluation sees them."""
+        for batch in self.read(name, batches):
+            yield self.prepare(batch, None)
 
-    def prepared(
-        self, split: Any, batches: list[Tensor], draws: Iterator[BatchDraws] | None = None
+    def read(
+        self, name: str, batches: Iterable[Tensor], epoch: int | None = None
     ) -> Iterator[Batch]:
-        """The batches of these indices, ready for the model; only evaluation has no ``draws``.
+        """Raw batches of a split on the device, in the order asked for.
 
-        Several at once where neither gathering nor preparing looks at a batch as a whole.
+        Args:
+            epoch: of training; None for evaluation.
         """
-        gathers_per_sample = getattr(type(split), "gather", None) is TensorSplit.gather
-        if not (gathers_per_sample and getattr(self.prepare, "is_per_sample", False)):
-            for batch in self.fetch(split, batches):
-                yield self.prepare(batch, None if draws is None else next(draws))
-            return
-        start, count = 0, 1
-        while start < len(batches):
-            sizes = [len(indices) for indices in batches[start : start + count]]
-            own = None if draws is None else DrawsTogether(list(islice(draws, len(sizes))))
-            (raw,) = self.fetch(split, [torch.cat(batches[start : start + count])])
-            several = self.prepare(raw, own)
-            count = max(1, BYTES_AT_ONCE * len(sizes) // max(num_bytes(raw), num_bytes(several)))
-            start += len(sizes)
-            del raw
-            if len(sizes) == 1:
-                yield several
-                continue
-            # copies: a view would hold all of them, count their changes together, and lie where
-            # some kernels round otherwise
-            for parts in zip(*(tensor.split(sizes) for tensor in several), strict=True):
-                yield tuple(part.clone() for part in parts)
-
-    def fetch(self, split: Any, batches: list[Tensor]) -> Iterator[Batch]:
-        """Raw batches on the device, in the order asked for."""
+        split = self.splits[name]
         if isinstance(split, TensorSplit):
             for indices in batches:
                 yield split.gather(indices.to(self.device, non_blocking=True))
             return
-        loader = DataLoader(
-            split,
-            batch_sampler=[indices.tolist() for indices in batches],
-            num_workers=self.num_workers,
-            pin_memory=self.device.type == "cuda",
-            # of its own: a draw from the global state would make a resumed run differ
-            generator=torch.Generator(),
-        )
-        try:
-            for batch in loader:
-                yield tuple(tensor.to(self.device, non_blocking=True) for tensor in batch)
-        except ConfigError as error:
-            # from a worker it comes with the worker's traceback, its own line last
-            raise ConfigError(str(error).strip().rpartition("ConfigError: ")[2]) from None
+        key = (name, epoch is not None)
+        if key not in self.readers:
+            self.readers[key] = SampleReader(split, self.seed, self.num_workers, self.device)
+        yield from self.readers[key].read(batches, epoch)
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self.readers.clear()
+
+    def epoch_order(self, epoch: int) -> Tensor:
+        """The sample indices of an epoch's updates, depending on the seed and the epoch alone."""
+        generator = seeded(self.seed, EPOCH_STREAM, epoch)
+        split = self.splits["train"]
+        if isinstance(split, TensorSplit):
+            order = split.epoch_order(generator)
+        else:
+            order = torch.randperm(len(split), generator=generator)
+        return order[: self.steps_per_epoch * self.batch_size]
+
+    def order_hash(self, num_updates: int) -> str:
+        """Of the samples of the first ``num_updates`` updates, in their order."""
+        epochs, steps = divmod(num_updates, self.steps_per_epoch)
+        while len(self.order_digests) <= epochs:
+            digest = self.order_digests[-1].copy()
+            digest.update(self.epoch_order(len(self.order_digests) - 1).numpy().tobytes())
+            self.order_digests.append(digest)
+        digest = self.order_digests[epochs].copy()
+        if steps:
+            order = self.epoch_order(epochs)[: steps * self.batch_size]
+            digest.update(order.numpy().tobytes())
+        return digest.hexdigest()
+
+    def continue_order(self, recorded: str, num_updates: int) -> None:
+        """Take up the order after a checkpoint with the hash ``recorded``.
+
+        Where that was another order, such as one in batches of another size, it becomes part of
+        every hash that follows.
+        """
+        if self.order_hash(num_updates) != recorded:
+            self.order_digests = [hashlib.blake2b(recorded.encode(), digest_size=16)]
 
     def sizes(self) -> dict[str, int]:
         return {name: len(split) for name, split in self.splits.items()}
@@ -213,10 +181,6 @@ def fingerprint(splits: Splits) -> str:
         ]
         found.append((0 if split is None else len(split), sums))
     return repr(found)
-
-
-def num_bytes(batch: Batch) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in batch)
 
 
 def check_batch_size(batch_size: int, world_size: int, accumulate_steps: int, samples: int) -> None:

@@ -17,7 +17,10 @@ SPLIT_SEED = 5000
 
 
 def mnist(
-    root: str, mean: Sequence[float], std: Sequence[float], augment: Sequence[Augment] = ()
+    root: str,
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
+    augment: Sequence[Augment] = (),
 ) -> Splits:
     """55,000 training, 5,000 validation and 10,000 test digits, 1x28x28.
 

@@ -16,7 +16,10 @@ SPLIT_SEED = 5000
 
 
 def mnist5k(
-    root: str, mean: Sequence[float], std: Sequence[float], augment: Sequence[Augment] = ()
+    root: str,
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
+    augment: Sequence[Augment] = (),
 ) -> Splits:
     """3,500 training, 500 validation and 1,000 test digits, 1x28x28, every class alike.
 

@@ -1,4 +1,4 @@
-"""What a data set hands to the program: its splits, their looks, how a batch is prepared."""
+"""What a data set hands to the program: its splits, their spec, how a batch is prepared."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -10,19 +10,26 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
+
+from core.errors import ConfigError
 
 Batch = tuple[Tensor, ...]
 
 
 class Draws(Protocol):
-    """Random numbers, one row a sample; a sample's are the same in whatever batch it comes."""
+    """Random draws for a batch, one row per sample, which do not depend on the rest of the batch.
+
+    See :class:`data.draws.BatchDraws`.
+    """
 
     def uniform(self, *shape: int) -> Tensor: ...
 
+    def seeds(self) -> list[int]: ...
+
 
 class UpdateDraws(Draws, Protocol):
-    """Those of samples of one update, with some that all of its samples share."""
+    """Random draws for one update: per sample, plus some shared by the batch."""
 
     def for_all_samples(self) -> AbstractContextManager[None]: ...
 
@@ -74,11 +81,12 @@ class StreamedSplit(Dataset[Batch], ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def augmented(self, seed: int, epoch: int) -> "StreamedSplit":
-        """The split as training sees it in ``epoch``.
+    def training_sample(self, index: int, generator: torch.Generator) -> Batch:
+        """The sample as training sees it.
 
-        What is random about a sample may depend on ``seed``, ``epoch`` and the sample's index only:
-        then neither the number of workers nor an interruption changes it.
+        Args:
+            generator: for whatever is random about it; starts at the run's seed, the epoch and the
+                index, so that neither the number of workers nor an interruption changes a sample.
         """
 
     @abstractmethod
@@ -86,7 +94,7 @@ class StreamedSplit(Dataset[Batch], ABC):
         """The samples at ``indices`` alone."""
 
     def identity(self) -> tuple[Tensor, ...]:
-        """What differs where the samples are others, as far as it costs little to know."""
+        """A cheap fingerprint of the samples."""
         return (*self[0], *self[len(self) - 1]) if len(self) else ()
 
 
@@ -124,9 +132,10 @@ class Splits:
     Attributes:
         spec: what models and objectives need to know.
         prepare: turns a raw batch, already on the device, into the model's input; gets random
-            draws for training batches and None for evaluation. One with ``is_per_sample = True``
-            treats every sample independently and returns a row for each: it may be given several
-            batches as one.
+            draws for training batches and None for evaluation.
+
+    Raises:
+        ConfigError: a split has no length or no access by index, such as an iterable data set.
     """
 
     train: Any
@@ -134,6 +143,26 @@ class Splits:
     test: Any
     spec: Any
     prepare: Prepare = field(default=lambda batch, draws: batch)
+
+    def __post_init__(self) -> None:
+        for name in ("train", "val", "test"):
+            split = getattr(self, name)
+            if split is not None and not is_map_style(split):
+                raise ConfigError(
+                    f"the {name} split is a {type(split).__name__}, which cannot be shuffled, "
+                    "shared by processes or resumed: it should be a map-style data set, with "
+                    "__len__ and __getitem__"
+                )
+
+
+def is_map_style(split: Any) -> bool:
+    if isinstance(split, TensorSplit):
+        return True
+    return (
+        hasattr(split, "__len__")
+        and hasattr(split, "__getitem__")
+        and not isinstance(split, IterableDataset)
+    )
 
 
 def stratified_split(labels: Tensor, fractions: Sequence[float], seed: int) -> list[Tensor]:

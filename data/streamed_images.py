@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from data.decode import Decoder
-from data.draws import SAMPLE_STREAM, seeded
 from data.splits import Batch, StreamedSplit
 
 
@@ -19,20 +18,15 @@ class StreamedImages(StreamedSplit):
     labels: Tensor  # (N,)
     sizes: Tensor  # (N,), bytes of each file
     decoder: Decoder
-    position: tuple[int, int] | None = None  # seed and epoch, in training
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Batch:
-        draws = None
-        if self.position is not None:
-            seed, epoch = self.position
-            draws = seeded(seed, SAMPLE_STREAM, epoch, index)
-        return self.decoder(self.paths[index], draws), self.labels[index]
+        return self.decoder(self.paths[index]), self.labels[index]
 
-    def augmented(self, seed: int, epoch: int) -> "StreamedImages":
-        return replace(self, position=(seed, epoch))
+    def training_sample(self, index: int, generator: torch.Generator) -> Batch:
+        return self.decoder(self.paths[index], generator), self.labels[index]
 
     def take(self, indices: Tensor) -> "StreamedImages":
         paths = [self.paths[index] for index in indices.tolist()]

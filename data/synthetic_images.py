@@ -23,8 +23,8 @@ def synthetic_images(
     channels: int,
     image_size: Any,
     noise: float,
-    mean: Sequence[float],
-    std: Sequence[float],
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
     root: str = "",
     augment: Sequence[Augment] = (),
 ) -> Splits:

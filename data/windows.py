@@ -97,4 +97,4 @@ def inputs_and_targets(tokens: Tensor, starts: Tensor, length: int) -> tuple[Ten
     """The windows that begin at ``starts``; places beyond the end hold the last token."""
     places = starts[:, None] + torch.arange(length + 1, device=starts.device)
     windows = tokens[places.clamp_(max=len(tokens) - 1)].long()
-    return windows[:, :-1], windows[:, 1:]
+    return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()

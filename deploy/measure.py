@@ -55,7 +55,7 @@ def classify_split(predict: Predict, data: Loader, split: str) -> tuple[Tensor, 
     """The predicted class and the label of every sample, each ``(N,)``."""
     indices = torch.arange(len(data.splits[split])).split(data.eval_batch_size)
     classes, labels = [], []
-    for batch in data.fetch(data.splits[split], list(indices)):
+    for batch in data.read(split, indices):
         classes.append(predict(batch[0]).argmax(1))
         labels.append(batch[1])
     return torch.cat(classes), torch.cat(labels)
@@ -65,7 +65,7 @@ def raw_images(data: Loader, split: str, count: int) -> Tensor:
     """``count`` images of a split, spread over all of it, as uint8 ``(N, C, H, W)``."""
     size = len(data.splits[split])
     indices = torch.arange(min(count, size)) * size // min(count, size)
-    (batch,) = data.fetch(data.splits[split], [indices])
+    (batch,) = data.read(split, [indices])
     return batch[0]
 
 

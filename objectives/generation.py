@@ -122,5 +122,5 @@ def training_images(data: Loader) -> Tensor:
     split = data.splits["train"]
     count = max(len(data.splits[name]) for name in data.splits if name != "train")
     order = torch.randperm(len(split), generator=seeded(EVAL_SEED))[:count]
-    batches = data.prepared(split, list(order.split(data.eval_batch_size)))
+    batches = data.prepared("train", order.split(data.eval_batch_size))
     return torch.cat([batch[0] for batch in batches])

@@ -29,7 +29,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
         "scaler": trainer.scaler.state_dict(),
         "rng": gather(checkpoint.random_state(trainer.device)),
         "data": {
-            "order_hash": trainer.data.order_hash,
+            "order_hash": trainer.data.order_hash(trainer.progress.batches),
             "fingerprint": trainer.data.fingerprint,
             "carried": {name: value.cpu() for name, value in trainer.objective.state().items()},
         },
@@ -60,7 +60,6 @@ def restore(trainer: Trainer, content: dict[str, Any]) -> None:
     states = content["rng"]
     if trainer.ranks.rank < len(states):
         checkpoint.restore_random_state(states[trainer.ranks.rank], trainer.device)
-    trainer.data.order_hash = content["data"]["order_hash"]
     trainer.objective.load_state(content["data"]["carried"])
     counters = dict(content["counters"])
     for name in ("ema_updates", "events"):
@@ -68,6 +67,7 @@ def restore(trainer: Trainer, content: dict[str, Any]) -> None:
     trainer.meter.load_state(own_share(counters.pop("meter"), trainer.ranks))
     best = counters.pop("best")
     trainer.progress = Progress(**counters, best=best and Best(**best))
+    trainer.data.continue_order(content["data"]["order_hash"], trainer.progress.batches)
 
 
 def own_share(meters: list[MeterState], ranks: Ranks) -> list[MeterState]:

@@ -89,6 +89,7 @@ class Trainer:
                 raise report from error
             self.diverged = report
         finally:
+            self.data.close()
             self.records.measure(self)
 
     def train(self) -> None:

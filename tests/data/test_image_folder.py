@@ -315,7 +315,7 @@ def test_pixels_whose_range_is_unknown(root, splits, mode):
         ({"min_crop_area": 0}, "data.min_crop_area=0 should be above 0"),
         ({"image_size": [8, 8, 3]}, "data.image_size="),
         ({"image_size": 0}, "data.image_size=0 should be"),
-        ({"mean": [0.5, 0.5]}, "data.mean=.* should have one value"),
+        ({"mean": [0.5, 0.5]}, "data.mean=.* should be one number"),
         ({"std": [0]}, "data.std=.* should be above 0"),
     ],
 )

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.loader import UPDATES_HASHED_AT_ONCE, Loader
+from data.loader import Loader
 from data.splits import Splits, TensorSplit
 
 
@@ -47,13 +47,25 @@ def test_processes_share_every_update(layout, epoch):
     assert len(seen) == len(set(seen)) == samples // batch * batch
 
 
-def test_the_order_is_hashed_alike_whenever_it_is_asked_for():
-    asked_often, asked_once = (loader(600, 0, 1, 1, 1, 1) for _ in range(2))
-    often = [asked_often.order_hash for _ in asked_often.train(0)]
-    for _ in asked_once.train(0):
-        assert len(asked_once.unhashed) < UPDATES_HASHED_AT_ONCE  # however long nobody asks
-    assert asked_once.order_hash == asked_often.order_hash
-    assert len(set(often)) == 600
+def test_order_hash_is_of_the_samples_seen():
+    """Whenever it is asked for, and however many updates they came in."""
+    data, asked_once = (loader(600, 0, 1, 1, 6, 1) for _ in range(2))
+    hashes = [data.order_hash(num_updates) for num_updates in range(250)]
+    assert len(set(hashes)) == 250
+    assert asked_once.order_hash(249) == hashes[249]
+    assert asked_once.order_hash(7) == hashes[7]
+    assert loader(600, 0, 1, 1, 12, 1).order_hash(5) == hashes[10]
+    assert loader(601, 0, 1, 1, 6, 1).order_hash(5) != hashes[5]
+
+
+def test_order_hash_after_a_change_of_batch_size():
+    """Not that of a run which had the new size from the start."""
+    first, changed, same = (loader(600, 0, 1, 1, size, 1) for size in (6, 12, 6))
+    recorded = first.order_hash(10)
+    changed.continue_order(recorded, 10)
+    same.continue_order(recorded, 10)
+    assert changed.order_hash(20) != loader(600, 0, 1, 1, 12, 1).order_hash(20)
+    assert same.order_hash(20) == first.order_hash(20)
 
 
 @settings(deadline=None, max_examples=50)
@@ -71,21 +83,16 @@ def test_evaluation_sees_every_sample_once(layout):
 @settings(deadline=None, max_examples=50)
 @given(layout=layouts(), data=st.data())
 def test_resumed_anywhere(layout, data):
-    """From any update on, with another number of processes: same samples, same order hash."""
+    """From any update on, with another number of processes: the same samples."""
     samples, world_size, accumulate, batch, _ = layout
     whole = loader(samples, 0, 1, accumulate, batch, 1)
     expected = [samples_of(update) for update in whole.train(1)]
     start = data.draw(st.integers(0, len(expected) - 1))
-    first = loader(samples, 0, 1, accumulate, batch, 1)
-    for _, _update in zip(range(start), first.train(1), strict=False):
-        pass
     parts = [loader(samples, r, world_size, accumulate, batch, 1) for r in range(world_size)]
-    for part in parts:
-        part.order_hash = first.order_hash
     rest = [list(part.train(1, start)) for part in parts]
     resumed = [
         [s for i in range(accumulate) for r in range(world_size) for s in rest[r][step][i][0]]
         for step in range(len(expected) - start)
     ]
     assert [[int(s) for s in update] for update in resumed] == expected[start:]
-    assert {part.order_hash for part in parts} == {whole.order_hash}
+    assert len({part.order_hash(start) for part in (whole, *parts)}) == 1

@@ -17,7 +17,7 @@ def digits(finished_run):
     """Five test digits as the files a user has, and their classes by the model itself."""
     run = open_run(finished_run)
     data = run.load_data()
-    (raw,) = data.fetch(data.splits["test"], [torch.arange(0, 1000, 200)])
+    (raw,) = data.read("test", [torch.arange(0, 1000, 200)])
     with torch.inference_mode():
         classes = run.model(data.prepare(raw, None)[0]).argmax(1)
     return raw[0], classes.tolist()

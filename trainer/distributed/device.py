@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import random
 import resource
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 
 from core.errors import ConfigError
 from core.schema import TrainerSettings
+from data.draws import seed_process
 
 if TYPE_CHECKING:
     from core.ranks import Ranks
@@ -68,8 +68,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 def prepare_process(settings: TrainerSettings, seed: int, ranks: Ranks) -> None:
     """Random state, threads and math modes; all set by every run, so none leaks into the next."""
     keep_freed_memory()
-    random.seed(seed + ranks.rank)
-    torch.manual_seed(seed + ranks.rank)
+    seed_process(seed, ranks.rank)
     torch.set_num_threads(settings.num_threads or max(1, NUM_THREADS // ranks.local_world_size))
     if settings.deterministic != torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(settings.deterministic)  # imports the compiler: seconds

@@ -173,7 +173,7 @@ class Records:
             "best": progress.best and asdict(progress.best),
             "target": progress.target,
             "stop_reason": progress.stop_reason,
-            "data_order_hash": trainer.data.order_hash,
+            "data_order_hash": trainer.data.order_hash(trainer.progress.batches),
         }
 
     def start(self, total_steps: int, step: int) -> None:

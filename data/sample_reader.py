@@ -1,0 +1,103 @@
+"""Samples read one by one, in worker processes that live as long as the loader."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from core.errors import ConfigError
+from data.draws import (
+    EVALUATION_STREAM,
+    SAMPLE_STREAM,
+    WORKER_STREAM,
+    kept_global_generators,
+    seed_global_generators,
+    seeded,
+)
+from data.splits import Batch, StreamedSplit
+
+Item = tuple[int | None, int]  # epoch (None: evaluation), index of the sample
+
+
+class SampleReader:
+    """Batches of a split that is not resident. Every pass uses the same worker processes.
+
+    Random numbers that a sample draws while it is read, from the global generators of Python, numpy
+    or torch, depend in training on the run's seed, the epoch and the sample's index; in evaluation
+    on the index.
+    """
+
+    def __init__(self, split: Any, seed: int, num_workers: int, device: torch.device) -> None:
+        self.device = device
+        self.items = BatchItems()
+        self.loader = DataLoader(
+            SeededSamples(split, seed),
+            batch_sampler=self.items,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=device.type == "cuda",
+            generator=seeded(seed, WORKER_STREAM),
+        )
+
+    def read(self, batches: Iterable[Tensor], epoch: int | None = None) -> Iterator[Batch]:
+        """Batches of the samples at these indices, on the device, in this order.
+
+        Args:
+            epoch: of training; None for evaluation.
+
+        Raises:
+            ConfigError: a sample cannot be read, or is no tuple of tensors and numbers.
+        """
+        self.items.batches, self.items.epoch = batches, epoch
+        try:
+            for batch in self.loader:
+                yield tuple(tensor.to(self.device, non_blocking=True) for tensor in checked(batch))
+        except ConfigError as error:
+            # from a worker it comes with the worker's traceback, its own line last
+            raise ConfigError(str(error).strip().rpartition("ConfigError: ")[2]) from None
+
+
+class BatchItems:
+    """The batch sampler: what the workers are to read in the pass at hand."""
+
+    def __init__(self) -> None:
+        self.batches: Iterable[Tensor] = ()
+        self.epoch: int | None = None
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        for indices in self.batches:
+            yield [(self.epoch, index) for index in indices.tolist()]
+
+
+class SeededSamples(Dataset[Any]):
+    """The samples of ``split``, each read with the global generators at a state of its own."""
+
+    def __init__(self, split: Any, seed: int) -> None:
+        self.split = split
+        self.seed = seed
+
+    def __getitems__(self, items: list[Item]) -> list[Any]:
+        """What torch calls for a batch."""
+        with kept_global_generators():
+            return [self.sample(epoch, index) for epoch, index in items]
+
+    def sample(self, epoch: int | None, index: int) -> Any:
+        if epoch is None:
+            seed_global_generators(0, EVALUATION_STREAM, index)
+            return self.split[index]
+        key = (self.seed, SAMPLE_STREAM, epoch, index)
+        seed_global_generators(*key)
+        if isinstance(self.split, StreamedSplit):
+            return self.split.training_sample(index, seeded(*key))
+        return self.split[index]
+
+
+def checked(batch: Any) -> list[Tensor] | tuple[Tensor, ...]:
+    """Raises: ConfigError: the samples were no tuples of tensors and numbers."""
+    if isinstance(batch, list | tuple) and all(isinstance(part, Tensor) for part in batch):
+        return batch
+    raise ConfigError(
+        "a sample of the data set should be a tuple of tensors and numbers, such as (image, label)"
+    )

@@ -1,0 +1,83 @@
+"""Settings of image data sets: means, and augmentations that suit the data."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.transforms import v2
+
+from core.errors import ConfigError
+from data.augment import Cutout, HorizontalFlip, PerImage
+from data.build import build_splits
+from data.draws import BatchDraws
+from data.images import image_splits
+from data.splits import TensorSplit
+
+IMAGES = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8)
+LABELS = torch.arange(6)
+MASKS = torch.zeros(6, 8, 8, dtype=torch.long)
+
+
+def splits(*tensors, mean=0.5, std=0.5, augment=()):
+    split = TensorSplit(*tensors)
+    return image_splits("test", split, split, None, "ab", mean, std, augment)
+
+
+@pytest.mark.parametrize("mean", [0.25, [0.25], [0.25, 0.25, 0.25]])
+def test_one_mean_stands_for_all_channels(mean):
+    assert splits(IMAGES, LABELS, mean=mean).spec.mean == (0.25, 0.25, 0.25)
+
+
+@pytest.mark.parametrize("mean", [[0.5, 0.5], "0.5", None, [True], ["a"], []])
+def test_wrong_means(mean):
+    with pytest.raises(ConfigError, match=r"data\.mean=.* should be one number, or a list of one"):
+        splits(IMAGES, LABELS, mean=mean)
+
+
+def test_a_single_augmentation_needs_no_list():
+    flip = HorizontalFlip()
+    assert splits(IMAGES, LABELS, augment=flip).prepare.augment == (flip,)
+    assert splits(IMAGES, LABELS, augment=None).prepare.augment == ()
+
+
+@pytest.mark.parametrize("augment", ["flip", ["flip"], {"p": 0.5}, 3])
+def test_what_is_no_augmentation(augment):
+    with pytest.raises(ConfigError, match=r"data\.augment=.* should be a list of _target_s"):
+        splits(IMAGES, LABELS, augment=augment)
+
+
+@pytest.mark.parametrize(
+    ("augment", "message"),
+    [
+        (v2.Resize(4), r"Resize makes uint8 of shape \(3, 4, 4\) of uint8 images"),
+        (v2.ToDtype(torch.float32), r"ToDtype makes float32 of shape \(3, 8, 8\)"),
+        (v2.MixUp(num_classes=2), r"MixUp fails on uint8 images of shape \(3, 8, 8\): ValueError"),
+        (nn.Flatten(), r"Flatten fails on uint8 images .*: TypeError"),
+        (lambda images, draws: None, "function makes NoneType of uint8 images"),
+    ],
+)
+def test_augmentations_that_do_not_suit_the_images(augment, message):
+    with pytest.raises(ConfigError, match=rf"^data\.augment: {message}"):
+        splits(IMAGES, LABELS, augment=augment)
+
+
+@pytest.mark.parametrize("augment", [HorizontalFlip(), v2.RandomRotation(9), lambda x, draws: x])
+def test_masks_are_not_left_behind(augment):
+    with pytest.raises(ConfigError, match=r"moves pixels, .* targets of shape \(8, 8\)"):
+        splits(IMAGES, MASKS, augment=augment)
+
+
+def test_masks_may_stay_where_no_pixel_moves():
+    assert splits(IMAGES, MASKS, augment=Cutout(2)).train is not None
+    assert splits(IMAGES, MASKS).train is not None
+
+
+def test_torchvision_transforms_apply_to_single_images(composed, data_root):
+    rotation = "{_target_: torchvision.transforms.v2.RandomRotation, degrees: 30}"
+    config = composed(f"data.root={data_root}", f"data.augment=[{rotation}]")["data"]
+    built = build_splits(config)
+    (augment,) = built.prepare.augment
+    assert isinstance(augment, PerImage)
+    images = built.train.tensors[0][:1].expand(16, 1, 28, 28)
+    rotated = augment(images, BatchDraws(0, 0, 0, 16, 0, 16))
+    assert len(rotated.flatten(1).unique(dim=0)) > 10  # an angle for each
+    assert torch.equal(rotated[3:7], augment(images[3:7], BatchDraws(0, 0, 0, 16, 3, 7)))

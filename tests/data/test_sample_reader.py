@@ -1,0 +1,131 @@
+"""Samples read one by one: what they draw, and the processes that read them."""
+
+import os
+import random
+
+import numpy
+import pytest
+import torch
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
+
+from core.errors import ConfigError
+from data.loader import Loader
+from data.splits import Splits
+
+CPU = torch.device("cpu")
+
+
+class Drawing(Dataset):
+    """Every sample draws from the three global generators; also, who has read it."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        draws = [float(torch.rand(1)), numpy.random.rand(), random.random()]
+        return torch.tensor(draws, dtype=torch.float64), index, os.getpid()
+
+
+def loader(split, num_workers=0, seed=0, batch_size=4, accumulate_steps=1):
+    splits = Splits(split, split, None, spec=None)
+    return Loader(splits, CPU, seed, 0, 1, accumulate_steps, batch_size, 5, num_workers)
+
+
+def draws_of(batches):
+    """``(samples, 3)`` in the order of the samples' indices."""
+    draws, indices, _ = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    return draws[indices.argsort()]
+
+
+def epoch(data, number, start=0):
+    return [batch for update in data.train(number, start) for batch in update]
+
+
+def test_every_epoch_and_seed_draws_other_numbers():
+    data = loader(Drawing(), num_workers=2)
+    seen = [draws_of(epoch(data, 0)), draws_of(epoch(data, 1))]
+    seen.append(draws_of(epoch(loader(Drawing(), num_workers=2, seed=1), 0)))
+    assert torch.stack(seen).flatten(0, 1).unique(dim=0).shape == (36, 3)
+    for generator in range(3):
+        assert len(torch.stack(seen)[:, :, generator].unique()) == 36
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_draws_depend_on_seed_epoch_and_sample_alone(num_workers):
+    expected = draws_of(epoch(loader(Drawing()), 3))
+    torch.rand(5), random.random(), numpy.random.rand()
+    data = loader(Drawing(), num_workers, batch_size=6, accumulate_steps=2)
+    list(data.evaluate("val"))  # what ran before
+    assert torch.equal(draws_of(epoch(data, 3)), expected)
+
+
+def test_a_resumed_epoch_draws_the_same():
+    whole = epoch(loader(Drawing(), num_workers=2), 1)[1:]
+    rest = epoch(loader(Drawing(), num_workers=2), 1, start=1)
+    for one, other in zip(whole, rest, strict=True):
+        assert torch.equal(one[0], other[0])
+
+
+def test_every_evaluation_draws_the_same():
+    data, other = loader(Drawing(), seed=1), loader(Drawing(), num_workers=1, seed=2)
+    expected = draws_of(data.evaluate("val"))
+    assert torch.equal(draws_of(data.evaluate("val")), expected)
+    assert torch.equal(draws_of(other.evaluate("val")), expected)
+
+
+def test_reading_leaves_the_global_generators_alone():
+    def states():
+        return random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state()
+
+    before = states()
+    epoch(loader(Drawing()), 0)
+    epoch(loader(Drawing(), num_workers=1), 0)
+    after = states()
+    assert before[:2] == after[:2]
+    assert torch.equal(before[2], after[2])
+
+
+def test_workers_stay_for_the_run_and_end_with_it():
+    data = loader(Drawing(), num_workers=2)
+    workers = {int(pid) for batch in epoch(data, 0) for pid in batch[2]}
+    next(data.train(1))  # an epoch that is left in the middle
+    again = {int(pid) for batch in epoch(data, 2) for pid in batch[2]}
+    assert workers == again
+    assert len(workers) == 2
+    assert os.getpid() not in workers
+    data.close()
+    for pid in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_an_iterable_data_set_is_refused():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(range(10))
+
+    with pytest.raises(ConfigError, match=r"^the train split is a Stream, .* map-style data set"):
+        Splits(Stream(), None, None, spec=None)
+    with pytest.raises(ConfigError, match=r"^the val split is a generator, "):
+        Splits(Drawing(), (i for i in range(3)), None, spec=None)
+
+
+class Words(Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return {"word": "a"}
+
+
+@pytest.mark.parametrize("split", [Words(), [torch.zeros(3)] * 4], ids=["dict", "tensor"])
+def test_samples_that_are_no_tuples_of_tensors(split):
+    with pytest.raises(ConfigError, match="should be a tuple of tensors and numbers"):
+        epoch(loader(split), 0)
+
+
+def test_torchs_own_data_sets():
+    images, labels = torch.rand(8, 1, 4, 4), torch.arange(8)
+    batches = epoch(loader(TensorDataset(images, labels), num_workers=1), 0)
+    for image, label in batches:
+        assert torch.equal(image, images[label])
