@@ -71,7 +71,7 @@ def run(config: dict[str, Any], job: Job) -> float:
         from trainer.interruption import listening
         from trainer.open_records import open_records
         from trainer.phase import build_phases
-        from trainer.resume import resume, starting_point
+        from trainer.resume import batches_offset, resume, starting_point
         from trainer.trainer import Trainer
 
     settings = check_settings(config)
@@ -92,7 +92,8 @@ def run(config: dict[str, Any], job: Job) -> float:
             )
         model = build_model(config["model"], data.spec, device, settings)
         objective = build_objective(config["objective"], model, data.spec)
-        horizon = Horizon.of(settings.max_epochs, settings.max_steps, data.steps_per_epoch)
+        offset = batches_offset(start, data)
+        horizon = Horizon.of(settings.max_epochs, settings.max_steps, data.steps_per_epoch, offset)
         phases = build_phases(config, objective, horizon, settings)
 
         trainer = Trainer(

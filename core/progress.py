@@ -10,7 +10,7 @@ class Best:
 
     value: float
     step: int
-    epoch: int
+    epoch: float
 
 
 @dataclass
@@ -28,11 +28,12 @@ class Progress:
     target: dict[str, float] | None = None  # value, step, seconds when it was first reached
     optimizer_seconds: float = 0.0
     optimizer_steps_timed: int = 0
+    batches_offset: int = 0  # other than 0 once a run has gone on with another batch size
 
     @property
     def batches(self) -> int:
-        """Batches consumed: the position in the data."""
-        return self.step + self.skipped
+        """Position in the data, in batches of the present size."""
+        return self.step + self.skipped + self.batches_offset
 
 
 @dataclass(frozen=True)

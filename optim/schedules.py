@@ -16,15 +16,32 @@ from core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Horizon:
-    """The length of a run, in optimizer updates."""
+    """The length of a run, in optimizer updates.
+
+    Attributes:
+        batches_offset: position in the data less updates made. It is 0, unless the run was resumed
+            with another batch size, so that an epoch has another number of updates from there on.
+    """
 
     total_steps: int
     steps_per_epoch: int
+    batches_offset: int = 0
 
     @classmethod
-    def of(cls, max_epochs: int, max_steps: int | None, steps_per_epoch: int) -> "Horizon":
+    def of(
+        cls,
+        max_epochs: int,
+        max_steps: int | None,
+        steps_per_epoch: int,
+        batches_offset: int = 0,
+    ) -> "Horizon":
         """``max_steps`` updates where it is given, else ``max_epochs`` epochs."""
-        return cls(max_steps or max_epochs * steps_per_epoch, steps_per_epoch)
+        total_steps = max_steps or max_epochs * steps_per_epoch - batches_offset
+        return cls(total_steps, steps_per_epoch, batches_offset)
+
+    def epoch(self, step: int) -> int:
+        """The epoch, from 0, that update ``step`` is in."""
+        return (step + self.batches_offset) // self.steps_per_epoch
 
 
 def constant(step: int, base_lr: float, horizon: Horizon, warmup_steps: int = 0) -> float:
@@ -92,7 +109,7 @@ def step_decay(
         raise ConfigError(f"scheduler.step_size={step_size} should be at least 1 epoch")
     if gamma < 0:
         raise ConfigError(f"scheduler.gamma={gamma} should be at least 0")
-    return base_lr * gamma ** (step // horizon.steps_per_epoch // step_size)
+    return base_lr * gamma ** (horizon.epoch(step) // step_size)
 
 
 def one_cycle(

@@ -1,10 +1,13 @@
 """Checkpoint files: tensors and primitives only, written so that no interruption can spoil them."""
 
+import io
 import os
 import random
 import shutil
 import zipfile
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import ConfigError, reason
+from trainer.distributed.process_group import whole
+from trainer.optimizer_state import share_of
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, 2)  # 1 had optimizer states by number: of use for its weights alone
 KINDS: dict[str, Any] = {
     "model": dict,
     "ema": dict | None,
     "optimizers": dict,
-    "schedulers": dict,
     "scaler": dict,
     "rng": list,
     "data": dict,
@@ -27,6 +32,33 @@ KINDS: dict[str, Any] = {
     "format_version": int,
 }
 COUNTERS = ("step", "evaluated_at", "events")
+
+
+@dataclass
+class Start:
+    """Where a run begins: at the beginning, or at a checkpoint.
+
+    Attributes:
+        content: of the checkpoint, if any.
+        continues: whether the checkpoint is of this run directory, so that the same run goes on.
+        changed: settings that differ from those the checkpoint was made with.
+        notes: what a person should know, such as a damaged file that was passed over.
+    """
+
+    path: Path | None = None
+    content: dict[str, Any] | None = None
+    continues: bool = False
+    changed: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def num_events(self) -> int:
+        """Lines of ``metrics.jsonl`` that were written when the checkpoint was."""
+        return self.content["counters"]["events"] if self.content and self.continues else 0
+
+    @property
+    def wandb(self) -> dict[str, Any]:
+        return self.content["wandb"] if self.content and self.continues else {}
 
 
 class Writer:
@@ -40,15 +72,23 @@ class Writer:
         self.folder = folder
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.pending: Future[None] | None = None
+        self.is_first = True
 
     def write(self, content: dict[str, Any], is_best: bool) -> None:
         """Begin to write ``content`` as ``last.pt``, and as ``best.pt`` if it is the best so far.
 
+        The first one is waited for and read back.
+
         Raises:
-            ConfigError: the checkpoint before this one could not be written.
+            ConfigError: the checkpoint before this one could not be written, or this run's cannot
+                be read back.
         """
         self.wait()
         self.pending = self.thread.submit(self.work, on_cpu(content), is_best)
+        if self.is_first:
+            self.wait()
+            check_readable(self.folder / "last.pt", content)
+            self.is_first = False
 
     def work(self, content: dict[str, Any], is_best: bool) -> None:
         last = self.folder / "last.pt"
@@ -137,11 +177,78 @@ def load(path: Path) -> dict[str, Any]:
     except Exception as error:  # whatever a damaged file raises
         raise ConfigError(f"the checkpoint {path} is damaged: {reason(error)}") from error
     version = content.get("format_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version != FORMAT_VERSION:
+    if isinstance(version, int) and version not in READABLE:
         raise ConfigError(f"{path} has format {version}, this program reads {FORMAT_VERSION}")
     if not isinstance(content, dict) or not is_complete(content):
         raise ConfigError(f"{path} is not a checkpoint of this program")
     return content
+
+
+def check_readable(path: Path, content: dict[str, Any]) -> None:
+    """Whether the checkpoint just written as ``path`` can be loaded.
+
+    Raises:
+        ConfigError: it cannot, such as for an optimizer whose state is more than tensors and plain
+            values.
+    """
+    try:
+        load(path)
+    except ConfigError as error:
+        found = next(unreadable(content), None)
+        if found is None:
+            raise
+        raise ConfigError(
+            f"the run could not be resumed: its checkpoint holds {found}, and only tensors and "
+            "plain values are read back; choose another optimizer, or trainer.checkpoint=false"
+        ) from error
+
+
+def unreadable(value: Any, where: str = "") -> Iterator[str]:
+    """The parts of a checkpoint that ``torch.load`` refuses, each with its place and class."""
+    if isinstance(value, dict):
+        name = value.get("class", where)
+        for key, item in value.items():
+            yield from unreadable(item, f"{name} {key}".strip())
+        return
+    file = io.BytesIO()
+    torch.save(value, file)
+    try:
+        torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+    except Exception:  # as for a damaged file
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        yield f"{where}, a {kind}"
+
+
+def measured_weights(path: Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint that evaluations measured: averaged where there was an average.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    content = load(path)
+    return content["model"] if content["ema"] is None else content["ema"]
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """The flat state dict of a model, on the CPU, free of wrappers' prefixes.
+
+    Under FSDP every process must take part.
+    """
+    return {
+        name.replace("_orig_mod.", ""): whole(value.detach()).cpu().contiguous()
+        for name, value in model.state_dict().items()
+    }
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load what :func:`weights` returned, under FSDP or not."""
+    current = model.state_dict()
+    model.load_state_dict(
+        {
+            name: share_of(value, current[name]) if name in current else value
+            for name, value in weights.items()
+        }
+    )
 
 
 def load_best_weights(model: nn.Module, run_dir: Path) -> None:
@@ -154,9 +261,9 @@ def load_best_weights(model: nn.Module, run_dir: Path) -> None:
     file = next(filter(Path.is_file, files), None)
     if file is None:
         raise ConfigError(f"{run_dir} has no checkpoint: the run ended too early, or kept none")
-    content = load(file)
+    weights = measured_weights(file)
     try:
-        model.load_state_dict(content["model"] if content["ema"] is None else content["ema"])
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise ConfigError(
             f"{run_dir}: the checkpoint is not of the model in config.yaml"

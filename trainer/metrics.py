@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from core.ranks import Ranks
 from objectives.base import Sums
 from trainer.distributed.process_group import gather
 
@@ -69,3 +70,15 @@ class Meter:
         self.pending.clear()
         self.sums.clear()
         self.counts.clear()
+
+
+def own_share(meters: list[MeterState], ranks: Ranks) -> list[MeterState]:
+    """What this process goes on with of what each process had summed up.
+
+    Its own part; if there were more or fewer processes, rank 0 takes all of them.
+    """
+    if len(meters) == ranks.world_size:
+        return [meters[ranks.rank]]
+    if ranks.is_main:
+        return meters
+    return [dict.fromkeys(meter, (0.0, 0)) for meter in meters]  # the same names everywhere

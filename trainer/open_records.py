@@ -16,9 +16,9 @@ from core.job import Job
 from core.progress import Progress
 from core.ranks import Ranks
 from objectives.base import Objective
+from trainer.checkpoint import Start
 from trainer.distributed.process_group import broadcast
 from trainer.loggers.run_log import Records
-from trainer.resume import Start
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer

@@ -16,6 +16,7 @@ from optim.schedules import Horizon
 from optim.uncompiled import leave_compiler_out
 from trainer.distributed.parallel import distribute, for_strategy, wrap
 from trainer.distributed.process_group import whole
+from trainer.optimizer_state import OptimizerState
 
 
 class Phase:
@@ -44,6 +45,7 @@ class Phase:
         self.clip_grad_norm = clip_grad_norm
         self.clip_grad_value = clip_grad_value
         self.base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
+        self.optimizer_state = OptimizerState(optimizer, module)
 
     def set_lr(self, step: int) -> None:
         lrs = {base_lr: self.schedule(step, base_lr) for base_lr in set(self.base_lrs)}

@@ -1,16 +1,18 @@
 """Continue an interrupted run, or start a new one from another's checkpoint.
 
 A continued run is bit for bit the one that was never interrupted, so a setting that would make it
-another run is refused, unless the user names it in ``resume_changes``.
+another run is refused, unless the user names it in ``resume_changes``. Then it takes effect from
+the first update on: settings come from the config, a checkpoint holds only state.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
+import copy
+import math
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
+
+from rich.markup import escape
 
 from core.errors import ConfigError, RunInUse, reason
 from core.files import lock
@@ -18,44 +20,17 @@ from core.job import Job
 from core.ranks import Ranks, was_restarted
 from core.run_directory import read_config
 from core.same_run import ENDS, compare
+from data.loader import Loader
 from trainer import checkpoint
+from trainer.checkpoint import Start
 from trainer.distributed.process_group import agree, broadcast
-from trainer.state import restore
-
-if TYPE_CHECKING:
-    from trainer.trainer import Trainer
-
-
-@dataclass
-class Start:
-    """Where a run begins: at the beginning, or at a checkpoint.
-
-    Attributes:
-        content: of the checkpoint, if any.
-        continues: whether the checkpoint is of this run directory, so that the same run goes on.
-        changed: settings that differ from those the checkpoint was made with.
-        notes: what a person should know, such as a damaged file that was passed over.
-    """
-
-    path: Path | None = None
-    content: dict[str, Any] | None = None
-    continues: bool = False
-    changed: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def num_events(self) -> int:
-        """Lines of ``metrics.jsonl`` that were written when the checkpoint was."""
-        return self.content["counters"]["events"] if self.content and self.continues else 0
-
-    @property
-    def wandb(self) -> dict[str, Any]:
-        return self.content["wandb"] if self.content and self.continues else {}
+from trainer.phase import Phase
+from trainer.trainer import Trainer
 
 
 @contextmanager
 def starting_point(config: dict[str, Any], job: Job, ranks: Ranks) -> Iterator[Start]:
-    """Take possession of the run directory and find where to begin, before anything is written.
+    """Lock the run directory and find where to begin, before anything is written.
 
     Raises:
         RunInUse: another process runs there, or it holds a run that ``resume`` does not name.
@@ -127,6 +102,11 @@ def find(config: dict[str, Any], job: Job, is_restart: bool) -> Start:
         start.path, start.content = newest(folder, start.notes)
         if start.path is None and source != "auto":
             raise ConfigError(f"resume={source}: it has no checkpoint")
+    if start.content is not None and start.content["format_version"] < checkpoint.FORMAT_VERSION:
+        raise ConfigError(
+            f"resume: {start.path} is of an earlier version of this program, and serves for its "
+            "weights only: start a new run, or finish this one with that version"
+        )
     recorded = folder.parent / "config.yaml"
     if start.path is not None or recorded.exists():
         start.changed = compare(job.recordable or config, read_config(recorded))
@@ -140,7 +120,9 @@ def named(source: str, own: Path) -> Path:
     path = Path(source).resolve()
     if not path.exists():
         raise ConfigError(f"resume={source}: there is no such file or run directory")
-    return path / "checkpoints" if path.is_dir() else path
+    if path.is_dir() and path.name != "checkpoints":
+        return path / "checkpoints"
+    return path
 
 
 def newest(folder: Path, notes: list[str]) -> tuple[Path | None, dict[str, Any] | None]:
@@ -162,42 +144,161 @@ def newest(folder: Path, notes: list[str]) -> tuple[Path | None, dict[str, Any] 
     return None, None
 
 
+def batches_offset(start: Start, data: Loader) -> int:
+    """What the updates made lack of the position in the data, in batches of ``data``.
+
+    With another batch size the epoch goes on where it was, to the next whole batch: no sample is
+    seen twice in it. Updates are counted on.
+    """
+    if start.content is None:
+        return 0
+    before, counters = start.content["data"], start.content["counters"]
+    offset, per_epoch = counters["batches_offset"], before["steps_per_epoch"]
+    if (before["batch_size"], per_epoch) == (data.batch_size, data.steps_per_epoch):
+        return offset
+    consumed = counters["step"] + counters["skipped"]
+    epoch, batches = divmod(consumed + offset, per_epoch)
+    batches = min(math.ceil(batches * before["batch_size"] / data.batch_size), data.steps_per_epoch)
+    return epoch * data.steps_per_epoch + batches - consumed
+
+
 def resume(trainer: Trainer, start: Start) -> None:
     """Put a freshly built trainer where the checkpoint was made.
 
     Raises:
-        ConfigError: the checkpoint is of another model or optimizer, or of other data.
+        ConfigError: the checkpoint is of another model, optimizer or data, or beyond the end.
     """
     if start.content is None or start.path is None:
         return
-    own = trainer.data.fingerprint
-    is_meant = any(key.startswith("data.") for key in start.changed)
-    if start.content["data"].get("fingerprint", own) != own and not is_meant:
-        raise ConfigError(
-            "resume: not the same run: what is at data.root or data.path is not the data that "
-            f"{start.path} was made with"
-        )
+    notes: list[str] = []
+    check_data(trainer, start)
+    check_weights(trainer, start)
+    content = adapted(trainer, start, notes)
     try:
-        restore(trainer, start.content)
+        trainer.load_state_dict(content)
+        for phase in trainer.phases:
+            if changed := settings_of(phase, start.changed):
+                try_step(phase, changed)
+        trainer.restore_random_state(content)  # last, for nothing above may draw
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"the checkpoint {start.path} does not fit this run: {reason(error)}"
         ) from error
-    if set(start.changed) & set(ENDS):
-        trainer.progress.stop_reason = None
+    check_end(trainer, start)
     if trainer.ranks.is_main:
-        settle_best(trainer, start)
+        settle_best(trainer, start.path, notes)
+        for note in notes:
+            trainer.records.console.print(f"[yellow]{escape(note)}[/yellow]")
     trainer.progress.best = broadcast(trainer.progress.best)
 
 
-def settle_best(trainer: Trainer, start: Start) -> None:
+def check_data(trainer: Trainer, start: Start) -> None:
+    assert start.content is not None
+    is_meant = any(key.startswith("data.") for key in start.changed)
+    if start.content["data"]["fingerprint"] != trainer.data.fingerprint and not is_meant:
+        raise ConfigError(
+            "resume: not the same run: what is at data.root or data.path is not the data that "
+            f"{start.path} was made with"
+        )
+
+
+def check_weights(trainer: Trainer, start: Start) -> None:
+    """Names and shapes of the weights, which no setting can change."""
+    assert start.content is not None
+    before = {name: tuple(value.shape) for name, value in start.content["model"].items()}
+    now = {
+        name.replace("_orig_mod.", ""): tuple(value.shape)
+        for name, value in trainer.objective.model.state_dict().items()
+    }
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            causes = [key for key in start.changed if key.startswith(("model.", "data."))]
+            raise ConfigError(
+                f"resume: {', '.join(causes) or 'the model'} cannot be changed: {name} was "
+                f"{before.get(name, 'absent')}, is {now.get(name, 'absent')}; start a new run"
+            )
+
+
+def adapted(trainer: Trainer, start: Start, notes: list[str]) -> dict[str, Any]:
+    """The checkpoint without what the changed settings make void."""
+    assert start.content is not None
+    content, changed = copy.copy(start.content), set(start.changed)
+    data, counters = content["data"].copy(), content["counters"].copy()
+    optimizers = content["optimizers"].copy()
+    content |= {"data": data, "counters": counters, "optimizers": optimizers}
+    for phase in trainer.phases:
+        if phase.name not in optimizers:
+            raise ConfigError(
+                f"resume: the checkpoint has the phases {', '.join(optimizers)}, this run has "
+                f"{', '.join(p.name for p in trainer.phases)}; start a new run"
+            )
+        before, now = optimizers[phase.name]["class"], phase.optimizer_state.kind
+        if before != now:
+            optimizers[phase.name] = phase.optimizer_state.state_dict()
+            notes.append(f"{now} in place of {before}: it starts with a fresh state")
+    counters["batches_offset"] = trainer.horizon.batches_offset
+    if "seed" in changed:
+        content["rng"] = []
+    if "data.batch_size" in changed and data["carried"]:
+        data["carried"] = trainer.objective.state()
+        notes.append("data.batch_size has changed: the carried state starts empty")
+    if changed & {"monitor", "monitor_mode"}:
+        counters |= {"best": None, "evaluations_since_best": 0, "target": None}
+        notes.append(f"from here on the best is that of {trainer.monitor.name}")
+    if "trainer.target" in changed:
+        counters["target"] = None
+    if changed & set(ENDS):
+        counters["stop_reason"] = None
+    return content
+
+
+def settings_of(phase: Phase, changed: Iterable[str]) -> list[str]:
+    """The changed settings of a phase's optimizer."""
+    where = ("optimizer.", f"phases.{phase.name}.optimizer.")
+    return [key for key in changed if key.startswith(where)]
+
+
+def try_step(phase: Phase, changed: list[str]) -> None:
+    """Make and take back one update with gradients of zero.
+
+    Raises:
+        ConfigError: with the ``changed`` settings the optimizer needs a state it has not.
+    """
+    weights = [parameter.detach().clone() for parameter in phase.parameters]
+    state = copy.deepcopy(phase.optimizer.state_dict())
+    for parameter in phase.parameters:
+        parameter.grad = parameter.detach().clone().zero_()
+    phase.train_mode(True)
+    try:
+        phase.optimizer.step()
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        lacks = f"has no {error}" if isinstance(error, KeyError) else f"does not fit ({error})"
+        raise ConfigError(
+            f"resume: {', '.join(changed)} cannot be changed: the state of "
+            f"{type(phase.optimizer).__name__} in the checkpoint {lacks}; start a new run"
+        ) from error
+    phase.optimizer.zero_grad()
+    for parameter, value in zip(phase.parameters, weights, strict=True):
+        parameter.data.copy_(value)
+    phase.optimizer.load_state_dict(state)
+
+
+def check_end(trainer: Trainer, start: Start) -> None:
+    step, last = trainer.progress.step, trainer.last_step
+    if step > last and start.changed:
+        raise ConfigError(
+            f"resume: the run is to end after {last} updates ({', '.join(start.changed)}), but has "
+            f"made {step} already"
+        )
+
+
+def settle_best(trainer: Trainer, source: Path, notes: list[str]) -> None:
     """Make ``best.pt`` the best of what is continued: it may be older or newer, or elsewhere."""
-    assert start.path is not None
     best = trainer.progress.best
     own = trainer.records.run_dir / "checkpoints" / "best.pt"
     if best is None:
         return
-    for path in (own, start.path.with_name("best.pt"), start.path):
+    for path in (own, source.with_name("best.pt"), source):
         try:
             content = checkpoint.load(path)
         except ConfigError:
@@ -208,9 +309,9 @@ def settle_best(trainer: Trainer, start: Start) -> None:
                 own.parent.mkdir(exist_ok=True)
                 checkpoint.duplicate(path, own)
             return
-    trainer.records.console.print(
-        f"[yellow]the best weights, of step {best.step}, are lost: best.pt becomes those of the "
-        "next evaluation[/yellow]"
+    notes.append(
+        f"the best weights, of step {best.step}, are lost: best.pt becomes those of the next "
+        "evaluation"
     )
     trainer.progress.best = None
     trainer.progress.evaluations_since_best = 0

@@ -3,11 +3,11 @@
 The loop knows phases and metrics; what they mean is the objective's business.
 """
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +24,13 @@ from optim.schedules import Horizon
 from trainer import checkpoint
 from trainer.averaging import Average
 from trainer.distributed.device import autocast, synchronize
-from trainer.distributed.process_group import agree, broadcast
+from trainer.distributed.process_group import agree, broadcast, gather
 from trainer.evaluation import evaluate
 from trainer.finite import Guard, Undo, all_finite
 from trainer.interruption import Interruption
 from trainer.loggers.run_log import Records
-from trainer.metrics import Meter
+from trainer.metrics import Meter, own_share
 from trainer.phase import Phase
-from trainer.state import capture, load_weights, weights
 
 MEETING_BATCHES = 5
 
@@ -70,8 +69,9 @@ class Trainer:
         self.eval_every = (
             settings.eval_every_steps or settings.eval_every_epochs * self.horizon.steps_per_epoch
         )
+        self.eval_offset = 0 if settings.eval_every_steps else self.horizon.batches_offset
         self.meter = Meter()
-        self.initial_weights_hash = weights_hash(weights(self.objective.model))
+        self.initial_weights_hash = weights_hash(checkpoint.weights(self.objective.model))
         self.diverged: Diverged | None = None
         self.writer = checkpoint.Writer(self.records.run_dir / "checkpoints")
         self.saved_at = time.monotonic()
@@ -115,6 +115,11 @@ class Trainer:
         finally:
             self.writer.wait()
         self.set_training(False)
+
+    @property
+    def epoch(self) -> float:
+        """Epochs of training data consumed."""
+        return round(self.progress.batches / self.horizon.steps_per_epoch, 4)
 
     @property
     def best_value(self) -> float:
@@ -240,7 +245,7 @@ class Trainer:
 
     def evaluation_is_due(self) -> bool:
         step = self.progress.step
-        is_time = step % self.eval_every == 0 or step == self.last_step
+        is_time = (step + self.eval_offset) % self.eval_every == 0 or step == self.last_step
         return is_time and step > self.progress.evaluated_at
 
     def log_training(self) -> None:
@@ -263,8 +268,7 @@ class Trainer:
 
     def record(self, values: dict[str, float]) -> None:
         progress = self.progress
-        epoch = progress.batches / self.horizon.steps_per_epoch
-        self.records.log(values, progress.step, round(epoch, 4), progress.train_seconds)
+        self.records.log(values, progress.step, self.epoch, progress.train_seconds)
 
     def validate(self) -> None:
         """Evaluate, remember the best weights, decide whether to stop, save."""
@@ -306,10 +310,9 @@ class Trainer:
         if name not in metrics:
             raise ConfigError(f"monitor={name} is not measured; there are {', '.join(metrics)}")
         value = metrics[name]
-        epoch = math.ceil(progress.batches / self.horizon.steps_per_epoch)
         is_best = self.monitor.improves(value, self.best_value if progress.best else None)
         if is_best:
-            progress.best = Best(value, progress.step, epoch)
+            progress.best = Best(value, progress.step, self.epoch)
             progress.evaluations_since_best = 0
         else:
             progress.evaluations_since_best += 1
@@ -330,10 +333,8 @@ class Trainer:
         if "test" not in self.data.splits or not self.settings.test:
             return
         if self.settings.checkpoint and self.progress.best is not None:
-            key = "model" if self.ema is None else "ema"
-            load_weights(
-                model, broadcast(checkpoint.load(best)[key] if self.ranks.is_main else None)
-            )
+            measured = checkpoint.measured_weights(best) if self.ranks.is_main else None
+            checkpoint.load_weights(model, broadcast(measured))
         limit = self.settings.limit_eval_steps
         means, samples = evaluate(
             self.objective,
@@ -361,12 +362,64 @@ class Trainer:
         """Write a checkpoint; gathering the state takes every process, writing only the first."""
         if not self.settings.checkpoint:
             return
-        content = capture(self)
+        content = self.state_dict()
         if agree(not all_finite(content["model"])):
             raise Diverged("a weight is not finite")
         self.saved_at = time.monotonic()
         if self.ranks.is_main:
             self.writer.write(content, is_best)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the run needs to go on as if it had not been interrupted."""
+        ema, data = self.ema, self.data
+        return {
+            "model": checkpoint.weights(self.objective.model),
+            "ema": None if ema is None else checkpoint.weights(ema.module),
+            "optimizers": {p.name: p.optimizer_state.state_dict() for p in self.phases},
+            "scaler": self.scaler.state_dict(),
+            "rng": gather(checkpoint.random_state(self.device)),
+            "data": {
+                "order_hash": data.order_hash(self.progress.batches),
+                "fingerprint": data.fingerprint,
+                "batch_size": data.batch_size,
+                "steps_per_epoch": data.steps_per_epoch,
+                "carried": {name: value.cpu() for name, value in self.objective.state().items()},
+            },
+            "counters": {
+                **asdict(self.progress),
+                "ema_updates": None if ema is None else ema.num_updates,
+                "meter": gather(self.meter.state()),
+                "events": self.records.num_events,
+            },
+            "wandb": self.records.wandb_state(),
+            "format_version": checkpoint.FORMAT_VERSION,
+        }
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned, of any number of processes.
+
+        What this run has and the other had not, such as an average or a loss scale, starts afresh.
+        """
+        checkpoint.load_weights(self.objective.model, content["model"])
+        counters = dict(content["counters"])
+        ema_updates, _ = counters.pop("ema_updates"), counters.pop("events")
+        if self.ema is not None:
+            self.ema.module.load_state_dict(content["ema"] or content["model"])
+            self.ema.num_updates = ema_updates or 0
+        for phase in self.phases:
+            phase.optimizer_state.load_state_dict(content["optimizers"][phase.name])
+        if content["scaler"]:
+            self.scaler.load_state_dict(content["scaler"])
+        self.objective.load_state(content["data"]["carried"])
+        self.meter.load_state(own_share(counters.pop("meter"), self.ranks))
+        best = counters.pop("best")
+        self.progress = Progress(**counters, best=best and Best(**best))
+        self.data.continue_order(content["data"]["order_hash"], self.progress.batches)
+
+    def restore_random_state(self, content: dict[str, Any]) -> None:
+        """Of this process; a process that was not there before keeps its own."""
+        if self.ranks.rank < len(content["rng"]):
+            checkpoint.restore_random_state(content["rng"][self.ranks.rank], self.device)
 
     def set_training(self, on: bool) -> None:
         self.objective.train(on)

@@ -4,6 +4,7 @@ import os
 import resource
 import threading
 
+import numpy
 import pytest
 import torch
 
@@ -40,10 +41,11 @@ def test_last_previous_best(folder):
 
 def test_copy_is_of_the_moment(folder, monkeypatch):
     """What training does to the tensors while they are written is not in the file."""
+    writer = checkpoint.Writer(folder)
+    writer.write(content(0.0), is_best=False)  # the first is waited for
     go_on = threading.Event()
     save = checkpoint.save
     monkeypatch.setattr(checkpoint, "save", lambda *a, **k: (go_on.wait(10), save(*a, **k)))
-    writer = checkpoint.Writer(folder)
     state = content(1.0)
     writer.write(state, is_best=False)
     state["model"]["w"].zero_()
@@ -70,9 +72,8 @@ def test_full_disk(folder, monkeypatch, failure):
         monkeypatch.setattr(os, "link", full)
         monkeypatch.setattr(checkpoint.shutil, "copyfile", full)
     writer = checkpoint.Writer(folder)
-    writer.write(content(2.0), is_best=False)
     with pytest.raises(ConfigError, match=r"cannot write the checkpoint .*: No space left on dev"):
-        writer.wait()
+        writer.write(content(2.0), is_best=False)
     monkeypatch.undo()
     assert checkpoint.load(folder / "last.pt")["data"]["value"] == 1.0
     assert not [file for file in folder.iterdir() if file.name == ".last.pt.tmp"]
@@ -118,3 +119,23 @@ def test_truncations_and_flips(folder):
     path.write_bytes(raw[:position] + b"\1" + raw[position + 1 :])
     with pytest.raises(ConfigError, match="is damaged: its check sums are wrong"):
         checkpoint.load(path)
+
+
+def test_state_that_cannot_be_read_back(train, few_digits, tmp_path, monkeypatch):
+    """It is noticed at the first checkpoint, not when the run is over and its test is lost."""
+    step = torch.optim.SGD.step
+
+    def step_and_keep_an_array(self, closure=None):
+        step(self, closure)
+        self.state[self.param_groups[0]["params"][0]]["history"] = numpy.zeros(2)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step_and_keep_an_array)
+    overrides = ("debug=fast", "data.batch_size=40", "trainer.limit_train_steps=4",
+                 "trainer.eval_every_steps=2")  # fmt: skip
+    with pytest.raises(
+        ConfigError, match=r"holds torch\.optim\.sgd\.SGD state \S+ history, a numpy"
+    ):
+        train(*overrides, run_dir=tmp_path / "run")
+    assert summary(tmp_path / "run")["steps"] == 2
+    train(*overrides, "trainer.checkpoint=false", run_dir=tmp_path / "unsaved")
+    assert summary(tmp_path / "unsaved")["status"] == "completed"

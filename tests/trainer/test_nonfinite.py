@@ -11,7 +11,6 @@ from objectives.adversarial import Adversarial
 from objectives.classification import Classification
 from tests.trainer.interrupting import assert_equal, checkpoint_of, events, summary
 from trainer.finite import gradients_are_finite
-from trainer.state import capture
 from trainer.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -157,10 +156,10 @@ def skipped_updates(monkeypatch):
     train_step = Trainer.train_step
 
     def train_step_between_captures(trainer, update):
-        before, skipped = copy.deepcopy(capture(trainer)), trainer.progress.skipped
+        before, skipped = copy.deepcopy(trainer.state_dict()), trainer.progress.skipped
         train_step(trainer, update)
         if trainer.progress.skipped > skipped:
-            states.append((before, copy.deepcopy(capture(trainer))))
+            states.append((before, copy.deepcopy(trainer.state_dict())))
 
     monkeypatch.setattr(Trainer, "train_step", train_step_between_captures)
     return states

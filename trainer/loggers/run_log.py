@@ -25,12 +25,12 @@ from core.progress import Progress
 from data.spec_file import spec_content
 from models.build import num_parameters
 from objectives.base import Media, Objective
+from trainer.checkpoint import Start
 from trainer.distributed.device import device_name, peak_memory_bytes, processor_name
 from trainer.loggers.console import Console, format_metric
 from trainer.loggers.media import keep_medium, media_folder
 from trainer.loggers.provenance import source_state, versions
 from trainer.phase import optimizer_state_bytes
-from trainer.resume import Start
 from trainer.wandb_mirror import WandbMirror
 
 if TYPE_CHECKING:
@@ -247,7 +247,13 @@ class Records:
         if summary["best"] is not None:
             best = summary["best"]
             shown = format_metric(summary["monitor"], best["value"])
-            rows.insert(0, (f"best {summary['monitor']}", f"{shown} at epoch {best['epoch']}"))
+            rows.insert(
+                0,
+                (
+                    f"best {summary['monitor']}",
+                    f"{shown} at step {best['step']} (epoch {best['epoch']:.3g})",
+                ),
+            )
         if summary["target"] is not None:
             target = summary["target"]
             rows.append(("target reached", f"step {target['step']}, {target['seconds']:.1f} s"))

@@ -1,0 +1,94 @@
+"""The state of an optimizer by parameter name: it can be loaded whatever the parameter groups are.
+
+Settings (rate, decay, momentum, betas) are no state. They come from the config, so that a resumed
+run trains with those it records.
+"""
+
+import copy
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from trainer.distributed.process_group import whole
+
+NOT_STATE = ("params", "lr")  # the schedule sets the rate at every update
+
+
+class OptimizerState:
+    """Saves and restores what training has made of ``optimizer``, newly built over ``module``.
+
+    A few optimizers keep state in their parameter groups, such as the update count of the
+    schedule-free ones. What has changed since the optimizer was
+    built is state, the rest is settings.
+    """
+
+    def __init__(self, optimizer: Optimizer, module: nn.Module) -> None:
+        self.optimizer = optimizer
+        by_id = {id(p): name.replace("_orig_mod.", "") for name, p in module.named_parameters()}
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.names = [by_id[id(parameter)] for parameter in self.parameters]
+        self.settings = [
+            {key: copy.deepcopy(value) for key, value in group.items() if key not in NOT_STATE}
+            for group in optimizer.param_groups
+        ]
+
+    @property
+    def kind(self) -> str:
+        """The optimizer's class, to tell whether a saved state is of the same."""
+        return f"{type(self.optimizer).__module__}.{type(self.optimizer).__qualname__}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Every tensor in one piece. Under FSDP every process must take part."""
+        content = self.optimizer.state_dict()
+        state = {
+            self.names[key] if isinstance(key, int) else key: {
+                name: whole(value) for name, value in of_parameter.items()
+            }
+            for key, of_parameter in content["state"].items()
+        }
+        groups = [
+            {"params": [self.names[index] for index in group["params"]], **changes(group, settings)}
+            for group, settings in zip(content["param_groups"], self.settings, strict=True)
+        ]
+        return {**content, "class": self.kind, "state": state, "param_groups": groups}
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        """Load what :meth:`state_dict` of the same class of optimizer returned."""
+        indices = {name: index for index, name in enumerate(self.names)}
+        saved_group = {name: group for group in content["param_groups"] for name in group["params"]}
+        state = {}
+        for name, saved in content["state"].items():
+            if name in indices:
+                index = indices[name]
+                state[index] = {
+                    key: share_of(value, self.parameters[index]) for key, value in saved.items()
+                }
+            elif name not in saved_group:  # of no parameter
+                state[name] = saved
+        groups = self.optimizer.state_dict()["param_groups"]
+        for group in groups:
+            saved = saved_group.get(self.names[group["params"][0]], {})
+            group |= {key: value for key, value in saved.items() if key not in NOT_STATE}
+        further = {key: value for key, value in content.items() if key != "class"}
+        self.optimizer.load_state_dict({**further, "state": state, "param_groups": groups})
+
+
+def changes(group: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """What training has changed of a parameter group's entries."""
+    return {
+        key: value
+        for key, value in group.items()
+        if key not in NOT_STATE
+        and (isinstance(value, Tensor) or key not in settings or value != settings[key])
+    }
+
+
+def share_of(value: Any, parameter: Tensor) -> Any:
+    """What this process keeps of ``value``: its share where FSDP has spread ``parameter``."""
+    is_spread = hasattr(parameter, "full_tensor")
+    if not is_spread or not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value
+    from trainer.distributed.fsdp import spread_like
+
+    return spread_like(value, parameter)
