@@ -9,7 +9,7 @@ in its maintainers' words, no security boundary.
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, get_type_hints
@@ -27,7 +27,7 @@ PARTS = (Splits, nn.Module, Optimizer, float)  # float: the rate that a schedule
 RESERVED = ("_target_", "_partial_", "_convert_")
 
 
-def instantiate(node: Any, where: str, **injected: Any) -> Any:
+def instantiate(node: Any, where: str, later: Sequence[str] = (), **injected: Any) -> Any:
     """Build what ``node`` describes; ``injected`` arguments come from the program.
 
     Mappings with ``_target_`` become objects (with ``_partial_: true``, functions still waiting for
@@ -36,6 +36,7 @@ def instantiate(node: Any, where: str, **injected: Any) -> Any:
     Args:
         node: plain data (mappings, lists, primitives), as in the resolved config.
         where: dotted name of the node in the config, for messages.
+        later: arguments that the program gives when it calls a partial.
 
     Raises:
         ConfigError: a target outside the allowlist, an unknown setting, a refused value.
@@ -53,7 +54,7 @@ def instantiate(node: Any, where: str, **injected: Any) -> Any:
     target = resolve(built.pop("_target_"), f"{where}._target_")
     is_partial = built.pop("_partial_", False)
     built.pop("_convert_", None)
-    check_settings(target, built, injected, where)
+    check_arguments(target, built, (*injected, *later), where)
     if is_partial:
         return partial(target, **built, **injected)
     check_complete(target, {**built, **injected}, where)
@@ -112,8 +113,8 @@ def makes_a_part(target: Any) -> bool:
     return inspect.isclass(made) and issubclass(made, PARTS)
 
 
-def check_settings(
-    target: Callable[..., Any], settings: dict[str, Any], injected: dict[str, Any], where: str
+def check_arguments(
+    target: Callable[..., Any], settings: dict[str, Any], injected: Collection[str], where: str
 ) -> None:
     """Refuse settings the target does not have, and plainly wrong types, with the nearest name."""
     parameters = inspect.signature(target).parameters

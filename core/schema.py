@@ -73,6 +73,7 @@ class ParamGroupSettings:
 
     decay_norms_and_biases: bool
     layer_decay: float | None  # factor of the learning rate from each layer to the one below it
+    not_hidden: list[str]  # further parameters (regular expressions) that are none of Muon's
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,23 @@
 """Optimizers and schedules from their config nodes."""
 
+import inspect
+import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from core.errors import ConfigError
-from core.instantiate import instantiate
+from core.errors import ConfigError, reason
+from core.instantiate import instantiate, resolve
 from optim.param_groups import parameter_groups
 from optim.schedules import Horizon
 
 Schedule = Callable[[int, float], float]
+
+# words in the names of optimizers -> what those optimizers read of their groups, in every library
+GROUP_FLAGS = {"muon": "use_muon", "lamb": "always_adapt", "lars": "always_adapt"}
 
 
 def build_optimizer(
@@ -24,25 +29,78 @@ def build_optimizer(
         settings: the config's ``optimizer`` node.
         grouping: the config's ``param_groups`` node, the same for every optimizer.
         where: dotted name of the node, for messages.
+
+    Raises:
+        ConfigError: a wrong setting, or an optimizer that the training loop cannot drive.
     """
     if "lr" not in settings:
         raise ConfigError(f"{where}.lr is missing: every optimizer is given a learning rate")
     weight_decay = settings.get("weight_decay", 0.0)
     for key in ("lr", "weight_decay"):
         value = settings.get(key, 0.0)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 0 <= value < math.inf:
             raise ConfigError(f"{where}.{key}={value} should be a number of at least 0")
-    groups = parameter_groups(module, weight_decay, settings.get("lr", 0.0), **grouping)
+    flags = group_flags(settings)
+    groups = parameter_groups(module, weight_decay, settings["lr"], **grouping, flags=flags)
     if not groups:
         raise ConfigError(f"{where}: the model has no trainable parameters")
+    rehearse(settings, groups, where)
     return instantiate(settings, where, params=groups)
+
+
+def group_flags(settings: dict[str, Any]) -> list[str]:
+    """What the optimizer reads of its groups beside the rate and the decay, unless it is set."""
+    name = str(settings.get("name") or settings["_target_"]).rpartition(".")[2].lower()
+    flags = [flag for word, flag in GROUP_FLAGS.items() if word in name]
+    return [flag for flag in flags if flag not in settings]
+
+
+def rehearse(settings: dict[str, Any], groups: list[dict[str, Any]], where: str) -> None:
+    """Let the optimizer update a stand-in for the model, as the training loop will the model.
+
+    Raises:
+        ConfigError: it needs more than a gradient: a closure, a sparse gradient, one with a graph,
+            or a preparation of its own.
+    """
+    device = groups[0]["params"][0].device
+    stand_ins = [nn.Parameter(torch.ones(2, 2, device=device)) for _ in groups]
+    for stand_in in stand_ins:
+        stand_in.grad = torch.ones_like(stand_in)
+    params = [{**group, "params": [p]} for group, p in zip(groups, stand_ins, strict=True)]
+    optimizer = instantiate(settings, where, params=params)
+    name = type(optimizer).__name__
+    if not all(isinstance(group.get("lr"), int | float) for group in optimizer.param_groups):
+        raise ConfigError(f"{where}: {name} keeps no learning rate for a schedule to set")
+    if hasattr(optimizer, "train"):
+        optimizer.train()  # as schedule-free ones want it
+    try:
+        with torch.random.fork_rng(devices=[]):
+            optimizer.step()
+    except Exception as error:  # whatever a foreign optimizer raises
+        raise ConfigError(
+            f"{where}: {name} cannot be used here, where an update is one backward pass without "
+            f"create_graph and one step() without a closure: {reason(error)}"
+        ) from error
 
 
 def build_schedule(
     settings: dict[str, Any], horizon: Horizon, where: str = "scheduler"
 ) -> Schedule:
-    """The schedule that ``settings`` describe, as a function ``(step, base_lr) -> lr``."""
-    schedule = instantiate({**settings, "_partial_": True}, where)
-    schedule = partial(schedule, horizon=horizon)
+    """The schedule that ``settings`` describe, as a function ``(step, base_lr) -> lr``.
+
+    Raises:
+        ConfigError: a wrong setting, or what it names is no such function.
+    """
+    target = resolve(settings.get("_target_"), f"{where}._target_")
+    parameters = inspect.signature(target).parameters
+    if inspect.isclass(target) or not {"step", "base_lr", "horizon"} <= set(parameters):
+        raise ConfigError(
+            f"{where}._target_={settings['_target_']} is no schedule: here they are functions "
+            "(step, base_lr, horizon, ...) -> lr; optim/schedules.py has those that there are"
+        )
+    schedule = instantiate(
+        {**settings, "_partial_": True}, where, later=("step", "base_lr"), horizon=horizon
+    )
     schedule(0, 1.0)  # settings that do not fit the horizon are reported before any training
     return schedule

@@ -2,19 +2,14 @@
 
 import re
 from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from torch import nn
 
 from core.errors import ConfigError
+from optim.parameter_roles import hidden_matrices, undecayed
 
-NORMS = (
-    nn.modules.batchnorm._NormBase,
-    nn.GroupNorm,
-    nn.LayerNorm,
-    nn.RMSNorm,
-    nn.LocalResponseNorm,
-)
 BLOCK = re.compile(r"^(.*?)\.(\d+)\.")  # "encoder.layer.3.output.weight": block 3 of encoder.layer
 
 
@@ -24,36 +19,47 @@ def parameter_groups(
     lr: float,
     decay_norms_and_biases: bool,
     layer_decay: float | None,
+    not_hidden: Sequence[str] = (),
+    flags: Collection[str] = (),
 ) -> list[dict[str, Any]]:
-    """Split ``module``'s trainable parameters into decayed and undecayed groups.
+    """Split ``module``'s trainable parameters into groups; each is in exactly one.
 
-    Without ``decay_norms_and_biases``, whatever belongs to a normalization layer, is a bias, or
-    has fewer than two dimensions (scales, class tokens) is not decayed, as is usual since
-    arXiv:1812.01187. Every trainable parameter is in exactly one group.
+    Without ``decay_norms_and_biases``, what :func:`optim.parameter_roles.undecayed` lists is not
+    decayed, as is usual since arXiv:1812.01187.
 
     Args:
         lr: the rate of the top layer; without ``layer_decay`` the groups have none of their own.
         layer_decay: factor of the rate from each layer to the one below it (arXiv:2003.10555).
+        not_hidden: see :func:`optim.parameter_roles.hidden_matrices`.
+        flags: what the optimizer reads of a group: ``use_muon`` (it holds hidden matrices) or
+            ``always_adapt`` (it is decayed, if only by 0).
 
     Raises:
-        ConfigError: ``layer_decay`` is no such factor, or the module has no numbered layers.
+        ConfigError: ``layer_decay`` is no such factor, or the module has no numbered layers or,
+            for ``use_muon``, no hidden matrices.
     """
-    undecayed_ids = set()
-    if not decay_norms_and_biases:
-        for submodule in module.modules():
-            for name, parameter in submodule.named_parameters(recurse=False):
-                if isinstance(submodule, NORMS) or name.endswith("bias") or parameter.ndim < 2:
-                    undecayed_ids.add(id(parameter))
+    everything = {id(parameter) for parameter in module.parameters()}
+    decayed = everything if decay_norms_and_biases else everything - undecayed(module)
+    members = {"always_adapt": decayed}
+    if "use_muon" in flags:
+        members["use_muon"] = hidden_matrices(module, not_hidden)
+        if not members["use_muon"]:
+            raise ConfigError(
+                f"Muon is for the matrices of hidden layers, and {type(module).__name__} has none "
+                "between its first and its last layer: choose another optimizer"
+            )
     scales = {} if layer_decay is None else layer_scales(module, layer_decay)
-    groups: dict[tuple[float, bool], dict[str, Any]] = {}
+    groups: dict[tuple[float, ...], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        scale, decays = scales.get(name, 1.0), id(parameter) not in undecayed_ids
+        scale, decays = scales.get(name, 1.0), id(parameter) in decayed
         group: dict[str, Any] = {"params": [], "weight_decay": weight_decay if decays else 0.0}
         if layer_decay is not None:
             group["lr"] = lr * scale
-        groups.setdefault((scale, decays), group)["params"].append(parameter)
+        group |= {flag: id(parameter) in members[flag] for flag in flags}
+        key = (scale, *(group[flag] for flag in flags), decays)
+        groups.setdefault(key, group)["params"].append(parameter)
     # the top layer's group comes first: its rate is the one that is logged
     return [groups[key] for key in sorted(groups, reverse=True)]
 

@@ -103,7 +103,11 @@ def test_cifar10_customcnn_is_the_tutorial_recipe(composed):
         "weight_decay": 5e-4,
         "fused": True,
     }
-    assert config["param_groups"] == {"decay_norms_and_biases": True, "layer_decay": None}
+    assert config["param_groups"] == {
+        "decay_norms_and_biases": True,
+        "layer_decay": None,
+        "not_hidden": [],
+    }
     assert config["scheduler"] == {
         "_target_": "optim.schedules.step_decay",
         "step_size": 30,

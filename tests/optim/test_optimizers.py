@@ -1,6 +1,7 @@
 """Every optimizer option: the loss falls, the state survives a checkpoint, groups are respected."""
 
 import io
+import math
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,13 @@ def settings_of(composed):
 def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3)
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(4 * 36, 32),
+        nn.ReLU(),
+        nn.Linear(32, 3),
     )
 
 
@@ -100,7 +107,7 @@ def test_norms_and_biases_are_not_decayed():
     model = network()
     decayed, undecayed = parameter_groups(model, 0.1, 1.0, **GROUPING)
     assert decayed["weight_decay"] == 0.1
-    assert [p.ndim for p in decayed["params"]] == [4, 2]
+    assert [p.ndim for p in decayed["params"]] == [4, 2, 2]
     assert undecayed["weight_decay"] == 0.0
     assert all(p.ndim == 1 for p in undecayed["params"])
     assert len(decayed["params"]) + len(undecayed["params"]) == len(list(model.parameters()))
@@ -119,18 +126,66 @@ def test_frozen_parameters_are_left_out(settings_of):
         build_optimizer(settings_of("sgd"), model, GROUPING)
 
 
-def test_muon_takes_matrices_only(settings_of):
-    """What is not a matrix is AdamW's: its state has two moments."""
-    model = nn.Sequential(nn.Conv2d(8, 16, 3), nn.BatchNorm2d(16), nn.Flatten(), nn.Linear(64, 8))
-    optimizer = build_optimizer(settings_of("muon"), model, GROUPING)
-    model(torch.randn(4, 8, 4, 4)).square().sum().backward()
-    optimizer.step()
-    for parameter in model.parameters():
-        has_second_moment = "exp_avg_sq" in optimizer.state[parameter]
-        assert has_second_moment == (parameter.ndim < 2)
-
-
-@pytest.mark.parametrize(("key", "value"), [("lr", -1.0), ("lr", "abc"), ("weight_decay", -0.1)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("lr", -1.0), ("lr", "abc"), ("lr", math.nan), ("lr", math.inf), ("weight_decay", -0.1)],
+)
 def test_impossible_values_are_refused(key, value, settings_of):
     with pytest.raises(ConfigError, match=rf"optimizer\.{key}"):
         build_optimizer({**settings_of("adamw"), key: value}, network(), GROUPING)
+
+
+@pytest.mark.parametrize(
+    ("settings", "cause"),
+    [
+        ({"_target_": "torch.optim.LBFGS"}, "parameter groups"),
+        ({"_target_": "torch.optim.SparseAdam"}, "dense gradients"),
+        (
+            {"_target_": "optim.timm_optimizer.timm_optimizer", "name": "adahessian"},
+            "create_graph.* grad_fn",
+        ),
+    ],
+)
+def test_what_one_backward_and_one_step_cannot_drive_is_refused(settings, cause):
+    with pytest.raises(ConfigError, match=f"optimizer: .*{cause}"):
+        build_optimizer({**settings, "lr": 0.1}, network(), GROUPING)
+
+
+def test_an_optimizer_without_a_rate_is_refused(monkeypatch):
+    class Rateless(torch.optim.SGD):
+        def __init__(self, params, lr, weight_decay=0.0):
+            super().__init__(params, lr)
+            for group in self.param_groups:
+                del group["lr"]
+
+    monkeypatch.setattr("optim.build.instantiate", lambda *_, params: Rateless(params, 0.1))
+    with pytest.raises(ConfigError, match="Rateless keeps no learning rate"):
+        build_optimizer({"_target_": "optim.mine.Rateless", "lr": 0.1}, network(), GROUPING)
+
+
+def test_rehearsing_draws_nothing_from_the_run():
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    build_optimizer({"_target_": "torch.optim.AdamW", "lr": 0.1}, network(), GROUPING)
+    torch.manual_seed(3)
+    assert torch.equal(torch.rand(4), expected)
+
+
+@pytest.mark.parametrize("name", ["lamb", "lars"])
+def test_layers_are_adapted_whatever_their_decay(name):
+    """Without decay a matrix steps by its own norm, at any scale of its gradient; a bias does not.
+
+    timm's optimizers leave out what is not decayed, and so everything without a decay.
+    """
+    settings = {"_target_": "optim.timm_optimizer.timm_optimizer", "name": name, "lr": 0.1}
+    model = nn.Linear(5, 4)
+    before = model.weight.detach().clone()
+    optimizer = build_optimizer({**settings, "weight_decay": 0.0}, model, GROUPING)
+    assert [group["always_adapt"] for group in optimizer.param_groups] == [True, False]
+    for parameter in model.parameters():
+        parameter.grad = torch.rand_like(parameter)
+    optimizer.step()
+    step = (model.weight.detach() - before).norm()
+    trust = before.norm() if name == "lamb" else 0.001 * before.norm()
+    assert step == pytest.approx(0.1 * float(trust), rel=1e-3)

@@ -115,3 +115,16 @@ def test_warmup_given_twice_is_refused():
 def test_horizon_in_steps_wins_over_epochs():
     assert Horizon.of(3, None, 50).total_steps == 150
     assert Horizon.of(3, 70, 50).total_steps == 70
+
+
+@pytest.mark.parametrize("argument", ["step", "base_lr", "horizon"])
+def test_what_the_program_gives_cannot_be_set(argument):
+    node = {"_target_": "optim.schedules.cosine", argument: 5}
+    with pytest.raises(ConfigError, match=rf"scheduler\.{argument} is set by the program"):
+        build_schedule(node, Horizon(100, 10))
+
+
+@pytest.mark.parametrize("target", ["torch.optim.lr_scheduler.StepLR", "optim.schedules.anneal"])
+def test_what_is_no_schedule_is_refused(target):
+    with pytest.raises(ConfigError, match=r"scheduler\._target_=.* is no schedule: .*base_lr"):
+        build_schedule({"_target_": target}, Horizon(100, 10))

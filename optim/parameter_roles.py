@@ -1,0 +1,91 @@
+"""What each parameter of a model is for, as far as optimizers treat it differently."""
+
+import re
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
+
+from torch import Tensor, nn
+
+from core.errors import ConfigError
+
+NORMS = (nn.LayerNorm, nn.RMSNorm)  # the parameters of others have one dimension
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+POSITIONS = re.compile(r"pos(ition)?(al)?_?embed|position_bias")
+
+
+def undecayed(module: nn.Module) -> set[int]:
+    """The ids of the parameters that weight decay leaves alone.
+
+    Biases, normalization layers, class tokens, position embeddings and scales (all that has fewer
+    than two dimensions, or is no ``weight`` and has a dimension of size 1 to be repeated along),
+    and what the model or a part of it names in timm's ``no_weight_decay()``.
+    """
+    found = set()
+    for prefix, submodule in module.named_modules():
+        for name, parameter in submodule.named_parameters(recurse=False):
+            is_repeated = not is_weight(name) and 1 in parameter.shape
+            if (
+                isinstance(submodule, NORMS)
+                or name.endswith("bias")
+                or parameter.ndim < 2
+                or is_repeated
+                or POSITIONS.search(f"{prefix}.{name}")
+            ):
+                found.add(id(parameter))
+        if hasattr(submodule, "no_weight_decay"):
+            patterns = [str(pattern) for pattern in submodule.no_weight_decay()]
+            for name, parameter in submodule.named_parameters():
+                if any(fnmatch(name, pattern) for pattern in patterns):
+                    found.add(id(parameter))
+    return found
+
+
+def hidden_matrices(module: nn.Module, not_hidden: Sequence[str]) -> set[int]:
+    """The ids of the weights of hidden layers: matrices and convolution kernels.
+
+    Not hidden are embeddings, or without one the first layer, the last layer, what shares its
+    weights with one of them, and whatever is :func:`undecayed`; kernels of one input channel
+    (depthwise ones) are no matrices. First and last is the order in which the model makes its
+    layers.
+
+    Args:
+        not_hidden: regular expressions on names, for what this does not recognize.
+
+    Raises:
+        ConfigError: an expression matches no parameter.
+    """
+    layers = list(weight_matrices(module))
+    embeddings = [weight for layer, weight in layers if isinstance(layer, EMBEDDINGS)]
+    outside = embeddings or [weight for _, weight in layers[:1]]
+    outside += [weight for _, weight in layers[-1:]]
+    for pattern in not_hidden:
+        matched = [p for name, p in module.named_parameters() if search(pattern, name)]
+        if not matched:
+            raise ConfigError(f"param_groups.not_hidden={pattern} matches no parameter's name")
+        outside += matched
+    excluded = {id(parameter) for parameter in outside} | undecayed(module)
+    return {
+        id(weight)
+        for _, weight in layers
+        if id(weight) not in excluded and (weight.ndim == 2 or weight.shape[1] > 1)
+    }
+
+
+def weight_matrices(module: nn.Module) -> Iterator[tuple[nn.Module, Tensor]]:
+    """Every parameter of at least two dimensions that is named a weight, with its layer."""
+    for submodule in module.modules():
+        for name, parameter in submodule.named_parameters(recurse=False):
+            if parameter.ndim >= 2 and is_weight(name):
+                yield submodule, parameter
+
+
+def is_weight(name: str) -> bool:
+    """Whether a layer calls it a weight: ``weight``, ``weight_ih_l0``, ``in_proj_weight``."""
+    return name.startswith("weight") or name.endswith("weight")
+
+
+def search(pattern: str, name: str) -> bool:
+    try:
+        return re.search(pattern, name) is not None
+    except re.error as error:
+        raise ConfigError(f"param_groups.not_hidden={pattern}: {error}") from error

@@ -1,0 +1,174 @@
+"""Muon: whose parameters are whose, and the same steps as its author's and torch's own."""
+
+import pytest
+import torch
+from torch import nn
+
+from core.errors import ConfigError
+from models.recurrent import RecurrentModel
+from models.transformer import Transformer
+from models.vit import VisionTransformer
+from optim.build import build_optimizer
+from optim.muon import COEFFICIENTS, newton_schulz
+
+GROUPING = {"decay_norms_and_biases": False, "layer_decay": None, "not_hidden": []}
+MUON = {"_target_": "optim.muon.Muon", "lr": 0.01, "weight_decay": 0.1}
+
+
+def transformer() -> Transformer:
+    return Transformer(vocab_size=11, context_length=8, num_layers=1, num_heads=2, width=8)
+
+
+def muon_s(model: nn.Module, **settings) -> set[str]:
+    """The names of the parameters that Muon updates."""
+    optimizer = build_optimizer({**MUON, **settings}, model, GROUPING)
+    groups = [group for group in optimizer.param_groups if group["use_muon"]]
+    ids = {id(parameter) for group in groups for parameter in group["params"]}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in ids}
+
+
+def test_embedding_and_tied_output_layer_are_adamw_s():
+    names = muon_s(transformer())
+    assert names
+    assert all(name.startswith("blocks.0.") and name.endswith("weight") for name in names)
+    assert not any("norm" in name for name in names)
+
+
+def test_recurrent_weights_are_hidden():
+    model = RecurrentModel("lstm", vocab_size=7, num_layers=1, width=4)
+    assert muon_s(model) == {"layers.weight_ih_l0", "layers.weight_hh_l0"}
+
+
+def test_patches_positions_and_classifier_are_adamw_s():
+    model = VisionTransformer(1, 10, (8, 8), 4, width=8, depth=1, num_heads=2, dropout=0.0)
+    names = muon_s(model)
+    assert len(names) == 4
+    assert all(name.startswith("blocks.0.") for name in names)
+
+
+@pytest.mark.parametrize("name", ["nmuon", "adamuon"])
+def test_timm_s_take_the_same(name):
+    settings = {"_target_": "optim.timm_optimizer.timm_optimizer", "name": name}
+    assert muon_s(transformer(), **settings) == muon_s(transformer())
+
+
+def test_kernels_are_hidden_and_depthwise_ones_are_not():
+    layers = [nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1), nn.Linear(4, 2)]
+    assert muon_s(nn.Sequential(*layers)) == {"2.weight"}
+
+
+def test_more_is_left_to_adamw_on_request():
+    model = transformer()
+    grouping = {**GROUPING, "not_hidden": ["attention"]}
+    optimizer = build_optimizer(MUON, model, grouping)
+    hidden = [p for group in optimizer.param_groups if group["use_muon"] for p in group["params"]]
+    assert sorted(p.shape for p in hidden) == [(8, 32), (32, 8)]
+    for pattern in ("nothing_like_it", "("):
+        with pytest.raises(ConfigError, match=r"param_groups\.not_hidden="):
+            build_optimizer(MUON, model, {**GROUPING, "not_hidden": [pattern]})
+
+
+def test_a_model_without_hidden_matrices_is_refused():
+    with pytest.raises(ConfigError, match="Sequential has none"):
+        build_optimizer(MUON, nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)), GROUPING)
+
+
+def authors_update(gradient, momentum):
+    """One update as Keller Jordan publishes it, in fp32: the direction, made orthogonal."""
+    momentum.lerp_(gradient, 0.05)
+    x = gradient.lerp(momentum, 0.95).reshape(len(gradient), -1)
+    is_tall = x.shape[0] > x.shape[1]
+    x = x.mT if is_tall else x
+    x = x / (x.norm() + 1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    x = x.mT if is_tall else x
+    return x.reshape(gradient.shape) * max(1, gradient.shape[-2] / gradient.shape[-1]) ** 0.5
+
+
+@pytest.mark.parametrize("shape", [(6, 10), (10, 6), (8, 4, 3, 3)])
+def test_five_steps_are_the_author_s(shape):
+    torch.manual_seed(0)
+    ours = nn.Parameter(torch.randn(shape))
+    theirs, momentum = ours.detach().clone(), torch.zeros(shape)
+    groups = [{"params": [ours], "use_muon": True}]
+    settings = {**MUON, "scaling": "spectral", "ns_coefficients": "jordan"}
+    optimizer = build(settings, groups)
+    for _ in range(5):
+        gradient = torch.randn(shape)
+        ours.grad = gradient
+        optimizer.step()
+        theirs = theirs * (1 - 0.01 * 0.1) - 0.01 * authors_update(gradient, momentum)
+        assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def build(settings, groups):
+    from core.instantiate import instantiate
+
+    return instantiate(settings, "optimizer", params=groups)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "adjust_lr_fn"), [("spectral", "original"), ("rms_match", "match_rms_adamw")]
+)
+def test_a_step_is_torch_s_but_for_its_bf16(scaling, adjust_lr_fn):
+    torch.manual_seed(0)
+    ours = nn.Parameter(torch.randn(12, 8))
+    theirs = nn.Parameter(ours.detach().clone())
+    before = ours.detach().clone()
+    ours.grad = theirs.grad = torch.randn(12, 8)
+    build({**MUON, "scaling": scaling, "weight_decay": 0.0}, [{"params": [ours]}]).step()
+    torch.optim.Muon([theirs], lr=0.01, weight_decay=0.0, adjust_lr_fn=adjust_lr_fn).step()
+    own, other = ours - before, theirs - before
+    assert (own - other).norm() < 0.03 * other.norm()
+
+
+def test_the_rest_is_torch_s_adamw():
+    torch.manual_seed(0)
+    ours = nn.Parameter(torch.randn(5, 3))
+    theirs = nn.Parameter(ours.detach().clone())
+    groups = [{"params": [ours], "use_muon": False}]
+    optimizer = build({**MUON, "adamw_lr": 0.02, "betas": [0.8, 0.9], "eps": 1e-8}, groups)
+    reference = torch.optim.AdamW([theirs], lr=0.02, betas=(0.8, 0.9), eps=1e-8, weight_decay=0.1)
+    for _ in range(3):
+        ours.grad = theirs.grad = torch.randn(5, 3)
+        optimizer.step()
+        reference.step()
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "num_steps", "low", "high"),
+    [("jordan", 5, 0.6, 1.3), ("polar_express", 5, 0.8, 1.2), ("polar_express", 8, 0.99, 1.01)],
+)
+def test_singular_values_come_near_one(coefficients, num_steps, low, high):
+    """Jordan's stay within 0.7 to 1.2 or so on purpose; those of Polar Express converge."""
+    torch.manual_seed(0)
+    update = newton_schulz(torch.randn(16, 40), COEFFICIENTS[coefficients], num_steps)
+    values = torch.linalg.svdvals(update)
+    assert low < values.min()
+    assert values.max() < high
+
+
+def test_rates_of_both_parts_are_scheduled_together(composed):
+    grouping = {**GROUPING, "layer_decay": 0.5}
+    optimizer = build_optimizer({**MUON, "lr": 0.02, "adamw_lr": 3e-4}, transformer(), grouping)
+    rates = {(group["use_muon"], round(group["lr"], 8)) for group in optimizer.param_groups}
+    assert rates == {(False, 3e-4), (True, 0.01), (False, 1.5e-4), (False, 7.5e-5)}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("momentum", 1.0),
+        ("ns_coefficients", "keller"),
+        ("ns_steps", 0),
+        ("scaling", "rms"),
+        ("betas", [0.9]),
+        ("adamw_lr", -1.0),
+    ],
+)
+def test_impossible_settings_are_refused(key, value):
+    with pytest.raises(ConfigError, match=f"optimizer: Muon refused its settings: {key}="):
+        build_optimizer({**MUON, key: value}, transformer(), GROUPING)
