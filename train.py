@@ -23,7 +23,7 @@ from core.command_line import command_line, failures_reported
 from core.composed import job_of_this_process, resolved
 from core.environment import recordable
 from core.job import Job
-from core.progress import Monitor
+from core.monitor import monitor_of
 from core.same_run import finished_value
 from core.schema import check_settings
 from trainer import torch_libraries, wandb_mirror
@@ -75,7 +75,9 @@ def run(config: dict[str, Any], job: Job) -> float:
         from trainer.trainer import Trainer
 
     settings = check_settings(config)
-    monitor = Monitor(config["monitor"], config["monitor_mode"])
+    monitor = monitor_of(config)
+    config = {**config, "monitor_mode": monitor.mode}  # which is what records hold
+    job = replace(job, recordable={**(job.recordable or config), "monitor_mode": monitor.mode})
     with (
         process_group(settings) as ranks,
         listening() as interruption,

@@ -1,6 +1,7 @@
 """The command line's manners: one clear line for a mistake, an honest exit code."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -23,7 +24,7 @@ from core.environment import without_environment
 from core.errors import ConfigError, Diverged, Interrupted, RankFailed, RunInUse
 from core.files import write_json
 from core.job import Job
-from core.progress import Monitor
+from core.monitor import worst_value
 from core.ranks import started_by_torchrun
 from core.schema import dotted_keys, unknown_key
 from trainer.sweep import Sweep
@@ -100,10 +101,11 @@ def run_jobs(main: Callable[[], None]) -> int:
 def failures_reported(job: Job, cfg: DictConfig) -> Iterator[Outcome]:
     """Report a job's failure at once and let the sweep go on with the next."""
     global failed_jobs
-    outcome = Outcome(Monitor("", str(cfg.monitor_mode)).worst)
+    outcome = Outcome(math.nan)
     try:
         yield outcome
     except Exception as error:
+        outcome.value = worst_value(cfg)
         # whether a diverged job is a failure, a sweep says: to a study it is a result
         failed_jobs += not (isinstance(error, Diverged) and job.sweep is not None)
         tell_torchrun(error)

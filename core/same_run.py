@@ -4,6 +4,7 @@ Nothing here needs torch: a job of a sweep that has already run is passed over a
 """
 
 import json
+import math
 from typing import Any
 
 from core.errors import ConfigError
@@ -45,7 +46,11 @@ SHOWN = 3  # changed settings in a message
 
 
 def finished_value(config: dict[str, Any], job: Job) -> float | None:
-    """The value of a job that has already run with this config; None if there is work to do."""
+    """The value of a job that has already run with this config; None if there is work to do.
+
+    The record of a run that was killed says ``running``. One that ended before it made the updates
+    that are asked for has work to do as well, unless it was stopped or diverged.
+    """
     if config["resume"] != "auto":
         return None
     try:
@@ -53,12 +58,18 @@ def finished_value(config: dict[str, Any], job: Job) -> float | None:
         status, best = summary["status"], summary.get("best")
         recorded = read_config(job.path / "config.yaml")
         value = float(best["value"]) if best else None
+        limit = config["trainer"]["limit_train_steps"]
+        asked = min(limit or math.inf, summary["horizon_steps"])
+        is_short = status in ("completed", "pruned") and summary["steps"] < asked
+        monitor = Monitor(config["monitor"], recorded["monitor_mode"])
     except (OSError, ValueError, KeyError, TypeError, ConfigError):
         return None  # what cannot be read is not finished
-    if status not in FINISHED or differences(job.recordable or config, recorded, FREE):
+    now = job.recordable or config
+    if now["monitor_mode"] == "auto":
+        now = {**now, "monitor_mode": monitor.mode}
+    if status not in FINISHED or is_short or differences(now, recorded, FREE):
         return None
-    worst = Monitor(config["monitor"], config["monitor_mode"]).worst
-    return worst if status == "diverged" or value is None else value
+    return monitor.worst if status == "diverged" or value is None else value
 
 
 def compare(config: dict[str, Any], recorded: dict[str, Any]) -> list[str]:

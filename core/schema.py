@@ -94,7 +94,7 @@ class Settings:
     resume: str | None
     resume_changes: list[str]  # settings that may differ from the resumed run's
     monitor: str
-    monitor_mode: Literal["max", "min"]
+    monitor_mode: Literal["auto", "max", "min"]
     model: dict
     data: dict
     objective: dict

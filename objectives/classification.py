@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,8 @@ class Classification(Objective):
         ConfigError: the model does not take the data's images or has other classes than they do, or
             a setting is wrong.
     """
+
+    metric_modes: ClassVar = {"loss": "min", "accuracy": "max"}
 
     def __init__(
         self,

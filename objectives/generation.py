@@ -1,7 +1,7 @@
 """What objectives that train a generator of images have in common: range, FID, grids of samples."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,7 @@ class Generation(Objective):
     """
 
     keeps_samples = True
+    metric_modes: ClassVar = {"fid": "min"}
 
     def __init__(
         self, model: nn.Module, spec: Any, fid_extractor: str | None, fid_cache: str

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,8 @@ class LanguageModeling(Objective):
     Raises:
         ConfigError: the model does not fit the data's tokens, or the prompt cannot be encoded.
     """
+
+    metric_modes: ClassVar = {"loss": "min", "perplexity": "min", "bits_per_byte": "min"}
 
     def __init__(
         self,

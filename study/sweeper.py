@@ -36,7 +36,7 @@ class StudySweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from core.progress import Monitor
+        from core.monitor import monitor_of
         from study.conduct import conduct
 
         config = self.config
@@ -51,7 +51,7 @@ class StudySweeper(Sweeper):
             directory=directory,
             launcher=self.launcher,
             compose=partial(self.config_loader.load_sweep_config, config),
-            monitor=Monitor(config.monitor, config.monitor_mode),
+            monitor=monitor_of(config),
             group=config.wandb.group or f"{self.settings['name']}_{directory.name}",
             tags=tuple(config.wandb.tags),
         )

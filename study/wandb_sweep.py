@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from core.command_line import explain, print_error
 from core.composed import CONF
 from core.errors import ConfigError
+from core.monitor import monitor_of
 from study.protocol import Candidate, Protocol
 from study.space import Dimension, text
 
@@ -106,7 +107,7 @@ def sweeps_of(
                 "project": cfg.wandb.project,
                 "program": "train.py",
                 "method": method,
-                "metric": {"name": cfg.monitor, "goal": f"{cfg.monitor_mode}imize"},
+                "metric": {"name": cfg.monitor, "goal": f"{monitor_of(cfg).mode}imize"},
                 "run_cap": max(1, share),
                 "parameters": {d.key: parameter(d, candidate.name, method) for d in dimensions},
                 # without hyphens, the agent's arguments are Hydra's overrides

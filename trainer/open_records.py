@@ -76,6 +76,9 @@ class NoRecords(Records):
     def log(self, values: dict[str, float], step: int, epoch: float, seconds: float) -> None:
         pass
 
+    def print(self, text: str) -> None:
+        pass
+
     def evaluation(self, progress: Progress, metrics: dict[str, float], is_best: bool) -> None:
         pass
 

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from rich.markup import escape
-
 from core.errors import ConfigError, RunInUse, reason
 from core.files import lock
 from core.job import Job
@@ -188,7 +186,7 @@ def resume(trainer: Trainer, start: Start) -> None:
     if trainer.ranks.is_main:
         settle_best(trainer, start.path, notes)
         for note in notes:
-            trainer.records.console.print(f"[yellow]{escape(note)}[/yellow]")
+            trainer.records.print(note)
     trainer.progress.best = broadcast(trainer.progress.best)
 
 

@@ -95,6 +95,7 @@ class Trainer:
     def train(self) -> None:
         """All updates, and what is due between them. An interruption loses none."""
         self.objective.begin_training(self.data)
+        self.check_monitor()
         self.records.start(self.last_step, self.progress.step)
         try:
             if self.evaluation_is_due():  # the run was interrupted before it was over
@@ -291,18 +292,44 @@ class Trainer:
         data = self.data.splits[split]
         self.records.show(self.objective, samples, data, split, self.progress.step)
 
-    def measure(self, split: str) -> tuple[dict[str, float], dict[str, Tensor]]:
-        limit = self.settings.limit_eval_steps
+    def measure(
+        self, split: str, limit_steps: int | None = None
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
         means, samples = evaluate(
             self.objective,
             self.eval_model,
             self.data,
             split,
             self.precision,
-            limit,
+            limit_steps or self.settings.limit_eval_steps,
             between=self.interruption.check,
         )
         return {f"{split}/{name}": value for name, value in means.items()}, samples
+
+    def check_monitor(self) -> None:
+        """Refuse a metric that evaluations do not measure.
+
+        The objective is taken at its word for those it declares; for another, one batch is tried.
+        """
+        settings, name = self.settings, self.monitor.name
+        if "val" not in self.data.splits:
+            needs = ("target", "early_stopping_patience")
+            for setting in needs:
+                if (value := getattr(settings, setting)) is not None:
+                    raise ConfigError(
+                        f"trainer.{setting}={value} needs a validation split, and "
+                        f"data={self.data.spec.name} has none"
+                    )
+            self.records.print(
+                f"there is no validation split: {name} is not measured, and the last weights are "
+                "the ones that are tested"
+            )
+        elif name.removeprefix("val/") not in self.objective.metric_modes:
+            state = checkpoint.random_state(self.device)
+            metrics, _ = self.measure("val", limit_steps=1)
+            checkpoint.restore_random_state(state, self.device)
+            if name not in metrics:
+                raise ConfigError(f"monitor={name} is not measured; there are {', '.join(metrics)}")
 
     def judge(self, metrics: dict[str, float]) -> bool:
         """Compare the monitored metric with the best so far, the target and the patience."""

@@ -155,7 +155,7 @@ def test_training_loss_that_is_not_finite_ends_the_run(train, tmp_path):
         ("trainer.ema_decay=1.0", r"trainer\.ema_decay=1\.0"),
         ("trainer.log_every_steps=0", r"trainer\.log_every_steps=0 should be at least 1"),
         ("seed=-1", "seed=-1"),
-        ("monitor_mode=best", "monitor_mode=best should be max, min"),
+        ("monitor_mode=best", "monitor_mode=best should be auto, max, min"),
     ],
 )
 def test_misfits_are_one_line_before_any_training(train, tmp_path, override, message):

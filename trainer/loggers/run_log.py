@@ -207,6 +207,10 @@ class Records:
             raise ConfigError(f"cannot write {self.events.name}: {error.strerror}") from error
         self.num_events += 1
 
+    def print(self, text: str) -> None:
+        """A line that a person should see."""
+        self.console.print(f"[yellow]{escape(text)}[/yellow]")
+
     def evaluation(self, progress: Progress, metrics: dict[str, float], is_best: bool) -> None:
         """A line for people."""
         values = {**self.losses, **metrics}
