@@ -9,11 +9,6 @@ python predict.py <run dir> --export onnx                         a file for oth
 python predict.py <run dir> --quantize int8                       a smaller one
 """
 
-if __name__ == "__main__":
-    from trainer import script
-
-    script.begin()  # before what takes seconds
-
 import argparse
 import sys
 from collections.abc import Sequence
@@ -239,4 +234,4 @@ def complain(error: ConfigError | str) -> int:
 
 
 if __name__ == "__main__":
-    script.run(main)
+    sys.exit(main())

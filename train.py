@@ -7,11 +7,6 @@
 Read it downwards: ``main`` is what Hydra calls for every job, ``run`` is what every process does.
 """
 
-if __name__ == "__main__":
-    from trainer import script
-
-    script.begin()  # before what takes seconds
-
 import sys
 from dataclasses import replace
 from typing import Any
@@ -25,10 +20,9 @@ from core.environment import recordable
 from core.job import Job
 from core.monitor import monitor_of
 from core.same_run import finished_value
-from core.schema import check_settings
-from trainer import torch_libraries, wandb_mirror
+from core.schema import TrainerSettings
+from study.sweep import Sweep
 from trainer.distributed.launch import launch
-from trainer.script import importing
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -51,7 +45,7 @@ def run(config: dict[str, Any], job: Job) -> float:
     """One process of one job: build everything the config names, train, test.
 
     Args:
-        config: the resolved config, as plain data.
+        config: the resolved config, checked, as plain data.
         job: the run directory and what else belongs to the job.
 
     Returns:
@@ -60,21 +54,21 @@ def run(config: dict[str, Any], job: Job) -> float:
     Raises:
         ConfigError: a setting or an input file is wrong; raised before any training.
     """
-    wandb_mirror.warm_up(config)
-    with importing():  # takes a second, which composing, launching and --help do without
-        from data.build import build_data
-        from models.build import build_model
-        from objectives.build import build_objective
-        from optim.schedules import Horizon
-        from trainer.distributed.device import choose_device, choose_precision, prepare_process
-        from trainer.distributed.process_group import first_on_node, process_group
-        from trainer.interruption import listening
-        from trainer.open_records import open_records
-        from trainer.phase import build_phases
-        from trainer.resume import batches_offset, resume, starting_point
-        from trainer.trainer import Trainer
+    # importing torch takes seconds, which composing, launching and --help do without
+    from core.collectives import first_on_node
+    from data.build import build_data
+    from models.build import build_model
+    from objectives.build import build_objective
+    from optim.schedules import Horizon
+    from trainer.distributed.device import choose_device, choose_precision, prepare_process
+    from trainer.distributed.process_group import process_group
+    from trainer.open_records import open_records
+    from trainer.phase import build_phases
+    from trainer.resume import batches_offset, resume, starting_point
+    from trainer.signals import listening
+    from trainer.trainer import Trainer
 
-    settings = check_settings(config)
+    settings = TrainerSettings(**config["trainer"])
     monitor = monitor_of(config)
     config = {**config, "monitor_mode": monitor.mode}  # which is what records hold
     job = replace(job, recordable={**(job.recordable or config), "monitor_mode": monitor.mode})
@@ -119,6 +113,4 @@ def run(config: dict[str, Any], job: Job) -> float:
 
 
 if __name__ == "__main__":
-    if not any(word.startswith("-") for word in sys.argv[1:]):  # not for --help, nor sweeps
-        torch_libraries.load_early()
-    script.run(lambda: command_line(main))
+    sys.exit(command_line(main, Sweep.finish))

@@ -76,7 +76,7 @@ TUTORIAL = (
     "trainer.precision=fp32",
     "trainer.max_epochs=60",
 )
-RECIPES = {"tutorial": TUTORIAL, "mnist5k_quick": ("+experiment=mnist5k_quick",)}
+RECIPES = {"tutorial": TUTORIAL, "mnist5k_quick": ("experiment=mnist5k_quick",)}
 QUALITY = 0.98
 FIRST_SEED = 10  # the recipe was chosen on seeds 0 to 3
 PRECISIONS = ("fp32", "bf16")

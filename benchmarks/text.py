@@ -3,7 +3,7 @@
     python benchmarks/text.py FILE [--turns 16] [--repeats 5]
     python benchmarks/text.py --smoke
 
-Training: ``+experiment=shakespeare_char`` on the text FILE, with records, W&B offline,
+Training: ``experiment=shakespeare_char`` on the text FILE, with records, W&B offline,
 progress and checkpoints, beside the loop that one would write: a GPT-2 of as many layers, heads and
 channels, learned positions, torch's own layers, batches cut from the text one by one, AdamW,
 clipping and schedule. The two take turns within one process, every few updates.
@@ -120,7 +120,7 @@ class TextRival(Rival):
 
 
 def compare_training(file: Path, turns: int) -> None:
-    overrides = ["+experiment=shakespeare_char", f"data.path={file.absolute()}"]
+    overrides = ["experiment=shakespeare_char", f"data.path={file.absolute()}"]
     overrides += ["scheduler.warmup_steps=0", "wandb.mode=offline"]
     print(f"\n| ms an update of 12 x 64 tokens, n = {turns} | ours | plain loop | plain / ours |")
     print("| --- | --- | --- | --- |")

@@ -1,20 +1,21 @@
-"""The command line's manners: one clear line for a mistake, an honest exit code."""
+"""The command line's error handling: one clear line for a mistake, an honest exit code."""
 
 import json
 import math
 import os
-import re
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,7 +28,6 @@ from core.job import Job
 from core.monitor import worst_value
 from core.ranks import started_by_torchrun
 from core.schema import dotted_keys, unknown_key
-from trainer.sweep import Sweep
 
 Compose = Callable[[list[str]], DictConfig]
 
@@ -41,11 +41,33 @@ class Outcome:
     value: float
 
 
-def command_line(main: Callable[[], None]) -> int:
-    """Run Hydra's entry point; the process's exit code."""
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of trainer.script's
-    return run_jobs(main)
+def command_line(main: Callable[[], None], finish_sweep: Callable[[], bool]) -> int:
+    """Run Hydra's entry point; the process's exit code.
+
+    Args:
+        finish_sweep: called at the end, however it comes about; whether the jobs are well.
+    """
+    global failed_jobs
+    failed_jobs = 0
+    show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    code, message = 0, ""
+    try:
+        os.getcwd()
+        with hydra_raises():
+            main()
+    except (KeyboardInterrupt, Interrupted) as error:
+        code = error.exit_code if isinstance(error, Interrupted) else 130
+        message = str(error) or "interrupted"
+    except Exception as error:
+        message = "" if show_traceback else explain(error)
+        if not message:
+            finish_sweep()  # a launcher lost a worker: the other jobs have their records
+            raise
+        code = 1
+    is_well = finish_sweep()
+    if message:
+        print_error(message)
+    return code or int(failed_jobs > 0 or not is_well)
 
 
 @contextmanager
@@ -62,41 +84,6 @@ def hydra_raises() -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
-def run_jobs(main: Callable[[], None]) -> int:
-    global failed_jobs
-    failed_jobs, Sweep.failed = 0, False
-    show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    try:
-        with hydra_raises():
-            main()
-    except (HydraException, OmegaConfBaseException, ConfigError) as error:
-        if show_traceback:
-            raise
-        print_error(explain(error))
-        return 1
-    except OSError as error:
-        if show_traceback or not error.filename:
-            raise
-        print_error(f"cannot write {error.filename}: {error.strerror}")
-        return 1
-    except (KeyboardInterrupt, Interrupted) as error:
-        Sweep.finish()
-        print_error(str(error) or "interrupted")
-        return error.exit_code if isinstance(error, Interrupted) else 130
-    except Exception as error:
-        Sweep.finish()  # a launcher lost a worker: the other jobs have their records
-        if show_traceback:
-            raise
-        if "Unknown plugin class" in str(error):
-            print_error(f"{error}: pip install -r requirements-cluster.txt")
-        elif "Config group override must be" in str(error):  # optim=1
-            print_error(f"{no_option()}: should be the name of an option; --help lists them")
-        else:
-            raise
-        return 1
-    return 1 if Sweep.failed or failed_jobs else 0
-
-
 @contextmanager
 def failures_reported(job: Job, cfg: DictConfig) -> Iterator[Outcome]:
     """Report a job's failure at once and let the sweep go on with the next."""
@@ -109,17 +96,30 @@ def failures_reported(job: Job, cfg: DictConfig) -> Iterator[Outcome]:
         # whether a diverged job is a failure, a sweep says: to a study it is a result
         failed_jobs += not (isinstance(error, Diverged) and job.sweep is not None)
         tell_torchrun(error)
-        message = without_environment(str(error), job.composed)
-        if isinstance(error, RankFailed):
-            print(without_environment(error.traceback, job.composed), end="", file=sys.stderr)
-        elif not isinstance(error, ConfigError | Diverged):
-            trace = without_environment(traceback.format_exc(), job.composed)
-            print(trace, file=sys.stderr)
-        print_error(message or type(error).__name__)
+        message = without_environment(describe(error), job.composed)
+        print(without_environment(stack_of(error), job.composed), end="", file=sys.stderr)
+        print_error(message)
         if job.sweep is not None:
             name = f"{Path(job.run_dir).name} ({' '.join(job.overrides)})"
             print(f"job {name} failed; the sweep goes on", file=sys.stderr)
-        leave_summary(job, error, message)
+        leave_summary(job, error)
+
+
+def stack_of(error: Exception) -> str:
+    """Where an error that nobody expected was raised, without the error itself."""
+    if isinstance(error, RankFailed):
+        return error.traceback
+    if isinstance(error, ConfigError | Diverged):
+        return ""
+    itself = "".join(traceback.format_exception_only(error))
+    return "".join(traceback.format_exception(error)).removesuffix(itself)
+
+
+def describe(error: Exception) -> str:
+    """Expected errors speak for themselves, others need their type."""
+    if isinstance(error, ConfigError | Diverged | RankFailed):
+        return str(error)
+    return "".join(traceback.format_exception_only(error)).strip()
 
 
 def tell_torchrun(error: Exception) -> None:
@@ -130,30 +130,134 @@ def tell_torchrun(error: Exception) -> None:
         get_error_handler().record_exception(error)
 
 
-def leave_summary(job: Job, error: Exception, message: str) -> None:
-    """A summary for a job that could not write its own; the cause, where rank 0 saw a symptom."""
+def leave_summary(job: Job, error: Exception) -> None:
+    """A summary for a job that could not write its own, or where rank 0 saw only a symptom."""
     file = job.path / "summary.json"
-    if isinstance(error, RunInUse) or (file.exists() and not isinstance(error, RankFailed)):
+    is_of_earlier = file.exists() and file.stat().st_mtime < job.started_at
+    if isinstance(error, RunInUse) or is_of_earlier:
         return
     summary: dict[str, Any] = {"overrides": list(job.overrides)}
     with suppress(OSError, ValueError, TypeError):  # a damaged one is replaced
         summary |= json.loads(file.read_text())
-    summary |= {"status": "failed", "error": f"{type(error).__name__}: {message}"}
+    status = "diverged" if isinstance(error, Diverged) else "failed"
+    message = without_environment(f"{type(error).__name__}: {error}", job.composed)
+    summary |= {"status": status, "error": message}
     try:
         write_json(summary, file)
     except ConfigError as problem:
         print_error(str(problem))
 
 
-def no_option() -> str:
-    """The words of the command line that choose an option of a group that it does not have."""
-    found = []
-    for word in sys.argv[1:]:
-        key, _, option = word.lstrip("+~").partition("=")
-        group = CONF / key.partition("@")[0]
-        if key and group.is_dir() and not (group / f"{option}.yaml").is_file():
-            found.append(word)
-    return " ".join(found)
+def print_error(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+
+
+def explain(
+    error: Exception, overrides: Sequence[str] | None = None, compose: Compose | None = None
+) -> str:
+    """One line that names the setting and the nearest one; empty for what nobody expected.
+
+    Args:
+        overrides: what was composed; None: the words of the command line.
+        compose: overrides to the config; a sweeper has its own.
+    """
+    words = sys.argv[1:] if overrides is None else overrides
+    words = [word for word in words if not word.startswith("-")]
+    if isinstance(error, ConfigError):
+        return str(error)
+    if isinstance(error, OverrideParseException):
+        return (
+            f"cannot read the override {error.override}: it should be key=value, values with "
+            "special characters in quotes within quotes, 'key=\"a value\"'"
+        )
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        return no_option(group, option, list(error.options or []))
+    if isinstance(error, OSError):
+        if error.filename is None and not has_working_directory():
+            return "the working directory was deleted: change to one that exists"
+        return f"{error.filename}: {error.strerror}" if error.filename else ""
+    parsed = parse(words)
+    cause = wrong_override(parsed, overrides is None) or wrong_key(parsed, compose or compose_anew)
+    if cause or not isinstance(error, HydraException | OmegaConfBaseException):
+        return cause or missing_plugin(words)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = error.__cause__
+    if reason is not None and str(reason) and str(reason) not in str(error):
+        lines.append(str(reason).splitlines()[0])
+    return "; ".join(lines[:2]) if lines else type(error).__name__
+
+
+def has_working_directory() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def parse(words: Sequence[str]) -> list[Override]:
+    """The overrides that Hydra can read."""
+    parser = OverridesParser.create()
+    parsed = []
+    for word in words:
+        with suppress(HydraException):
+            parsed += parser.parse_overrides([word])
+    return parsed
+
+
+def wrong_override(parsed: list[Override], is_command_line: bool) -> str:
+    """A sweep without ``-m``, or a group's option that does not exist."""
+    is_multirun = not is_command_line or {"-m", "--multirun"} & set(sys.argv)
+    for override in parsed:
+        word = override.input_line or ""
+        if override.is_sweep_override() and not is_multirun:
+            key = override.key_or_group
+            return f"{word} holds several values: add -m to sweep over them; {key}=[...] is a list"
+        group, option = CONF / override.key_or_group, override.value()
+        if override.is_add() and override.package is None and group.is_dir():
+            return f"{word}: leave out the plus: {word.removeprefix('+')}"
+        is_choice = group.is_dir() and not override.is_delete() and not is_multirun
+        if is_choice and not isinstance(option, str | list | None):
+            options = sorted(file.stem for file in group.glob("*.yaml"))
+            return no_option(override.key_or_group, str(option), options)
+    return ""
+
+
+def no_option(group: str, option: str, options: list[str]) -> str:
+    nearest = get_close_matches(option, options, n=1)
+    hint = f"did you mean {group}={nearest[0]}? " if nearest else ""
+    shown = ", ".join(name for name in options if not name.startswith("_"))
+    return f"{group}={option}: no such option; {hint}There are {shown}"
+
+
+def wrong_key(parsed: list[Override], compose: Compose) -> str:
+    """A setting that does not exist, or that a run of several phases does not have."""
+    config = composable(parsed, compose)
+    words = [override.input_line or "" for override in parsed]
+    try:
+        check_phases(list(config.get("phases", ())), words)
+    except ConfigError as reason:
+        return str(reason)
+    known = dotted_keys(config)
+    for override in parsed:
+        key = override.key_or_group
+        is_new = override.is_add() or override.is_force_add() or override.is_delete()
+        is_hydra = key.startswith("hydra")
+        if not (is_new or is_hydra or key in known or (CONF / key).is_dir()):
+            return unknown_key(key, known)
+    return ""
+
+
+def composable(parsed: list[Override], compose: Compose) -> dict[str, Any]:
+    """The config that the group choices among the overrides compose; empty if they compose none."""
+    choices = [o.input_line or "" for o in parsed if (CONF / o.key_or_group).is_dir()]
+    for tried in (choices, []):
+        with suppress(HydraException, ValueError):
+            config = OmegaConf.to_container(compose(tried))
+            assert isinstance(config, dict)
+            return {str(key): value for key, value in config.items()}
+    return {}
 
 
 def compose_anew(overrides: list[str]) -> DictConfig:
@@ -162,60 +266,18 @@ def compose_anew(overrides: list[str]) -> DictConfig:
         return compose("config", overrides)
 
 
-def composable(overrides: Sequence[str], compose: Compose) -> dict[str, Any]:
-    """The config that the group choices among the overrides compose; empty if they compose none."""
-    choices = [word for word in overrides if re.fullmatch(r"\+?[\w/]+(@[\w.]+)?=\w+", word)]
-    for tried in (choices, []):
-        try:
-            config = OmegaConf.to_container(compose(tried))
-            assert isinstance(config, dict)
-            return {str(key): value for key, value in config.items()}
-        except HydraException:
-            continue
-    return {}
-
-
-def print_error(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr, flush=True)
-
-
-def explain(
-    error: Exception, overrides: Sequence[str] | None = None, compose: Compose = compose_anew
-) -> str:
-    """Hydra's and OmegaConf's errors as one line that names the setting and the nearest one.
-
-    Args:
-        overrides: what was composed; None: the words of the command line.
-        compose: overrides to the config; a sweeper has its own.
-    """
-    overrides = sys.argv[1:] if overrides is None else overrides
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        options = list(error.options or [])
-        nearest = get_close_matches(option, options, n=1)
-        hint = f"did you mean {group}={nearest[0]}? " if nearest else ""
-        shown = [name for name in options if not name.startswith("_")]
-        return f"{group}={option}: no such option; {hint}There are {', '.join(shown)}"
-    if isinstance(error, OverrideParseException):
-        return (
-            f"cannot read the override {error.override}: it should be key=value, values with "
-            "special characters in quotes within quotes, 'key=\"a value\"'"
-        )
-    text = str(error)
-    if isinstance(error, ConfigError):
-        return text
-    override = re.search(r"Could not override '([^']+)'", text)
-    if override:
-        config = composable(overrides, compose)
-        try:
-            check_phases(list(config.get("phases", ())), overrides)
-        except ConfigError as reason:
-            return str(reason)
-        known = dotted_keys(config)
-        if override.group(1) not in known:
-            return unknown_key(override.group(1), known)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    cause = error.__cause__
-    if cause is not None and str(cause) and str(cause) not in text:
-        lines.append(str(cause).splitlines()[0])
-    return "; ".join(lines[:2]) if lines else type(error).__name__
+def missing_plugin(words: Sequence[str]) -> str:
+    """A launcher or sweeper whose package is not installed."""
+    with (
+        suppress(HydraException, ValueError),
+        initialize_config_dir(str(CONF), version_base="1.3"),
+    ):
+        hydra = compose("config", list(words), return_hydra_config=True).hydra
+        for target in (hydra.launcher._target_, hydra.sweeper._target_):
+            try:
+                is_found = find_spec(target.rpartition(".")[0]) is not None
+            except ModuleNotFoundError:
+                is_found = False
+            if not is_found:
+                return f"{target} is not installed: pip install -r requirements-cluster.txt"
+    return ""

@@ -1,6 +1,5 @@
 """What Hydra composed, as plain data: the resolved config and the job's place."""
 
-import os
 import secrets
 import time
 import warnings
@@ -8,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import compose
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -15,9 +15,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from core.errors import ConfigError
 from core.job import Job
-from trainer.hydra_targets import guard
-
-guard()  # before Hydra builds anything
+from core.schema import check_settings
 
 # two runs started in the same second must not share a directory
 OmegaConf.register_new_resolver(
@@ -38,10 +36,11 @@ NOT_WITH_PHASES = (
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """The config with every interpolation resolved, as mappings, lists and primitives.
+    """The config with every interpolation resolved and every setting checked, as plain data.
 
     Raises:
-        ConfigError: a mandatory value is missing, or an interpolation names nothing.
+        ConfigError: a mandatory value is missing, an interpolation names nothing, a setting is
+            unknown, of a wrong type or out of range.
     """
     check_recipes(HydraConfig.get())
     try:
@@ -53,7 +52,9 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     assert isinstance(config, dict)
     check_phases(list(config["phases"]), typed_overrides(HydraConfig.get()))
-    return {str(key): value for key, value in config.items()}
+    plain = {str(key): value for key, value in config.items()}
+    check_settings(plain)
+    return plain
 
 
 def job_of_this_process(cfg: DictConfig) -> Job:
@@ -64,7 +65,7 @@ def job_of_this_process(cfg: DictConfig) -> Job:
         run_dir=hydra.runtime.output_dir,
         overrides=tuple(typed_overrides(hydra)),
         sweep=Path(hydra.sweep.dir).name if is_sweep else None,
-        started_at=job_started_at(),
+        started_at=time.time(),
         composed={
             "config.yaml": OmegaConf.to_container(cfg),
             "hydra.yaml": OmegaConf.to_container(
@@ -83,48 +84,35 @@ def typed_overrides(hydra: HydraConf) -> list[str]:
 
 
 def check_recipes(hydra: HydraConf) -> None:
-    """Refuse settings that a recipe or experiment made for another optimizer or schedule.
+    """Refuse the values that a recipe or experiment has for another optimizer or schedule.
 
-    ``+experiment=cifar10_customcnn optimizer=adam`` would give Adam the learning rate of SGD.
+    ``experiment=cifar10_customcnn optimizer=adam`` would give Adam the learning rate of SGD.
     """
-    decided = {override.lstrip("+~").split("=")[0] for override in hydra.overrides.task}
+    choices = hydra.runtime.choices
+    given = {override.lstrip("+~").split("=")[0] for override in typed_overrides(hydra)}
     for group in ("optim", "experiment"):
-        name = hydra.runtime.choices.get(group)
-        recipe = read_recipe(group, name)
-        picks = picks_of(recipe)
+        recipe = read_group(group, choices.get(group))
         for part in ("optimizer", "scheduler"):
-            chosen = hydra.runtime.choices.get(part)
-            left = [f"{part}.{key}" for key in recipe.get(part, {})]
-            left = [key for key in left if key not in decided]
-            if left and picks.get(part, chosen) != chosen:
+            left = [key for key in recipe.get(part, {}) if f"{part}.{key}" not in given]
+            if not left or not given & {part, "optim"}:
+                continue
+            alone = compose("config", [f"{group}={choices[group]}"], return_hydra_config=True)
+            meant = alone.hydra.runtime.choices[part]
+            if meant != choices[part]:
+                keys = ", ".join(f"{part}.{key}" for key in left)
                 raise ConfigError(
-                    f"{group}={name} sets {', '.join(left)} for {part}={picks[part]}, but "
-                    f"{part}={chosen} was chosen: give these values on the command line, or take "
-                    f"them out (~{left[-1]})"
+                    f"{group}={choices[group]} sets {keys} for {part}={meant}, but "
+                    f"{part}={choices[part]} was chosen: give these values on the command line, "
+                    f"or take them out (~{part}.{left[-1]})"
                 )
 
 
-def read_recipe(group: str, name: Any) -> dict[str, Any]:
-    """The file of a recipe or experiment, as it stands; empty where none is chosen."""
+def read_group(group: str, name: Any) -> dict[str, Any]:
+    """The file of an option as it stands; empty where none is chosen."""
     file = CONF / group / f"{name}.yaml"
-    if not isinstance(name, str) or not file.is_file():
-        return {}
-    recipe = OmegaConf.to_container(OmegaConf.load(file))
-    assert isinstance(recipe, dict)
-    return {str(key): value for key, value in recipe.items()}
-
-
-def picks_of(recipe: dict[str, Any]) -> dict[str, str]:
-    """The optimizer and scheduler that a recipe stands for, through the recipe that it picks."""
-    picks: dict[str, str] = {}
-    for entry in recipe.get("defaults", []):
-        for key, value in entry.items() if isinstance(entry, dict) else ():
-            group = key.split("/")[-1]
-            if group == "optim":
-                picks = picks_of(read_recipe("optim", value)) | picks
-            else:
-                picks[group] = value
-    return picks
+    content = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
 
 
 def check_phases(phases: list[str], overrides: Sequence[str]) -> None:
@@ -141,27 +129,3 @@ def check_phases(phases: list[str], overrides: Sequence[str]) -> None:
                 f"optimizer@phases.{name}.optimizer=adamw, phases.{name}.optimizer.lr=1e-4, "
                 f"scheduler@phases.{name}.scheduler=cosine, phases.{name}.clip_grad_norm=1, ..."
             )
-
-
-_jobs_started = 0
-
-
-def job_started_at() -> float:
-    """When this job started: for the first of a process, when the process did."""
-    global _jobs_started
-    _jobs_started += 1
-    return process_started_at() if _jobs_started == 1 else time.time()
-
-
-def process_started_at() -> float:
-    """When this process was started, in seconds since the epoch (Linux; elsewhere: now)."""
-    try:
-        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-        boot = next(
-            int(line.split()[1])
-            for line in Path("/proc/stat").read_text().splitlines()
-            if line.startswith("btime")
-        )
-        return boot + ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, IndexError, ValueError, StopIteration):
-        return time.time()

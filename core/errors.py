@@ -27,18 +27,6 @@ class RankFailed(Exception):
         self.traceback = traceback
 
 
-class PeerLost(RuntimeError):
-    """Another process of the job is gone, which then is the one to report.
-
-    Attributes:
-        is_told: this process was told to end, too.
-    """
-
-    def __init__(self, message: str, is_told: bool = False) -> None:
-        super().__init__(message)
-        self.is_told = is_told
-
-
 class Interrupted(BaseException):
     """A signal ended the run. No ``Exception``: it ends a whole sweep, as Ctrl-C does.
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.collectives import broadcast
 from core.errors import ConfigError
 from core.instantiate import instantiate
 from core.ranks import ranks_of_this_process
@@ -30,7 +31,6 @@ from models.build import fill_from_data
 from models.lightcnn import LightCNN
 from optim.schedules import Horizon, cosine
 from trainer import checkpoint
-from trainer.distributed.process_group import broadcast
 
 # the recipe of the extractor made here: that of model=lightcnn
 EPOCHS, BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY, SEED = 10, 64, 0.1, 0.9, 5e-4, 0

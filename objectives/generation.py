@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from core.collectives import gather
 from core.errors import ConfigError
 from core.ranks import ranks_of_this_process
 from data.draws import seeded
@@ -15,7 +16,6 @@ from data.splits import Batch
 from models.generative import SAMPLES_AT_ONCE, GenerativeModel
 from objectives.base import Media, Objective, Picture, Sums
 from objectives.fid import Extractor, frechet_distance, load_extractor, own_extractor
-from trainer.distributed.process_group import gather
 
 GRID = 64  # samples shown
 EVAL_SEED = 0  # every evaluation of every run starts from the same noise, so that they compare

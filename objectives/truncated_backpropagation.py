@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.collectives import sum_over_ranks
 from core.errors import ConfigError
 from data.splits import Batch
 from objectives.base import Sums
 from objectives.language_modeling import LanguageModeling, cross_entropy
-from trainer.distributed.process_group import sum_over_ranks
 
 
 class TruncatedBackpropagation(LanguageModeling):

@@ -1,6 +1,6 @@
 """The result of a learning-rate range test: where training is fast and still stable.
 
-``+study=lr_range`` trains a few hundred updates while the rate grows exponentially. Between the
+``study=lr_range`` trains a few hundred updates while the rate grows exponentially. Between the
 first loss and the lowest lies the whole fall; the bounds are where a fifth of it is done, and where
 the loss has risen by a fifth of it for good: spikes on a flat stretch pass.
 """

@@ -79,7 +79,7 @@ class Protocol:
         # a study that takes over another's candidates leaves one out by setting it to null
         chosen = {name: node for name, node in settings["candidates"].items() if node is not None}
         if not chosen:
-            raise ConfigError(f"{WHERE}.candidates is empty: choose a study with +study=...")
+            raise ConfigError(f"{WHERE}.candidates is empty: choose a study with study=...")
         return cls(
             **settings
             | {

@@ -1,4 +1,4 @@
-"""The study as a Hydra sweeper (``python train.py -m +study=...``).
+"""The study as a Hydra sweeper (``python train.py -m study=...``).
 
 Hydra imports its plugins at every start, so what is heavy is imported when a study runs.
 """

@@ -43,7 +43,7 @@ def main() -> int:
 def write(study: str, folder: Path) -> None:
     """Write ``<study>_<candidate>.yaml`` for every candidate of ``study`` into ``folder``."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [f"+study={study}"], return_hydra_config=True)
+        cfg = compose("config", [f"study={study}"], return_hydra_config=True)
     settings = OmegaConf.to_container(cfg.hydra.sweeper)
     assert isinstance(settings, dict)
     if "candidates" not in settings:
@@ -91,7 +91,7 @@ def sweeps_of(
         # the shares add up to the candidate's trials; a grid ends by itself
         share = protocol.trials if method == "grid" else (protocol.trials + number) // len(branches)
         fixed = [
-            f"+study={study}",
+            f"study={study}",
             "hydra.mode=RUN",
             *candidate.overrides,
             *choices,

@@ -62,11 +62,13 @@ def few_digits(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def train_in(composed: Callable[..., dict[str, Any]], data_root: Path) -> Callable[..., Path]:
     """``train_in(folder, "debug=fast", ...)``: run in this process; the folder."""
     from core.job import Job
+    from core.schema import check_settings
     from train import run
 
     def train_here(folder: Path, *overrides: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         config = composed(*QUIET, f"data.root={data_root}", *overrides)
+        check_settings(config)
         run(config, Job(run_dir=str(folder), overrides=overrides))
         return folder
 

@@ -54,7 +54,7 @@ def test_option_composes_and_every_target_resolves(choice, composed):
 
 @pytest.mark.parametrize("name", options("experiment"))
 def test_experiment_composes(name, composed):
-    config = composed(f"+experiment={name}", *MANDATORY.get(f"experiment={name}", []))
+    config = composed(f"experiment={name}", *MANDATORY.get(f"experiment={name}", []))
     check_settings(config)
     for target, where in targets(config):
         assert callable(resolve(target, where))
@@ -94,7 +94,7 @@ def test_main_recipes_exist():
 
 
 def test_cifar10_customcnn_is_the_tutorial_recipe(composed):
-    config = composed("+experiment=cifar10_customcnn")
+    config = composed("experiment=cifar10_customcnn")
     assert config["optimizer"] == {
         "_target_": "torch.optim.SGD",
         "lr": 0.01,
@@ -122,7 +122,7 @@ def test_cifar10_customcnn_is_the_tutorial_recipe(composed):
 
 
 def test_bert_finetune_is_the_usual_recipe(composed):
-    config = composed("+experiment=bert_finetune", "data.path=train.csv")
+    config = composed("experiment=bert_finetune", "data.path=train.csv")
     optimizer, schedule = config["optimizer"], config["scheduler"]
     assert optimizer["_target_"] == "torch.optim.AdamW"
     assert (optimizer["lr"], optimizer["betas"]) == (5e-5, [0.9, 0.999])

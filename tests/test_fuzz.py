@@ -9,6 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 import train
 from core.command_line import command_line
+from study.sweep import Sweep
 from tests.conftest import QUIET, ROOT
 
 # as the script has it: an imported module would look for conf/ as a package
@@ -96,7 +97,7 @@ def check(words, data_root, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train.py", *QUIET, *place, *few, *words])
     GlobalHydra.instance().clear()
     try:
-        code = command_line(main)
+        code = command_line(main, Sweep.finish)
     except SystemExit as usage:  # argparse's own
         code = usage.code
     output = capsys.readouterr()

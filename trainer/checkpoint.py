@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.collectives import full_tensor
 from core.errors import ConfigError, reason
-from trainer.distributed.process_group import whole
 from trainer.optimizer_state import share_of
 
 FORMAT_VERSION = 2
@@ -235,7 +235,7 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
     Under FSDP every process must take part.
     """
     return {
-        name.replace("_orig_mod.", ""): whole(value.detach()).cpu().contiguous()
+        name.replace("_orig_mod.", ""): full_tensor(value.detach()).cpu().contiguous()
         for name, value in model.state_dict().items()
     }
 

@@ -6,11 +6,11 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 
+from core.collectives import gather
 from data.loader import Loader
 from objectives.base import Objective
 from trainer.distributed.device import autocast
 from trainer.distributed.parallel import make_whole
-from trainer.distributed.process_group import gather
 from trainer.metrics import Meter
 
 

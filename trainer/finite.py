@@ -11,9 +11,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from core.collectives import agree
 from core.errors import Diverged
 from objectives.base import Objective
-from trainer.distributed.process_group import agree
 from trainer.phase import Phase
 
 ONE = torch.ones(1, dtype=torch.float32)  # the factor of an unscaling that changes nothing

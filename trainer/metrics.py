@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from core.collectives import gather
 from core.ranks import Ranks
 from objectives.base import Sums
-from trainer.distributed.process_group import gather
 
 MeterState = dict[str, tuple[float, int]]  # name -> (sum over samples, number of samples)
 

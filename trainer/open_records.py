@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from core.collectives import broadcast
 from core.job import Job
 from core.progress import Progress
 from core.ranks import Ranks
 from objectives.base import Objective
 from trainer.checkpoint import Start
-from trainer.distributed.process_group import broadcast
 from trainer.loggers.run_log import Records
 
 if TYPE_CHECKING:

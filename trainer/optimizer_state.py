@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainer.distributed.process_group import whole
+from core.collectives import full_tensor
 
 NOT_STATE = ("params", "lr")  # the schedule sets the rate at every update
 
@@ -43,7 +43,7 @@ class OptimizerState:
         content = self.optimizer.state_dict()
         state = {
             self.names[key] if isinstance(key, int) else key: {
-                name: whole(value) for name, value in of_parameter.items()
+                name: full_tensor(value) for name, value in of_parameter.items()
             }
             for key, of_parameter in content["state"].items()
         }

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from core.collectives import full_tensor
 from core.errors import ConfigError
 from core.schema import TrainerSettings
 from objectives.base import Objective
@@ -15,7 +16,6 @@ from optim.build import Schedule, build_optimizer, build_schedule
 from optim.schedules import Horizon
 from optim.uncompiled import leave_compiler_out
 from trainer.distributed.parallel import distribute, for_strategy, wrap
-from trainer.distributed.process_group import whole
 from trainer.optimizer_state import OptimizerState
 
 
@@ -59,10 +59,10 @@ class Phase:
     def clip_norm(self, always_measure: bool = False) -> Tensor | None:
         """Clip the gradients by their norm, and return it as it was, if it was computed."""
         if self.clip_grad_norm is not None:
-            return whole(nn.utils.clip_grad_norm_(self.parameters, self.clip_grad_norm))
+            return full_tensor(nn.utils.clip_grad_norm_(self.parameters, self.clip_grad_norm))
         if always_measure:
             gradients = [p.grad for p in self.parameters if p.grad is not None]
-            return whole(nn.utils.get_total_norm(gradients))
+            return full_tensor(nn.utils.get_total_norm(gradients))
         return None
 
     def clip_value(self) -> None:

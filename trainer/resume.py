@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from core.collectives import agree, broadcast
 from core.errors import ConfigError, RunInUse, reason
 from core.files import lock
 from core.job import Job
@@ -21,7 +22,6 @@ from core.same_run import ENDS, compare
 from data.loader import Loader
 from trainer import checkpoint
 from trainer.checkpoint import Start
-from trainer.distributed.process_group import agree, broadcast
 from trainer.phase import Phase
 from trainer.trainer import Trainer
 

@@ -1,11 +1,122 @@
-"""The signals that ask a run to end."""
+"""Signals that ask a run to end: SIGTERM and SIGUSR1 from a cluster, SIGINT from Ctrl-C, SIGHUP.
 
+While a run trains they are only noted; the loop asks between two updates, all processes agree, the
+state is saved, and :class:`Interrupted` ends the run. Outside of the loop there is nothing to save,
+and it is raised at once.
+"""
+
+import multiprocessing
+import os
 import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from types import FrameType
+from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+from core.collectives import agree, gather
+from core.errors import Interrupted
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+SAME_KEYSTROKE_SECONDS = 1.0  # Ctrl-C reaches a worker from the terminal and from its launcher
+SAVING_SECONDS = 30.0
 
 
-def heeded() -> list[signal.Signals]:
-    """The signals that this process handles: nohup protects it from SIGHUP."""
+@contextmanager
+def stop_signals_call(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Handle the stop signals during the block, as far as this is the main thread.
+
+    ``nohup`` has protected a process from SIGHUP, and stays in force.
+    """
+    is_main_thread = threading.current_thread() is threading.main_thread()
     is_protected = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return [number for number in SIGNALS if not (is_protected and number == signal.SIGHUP)]
+    before = {
+        number: signal.signal(number, handler)
+        for number in STOP_SIGNALS
+        if is_main_thread and not (is_protected and number == signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+class Interruption:
+    """The stop signal that this process got, if any. One per run."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self.noted_at = 0.0
+        self.deferred = False
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler."""
+        repeated = self.signal and time.monotonic() - self.noted_at > SAME_KEYSTROKE_SECONDS
+        if repeated and number == signal.SIGINT:  # a second Ctrl-C ends at once
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        if not self.signal:
+            self.signal, self.noted_at = number, time.monotonic()
+            if not self.deferred:
+                raise Interrupted(number)
+
+    def check(self) -> None:
+        """Called by every process at the same points of the run.
+
+        Raises:
+            Interrupted: on all of them, if any got a signal.
+        """
+        if agree(self.signal != 0):
+            self.signal, self.noted_at = max(gather(self.signal)), time.monotonic()
+            raise Interrupted(self.signal, is_agreed=True)
+
+    @contextmanager
+    def defer(self) -> Iterator[None]:
+        """Note signals instead of raising: the block has something to save."""
+        self.deferred = True
+        try:
+            yield
+        finally:
+            self.deferred = False
+
+
+@contextmanager
+def listening() -> Iterator[Interruption]:
+    """Note the stop signals for the time of one run.
+
+    Raises:
+        Interrupted: also in place of the error of a process whose peers ended before it.
+    """
+    interruption = Interruption()
+    with stop_signals_call(interruption.note):
+        try:
+            yield interruption
+        except RuntimeError as error:
+            if interruption.signal:
+                raise Interrupted(interruption.signal) from error
+            raise
+
+
+def end_with_parent() -> None:
+    """Save and end when the process that started this one is gone, however it ended."""
+    parent = multiprocessing.parent_process()
+    if parent is None or parent.pid is None:  # a cluster looks after its own processes
+        return
+    if os.getppid() != parent.pid:
+        os.kill(os.getpid(), signal.SIGKILL)  # nothing has begun
+    watch(parent.pid)
+
+
+@cache
+def watch(parent: int) -> None:
+    def wait() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(SAVING_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()

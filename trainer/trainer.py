@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.collectives import agree, broadcast, gather
 from core.errors import ConfigError, Diverged, Interrupted
 from core.progress import Best, Monitor, Progress
 from core.ranks import Ranks
@@ -24,13 +25,12 @@ from optim.schedules import Horizon
 from trainer import checkpoint
 from trainer.averaging import Average
 from trainer.distributed.device import autocast, synchronize
-from trainer.distributed.process_group import agree, broadcast, gather
 from trainer.evaluation import evaluate
 from trainer.finite import Guard, Undo, all_finite
-from trainer.interruption import Interruption
 from trainer.loggers.run_log import Records
 from trainer.metrics import Meter, own_share
 from trainer.phase import Phase
+from trainer.signals import Interruption
 
 MEETING_BATCHES = 5
 

@@ -24,7 +24,6 @@ from typing import Any
 from core.errors import reason
 from core.job import Job
 from core.ranks import ranks_of_this_process
-from trainer.distributed.launch import python_path
 
 FINISH_TIMEOUT_SECONDS = 60.0
 HURRIED_TIMEOUT_SECONDS = 5.0  # for an interrupted run, or where there was trouble before
@@ -123,7 +122,7 @@ class WandbProcess:
     def __init__(self) -> None:
         self.connection, theirs = Pipe()
         # numpy's threads would be busy at once
-        changes = {"PYTHONPATH": python_path(), "OPENBLAS_NUM_THREADS": "1"}
+        changes = {"PYTHONPATH": str(Path(__file__).parent.parent), "OPENBLAS_NUM_THREADS": "1"}
         parent = str(os.getpid())
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "trainer.wandb_process", str(theirs.fileno()), parent],

@@ -23,8 +23,6 @@ from core.errors import reason
 from core.files import lock
 from core.run_directory import read_config
 from trainer.lean_wandb import import_wandb
-from trainer.script import importing
-from trainer.signals import SIGNALS
 from trainer.wandb_run import close_run, log_code, open_run, send_event
 
 POLL_SECONDS = 0.5
@@ -42,10 +40,10 @@ def main() -> None:
         if os.getppid() != parent:
             os._exit(128 + number)
 
-    for number in SIGNALS:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, heed)  # not SIG_IGN, which W&B's service would inherit
     threading.Thread(target=end_after, args=(parent,), daemon=True).start()
-    with suppress(Exception), importing():  # the first run will raise it again
+    with suppress(Exception):  # the first run will raise it again
         wandb = import_wandb()
         wandb.setup(wandb.Settings(silent=True))  # starts W&B's service
     problem = None

@@ -68,7 +68,7 @@ def test_schedule_is_exponential():
 def test_command_leaves_bounds_and_a_plot(command, tmp_path, data_root):
     done = command(
         "train.py",
-        "+study=lr_range",
+        "study=lr_range",
         "optimizer=adamw",
         "trainer.max_steps=60",
         "wandb.mode=disabled",

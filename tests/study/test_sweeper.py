@@ -15,7 +15,7 @@ from study.protocol import Protocol
 CONF = Path(__file__).parents[2] / "conf"
 FILES = [f.stem for f in sorted((CONF / "study").glob("*.yaml")) if not f.stem.startswith("_")]
 STUDY = (
-    "+study=mnist_optimizers",
+    "study=mnist_optimizers",
     "wandb.mode=disabled",
     "trainer.max_steps=8",
     "trainer.eval_every_steps=2",
@@ -41,19 +41,19 @@ DIVERGING = (
 @pytest.mark.parametrize("name", FILES)
 def test_study_composes_with_every_candidate(name):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [f"+study={name}"], return_hydra_config=True)
+        cfg = compose("config", [f"study={name}"], return_hydra_config=True)
         sweeper = OmegaConf.to_container(cfg.hydra.sweeper)
         if sweeper.pop("_target_").endswith("BasicSweeper"):
             return  # a single run
         assert cfg.hydra.mode.name == sweeper.pop("mode") == "MULTIRUN", "without -m too"
         protocol = Protocol.of(sweeper)
-        check_arguments((f"+study={name}",), protocol)
+        check_arguments((f"study={name}",), protocol)
         for candidate in protocol.candidates:
             assert candidate.source, "a search space says where it comes from"
             points = candidate.space.design("sobol", 1, 0, "")[0]
             values = {d.key: d.value(points[d.key]) for d in candidate.space.dimensions}
             overrides = [f"{key}={value}" for key, value in values.items()]
-            run = compose("config", [f"+study={name}", *candidate.overrides, *overrides])
+            run = compose("config", [f"study={name}", *candidate.overrides, *overrides])
             config = OmegaConf.to_container(run, resolve=True, throw_on_missing=True)
             check_settings(config)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import PeerLost
+from core.errors import Interrupted
 from tests.conftest import QUIET, ROOT
 from tests.trainer.interrupting import events, summary
 from tests.trainer.processes import wait_until
-from trainer.interruption import listening
+from trainer.signals import listening
 
 LONG = (*QUIET, "trainer.max_epochs=500", "trainer.log_every_steps=5", "data.batch_size=50")
 
@@ -51,56 +51,16 @@ def size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def heed_interrupts() -> None:
-    """Also where the tests run in the background of a shell, which ignores Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-@pytest.mark.parametrize(
-    ("script", "slow_import"),
-    [("train.py", "hydra"), ("train.py", "torch"), ("predict.py", "torch"), ("report.py", "rich")],
-)
-def test_ctrl_c_while_importing(tmp_path, script, slow_import):
-    (tmp_path / f"{slow_import}.py").write_text(
-        "import pathlib, time\npathlib.Path('importing').touch()\ntime.sleep(60)\n"
-    )
-    arguments = [] if script == "train.py" else ["nowhere"]
-    with subprocess.Popen(
-        [sys.executable, str(ROOT / script), *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=heed_interrupts,
-    ) as process:
-        wait_until((tmp_path / "importing").exists)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
-    assert process.returncode == 128 + signal.SIGINT
-    assert errors == "error: interrupted by SIGINT\n"
-
-
-@pytest.mark.parametrize("error", [PeerLost("rank 1"), RuntimeError("gloo/transport: closed")])
-@pytest.mark.parametrize("told", ["before", "after", "never"])
-def test_who_was_told_to_end_does_not_wait_for_it(error, told):
-    """The signal comes once. Else the process waits until torchrun, knowing why, ends it."""
-
-    def tell(when: str) -> None:
-        if told == when:
-            os.kill(os.getpid(), signal.SIGTERM)
-
+@pytest.mark.parametrize("is_told", [True, False])
+def test_the_loss_of_a_peer_is_no_news_to_who_was_told_to_end(is_told):
     def lose() -> None:
-        with listening() as interruption:
-            try:
-                with interruption.defer():
-                    tell("before")
-                    raise error
-            finally:
-                tell("after")
+        with listening() as interruption, interruption.defer():
+            if is_told:
+                os.kill(os.getpid(), signal.SIGTERM)
+            raise RuntimeError("gloo/transport: closed")
 
-    with pytest.raises(RuntimeError) as raised:
+    with pytest.raises(Interrupted if is_told else RuntimeError):
         lose()
-    assert getattr(raised.value, "is_told", False) == (told != "never")
 
 
 @pytest.mark.slow

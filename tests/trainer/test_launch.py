@@ -4,15 +4,13 @@ import os
 import signal
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import forkserver
-from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from core.collectives import gather
 from core.errors import ConfigError, Diverged, Interrupted, RankFailed
 from core.job import Job
 from core.ranks import Ranks
@@ -22,9 +20,10 @@ from data.splits import Splits, TensorSplit
 from objectives.base import Objective, mean_over_batch
 from tests.trainer.processes import children
 from trainer.distributed.device import NUM_THREADS, prepare_process
-from trainer.distributed.launch import launch, launch_workers
+from trainer.distributed.elastic import launch_workers
+from trainer.distributed.launch import launch
 from trainer.distributed.parallel import distribute, wrap
-from trainer.distributed.process_group import gather, group_name, process_group
+from trainer.distributed.process_group import process_group
 from trainer.distributed.sync_batchnorm import synchronize_batchnorm
 from trainer.evaluation import evaluate
 from trainer.metrics import Meter
@@ -40,10 +39,6 @@ def test_one_process_is_this_one(config):
 def test_a_wrong_setting_starts_no_process(config):
     with pytest.raises(ConfigError, match="rdzv_endpoint"):
         launch(end, config("trainer.num_nodes=2"), Job("/nowhere"))
-    with pytest.raises(ConfigError, match="devices"):
-        launch(end, config("trainer.devices=0"), Job("/nowhere"))
-    with pytest.raises(ConfigError, match="max_restarts"):
-        launch(end, config("trainer.max_restarts=-1"), Job("/nowhere"))
 
 
 @pytest.mark.parametrize("endpoint", ["host", "host:port", ":29500", "no-such-host.invalid:29500"])
@@ -95,7 +90,7 @@ ENDINGS = [
     ("diverge", Diverged, "the loss is nan"),
     ("killed", RankFailed, "the process of rank 1 ended with SIGKILL"),
     ("exit", RankFailed, "the process of rank 1 ended with exit code 3"),
-    ("hang", RankFailed, "rank 1 did not answer within trainer.timeout_seconds"),
+    ("hang", RankFailed, "a process did not answer within trainer.timeout_seconds"),
 ]
 
 
@@ -109,16 +104,14 @@ ENDINGS = [
 def test_a_failing_process_fails_the_job(config, tmp_path, capfd, how, kind, message):
     composed = config(f"wandb.project={how}", "trainer.devices=2", "trainer.timeout_seconds=10")
     handler = signal.getsignal(signal.SIGINT)
-    forkserver._forkserver._stop()  # the next one prints where this test looks
     with pytest.raises(kind, match=message) as raised:
         launch(end, composed, Job(str(tmp_path)))
     if how == "raise":
-        assert raised.value.traceback.count("ValueError: no such luck") == 1
+        assert "ValueError: no such luck" not in raised.value.traceback  # it is the message
         assert "in end" in raised.value.traceback
     assert "Traceback" not in capfd.readouterr().err
     assert signal.getsignal(signal.SIGINT) is handler
-    (server,) = children(os.getpid(), "forkserver")
-    assert children(server) == []
+    assert children(os.getpid(), "spawn_main") == []
 
 
 @pytest.mark.slow
@@ -128,45 +121,10 @@ def test_one_process_may_take_its_time_to_end(config, tmp_path, how):
 
     Also of one process alone, before the others can agree: they are not waited for.
     """
-    composed = config(f"wandb.project='{how}'", "trainer.devices=2", "trainer.max_restarts=1")
+    composed = config(f"wandb.project='{how}'", "trainer.devices=2")
     with pytest.raises(Interrupted) as raised:
         launch(end, composed, Job(str(tmp_path)))
     assert raised.value.signal == signal.SIGUSR1
-
-
-def where(config, job):
-    """The process that this one was forked from, whether that had torch, a variable."""
-    server = os.getppid()
-    has_torch = "libtorch" in Path(f"/proc/{server}/maps").read_text()
-    assert not torch.cuda.is_initialized()
-    return server, has_torch, os.environ["A_VARIABLE"], os.environ["LOCAL_WORLD_SIZE"]
-
-
-def test_the_jobs_of_a_sweep_fork_from_one_server(config, tmp_path, monkeypatch):
-    """It has imported everything; the environment is that of the job all the same."""
-    found = []
-    for value in ("1", "2"):
-        monkeypatch.setenv("A_VARIABLE", value)
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")  # of something else that started us
-        found.append(launch(where, config("trainer.devices=2"), Job(str(tmp_path))))
-    server = found[0][0]
-    assert found == [(server, True, "1", "2"), (server, True, "2", "2")]
-
-
-def test_groups_of_one_store_have_names_of_their_own():
-    """Also where the others come before rank 0 and find the name of the last group."""
-    store = dist.HashStore()
-    names = []
-    for _ in range(3):
-        with ThreadPoolExecutor() as pool:
-            waiting = [pool.submit(group_name, store, Ranks(r, r, 3, 3), 60) for r in (1, 2)]
-            time.sleep(0.05)
-            waiting.append(pool.submit(group_name, store, Ranks(0, 0, 3, 3), 60))
-            (name,) = {future.result() for future in waiting}
-        names.append(name)
-    assert len(set(names)) == 3
-    with pytest.raises(TimeoutError, match="rank 0"):
-        group_name(store, Ranks(1, 1, 2, 2), 0.05)
 
 
 class Mean(Objective):
@@ -240,7 +198,6 @@ def check_two_phases(ranks, settings):
         objective.zero_grad()
         objective(name, (x,))[0].backward()
         torch.testing.assert_close(averaged, [p.grad for p in module.parameters()])
-    assert "torch._dynamo" not in sys.modules  # importing it takes over a second
 
 
 def test_three_processes_measure_every_sample_once(config, tmp_path):

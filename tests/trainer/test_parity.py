@@ -26,13 +26,13 @@ import pytest
 import torch
 from torch import nn
 
+from core.collectives import full_tensor
 from core.errors import ConfigError
 from core.job import Job
 from core.ranks import ranks_of_this_process
 from core.schema import check_settings
-from trainer.distributed.launch import launch_workers
+from trainer.distributed.elastic import launch_workers
 from trainer.distributed.parallel import for_strategy
-from trainer.distributed.process_group import whole
 from trainer.phase import Phase
 
 TOLERANCE = 1e-5
@@ -105,7 +105,7 @@ def gradients_kept():
     kept, clip_norm = [], Phase.clip_norm
 
     def keep_and_clip(phase, *args, **kwargs):
-        kept.append([whole(p.grad).clone() for p in phase.parameters])
+        kept.append([full_tensor(p.grad).clone() for p in phase.parameters])
         return clip_norm(phase, *args, **kwargs)
 
     with patch.object(Phase, "clip_norm", keep_and_clip):

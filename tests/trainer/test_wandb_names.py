@@ -12,7 +12,7 @@ from trainer.wandb_run import candidate, run_name
             ["optim=sgd_cosine", "optimizer.lr=0.1", "seed=1", "wandb.mode=offline"],
             "sgd_cosine, optimizer.lr=0.1",
         ),
-        (["+experiment=mnist_lightcnn", "model=lightcnn"], "mnist_lightcnn, lightcnn"),
+        (["experiment=mnist_lightcnn", "model=lightcnn"], "mnist_lightcnn, lightcnn"),
         (["optimizer.lr=0.1", "trainer=ddp", "debug=fast"], "optimizer.lr=0.1"),
         ([], "SGD"),
     ],

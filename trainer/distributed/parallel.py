@@ -1,10 +1,6 @@
 """One objective on many processes: equal weights, batch norm over all samples, DDP or FSDP2."""
 
-import inspect
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from types import SimpleNamespace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -15,10 +11,10 @@ from torch.nn.parallel import DistributedDataParallel
 from core.errors import ConfigError
 from core.schema import TrainerSettings
 from objectives.base import Objective
-from trainer.distributed.process_group import sum_amid_computation
 from trainer.distributed.sync_batchnorm import synchronize_batchnorm
 
-FEW_BYTES = 32_000_000  # of the gradients of all processes; more are a matter of bandwidth
+HAS_FORWARD_SYNC = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+SYNC_BUFFERS = "forward_sync_buffers" if HAS_FORWARD_SYNC else "broadcast_buffers"  # torch < 2.12
 
 
 def distribute(objective: Objective, settings: TrainerSettings) -> None:
@@ -79,49 +75,20 @@ def wrap(compute: nn.Module, module: nn.Module, settings: TrainerSettings) -> nn
 
         return ShardedCompute(compute, module)
     trained = {id(parameter) for parameter in module.parameters()}
-    foreign = [name for name, p in compute.named_parameters() if id(p) not in trained]
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(compute, foreign)
-    with nullcontext() if settings.compile else ddp_without_compiler():
-        parallel = DistributedDataParallel(
-            compute,
-            # synchronized batch norms keep them equal; else rank 0's are everyone's
-            forward_sync_buffers=not settings.sync_batchnorm,
-            gradient_as_bucket_view=True,
-            init_sync=False,  # distribute() did it, for all phases at once
-        )
-    parameters = list(module.parameters())
-    num_bytes = sum(p.numel() * p.element_size() for p in parameters) * dist.get_world_size()
-    if parameters[0].device.type == "cpu" and num_bytes <= FEW_BYTES:
-        parallel.register_comm_hook(None, average_amid_computation)
+    foreign = [p for p in compute.parameters() if id(p) not in trained and p.requires_grad]
+    for parameter in foreign:  # DDP takes what requires a gradient while it is built
+        parameter.requires_grad_(False)
+    # rank 0's buffers are everyone's; synchronized batch norms keep them equal by themselves
+    sync_buffers: dict[str, Any] = {SYNC_BUFFERS: not settings.sync_batchnorm}
+    parallel = DistributedDataParallel(
+        compute,
+        **sync_buffers,
+        gradient_as_bucket_view=True,
+        init_sync=False,  # distribute() did it, for all phases at once
+    )
+    for parameter in foreign:
+        parameter.requires_grad_(True)
     return parallel
-
-
-def average_amid_computation(
-    state: None, bucket: dist.GradBucket
-) -> torch.futures.Future[torch.Tensor]:
-    """DDP's exchange of gradients that are so few that waiting is what costs."""
-    average = torch.futures.Future[torch.Tensor]()
-    average.set_result(sum_amid_computation(bucket.buffer()).div_(dist.get_world_size()))
-    return average
-
-
-@contextmanager
-def ddp_without_compiler() -> Iterator[None]:
-    """Keep DDP from importing ``torch._dynamo``, over a second of every start.
-
-    It asks for a setting of the compiler when it is built, and hides a method from it, even where
-    nothing is compiled. In a torch that does neither, or otherwise, nothing changes.
-    """
-    if "torch._dynamo" not in sys.modules:
-        plain = inspect.unwrap(DistributedDataParallel._inside_ddp_forward)
-        plain.__dynamo_disable = plain
-        utils = SimpleNamespace(get_optimize_ddp_mode=lambda: "no_optimization")
-        vars(torch)["_dynamo"] = SimpleNamespace(utils=utils)
-    try:
-        yield
-    finally:
-        if "torch._dynamo" not in sys.modules:
-            del vars(torch)["_dynamo"]
 
 
 def make_whole(model: nn.Module) -> None:

@@ -5,7 +5,6 @@ below. A synchronized layer is the layer it was under another class: its paramet
 and names stay, and so its state dict remains that of a plain batch norm.
 """
 
-import sys
 from typing import Any
 
 import torch
@@ -14,8 +13,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from core.collectives import sum_over_ranks
 from core.errors import ConfigError
-from trainer.distributed.process_group import sum_amid_computation
 
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -34,10 +33,18 @@ class CpuSyncBatchNorm(_BatchNorm):
             return F.batch_norm(
                 x, mean, var, self.weight, self.bias, training=batch_moments, eps=self.eps
             )
-        y, mean, var, count = SynchronizedNorm.apply(x, self.weight, self.bias, self.eps)
+        dims = [dim for dim in range(x.dim()) if dim != 1]
+        inputs = x.to(torch.promote_types(x.dtype, torch.float32))
+        mean, var, count = global_moments(inputs, dims)
         if self.track_running_stats:
             self.track(mean, var * count / (count - 1))
-        return y
+        scale = (var + self.eps).rsqrt()
+        if self.weight is not None:
+            scale = scale * self.weight
+        y = (inputs - per_channel(mean, x)) * per_channel(scale, x)
+        if self.bias is not None:
+            y = y + per_channel(self.bias, x)
+        return y.to(x.dtype)
 
     @torch.no_grad()
     def track(self, mean: Tensor, unbiased_var: Tensor) -> None:
@@ -51,60 +58,41 @@ class CpuSyncBatchNorm(_BatchNorm):
         self.running_var.lerp_(unbiased_var.to(self.running_var), weight)
 
 
-class SynchronizedNorm(torch.autograd.Function):
-    """``(x - mean) / sqrt(var + eps) * weight + bias``, the moments taken over all processes.
-
-    One exchange each way. The passes over ``x`` are torch's own kernels for given moments; what
-    these leave out is the gradient through the moments (arXiv:1502.03167, section 3), which is
-    itself a batch norm of ``x`` and is added in ``backward``.
-    """
+class AllReduceSum(torch.autograd.Function):
+    """The sum over all processes; so is its gradient."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        channels = x.shape[1]
-        # given (and with momentum 0 untouched) statistics make the kernel return its own in float
-        unused = x.new_zeros(channels, dtype=torch.promote_types(x.dtype, torch.float32))
-        mean, var = torch.batch_norm_update_stats(x, unused, unused, 0.0)
-        dtype = mean.dtype
-        mean, var = mean.double(), var.double()  # moments about zero then merge without loss
-        local_count = mean.new_full((1,), x.numel() // channels)
-        moments = torch.cat([local_count, local_count * mean, local_count * (var + mean**2)])
-        sum_amid_computation(moments)
-        count, sums, squares = moments.split([1, channels, channels])
-        if count <= 1:
-            raise ValueError(f"batch norm needs more than one value per channel, got {x.shape}")
-        mean = sums / count
-        var = (squares / count - mean**2).clamp_min(0)
-        mean, var, count = mean.to(dtype), var.to(dtype), count.to(dtype)
-        y = normalize(x, weight, bias, mean, var, eps)
-        ctx.save_for_backward(x, weight, mean, var, count)
-        ctx.eps = eps
-        ctx.mark_non_differentiable(mean, var, count)
-        return y, mean, var, count
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return sum_over_ranks(values.clone())
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        x, weight, mean, var, count = ctx.saved_tensors
-        grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
-            grad, x, weight, mean, var, None, None, False, ctx.eps, [True, True, True]
-        )
-        sums = torch.stack([grad_weight, grad_bias])
-        sum_amid_computation(sums)
-        scale = -(var + ctx.eps).rsqrt() / count
-        if weight is not None:
-            scale = scale * weight
-        grad_x += normalize(x, scale * sums[0], scale * sums[1], mean, var, ctx.eps)
-        has_affine = weight is not None
-        return grad_x, grad_weight if has_affine else None, grad_bias if has_affine else None, None
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return sum_over_ranks(grad.clone())
 
 
-def normalize(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float
-) -> Tensor:
-    return torch.native_batch_norm(x, weight, bias, mean, var, False, 0.0, eps)[0]
+def global_moments(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and biased variance ``(C,)`` over ``dims`` of all processes' samples, and their count.
+
+    One exchange of the moments about zero, in double precision, where they merge without loss.
+
+    Raises:
+        ValueError: there is but one value per channel.
+    """
+    var, mean = (moment.double() for moment in torch.var_mean(x, dims, correction=0))
+    local_count = mean.new_full((1,), x.numel() // len(mean))
+    local = torch.cat([local_count, local_count * mean, local_count * (var + mean**2)])
+    count, sums, squares = AllReduceSum.apply(local).split([1, len(mean), len(mean)])
+    if count <= 1:
+        raise ValueError(f"batch norm needs more than one value per channel, got {tuple(x.shape)}")
+    mean = sums / count
+    var = (squares / count - mean**2).clamp_min(0)
+    return mean.to(x.dtype), var.to(x.dtype), count.detach().to(x.dtype)
+
+
+def per_channel(values: Tensor, x: Tensor) -> Tensor:
+    """``(C,)`` -> ``(1, C, 1, ...)``, which broadcasts over ``x``."""
+    return values.view(1, -1, *[1] * (x.dim() - 2))
 
 
 class ActivationAfter:
@@ -122,6 +110,9 @@ class CudaSyncBatchNormAct(ActivationAfter, nn.SyncBatchNorm):
     pass
 
 
+SYNCHRONIZED = (CpuSyncBatchNorm, nn.SyncBatchNorm)
+
+
 def synchronize_batchnorm(model: nn.Module, device_type: str) -> None:
     """Turn every batch norm of ``model``, in place, into one over all processes.
 
@@ -129,19 +120,18 @@ def synchronize_batchnorm(model: nn.Module, device_type: str) -> None:
         ConfigError: a kind of batch norm that has no synchronized form here.
     """
     is_cuda = device_type == "cuda"
-    synchronized = dict.fromkeys(PLAIN, nn.SyncBatchNorm if is_cuda else CpuSyncBatchNorm)
-    timm = sys.modules.get("timm.layers.norm_act")  # loaded, if the model has any of its layers
-    if timm is not None:
-        synchronized[timm.BatchNormAct2d] = CudaSyncBatchNormAct if is_cuda else CpuSyncBatchNormAct
-    done = set(synchronized.values())
     for name, module in model.named_modules():
-        if not isinstance(module, _BatchNorm) or type(module) in done:
+        if not isinstance(module, _BatchNorm) or isinstance(module, SYNCHRONIZED):
             continue
-        if type(module) not in synchronized:
+        if type(module) in PLAIN:
+            kind: type[_BatchNorm] = nn.SyncBatchNorm if is_cuda else CpuSyncBatchNorm
+        elif type(module).__name__ == "BatchNormAct2d":  # timm's, imported only with its models
+            kind = CudaSyncBatchNormAct if is_cuda else CpuSyncBatchNormAct
+        else:
             raise ConfigError(
                 f"{name} is a {type(module).__name__}, which has no synchronized form: use another "
                 "norm, or give trainer.sync_batchnorm=false (statistics per process)"
             )
-        module.__class__ = synchronized[type(module)]
+        module.__class__ = kind
         if is_cuda:
             vars(module)["process_group"] = None  # the default group

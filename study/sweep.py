@@ -1,12 +1,8 @@
 """A sweep as a person sees it: what each job is, and a table of all of them at the end."""
 
 import json
-import multiprocessing
 import os
 import sys
-import threading
-import time
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,45 +13,43 @@ from rich.markup import escape
 from rich.table import Table
 
 from core.composed import typed_overrides
-from trainer.distributed.launch import make_importable, save_and_end
 from trainer.loggers.console import format_metric
+
+ROOT = Path(__file__).parent.parent
 
 
 class Sweep(Callback):
     """Hydra's callback: named in ``conf/config.yaml``, called around the jobs of a sweep."""
 
     directory: Path | None = None
-    failed = False
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         Sweep.directory = Path(config.hydra.sweep.dir).absolute()
-        Sweep.failed = False
         share_directory(config, Sweep.directory)
         prepare_environment()
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if config.hydra.mode is not None and config.hydra.mode.name == "MULTIRUN":
             if not config.hydra.launcher._target_.endswith(".BasicLauncher"):
+                from trainer.signals import end_with_parent  # imports torch, as the job will
+
                 # the live lines of jobs that run at once would overwrite each other
                 os.environ["TTY_COMPATIBLE"] = "0"
-                end_with_launcher()
+                end_with_parent()
             title = " ".join(typed_overrides(config.hydra))
             print(f"\n=== job {config.hydra.job.num}: {title}", flush=True)
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        Sweep.finish()
-
     @staticmethod
-    def finish() -> None:
-        """Print the table of the sweep, from the records in its directory."""
+    def finish() -> bool:
+        """Print the table of the sweep, if there was one; whether all of its jobs are well."""
         if Sweep.directory is None:
-            return
+            return True
         directory, Sweep.directory = Sweep.directory, None
         summaries = read_summaries(directory)
         if (directory / "study.json").exists():  # it has printed its results; here what went wrong
             summaries = {name: s for name, s in summaries.items() if s.get("status") == "failed"}
-        Sweep.failed = any(s.get("error") for s in summaries.values())
         print_table(directory, summaries)
+        return not any(s.get("error") for s in summaries.values())
 
 
 def share_directory(config: DictConfig, directory: Path) -> None:
@@ -69,29 +63,10 @@ def share_directory(config: DictConfig, directory: Path) -> None:
 
 
 def prepare_environment() -> None:
-    """What the workers of launchers inherit."""
-    make_importable()
+    """Let the workers of launchers import the project's packages, wherever they run."""
+    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(ROOT), *filter(None, others)]))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent unless asked for
-
-
-def end_with_launcher() -> None:
-    """A worker whose launcher was killed saves its job, and leaves the next to another sweep."""
-    launcher = multiprocessing.parent_process()
-    if launcher is None:  # a cluster looks after its workers
-        return
-    if os.getppid() != launcher.pid:
-        os._exit(1)
-    watch(launcher.pid)
-
-
-@cache
-def watch(launcher: int) -> None:
-    def wait() -> None:
-        while os.getppid() == launcher:  # joblib's workers keep what a join would wait for open
-            time.sleep(1)
-        save_and_end()
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def read_summaries(directory: Path) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from trainer.sweep import Sweep
+from study.sweep import Sweep
 
 GOOD = {
     "status": "completed",
@@ -27,8 +27,7 @@ def test_a_damaged_summary_is_a_failed_job(tmp_path, monkeypatch, capsys, conten
     (tmp_path / "2" / ".hydra").mkdir(parents=True)
     monkeypatch.setattr(Sweep, "directory", tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    Sweep.finish()
+    assert not Sweep.finish()
     printed = capsys.readouterr().out
     for part in ("50.00%", "25.00%", "1.5", "damaged", "no summary.json"):
         assert part in printed
-    assert Sweep.failed

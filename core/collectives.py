@@ -1,0 +1,56 @@
+"""Exchanges between the processes of a run. Without a process group each is the identity."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from core.ranks import Ranks
+
+
+def sum_over_ranks(sums: Tensor) -> Tensor:
+    """Element-wise sum over all processes, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(sums)
+    return sums
+
+
+def full_tensor(value: Any) -> Any:
+    """A tensor that FSDP has sharded over the processes in one piece; anything else as it is."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def gather(value: Any) -> list[Any]:
+    """``value`` of every process, in the order of their ranks."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def broadcast(value: Any) -> Any:
+    """Rank 0's ``value``, on every process."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def agree(flag: bool) -> bool:
+    """Whether ``flag`` is true on any process."""
+    return bool(sum_over_ranks(torch.tensor([int(flag)])).item())
+
+
+@contextmanager
+def first_on_node(ranks: Ranks) -> Iterator[None]:
+    """The first process of each node goes through the block before the others enter it."""
+    if ranks.local_rank:
+        gather(None)
+    yield
+    if not ranks.local_rank:
+        gather(None)

@@ -1,0 +1,135 @@
+"""torchrun's own engine, started from here: what it needs, and what comes back."""
+
+import importlib
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from core.errors import ConfigError, Diverged, Interrupted, RankFailed, RunInUse
+from core.job import Job
+from core.schema import TrainerSettings
+from trainer.distributed.process_group import STORE_FOLDER
+from trainer.signals import STOP_SIGNALS, end_with_parent, stop_signals_call
+
+RENDEZVOUS_SECONDS = 900
+
+
+def launch_workers(
+    settings: TrainerSettings, count: int, run: tuple[str, str], config: dict[str, Any], job: Job
+) -> Any:
+    """Run :func:`worker` in ``count`` processes on each node."""
+    is_one_node = settings.num_nodes == 1
+    # else a restarted job would meet its predecessors' addresses in the engine's own store
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    with tempfile.TemporaryDirectory(prefix="launch_") as folder:
+        engine = LaunchConfig(
+            min_nodes=settings.num_nodes,
+            max_nodes=settings.num_nodes,
+            nproc_per_node=count,
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+            # the nodes of a job have it in common, the jobs of a sweep have not
+            run_id="job" if job.sweep is None else f"job_{job.path.name}",
+            rdzv_backend="c10d",
+            # on one machine a file that only this user can write: a port would be open to others
+            rdzv_endpoint=f"{folder}/rendezvous" if is_one_node else settings.rdzv_endpoint or "",
+            rdzv_configs={
+                "timeout": RENDEZVOUS_SECONDS,
+                "store_type": "file" if is_one_node else "tcp",
+            },
+            local_addr="127.0.0.1" if is_one_node else None,
+            max_restarts=settings.max_restarts,
+            signals_to_handle="",  # stop_engine does
+            start_method="spawn",
+        )
+        store_folder = folder if is_one_node else None
+        try:
+            with quiet_engine(), stop_signals_call(stop_engine):
+                values = elastic_launch(engine, worker)(store_folder, run, config, job)
+        except ChildFailedError as failed:
+            raise as_raised(failed) from None
+        except SignalException as stopped:
+            raise Interrupted(int(stopped.sigval)) from None
+        except RendezvousError as lost:
+            reason = str(lost).splitlines()[0]
+            raise RankFailed(f"another node is gone or cannot be reached: {reason}") from None
+    value = values[min(values)]
+    if isinstance(value, Interrupted):
+        raise value
+    return value
+
+
+def stop_engine(number: int, frame: FrameType | None) -> NoReturn:
+    """The engine passes the signal on to its processes and waits for them."""
+    raise SignalException("asked to stop", signal.Signals(number))
+
+
+@contextmanager
+def quiet_engine() -> Iterator[None]:
+    """Keep the engine from reporting what is reported here; this process does nothing else."""
+    method = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)  # joblib's own is unknown to children
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+        multiprocessing.set_start_method(method, force=True)
+
+
+def worker(
+    store_folder: str | None, run: tuple[str, str], config: dict[str, Any], job: Job
+) -> float | Interrupted:
+    """What every started process does.
+
+    Args:
+        store_folder: where the processes find each other; None if they are on several nodes.
+    """
+    end_with_parent()
+    if store_folder is not None:
+        os.environ[STORE_FOLDER] = store_folder
+        loopback = {name for _, name in socket.if_nameindex()} & {"lo", "lo0"}
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", ",".join(loopback))
+    module, name = run
+    try:
+        return getattr(importlib.import_module(module), name)(config, job)
+    except Exception:
+        if os.environ["TORCHELASTIC_RESTART_COUNT"] != os.environ["TORCHELASTIC_MAX_RESTARTS"]:
+            traceback.print_exc()  # the engine starts the job again, and does not say why
+        raise
+    except Interrupted as interrupted:
+        if not interrupted.is_agreed:
+            sys.exit(interrupted.exit_code)
+        if store_folder is None:  # the engine would wait for the other node's
+            os.kill(os.getppid(), interrupted.signal)
+        return interrupted  # no failure: the engine must not start the job again
+
+
+def as_raised(failed: ChildFailedError) -> BaseException:
+    """The exception to raise here for the process that failed first."""
+    rank, failure = failed.get_first_failure()
+    if isinstance(failure.message, dict):
+        kind, _, text = failure.message["message"].partition(": ")
+        for known in (ConfigError, RunInUse, Diverged):
+            if kind == known.__name__:
+                return known(text)
+        callstack = failure.message["extraInfo"]["py_callstack"].rstrip()
+        return RankFailed(f"rank {rank}: {kind}: {text}", callstack.removesuffix(f"{kind}: {text}"))
+    if failure.exitcode - 128 in STOP_SIGNALS:
+        return Interrupted(failure.exitcode - 128)
+    cause = failure.signal_name() if failure.exitcode < 0 else f"exit code {failure.exitcode}"
+    return RankFailed(f"the process of rank {rank} ended with {cause}")
