@@ -1,5 +1,6 @@
 """Samples read one by one, in worker processes that live as long as the loader."""
 
+import signal
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,6 +18,9 @@ from data.draws import (
     seeded,
 )
 from data.splits import Batch, StreamedSplit
+
+# what a terminal or a cluster sends to every process of a job
+GROUP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 Item = tuple[int | None, int]  # epoch (None: evaluation), index of the sample
 
@@ -37,6 +41,7 @@ class SampleReader:
             batch_sampler=self.items,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
+            worker_init_fn=leave_signals_to_parent,
             pin_memory=device.type == "cuda",
             generator=seeded(seed, WORKER_STREAM),
         )
@@ -57,6 +62,13 @@ class SampleReader:
         except ConfigError as error:
             # from a worker it comes with the worker's traceback, its own line last
             raise ConfigError(str(error).strip().rpartition("ConfigError: ")[2]) from None
+
+
+def leave_signals_to_parent(worker_id: int) -> None:
+    """The parent ends its workers after it has saved what the run has reached."""
+    for name in GROUP_SIGNALS:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 class BatchItems:

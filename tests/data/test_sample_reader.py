@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 
 import numpy
 import pytest
@@ -97,6 +98,17 @@ def test_workers_stay_for_the_run_and_end_with_it():
     for pid in workers:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_workers_outlive_the_signal_that_ends_the_run(number):
+    """A cluster signals every process of a job: the run saves its state first."""
+    data = loader(Drawing(), num_workers=1)
+    batches = data.evaluate("val")
+    worker = int(next(batches)[2][0])
+    os.kill(worker, number)
+    assert len(list(batches)) == 2
+    assert len(epoch(data, 0)) == 3
 
 
 def test_an_iterable_data_set_is_refused():
