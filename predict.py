@@ -1,90 +1,180 @@
 """Use a finished run; nothing but its directory is needed, and no GPU.
 
-python predict.py <run dir> digit.png [more files or a folder]    class and probability
-python predict.py <run dir> --text "A dull film."                 the text's class and probability
+python predict.py <run dir> digit.png [more files or folders]     class and probability
+python predict.py <run dir> --text "A dull film."                 the same of a text
+python predict.py <run dir> reviews.csv                           the same of every text of a file
 python predict.py <run dir> --prompt "The"                        text
 python predict.py <run dir> --num-samples 64                      a grid of generated images
 python predict.py <run dir> --test                                the test metrics again
 python predict.py <run dir> --export onnx                         a file for other programs
 python predict.py <run dir> --quantize int8                       a smaller one
+
+<run dir> may be "latest": the run that began last below outputs/ and multirun/.
 """
 
 import argparse
+import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
+from torch import Tensor
 
-from core.errors import ConfigError
-from deploy.finished_run import FinishedRun, open_run
+from core.errors import ConfigError, reason
+from core.files import write_json
+from deploy.finished_run import FinishedRun, newest_run, open_run
+
+Rows = list[dict[str, Any]]
+
+# what can be asked of a run, and the options that belong to it
+TASKS = {
+    "inputs": ("top_k", "invert", "json", "csv"),
+    "text": ("top_k", "json", "csv"),
+    "prompt": ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "json", "csv"),
+    "num_samples": ("seed", "output"),
+    "test": ("json", "csv"),
+    "export": ("quantize", "output", "json", "csv"),
+    "quantize": ("output", "json", "csv"),
+}
+DEFAULTS = {
+    "top_k": None,
+    "top_p": None,
+    "invert": None,
+    "max_new_tokens": 200,
+    "temperature": 1.0,
+    "seed": 0,
+    "export": None,
+    "quantize": None,
+    "output": None,
+    "json": None,
+    "csv": None,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The process's exit code."""
     try:
         options = parse(arguments)
-        run = open_run(options.run_dir)
-        if options.images:
-            return classify(run, options)
-        if options.text is not None:
-            return classify_text(run, options)
-        if options.prompt is not None:
-            return continue_text(run, options)
-        if options.num_samples is not None:
-            return draw_samples(run, options)
-        if options.test:
-            return test_again(run)
-        return export(run, options)
+        run = open_run(run_directory(options.run_dir))
+        exit_code, rows = USES[options.task](run, options)
+        if options.json is not None:
+            write_json(rows, options.json)
+        if options.csv is not None:
+            write_csv(rows, options.csv)
+        return exit_code
     except ConfigError as error:
         return complain(error)
-    except OSError as error:  # --output cannot be written
+    except OSError as error:
         if not error.filename:
             raise
         return complain(f"{error.filename}: {error.strerror}")
 
 
-def classify(run: FinishedRun, options: argparse.Namespace) -> int:
-    """A line per image: file, class, probability; the exit code says whether all could be read."""
+def run_directory(given: Path) -> Path:
+    if given != Path("latest") or given.is_dir():
+        return given
+    newest = newest_run()
+    note(f"the latest run is {newest}")
+    return newest
+
+
+def classify(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
+    """A line per image or text of the files; the exit code says whether all could be read."""
+    if run.use == "texts":
+        if options.invert is not None:
+            raise ConfigError("--invert has no effect on texts")
+        return classify_texts(run, text_inputs(run, options.inputs), options.top_k)
     check_use(run, "images")
     from deploy.export import Deployable
     from deploy.images import image_files, read_image
 
     model = Deployable(run.model, run.spec)
     exit_code = 0
-    for file in image_files(options.images):
+    rows: Rows = []
+    notes: dict[str, list[Path]] = {}
+    for file in image_files(options.inputs):
         try:
-            image, notes = read_image(file, run.spec)
+            image, its_notes = read_image(file, run.spec, options.invert)
         except ConfigError as error:
             exit_code = complain(error)
             continue
-        for note in notes:
-            print(f"note: {file}: {note}", file=sys.stderr)
+        for text in its_notes:
+            notes.setdefault(text, []).append(file)
         with torch.inference_mode():
-            probability, index = model(image).softmax(1).max(1)
-        print(f"{file}  {run.spec.class_names[int(index)]}  {float(probability):.2%}")
-    return exit_code
+            logits = model(image)
+        rows += ranked(str(file), logits, run.spec.class_names, options.top_k)
+    for text, files in notes.items():
+        others = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        note(f"{files[0]}{others}: {text}")
+    return exit_code, rows
 
 
-def classify_text(run: FinishedRun, options: argparse.Namespace) -> int:
-    """The text's class and its probability."""
-    check_use(run, "labels")
-    if not options.text.strip():
-        raise ConfigError("--text is empty")
-    if beyond := run.spec.tokens_beyond(options.text):
-        print(
-            f"note: the text is longer than the {run.spec.max_length} tokens of data.max_length: "
-            f"its last {beyond} are not read",
-            file=sys.stderr,
+def ranked(
+    name: str,
+    logits: Tensor,
+    class_names: Sequence[str],
+    top_k: int | None,
+    show_name: bool = True,
+) -> Rows:
+    """Print the likeliest classes of one sample, ``(1, classes)``, and return them as rows.
+
+    Raises:
+        ConfigError: the model's outputs are not finite.
+    """
+    if not logits.isfinite().all():
+        raise ConfigError(f"{name}: the model's outputs are not finite: its training diverged")
+    best = logits.softmax(1).topk(min(top_k or 1, len(class_names)))
+    rows = [
+        {"input": name, "rank": rank, "class": class_names[index], "probability": probability}
+        for rank, (index, probability) in enumerate(
+            zip(best.indices[0].tolist(), best.values[0].tolist(), strict=True), 1
         )
-    with torch.inference_mode():
-        probability, index = run.model(*run.spec.encode([options.text])).softmax(1).max(1)
-    print(f"{run.spec.class_names[int(index)]}  {float(probability):.2%}")
-    return 0
+    ]
+    classes = [f"{row['class']}  {row['probability']:.2%}" for row in rows]
+    print(printable("  ".join([name, *classes] if show_name else classes)))
+    return rows
 
 
-def continue_text(run: FinishedRun, options: argparse.Namespace) -> int:
+def classify_given_texts(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
+    check_use(run, "texts")
+    if not all(text.strip() for text in options.text):
+        raise ConfigError("--text is empty")
+    return classify_texts(run, {text: text for text in options.text}, options.top_k)
+
+
+def text_inputs(run: FinishedRun, files: Sequence[Path]) -> dict[str, str]:
+    """The texts of CSV files, or a text on every line of other files, by file and line."""
+    from data.text_csv import read_texts
+
+    data = run.config["data"]
+    column = data.get("text_column", "text")
+    return {
+        f"{file}:{line}": text
+        for file in files
+        for line, text in read_texts(file, column, data.get("delimiter"))
+    }
+
+
+def classify_texts(run: FinishedRun, texts: dict[str, str], top_k: int | None) -> tuple[int, Rows]:
+    """A line per text, which is called by its key."""
+    rows: Rows = []
+    for name, text in texts.items():
+        if beyond := run.spec.tokens_beyond(text):
+            whose = "the text" if name == text else name
+            note(
+                f"{whose} is longer than the {run.spec.max_length} tokens of data.max_length: "
+                f"its last {beyond} are not read"
+            )
+        with torch.inference_mode():
+            logits = run.model(*run.spec.encode([text]))
+        show_name = len(texts) > 1 or name != text
+        rows += ranked(name, logits, run.spec.class_names, top_k, show_name)
+    return 0, rows
+
+
+def continue_text(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
     """The prompt and what the model makes of it."""
     check_use(run, "text")
     from models.generation import generate
@@ -96,26 +186,25 @@ def continue_text(run: FinishedRun, options: argparse.Namespace) -> int:
     tokens = torch.tensor([prompt], dtype=torch.long)
     context_length = getattr(run.model, "context_length", None)
     if context_length is not None and tokens.shape[1] > context_length:
-        print(
-            f"note: the prompt has {tokens.shape[1]} tokens and the model's context "
-            f"{context_length}: the text goes on from the last {max(context_length // 2, 1)}",
-            file=sys.stderr,
+        note(
+            f"the prompt has {tokens.shape[1]} tokens and the model's context {context_length}: "
+            f"the text goes on from the last {max(context_length // 2, 1)}"
         )
-    generator = torch.Generator().manual_seed(options.seed)
     tokens = generate(
         run.model,
         tokens,
-        options.max_new_tokens,
-        options.temperature,
-        options.top_k,
-        options.top_p,
-        generator,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        generator=torch.Generator().manual_seed(options.seed),
     )
-    print(run.spec.decode(tokens[0].tolist()))
-    return 0
+    text = run.spec.decode(tokens[0].tolist())
+    print(printable(text))
+    return 0, [{"prompt": options.prompt, "text": text}]
 
 
-def draw_samples(run: FinishedRun, options: argparse.Namespace) -> int:
+def draw_samples(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
     """A PNG with a grid of generated images."""
     check_use(run, "samples")
     if options.num_samples < 1:
@@ -128,24 +217,27 @@ def draw_samples(run: FinishedRun, options: argparse.Namespace) -> int:
         raise ConfigError(f"--output {file} should be a file that ends in .png")
     save_grid(run.model.sample(options.num_samples, generator), file)  # type: ignore[operator]
     print(file)
-    return 0
+    return 0, []
 
 
-def test_again(run: FinishedRun) -> int:
+def test_again(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
     """The test metrics beside the recorded ones."""
+    rows: Rows = []
     for name, value in run.test().items():
         recorded = run.summary.get(name)
         if not isinstance(recorded, int | float):
+            recorded = None
             remark = "not recorded"
         elif value == recorded:
             remark = "as recorded"
         else:
             remark = f"recorded: {recorded:.6g}, a difference of {abs(value - recorded):.2g}"
         print(f"{name}  {value:.6g}  ({remark})")
-    return 0
+        rows.append({"metric": name, "value": value, "recorded": recorded})
+    return 0, rows
 
 
-def export(run: FinishedRun, options: argparse.Namespace) -> int:
+def export(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
     """Files for other programs, and a table of what they cost."""
     check_use(run, "images")
     from rich.console import Console
@@ -154,29 +246,41 @@ def export(run: FinishedRun, options: argparse.Namespace) -> int:
     from deploy.measure import table
 
     folder = options.output or run.run_dir / "export"
-    rows = deploy(run, options.export, options.quantize, folder)
-    Console().print(table(rows))
-    for row in rows:
+    measurements = deploy(run, options.export, options.quantize, folder)
+    Console().print(table(measurements))
+    if measurements[0].split != "test":
+        note(f"checked on the {measurements[0].split} split: the data have no test split")
+    for row in measurements:
         print(row.file)
-    return 0
+    return 0, [{**vars(row), "file": str(row.file)} for row in measurements]
 
 
 USES = {
+    "inputs": classify,
+    "text": classify_given_texts,
+    "prompt": continue_text,
+    "num_samples": draw_samples,
+    "test": test_again,
+    "export": export,
+    "quantize": export,
+}
+ADVICE = {
     "images": "classifies images: give it image files, a folder, --export or --quantize",
     "samples": "generates images: use --num-samples",
     "text": "continues text: use --prompt",
-    "labels": "classifies texts: use --text",
+    "texts": "classifies texts: use --text or give it text files",
 }
 
 
 def check_use(run: FinishedRun, wanted: str) -> None:
     """Refuse what the run's model is not made for."""
-    if hasattr(run.model, "sample"):
-        use = "samples"
-    else:
-        use = {"image": "images", "text_classification": "labels"}.get(run.spec.kind, "text")
-    if use != wanted:
-        raise ConfigError(f"the model of {run.run_dir} {USES[use]}, or --test")
+    if run.use is None:
+        raise ConfigError(
+            f"the outputs of {run.config['objective']['_target_']} on data={run.spec.name} "
+            "cannot be shown: only --test works for this run"
+        )
+    if run.use != wanted:
+        raise ConfigError(f"the model of {run.run_dir} {ADVICE[run.use]}, or --test")
 
 
 class Parser(argparse.ArgumentParser):
@@ -194,42 +298,81 @@ def utf8(argument: str) -> str:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run_dir", type=Path)
-    parser.add_argument("images", type=Path, nargs="*", help="image files or folders")
-    parser.add_argument("--text", type=utf8, help="text to classify")
-    parser.add_argument("--prompt", type=utf8, help="text to continue")
-    parser.add_argument("--max-new-tokens", type=int, default=200)
-    parser.add_argument("--temperature", type=float, default=1.0, help="0: the likeliest token")
-    parser.add_argument("--top-k", type=int)
-    parser.add_argument("--top-p", type=float)
-    parser.add_argument("--num-samples", type=int, help="images to generate")
-    parser.add_argument("--seed", type=int, default=0, help="of generated text and images")
-    parser.add_argument("--test", action="store_true", help="measure the test split again")
-    parser.add_argument("--export", choices=["onnx", "torch"])
-    parser.add_argument("--quantize", choices=["int8"])
-    parser.add_argument("--output", type=Path, help="PNG of --num-samples, folder of --export")
-    options = parser.parse_args(arguments)
-    exports = options.export is not None or options.quantize is not None
-    uses = [
-        bool(options.images),
-        options.text is not None,
-        options.prompt is not None,
-        options.num_samples is not None,
-        options.test,
-        exports,
-    ]
-    if sum(uses) != 1:
-        parser.error("give one of: image files, --text, --prompt, --num-samples, --test, --export")
+    parser = Parser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    add = parser.add_argument
+    add("run_dir", type=Path)
+    add("inputs", type=Path, nargs="*", help="image files and folders, or files of texts")
+    add("--text", type=utf8, action="append", help="text to classify; may be given repeatedly")
+    add("--prompt", type=utf8, help="text to continue")
+    add("--max-new-tokens", type=int, metavar="N", help=f"default {DEFAULTS['max_new_tokens']}")
+    add("--temperature", type=float, metavar="T", help="0: the likeliest token; default 1")
+    add("--top-k", type=int, metavar="K", help="classes to show, or tokens to draw from")
+    add("--top-p", type=float, metavar="P", help="draw from tokens of this probability together")
+    add("--num-samples", type=int, metavar="N", help="images to generate")
+    add("--seed", type=int, help="of generated text and images; default 0")
+    add(
+        "--invert",
+        action=argparse.BooleanOptionalAction,
+        help="swap light and dark; default: where the ground is the opposite of training's",
+    )
+    add("--test", action="store_true", help="measure the test split again")
+    add("--export", choices=["onnx", "torch"])
+    add("--quantize", choices=["int8"])
+    add("--output", type=Path, help="PNG of --num-samples, folder of --export and --quantize")
+    add("--json", type=Path, metavar="FILE", help="write the answers there, too")
+    add("--csv", type=Path, metavar="FILE", help="the same as CSV")
+    given = vars(parser.parse_args(arguments))
+    if not given.get("inputs"):
+        given.pop("inputs", None)
+    tasks = [task for task in TASKS if task in given]
+    if tasks == ["export", "quantize"]:
+        tasks = ["export"]
+    if len(tasks) != 1:
+        parser.error(
+            "give one of: files, --text, --prompt, --num-samples, --test, --export, --quantize"
+        )
+    for option in given:
+        if option not in ("run_dir", tasks[0], *TASKS[tasks[0]]):
+            parser.error(f"{spelled(option)} has no effect with {spelled(tasks[0])}")
+    options = argparse.Namespace(**{**DEFAULTS, **given, "task": tasks[0]})
     if options.export == "torch" and options.quantize is not None:
         parser.error("--quantize makes an ONNX model: leave --export torch out")
     if not 0 <= options.seed < 2**64:
         parser.error(f"--seed {options.seed} should be at least 0 and below 2**64")
+    if options.top_k is not None and options.top_k < 1:
+        parser.error(f"--top-k {options.top_k} should be at least 1")
     return options
 
 
+def spelled(option: str) -> str:
+    return "files" if option == "inputs" else f"--{option.replace('_', '-')}"
+
+
+def write_csv(rows: Rows, file: Path) -> None:
+    try:
+        with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]) if rows else [])
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {reason(error)}") from error
+
+
+def printable(text: str) -> str:
+    """Without the lone surrogates by which Python spells file names that are no UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def note(text: str) -> None:
+    print(printable(f"note: {text}"), file=sys.stderr)
+
+
 def complain(error: ConfigError | str) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    print(printable(f"error: {error}"), file=sys.stderr)
     return 1
 
 

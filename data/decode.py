@@ -64,7 +64,8 @@ class Decoder:
         width, height = upright_size(image)
         if width * height > self.max_pixels:
             raise ConfigError(
-                f"{file} has {width}x{height} pixels, more than data.max_pixels={self.max_pixels}"
+                f"{file} has {width}x{height} pixels: the most allowed are {self.max_pixels:,} "
+                "(data.max_pixels)"
             )
         if self.same_size and (height, width) != self.size:
             raise ConfigError(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from core.errors import ConfigError
 from data.augment import PerImage
+from data.background import common_background
 from data.draws import BatchDraws
 from data.splits import Batch, Draws, ImageSpec, Splits, StreamedSplit, TensorSplit
 
@@ -78,6 +79,7 @@ def image_splits(
         mean=means,
         std=stds,
         synthetic=synthetic,
+        background=common_background(train),
     )
     return Splits(train, val, test, spec, PrepareImages(means, stds, steps))
 

@@ -46,6 +46,7 @@ class Loader:
     ) -> None:
         check_batch_size(batch_size, world_size, accumulate_steps, len(splits.train))
         self.spec = splits.spec
+        self.notes = splits.notes
         self.fingerprint = fingerprint(splits)
         self.prepare = splits.prepare
         self.splits = {

@@ -112,6 +112,7 @@ class ImageSpec:
     mean: tuple[float, ...]  # per channel, of images in [0, 1]
     std: tuple[float, ...]
     synthetic: bool = False  # generated: every record says so
+    background: float | None = None  # see data.background; None: the borders differ, or are RGB
 
     kind: ClassVar[str] = "image"
 
@@ -133,6 +134,7 @@ class Splits:
         spec: what models and objectives need to know.
         prepare: turns a raw batch, already on the device, into the model's input; gets random
             draws for training batches and None for evaluation.
+        notes: what a person should know, such as texts that were cut.
 
     Raises:
         ConfigError: a split has no length or no access by index, such as an iterable data set.
@@ -143,6 +145,7 @@ class Splits:
     test: Any
     spec: Any
     prepare: Prepare = field(default=lambda batch, draws: batch)
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name in ("train", "val", "test"):

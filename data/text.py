@@ -13,6 +13,7 @@ from torch import Tensor
 
 from core.errors import ConfigError
 from data.cache import fingerprinted
+from data.read_text import read_text
 from data.splits import Splits, TensorSplit
 from data.text_spec import TextSpec
 from data.tokenizer import TOKENIZERS
@@ -53,15 +54,7 @@ def text_file(
     Raises:
         ConfigError: the file is missing, empty, no UTF-8 text, or shorter than a window.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"data.path={path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"data.path={path} is not UTF-8 text: byte {error.start} is "
-            f"0x{error.object[error.start]:02x}"
-        ) from error
+    text = read_text(Path(path), f"data.path={path}")
     if not text.strip():
         raise ConfigError(f"data.path={path} is empty")
     fractions = (val_fraction, test_fraction)

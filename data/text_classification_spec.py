@@ -46,7 +46,11 @@ class TextClassificationSpec:
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """The token ids of every text, its special tokens included, cut at ``max_length``."""
-        return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+        return [encoding.ids for encoding in self.encodings(texts)]
+
+    def encodings(self, texts: Sequence[str]) -> list[Any]:
+        """As ``tokenizers`` has them: what was cut off a text is its ``overflowing``."""
+        return self.tokenizer.encode_batch(list(texts))
 
     def tokens_beyond(self, text: str) -> int:
         """How many tokens of ``text`` are cut off, none of them special."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from core.environment import from_environment
 from core.errors import ConfigError
+from core.instantiate import resolve
 from core.ranks import Ranks
 from core.run_directory import read_config
 from core.schema import TrainerSettings, check_node, check_seed, trainer_settings
@@ -22,6 +23,13 @@ from trainer import checkpoint
 from trainer.distributed.device import DTYPES, choose_precision, prepare_process
 from trainer.evaluation import evaluate
 
+# the objective's outputs, the kind of the data -> see FinishedRun.use
+USES = {
+    ("class_logits", "image"): "images",
+    ("class_logits", "text_classification"): "texts",
+    ("token_logits", "text"): "text",
+    ("images", "image"): "samples",
+}
 CPU = torch.device("cpu")
 USED_AT_ONCE = {"seed", "model", "objective", "trainer"}  # the data are often not needed
 TRAINER_DEFAULTS = Path(__file__).parent.parent / "conf" / "trainer" / "default.yaml"
@@ -46,6 +54,7 @@ class FinishedRun:
         model: with the best weights (the averaged ones where the run kept an average), evaluating.
         spec: what the data looked like.
         summary: what the run recorded at its end; empty if it was killed before.
+        outputs: what the model returns, see :class:`objectives.base.Objective`.
     """
 
     run_dir: Path
@@ -54,6 +63,14 @@ class FinishedRun:
     spec: Any
     model: nn.Module
     summary: dict[str, Any]
+    outputs: str | None
+
+    @property
+    def use(self) -> str | None:
+        """What its model does: classify ``images`` or ``texts``, continue ``text``, make
+        ``samples`` of images; None: something else.
+        """
+        return USES.get((self.outputs, self.spec.kind))
 
     def load_data(self) -> Loader:
         """The data set the run was trained on.
@@ -81,6 +98,14 @@ class FinishedRun:
         return {f"test/{name}": value for name, value in means.items()}
 
 
+def newest_run() -> Path:
+    """The directory of the run that began last, below ``outputs`` and ``multirun``."""
+    found = [file for name in ("outputs", "multirun") for file in Path(name).glob("**/spec.json")]
+    if not found:
+        raise ConfigError("latest: there is no run directory below outputs/ or multirun/")
+    return max(found, key=lambda file: file.stat().st_mtime).parent
+
+
 def open_run(run_dir: Path) -> FinishedRun:
     """Read a run directory and build its model.
 
@@ -99,7 +124,16 @@ def open_run(run_dir: Path) -> FinishedRun:
         raise ConfigError(f"{run_dir / 'config.yaml'} cannot be used: {error}") from error
     model = build_model(without_download(config["model"]), spec, CPU, settings)
     checkpoint.load_best_weights(model, run_dir)
-    return FinishedRun(run_dir, config, settings, spec, model.eval(), read_summary(run_dir))
+    objective = resolve(config["objective"]["_target_"], "objective._target_")
+    return FinishedRun(
+        run_dir=run_dir,
+        config=config,
+        settings=settings,
+        spec=spec,
+        model=model.eval(),
+        summary=read_summary(run_dir),
+        outputs=getattr(objective, "outputs", None),
+    )
 
 
 def needed_settings(config: dict[str, Any]) -> TrainerSettings:

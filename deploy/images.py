@@ -7,12 +7,15 @@ from PIL import Image
 from torch import Tensor
 
 from core.errors import ConfigError
-from data.decode import MODES, Decoder, upright_size
+from data.background import border_brightness
+from data.decode import Decoder, upright_size
 from data.image_folder import images_under
 from data.splits import ImageSpec
 
-MAX_PIXELS = 50_000_000
-WORDS = {"L": "grayscale", "RGB": "RGB"}
+MAX_PIXELS = 200_000_000
+GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
+WAS_INVERTED = "inverted, since its ground is the opposite of training's; --no-invert: as it is"
+OTHER_GROUND = 0.25  # of the range from black to white: a border that differs by more is another
 
 
 def image_files(paths: list[Path]) -> Iterator[Path]:
@@ -27,10 +30,12 @@ def image_files(paths: list[Path]) -> Iterator[Path]:
         yield from files
 
 
-def read_image(file: Path, spec: ImageSpec) -> tuple[Tensor, list[str]]:
-    """An image file in the size and mode of the training images.
+def read_image(file: Path, spec: ImageSpec, invert: bool | None = None) -> tuple[Tensor, list[str]]:
+    """An image file as training would read it, and inverted where its ground is the opposite.
 
-    Another size becomes the largest centred crop, scaled.
+    Args:
+        invert: None inverts grey images whose border and contents are the other way round than in
+            the training images.
 
     Returns:
         ``(1, C, H, W)`` uint8, and what had to be changed or looks wrong.
@@ -45,20 +50,46 @@ def read_image(file: Path, spec: ImageSpec) -> tuple[Tensor, list[str]]:
         max_pixels=MAX_PIXELS,
         min_crop_area=1.0,
     )
-    pixels = decoder(str(file))
+    pixels = decoder(str(file)).unsqueeze(0)
     notes = []
     with Image.open(file) as image:
-        if image.mode != MODES[spec.in_channels]:
-            notes.append(f"{image.mode} converted to {WORDS[MODES[spec.in_channels]]}")
         size = upright_size(image)
+        if spec.in_channels == 1 and image.mode not in GREY_MODES:
+            notes.append("converted to grayscale")
     if size != spec.image_size[::-1]:
         notes.append(fitting(size, spec.image_size[::-1]))
-    brightness, usual = pixels.float().mean().item() / 255, sum(spec.mean) / len(spec.mean)
-    if abs(brightness - usual) > 0.5:
+    if invert or (invert is None and has_opposite_ground(pixels, spec.background)):
+        notes.append("inverted" if invert else WAS_INVERTED)
+        return inverted(pixels, spec.background), notes
+    border = border_brightness(pixels).item()
+    if spec.background is not None and abs(border - spec.background) > OTHER_GROUND:
         notes.append(
-            f"brightness {brightness:.2f}, in training {usual:.2f}: perhaps it must be inverted"
+            f"the border's brightness is {border:.2f}, in training {spec.background:.2f}: "
+            "another ground, or the image must be inverted (--invert)"
         )
-    return pixels.unsqueeze(0), notes
+    return pixels, notes
+
+
+def has_opposite_ground(pixels: Tensor, background: float | None) -> bool:
+    """Whether ``(1, 1, H, W)`` is dark on light and training light on dark, or the reverse."""
+    if background is None:
+        return False
+    border, mean = border_brightness(pixels).item(), pixels.float().mean().item() / 255
+    if background < 0.5:
+        return border > background + OTHER_GROUND and mean < border
+    return border < background - OTHER_GROUND and mean > border
+
+
+def inverted(pixels: Tensor, background: float | None) -> Tensor:
+    """Light for dark; where training has one ``background``, with that and full contrast."""
+    if background is None:
+        return 255 - pixels
+    values = pixels.float() / 255
+    darker = border_brightness(pixels) - values  # than the border
+    ink = (darker if background < 0.5 else -darker).clamp(min=0)
+    ink = ink / ink.max().clamp(min=1e-6)
+    foreground = 1.0 if background < 0.5 else 0.0
+    return (255 * (background + ink * (foreground - background))).round().to(pixels.dtype)
 
 
 def fitting(size: tuple[int, int], target: tuple[int, int]) -> str:

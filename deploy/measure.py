@@ -26,27 +26,30 @@ class Measurement:
     file: Path
     num_bytes: int
     latency_ms: float  # median of REPEATS single images
-    accuracy: float  # on the test split
-    num_agreeing: int  # test images with the class that the trained model gives
+    split: str  # that the rest was measured on
+    accuracy: float
+    num_agreeing: int  # images with the class that the trained model gives
     num_images: int
 
 
-def measure(name: str, file: Path, predict: Predict, data: Loader, expected: Tensor) -> Measurement:
-    """Try a deployed model on the whole test split.
+def measure(
+    name: str, file: Path, predict: Predict, data: Loader, split: str, expected: Tensor
+) -> Measurement:
+    """Try a deployed model on a whole split.
 
     Args:
-        expected: ``(N,)``, the classes that the trained model gives to the test split.
+        expected: ``(N,)``, the classes that the trained model gives to the split.
     """
-    classes, labels = classify_split(predict, data, "test")
-    image = raw_images(data, "test", 1)
+    classes, labels = classify_split(predict, data, split)
     return Measurement(
-        name,
-        file,
-        file.stat().st_size,
-        median_ms(predict, image),
-        (classes == labels).float().mean().item(),
-        int((classes == expected).sum()),
-        len(labels),
+        name=name,
+        file=file,
+        num_bytes=file.stat().st_size,
+        latency_ms=median_ms(predict, raw_images(data, split, 1)),
+        split=split,
+        accuracy=(classes == labels).float().mean().item(),
+        num_agreeing=int((classes == expected).sum()),
+        num_images=len(labels),
     )
 
 
@@ -86,7 +89,8 @@ def table(measurements: Sequence[Measurement]) -> Table:
     title = f"latency: median of {REPEATS}, batch 1, {NUM_THREADS} thread"
     grid = Table(title=title, title_justify="left", title_style="dim")
     grid.add_column("model")
-    for name in ("bytes", "latency", "test accuracy", "agrees with torch"):
+    split = measurements[0].split
+    for name in ("bytes", "latency", f"{split} accuracy", "agrees with torch"):
         grid.add_column(name, justify="right")
     for row in measurements:
         grid.add_row(

@@ -7,7 +7,7 @@ trainer knows phases and never what they are for, so a new kind of training is a
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,8 @@ class Objective(nn.Module):
 
     keeps_samples = False  # whether every evaluation, not only the test, collects and shows samples
     metric_modes: ClassVar[dict[str, str]] = {}  # metric -> "min" or "max", whichever is better
+    # what the model returns, so that predict.py knows how to use it; None: it can only be tested
+    outputs: ClassVar[Literal["class_logits", "token_logits", "images"] | None] = None
     mix: Mix | None = None  # what is done to the samples of a training batch together
 
     def __init__(self, model: nn.Module) -> None:

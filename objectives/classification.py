@@ -44,6 +44,7 @@ class Classification(Objective):
     """
 
     metric_modes: ClassVar = {"loss": "min", "accuracy": "max"}
+    outputs = "class_logits"
 
     def __init__(
         self,

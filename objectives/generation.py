@@ -38,6 +38,7 @@ class Generation(Objective):
 
     keeps_samples = True
     metric_modes: ClassVar = {"fid": "min"}
+    outputs = "images"
 
     def __init__(
         self, model: nn.Module, spec: Any, fid_extractor: str | None, fid_cache: str

@@ -33,6 +33,7 @@ class LanguageModeling(Objective):
     """
 
     metric_modes: ClassVar = {"loss": "min", "perplexity": "min", "bits_per_byte": "min"}
+    outputs = "token_logits"
 
     def __init__(
         self,

@@ -162,6 +162,17 @@ def test_evaluation_over_processes_counts_every_target_once(world_size, lanes, t
     assert torch.equal(torch.cat(counted), splits.val.tensors[0][1:].long())
 
 
+def test_byte_order_marks_are_no_tokens(composed, tmp_path):
+    from data.build import build_splits
+
+    file = tmp_path / "my.txt"
+    part = "\ufeffsome text\r\n"  # two files, joined
+    file.write_bytes((part * 100).encode())
+    config = composed("model=transformer", "data=text_file", f"data.path={file}")
+    spec = build_splits(config["data"] | {"root": str(tmp_path)}).spec
+    assert spec.tokenizer.content == "".join(sorted(set("some text\n")))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -67,6 +67,24 @@ def test_long_texts_are_cut_and_keep_their_last_special_token(read, tmp_path):
     file = write(tmp_path / "x.csv", rows)
     splits = read(file, "data.max_length=6", "data.val_fraction=0", "data.test_fraction=0")
     assert splits.train.text(0) == [2, 6, 6, 6, 6, 3]
+    assert splits.notes == ["1 of 2 train texts are cut at data.max_length=6 tokens"]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_delimiter_is_found_and_said(read, tmp_path, delimiter):
+    file = tmp_path / "x.csv"
+    rows = ["id,text,label", '1,"a good; film | or\t, not",pos', "2,bad,neg"]
+    cells = [row.split(",", 2) if row[0] != "1" else [row[0], row[2:-4], "pos"] for row in rows]
+    file.write_text("\n".join(delimiter.join(row) for row in cells) + "\n")
+    splits = read(file, "data.val_fraction=0", "data.test_fraction=0")
+    assert splits.spec.class_names == ("neg", "pos")
+    name = {"\t": "tab"}.get(delimiter, delimiter)
+    note = f"data.path={file}: data.delimiter={name}, as its header shows"
+    assert splits.notes == ([] if delimiter == "," else [note])
+    chosen = f"data.delimiter='{name}'"
+    given = read(file, chosen, "data.val_fraction=0", "data.test_fraction=0")
+    assert given.notes == []
+    assert torch.equal(given.train.all_tokens, splits.train.all_tokens)
 
 
 def test_parts_are_disjoint_and_the_same_every_time(read, tmp_path):
@@ -112,11 +130,18 @@ def test_spec_alone_encodes(read, tmp_path):
         (b"text,label\n", "has a header and no texts"),
         (b"review,label\na,b\n", r"no column text \(data.text_column\), but review, label"),
         (b"text,labels\na,b\n", r"no column label \(data.label_column\).* did you mean labels\?"),
-        (b"text,label\na,pos\nb\n", "line 3: the column label is empty"),
+        (b"text,label\na,pos\nb,\n", "line 3: the column label is empty"),
+        (b"text,label\na,pos\nb\n", "line 3: 1 cells, but the header has 2"),
+        (b"text,label\na,pos\nwell, b,neg\n", "line 3: 3 cells, .* contains , .* needs quotes"),
+        (b"text;label\na;pos\nwell; b;neg\n", "line 3: 3 cells, .* contains ; .* needs quotes"),
+        (b"text,label,text\na,pos,b\n", "line 1: 2 columns called text"),
+        (b"a;b\n1;2\n", "no column text .*, but a, b, with data.delimiter=;"),
+        (b"a\tb\n1\t2\n", "no column text .*, but a, b, with data.delimiter=tab"),
+        (b'text,label\na,pos\nthe "best" of "all,neg\n"b" c,pos\n', "line 4 is no CSV: ',' expec"),
         (b"text,label\na,pos\n  ,neg\n", "line 3: the column text is empty"),
         (b"text,label\na,pos\nb,pos\n", "all texts have the label pos"),
-        (b"text,label\n\xff\xfe,pos\n", "cannot be read as CSV: it is not UTF-8"),
-        (b'text,label\n"a,pos\n', "cannot be read as CSV: unexpected end of data"),
+        (b"text,label\n\xff\xfe,pos\n", "x.csv is not UTF-8 text: byte 11 is 0xff"),
+        (b'text,label\n"a,pos\n', "line 2 is no CSV: unexpected end of data"),
     ],
 )
 def test_bad_file_is_one_line(content, message, read, tmp_path):
@@ -128,21 +153,24 @@ def test_bad_file_is_one_line(content, message, read, tmp_path):
 
 def test_byte_order_mark_and_line_breaks_inside_of_a_text(read, tmp_path):
     file = tmp_path / "x.csv"
-    file.write_bytes(b'\xef\xbb\xbftext,label\r\n"good\r\nfilm",pos\r\nbad,neg\r\n')
+    mark = b"\xef\xbb\xbf"  # of the file, and of a file that was appended to it
+    file.write_bytes(mark + b'text,label\r\n"good\r\nfilm",pos\r\n' + mark + b"bad,neg\r\n")
     train = read(file, "data.val_fraction=0", "data.test_fraction=0").train
     assert train.text(0) == [2, 6, 5, 3]
+    assert train.text(1) == [2, 7, 3]
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.path=missing.csv", "data.path=missing.csv: there is no such file"),
-        ("data.path=.", r"data.path=\. cannot be read as CSV"),
-        ("data.val_path=missing.csv", "data.val_path=missing.csv: there is no such file"),
+        ("data.path=missing.csv", "data.path=missing.csv: No such file or directory"),
+        ("data.path=.", r"data.path=\.: Is a directory"),
+        ("data.val_path=missing.csv", "data.val_path=missing.csv: No such file or directory"),
         ("data.tokenizer=null", "data.tokenizer=None should be a folder"),
         ("data.tokenizer=./missing", "data.tokenizer=./missing: there is no such folder"),
         ("data.tokenizer=package:missing_one/x", "pip install missing-one"),
         ("data.tokenizer=package:mlxtend/x", "the package mlxtend has no folder x"),
+        ("data.delimiter=::", "data.delimiter=:: should be null, tab or one character"),
         ("data.max_length=2", "data.max_length=2 should be 3 or more"),
         ("data.val_fraction=1", "data.val_fraction=1 should be at least 0 and below 1"),
         ("data.val_fraction=0.95", "leave nothing to train on"),

@@ -1,7 +1,9 @@
 """Exported files predict what the run's model predicts, from raw pixels, in any batch size."""
 
+import numpy
 import pytest
 import torch
+from PIL import Image
 
 from data.images import PrepareImages
 from deploy.deploy import deploy
@@ -43,6 +45,29 @@ def test_torch_export_agrees_on_the_whole_test_split(finished_run, tmp_path, cap
     assert "1,000 of 1,000" in capsys.readouterr().out
     program = torch.export.load(tmp_path / "model.pt2").module()
     assert program(torch.zeros(3, 1, 28, 28, dtype=torch.uint8)).shape == (3, 10)
+
+
+def test_data_without_a_test_split(train, tmp_path, capsys):
+    random = numpy.random.default_rng(0)
+    for name, low in (("dark", 0), ("light", 128)):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = random.integers(low, low + 128, (28, 28), numpy.uint8)
+            Image.fromarray(pixels).save(tmp_path / "train" / name / f"{number}.png")
+    run_dir = train(
+        "data=image_folder",
+        f"data.root={tmp_path}",
+        "data.batch_size=4",
+        "data.num_workers=0",
+        "data.val_fraction=0.5",
+        "trainer.max_steps=5",
+    )
+    capsys.readouterr()
+    assert main([str(run_dir), "--export", "onnx"]) == 0
+    output = capsys.readouterr()
+    assert "val accuracy" in output.out
+    assert "20 of 20" in output.out
+    assert output.err == "note: checked on the val split: the data have no test split\n"
 
 
 def test_attention_exports(run, tmp_path):

@@ -1,13 +1,18 @@
 """``predict.py`` on real run directories: answers, and one line for every mistake."""
 
+import csv
 import json
+import os
 import shutil
+from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from PIL import Image
 
 from deploy.finished_run import open_run, without_download
+from deploy.images import read_image
 from predict import main
 from trainer import checkpoint
 
@@ -52,8 +57,8 @@ def test_another_size_and_mode_is_fitted_and_said(finished_run, digits, tmp_path
     assert main([str(finished_run), str(tmp_path / "large.png")]) == 0
     out, err = lines(capsys)
     assert out[0].split("  ")[1] == str(classes[0])
-    assert "RGB converted to grayscale" in err[0]
-    assert "84x84 resized to 28x28" in err[1]
+    assert err[0].endswith("large.png: converted to grayscale")
+    assert err[1].endswith("large.png: 84x84 resized to 28x28")
 
 
 @pytest.mark.parametrize(
@@ -69,9 +74,113 @@ def test_what_is_cut_off_an_image_is_said(size, note, finished_run, tmp_path, ca
     assert lines(capsys)[1] == [f"note: {tmp_path}/wide.png: {note}"]
 
 
-def test_inverted_image_is_pointed_out(finished_run, digits, tmp_path, capsys):
-    main([str(finished_run), str(save(255 - digits[0][0], tmp_path / "inverted.png"))])
-    assert "perhaps it must be inverted" in lines(capsys)[1][0]
+def test_photographs_of_dark_digits_on_paper(finished_run, digits, tmp_path, capsys):
+    """Grey paper, shaded and grained, a pen that is not quite black."""
+    images, classes = digits
+    random = numpy.random.default_rng(0)
+    for i, image in enumerate(images):
+        ink = Image.fromarray(image[0].numpy()).resize((560, 560), Image.Resampling.BICUBIC)
+        paper = numpy.linspace(180, 225, 560) + random.normal(0, 4, (560, 560))
+        photo = paper * (1 - 0.8 * numpy.asarray(ink) / 255)
+        Image.fromarray(photo.clip(0, 255).astype(numpy.uint8)).save(tmp_path / f"{i}.jpg")
+    assert main([str(finished_run), str(tmp_path)]) == 0
+    out, err = lines(capsys)
+    assert [line.split("  ")[1] for line in out] == [str(c) for c in classes]
+    assert "0.jpg and 4 more: inverted, since its ground is the opposite of training's" in err[1]
+    assert main([str(finished_run), str(tmp_path), "--no-invert"]) == 0
+    assert "the image must be inverted (--invert)" in lines(capsys)[1][-1]
+
+
+def test_invert_gives_the_digit_back(finished_run, digits, tmp_path, capsys):
+    images, classes = digits
+    file = str(save(255 - images[0], tmp_path / "inverted.png"))
+    for options in ([], ["--invert"]):
+        assert main([str(finished_run), file, *options]) == 0
+        out, err = lines(capsys)
+        assert out[0].split("  ")[1] == str(classes[0])
+        assert len(err) == 1
+        assert "inverted" in err[0]
+    read, _ = read_image(Path(file), open_run(finished_run).spec)
+    full_contrast = images[0].float() * 255 / images[0].max()
+    assert (read[0] - full_contrast).abs().max() < 1
+
+
+def test_what_a_person_sees_in_a_folder(finished_run, digits, tmp_path, capsys):
+    images, _ = digits
+    folder = tmp_path / "photos"
+    for name in (".thumbnails", "more"):
+        (folder / name).mkdir(parents=True)
+        save(images[0], folder / name / "0.png")
+    save(images[1], folder / "a.png")
+    Image.fromarray(images[2, 0].numpy()).save(folder / "c.jfif", format="JPEG")
+    (folder / "._a.png").write_bytes(b"\0\5\x16\7")
+    (folder / "loop").symlink_to(folder)
+    assert main([str(finished_run), str(folder)]) == 0
+    out, err = lines(capsys)
+    names = [str(Path(line.split("  ")[0]).relative_to(folder)) for line in out]
+    assert names == ["a.png", "c.jfif", "more/0.png"]
+    assert err == []
+    (folder / "gone.png").symlink_to("nowhere.png")
+    assert main([str(finished_run), str(folder)]) == 1
+    out, err = lines(capsys)
+    assert len(out) == 3
+    assert err == [f"error: cannot read the image {folder}/gone.png: No such file or directory"]
+
+
+def test_name_that_is_no_utf8(finished_run, digits, tmp_path, capsys):
+    file = save(digits[0][0], tmp_path / os.fsdecode(b"\xff.png"))
+    results = tmp_path / "out.csv"
+    assert main([str(finished_run), str(file), "--csv", str(results)]) == 0
+    assert lines(capsys)[0][0].startswith(f"{tmp_path}/\\udcff.png  ")
+    assert "\\udcff.png,1," in results.read_text()
+
+
+def test_answers_as_files(finished_run, digits, tmp_path, capsys):
+    images, classes = digits
+    for i in range(2):
+        save(images[i], tmp_path / f"{i}.png")
+    files = ["--json", str(tmp_path / "a.json"), "--csv", str(tmp_path / "a.csv")]
+    assert main([str(finished_run), str(tmp_path), "--top-k", "3", *files]) == 0
+    out, _ = lines(capsys)
+    assert [len(line.split("  ")) for line in out] == [7, 7]
+    rows = json.loads((tmp_path / "a.json").read_text())
+    assert [(row["input"], row["rank"]) for row in rows] == [
+        (str(tmp_path / f"{i}.png"), rank) for i in range(2) for rank in (1, 2, 3)
+    ]
+    assert [row["class"] for row in rows if row["rank"] == 1] == [str(c) for c in classes[:2]]
+    assert rows[0]["probability"] > rows[1]["probability"] > rows[2]["probability"]
+    with (tmp_path / "a.csv").open() as stream:
+        table = list(csv.DictReader(stream))
+    assert [{k: str(v) for k, v in row.items()} for row in rows] == table
+    assert main([str(finished_run), "--test", "--json", str(tmp_path / "a.json")]) == 0
+    rows = json.loads((tmp_path / "a.json").read_text())
+    assert [row["metric"] for row in rows] == ["test/loss", "test/accuracy"]
+    assert all(row["value"] == row["recorded"] for row in rows)
+    for option in ("--json", "--csv"):
+        assert main([str(finished_run), "--test", option, str(tmp_path)]) == 1
+        assert lines(capsys)[1] == [f"error: cannot write {tmp_path}: Is a directory"]
+
+
+def test_latest_run(copied_run, digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["latest", "--test"]) == 1
+    assert "latest: there is no run directory below outputs/ or multirun/" in lines(capsys)[1][0]
+    for number, name in enumerate(("multirun/a/0", "outputs/day/1", "outputs/day/0")):
+        shutil.copytree(copied_run, name)
+        os.utime(Path(name) / "spec.json", (number, number))
+    assert main(["latest", str(save(digits[0][0], tmp_path / "digit.png"))]) == 0
+    assert lines(capsys)[1] == ["note: the latest run is outputs/day/0"]
+
+
+def test_objective_whose_outputs_are_no_classes(copied_run, digits, tmp_path, capsys):
+    config = (copied_run / "config.yaml").read_text()
+    config = config.replace("objectives.classification.Classification", "objectives.base.Objective")
+    (copied_run / "config.yaml").write_text(config)
+    file = str(save(digits[0][0], tmp_path / "digit.png"))
+    for use in ([file], ["--export", "onnx"], ["--num-samples", "4"]):
+        assert main([str(copied_run), *use]) == 1
+        (error,) = lines(capsys)[1]
+        assert "the outputs of objectives.base.Objective on data=mnist5k cannot be shown" in error
 
 
 def test_damaged_image_is_one_line_and_the_others_are_classified(
@@ -221,13 +330,18 @@ def test_unusable_directory_is_one_line(what, message, copied_run, capsys):
     [
         (["--prompt", "The"], "classifies images"),
         (["--num-samples", "4"], "classifies images"),
-        ([], "give one of: image files"),
+        ([], "give one of: files"),
         (["--prompt", "\udcff The"], "argument --prompt: the text is not UTF-8"),
         (["--text", "\udcff The"], "argument --text: the text is not UTF-8"),
-        (["--test", "--prompt", "The"], "give one of: image files"),
+        (["--test", "--prompt", "The"], "give one of: files"),
+        (["--test", "--top-k", "3"], "--top-k has no effect with --test"),
+        (["x.png", "--output", "y"], "--output has no effect with files"),
+        (["--num-samples", "4", "--csv", "y"], "--csv has no effect with --num-samples"),
+        (["--export", "onnx", "--invert"], "--invert has no effect with --export"),
+        (["x.png", "--top-k", "0"], "--top-k 0 should be at least 1"),
         (["--export", "torch", "--quantize", "int8"], "leave --export torch out"),
         (["--tset"], "unrecognized arguments: --tset"),
-        (["--test", "--seed", "9" * 30], "should be at least 0 and below 2**64"),
+        (["--num-samples", "4", "--seed", "9" * 30], "should be at least 0 and below 2**64"),
         (["--export", "torch", "--output", "/proc/x"], "/proc/x: No such file or directory"),
         (["--export", "torch", "--output", __file__], "test_predict.py: File exists"),
         (["no/such/file.png"], "cannot read the image no/such/file.png"),

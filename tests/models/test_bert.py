@@ -122,6 +122,27 @@ def test_run_directory_alone_classifies(finished, capsys):
         assert float(probability.rstrip("%")) > 50
 
 
+def test_texts_of_files(finished, tmp_path, capsys):
+    (tmp_path / "new.csv").write_text('text;id\n"a good film";1\na bad film;2\n')
+    (tmp_path / "new.txt").write_text("\ufeffgood\n\nvery bad\n")
+    files = [str(tmp_path / name) for name in ("new.csv", "new.txt")]
+    assert predict([str(finished), *files, "--csv", str(tmp_path / "out.csv")]) == 0
+    lines = [line.split("  ")[:2] for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        [f"{files[0]}:2", "good"],
+        [f"{files[0]}:3", "bad"],
+        [f"{files[1]}:1", "good"],
+        [f"{files[1]}:3", "bad"],
+    ]
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 5
+    assert predict([str(finished), "--text", "good", "--text", "bad", "--top-k", "2"]) == 0
+    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    assert [(line[0], line[1], line[3]) for line in lines] == [
+        ("good", "good", "bad"),
+        ("bad", "bad", "good"),
+    ]
+
+
 def test_what_is_cut_off_a_text_is_said(finished, capsys):
     assert predict([str(finished), "--text", "good " * 14]) == 0
     assert capsys.readouterr().err == ""

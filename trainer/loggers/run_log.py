@@ -126,6 +126,8 @@ class Records:
         write_text(text, self.run_dir / "config.yaml")
         write_json(spec_content(trainer.data.spec), self.run_dir / "spec.json")
         model, data = trainer.objective.model, trainer.data
+        for note in data.notes:
+            self.console.print(f"[yellow]{escape(note)}[/yellow]")
         self.summary |= {
             "num_parameters": num_parameters(model),
             "initial_weights_hash": trainer.initial_weights_hash,
