@@ -62,7 +62,8 @@ def run(config: dict[str, Any], job: Job) -> float:
     from optim.schedules import Horizon
     from trainer.distributed.device import choose_device, choose_precision, prepare_process
     from trainer.distributed.process_group import process_group
-    from trainer.open_records import open_records
+    from trainer.loggers.provenance import run_facts
+    from trainer.loggers.run_log import open_run_log
     from trainer.phase import build_phases
     from trainer.resume import batches_offset, resume, starting_point
     from trainer.signals import listening
@@ -76,7 +77,7 @@ def run(config: dict[str, Any], job: Job) -> float:
         process_group(settings) as ranks,
         listening() as interruption,
         starting_point(config, job, ranks) as start,
-        open_records(config, job, ranks, start) as records,
+        open_run_log(config, job, ranks, start.num_events, start.notes, start.wandb) as run_log,
     ):
         device = choose_device(settings, ranks.local_rank)
         precision = choose_precision(settings.precision, device)
@@ -99,16 +100,17 @@ def run(config: dict[str, Any], job: Job) -> float:
             data,
             horizon,
             monitor,
-            records,
+            run_log,
             ranks,
             device,
             precision,
             interruption,
         )
         resume(trainer, start)
-        records.begin(config, trainer)
+        for note in data.notes:
+            run_log.print(note)
+        run_log.write_header(data.spec, run_facts(model, data, device) | trainer.facts())
         trainer.fit()
-        records.end(trainer)
     return trainer.best_value
 
 

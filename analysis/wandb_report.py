@@ -131,8 +131,10 @@ def save_workspace(comparison: Comparison, entity: str, project: str, group: str
 
 
 def most_common(runs: list[Run], key: str) -> Any:
-    """A setting of ``wandb`` as most runs had it."""
-    found = Counter(nested(run.config, "wandb", key) for run in runs)
+    """What most runs' W&B runs had for ``key``."""
+    found = Counter(
+        nested(run.summary, "wandb", key) or nested(run.config, "wandb", key) for run in runs
+    )
     return found.most_common(1)[0][0]
 
 

@@ -1,7 +1,8 @@
 """Where a run stands: counters that the checkpoint keeps, and the metric that decides."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass
@@ -34,6 +35,22 @@ class Progress:
     def batches(self) -> int:
         """Position in the data, in batches of the present size."""
         return self.step + self.skipped + self.batches_offset
+
+    def summary(self, steps_per_epoch: int, batch_size: int) -> dict[str, Any]:
+        """What ``summary.json`` says of it."""
+        seconds, timed = self.train_seconds, self.optimizer_steps_timed
+        return {
+            "steps": self.step,
+            "skipped_steps": self.skipped,
+            "epochs": round(self.batches / steps_per_epoch, 4),
+            "train_seconds": round(seconds, 4),
+            "samples_per_second": self.batches * batch_size / seconds if seconds else 0.0,
+            "step_ms": 1000 * seconds / max(self.batches, 1),
+            "optimizer_step_ms": 1000 * self.optimizer_seconds / timed if timed else None,
+            "best": self.best and asdict(self.best),
+            "target": self.target,
+            "stop_reason": self.stop_reason,
+        }
 
 
 @dataclass(frozen=True)

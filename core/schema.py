@@ -57,14 +57,14 @@ class WandbSettings:
     """``wandb``: where the run is mirrored to."""
 
     mode: Literal["auto", "online", "offline", "disabled"]
-    project: str
+    project: str | None  # null: WANDB_PROJECT, else optimizer-experiments
     entity: str | None
     name: str | None  # null: what the command line chooses
     notes: str | None
     group: str | None
     job_type: str
     candidate: str | None  # what runs are grouped by; null: what the command line chooses
-    tags: list[str]
+    tags: list[str | int]
 
 
 @dataclass(frozen=True)

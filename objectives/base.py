@@ -24,6 +24,7 @@ class Table:
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
+    image_columns: Sequence[str] = ()  # whose cells name image files beside the table, or are empty
 
 
 @dataclass(frozen=True)

@@ -126,9 +126,10 @@ class Classification(Objective):
             for index in worst
         ]
         columns = ["index", "label", "prediction", "confidence", "loss", "sample"]
+        images = () if isinstance(split, TokenSplit) else ("sample",)
         return {
             "confusion_matrix": ConfusionMatrix(names, counts.tolist()),
-            "worst_predictions": Table(columns, rows),
+            "worst_predictions": Table(columns, rows, images),
         }
 
     def shown(self, split: Any, index: int, folder: Path) -> str:

@@ -23,6 +23,7 @@ from core.errors import ConfigError
 from core.monitor import monitor_of
 from study.protocol import Candidate, Protocol
 from study.space import Dimension, text
+from trainer.loggers.wandb_names import project
 
 METHODS = {"grid": "grid", "tpe": "bayes"}  # W&B has no quasi-random sequences: random
 
@@ -104,7 +105,7 @@ def sweeps_of(
         sweeps.append(
             {
                 "name": " ".join([protocol.name, candidate.name, *choices]),
-                "project": cfg.wandb.project,
+                "project": project(cfg.wandb),
                 "program": "train.py",
                 "method": method,
                 "metric": {"name": cfg.monitor, "goal": f"{monitor_of(cfg).mode}imize"},

@@ -186,7 +186,7 @@ def resume(trainer: Trainer, start: Start) -> None:
     if trainer.ranks.is_main:
         settle_best(trainer, start.path, notes)
         for note in notes:
-            trainer.records.print(note)
+            trainer.run_log.print(note)
     trainer.progress.best = broadcast(trainer.progress.best)
 
 
@@ -293,7 +293,7 @@ def check_end(trainer: Trainer, start: Start) -> None:
 def settle_best(trainer: Trainer, source: Path, notes: list[str]) -> None:
     """Make ``best.pt`` the best of what is continued: it may be older or newer, or elsewhere."""
     best = trainer.progress.best
-    own = trainer.records.run_dir / "checkpoints" / "best.pt"
+    own = trainer.run_log.run_dir / "checkpoints" / "best.pt"
     if best is None:
         return
     for path in (own, source.with_name("best.pt"), source):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,12 +25,12 @@ from objectives.base import Objective, Sums
 from optim.schedules import Horizon
 from trainer import checkpoint
 from trainer.averaging import Average
-from trainer.distributed.device import autocast, synchronize
+from trainer.distributed.device import autocast, peak_memory_bytes, synchronize
 from trainer.evaluation import evaluate
 from trainer.finite import Guard, Undo, all_finite
-from trainer.loggers.run_log import Records
+from trainer.loggers.run_log import RunLog
 from trainer.metrics import Meter, own_share
-from trainer.phase import Phase
+from trainer.phase import Phase, optimizer_state_bytes
 from trainer.signals import Interruption
 
 MEETING_BATCHES = 5
@@ -45,7 +46,7 @@ class Trainer:
     data: Loader
     horizon: Horizon
     monitor: Monitor
-    records: Records
+    run_log: RunLog
     ranks: Ranks
     device: torch.device
     precision: str
@@ -73,7 +74,7 @@ class Trainer:
         self.meter = Meter()
         self.initial_weights_hash = weights_hash(checkpoint.weights(self.objective.model))
         self.diverged: Diverged | None = None
-        self.writer = checkpoint.Writer(self.records.run_dir / "checkpoints")
+        self.writer = checkpoint.Writer(self.run_log.run_dir / "checkpoints")
         self.saved_at = time.monotonic()
         self.timed_until = time.perf_counter()
 
@@ -90,13 +91,13 @@ class Trainer:
             self.diverged = report
         finally:
             self.data.close()
-            self.records.measure(self)
+            self.summarize()
 
     def train(self) -> None:
         """All updates, and what is due between them. An interruption loses none."""
         self.objective.begin_training(self.data)
         self.check_monitor()
-        self.records.start(self.last_step, self.progress.step)
+        self.run_log.start_progress(self.last_step, self.progress.step)
         try:
             if self.evaluation_is_due():  # the run was interrupted before it was over
                 self.validate()
@@ -210,7 +211,7 @@ class Trainer:
 
     def report(self, error: Diverged) -> Diverged:
         """What went wrong, when, and what can be done."""
-        good = self.records.run_dir / "checkpoints" / "last.pt"
+        good = self.run_log.run_dir / "checkpoints" / "last.pt"
         rates = ", ".join(f"{phase.lr:.3g}" for phase in self.phases)
         return Diverged(
             f"{error} after {self.progress.step} updates (lr {rates}); last good checkpoint: "
@@ -221,7 +222,7 @@ class Trainer:
     def after_step(self) -> None:
         """Whatever is due between two updates: logging, evaluation, checkpoints."""
         step = self.progress.step
-        self.records.advance(step)
+        self.run_log.update_progress(step)
         if self.progress.skipped_in_a_row:
             self.guard.check_skips(self.progress.skipped_in_a_row)
         else:
@@ -269,7 +270,7 @@ class Trainer:
 
     def record(self, values: dict[str, float]) -> None:
         progress = self.progress
-        self.records.log(values, progress.step, self.epoch, progress.train_seconds)
+        self.run_log.log_metrics(values, progress.step, self.epoch, progress.train_seconds)
 
     def validate(self) -> None:
         """Evaluate, remember the best weights, decide whether to stop, save."""
@@ -282,15 +283,44 @@ class Trainer:
             self.record(metrics)
             self.show(samples, "val")
             is_best = self.judge(metrics)
-            self.records.evaluation(self.progress, metrics, is_best)
-            self.records.preview(self.objective, self.eval_model, self.progress.step)
+            self.run_log.log_evaluation(
+                self.progress.step, self.progress.train_seconds, metrics, is_best
+            )
+            preview = partial(self.objective.preview, self.eval_model)
+            self.run_log.log_media("val", self.progress.step, preview)
+            self.summarize()
         self.progress.evaluated_at = self.progress.step
         self.save(is_best)
         self.set_training(True)
 
     def show(self, samples: dict[str, Tensor], split: str) -> None:
-        data = self.data.splits[split]
-        self.records.show(self.objective, samples, data, split, self.progress.step)
+        if samples:
+            media = partial(self.objective.media, samples, self.data.splits[split])
+            self.run_log.log_media(split, self.progress.step, media)
+
+    def facts(self) -> dict[str, Any]:
+        """What the summary says of the run before training."""
+        return {
+            "initial_weights_hash": self.initial_weights_hash,
+            "horizon_steps": self.horizon.total_steps,
+            "planned_steps": self.last_step,
+            "precision": self.precision,
+            "world_size": self.ranks.world_size,
+        }
+
+    def summarize(self) -> None:
+        """Bring the summary up to date."""
+        values = self.progress.summary(self.horizon.steps_per_epoch, self.data.batch_size)
+        if self.diverged is not None:
+            values |= {"status": "diverged", "stop_reason": str(self.diverged)}
+        self.run_log.update_summary(
+            {
+                **values,
+                "optimizer_state_bytes": optimizer_state_bytes(self.phases),
+                "peak_memory_bytes": peak_memory_bytes(self.device),
+                "data_order_hash": self.data.order_hash(self.progress.batches),
+            }
+        )
 
     def measure(
         self, split: str, limit_steps: int | None = None
@@ -320,7 +350,7 @@ class Trainer:
                         f"trainer.{setting}={value} needs a validation split, and "
                         f"data={self.data.spec.name} has none"
                     )
-            self.records.print(
+            self.run_log.print(
                 f"there is no validation split: {name} is not measured, and the last weights are "
                 "the ones that are tested"
             )
@@ -355,7 +385,7 @@ class Trainer:
 
     def test(self) -> None:
         """Measure the weights that were best in validation on the test split, once."""
-        best = self.records.run_dir / "checkpoints" / "best.pt"
+        best = self.run_log.run_dir / "checkpoints" / "best.pt"
         model = self.eval_model
         if "test" not in self.data.splits or not self.settings.test:
             return
@@ -416,9 +446,9 @@ class Trainer:
                 **asdict(self.progress),
                 "ema_updates": None if ema is None else ema.num_updates,
                 "meter": gather(self.meter.state()),
-                "events": self.records.num_events,
+                "events": self.run_log.num_events,
             },
-            "wandb": self.records.wandb_state(),
+            "wandb": self.run_log.summary.get("wandb", {}),
             "format_version": checkpoint.FORMAT_VERSION,
         }
 

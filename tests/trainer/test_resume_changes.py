@@ -49,7 +49,7 @@ def changed(train, tmp_path, trainers):
 
 
 def log(trainer):
-    return (trainer.records.run_dir / "train.log").read_text()
+    return (trainer.run_log.run_dir / "train.log").read_text()
 
 
 SGD = ("optimizer=sgd", "scheduler=constant", "optimizer.lr=0.1", "optimizer.momentum=0.9",
@@ -112,7 +112,7 @@ def test_the_first_update_is_made_with_the_new_setting(train, tmp_path, setting,
 
 def test_schedule(changed):
     trainer = changed(SGD, ["scheduler=polynomial"])
-    rates = {e["step"]: e["optim/lr"] for e in events(trainer.records.run_dir) if "optim/lr" in e}
+    rates = {e["step"]: e["optim/lr"] for e in events(trainer.run_log.run_dir) if "optim/lr" in e}
     assert rates[3] == 0.1
     assert rates[9] == pytest.approx(0.1 * (1 - 8 / 9))
 
@@ -137,7 +137,7 @@ def test_another_optimizer(train, tmp_path):
 )  # fmt: skip
 def test_average_switched_on_and_off(changed, before, change):
     trainer = changed((*SGD, *before), change)
-    content = checkpoint_of(trainer.records.run_dir)
+    content = checkpoint_of(trainer.run_log.run_dir)
     if change == ["trainer.ema_decay=null"]:
         assert content["ema"] is None
         return
@@ -149,7 +149,7 @@ def test_average_switched_on_and_off(changed, before, change):
 def test_average_switched_on_before_an_evaluation(changed):
     """It begins with the weights of the checkpoint, not with random ones."""
     trainer = changed(SGD, ["trainer.ema_decay=0.9", f"trainer.limit_train_steps={HALF}"])
-    model = checkpoint_of(trainer.records.run_dir)["model"]
+    model = checkpoint_of(trainer.run_log.run_dir)["model"]
     assert_equal(dict(trainer.ema.module.state_dict()), model, "average")
 
 
@@ -159,7 +159,7 @@ def test_average_switched_on_before_an_evaluation(changed):
 def test_precision(changed, before, after):
     trainer = changed((*SGD, f"trainer.precision={before}"), [f"trainer.precision={after}"])
     assert trainer.scaler.is_enabled() == (after == "fp16")
-    assert bool(checkpoint_of(trainer.records.run_dir)["scaler"]) == (after == "fp16")
+    assert bool(checkpoint_of(trainer.run_log.run_dir)["scaler"]) == (after == "fp16")
 
 
 def test_grouping(changed):
@@ -195,7 +195,7 @@ def test_accumulation(changed, train):
     """The same samples, in the same order."""
     trainer = changed(SGD, ["trainer.accumulate_steps=4"])
     whole = train(*SHORT, *SGD)
-    run_dir = trainer.records.run_dir
+    run_dir = trainer.run_log.run_dir
     assert summary(run_dir)["data_order_hash"] == summary(whole)["data_order_hash"]
     assert summary(run_dir)["steps"] == 9
 
@@ -226,7 +226,7 @@ def test_batch_size(train, tmp_path, trainers, size, per_epoch, offset):
 def test_data_setting(changed):
     change = "data.augment=[{_target_: data.augment.Cutout, size: 3}]"
     trainer = changed((*SGD, "data.augment=[]"), [change])
-    assert "Cutout" in str(yaml.safe_load((trainer.records.run_dir / "config.yaml").read_text()))
+    assert "Cutout" in str(yaml.safe_load((trainer.run_log.run_dir / "config.yaml").read_text()))
 
 
 def test_seed(changed, train):
@@ -240,23 +240,23 @@ def test_horizon(changed):
     trainer = changed(("optimizer=sgd", "scheduler=polynomial", "optimizer.lr=0.1"),
                       ["trainer.max_steps=12"])  # fmt: skip
     assert trainer.progress.step == 12
-    rates = {e["step"]: e["optim/lr"] for e in events(trainer.records.run_dir) if "optim/lr" in e}
+    rates = {e["step"]: e["optim/lr"] for e in events(trainer.run_log.run_dir) if "optim/lr" in e}
     assert rates[12] == pytest.approx(0.1 * (1 - 11 / 12))
 
 
 def test_target(changed):
     """When another target was reached is no news."""
     trainer = changed((*SGD, "trainer.target=0.01"), ["trainer.target=2"])
-    assert summary(trainer.records.run_dir)["target"] is None
+    assert summary(trainer.run_log.run_dir)["target"] is None
 
 
 def test_monitor(changed):
     """The best so far was the best of something else."""
     trainer = changed((*SGD, "monitor=val/accuracy"), ["monitor=val/loss", "monitor_mode=min"])
     best = trainer.progress.best
-    values = [e["val/loss"] for e in events(trainer.records.run_dir) if "val/loss" in e]
+    values = [e["val/loss"] for e in events(trainer.run_log.run_dir) if "val/loss" in e]
     assert best.value == min(values[1:])
-    assert checkpoint_of(trainer.records.run_dir, "best")["counters"]["step"] == best.step > HALF
+    assert checkpoint_of(trainer.run_log.run_dir, "best")["counters"]["step"] == best.step > HALF
 
 
 @pytest.mark.parametrize(

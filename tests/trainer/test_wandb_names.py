@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.wandb_run import candidate, run_name
+from trainer.loggers.wandb_names import candidate, run_name, run_tags
 
 
 @pytest.mark.parametrize(
@@ -30,20 +30,28 @@ def test_candidate_of_a_run_with_phases(composed):
     assert candidate(composed("model=dcgan"), ["seed=1"]) == "DCGAN"
 
 
-def test_name():
-    assert run_name(["seed=1", "wandb.mode=offline", "data.root=x"]) == "seed=1"
+def test_name_of_a_run(composed, tmp_path):
+    overrides = ["seed=1", "wandb.mode=offline", "data.root=x"]
+    assert run_name(composed(), tmp_path, overrides) == "seed=1"
+    assert run_name(composed(), tmp_path, []) == tmp_path.name
+    assert run_name(composed("wandb.candidate=adamw"), tmp_path, overrides) == tmp_path.name
 
 
-@pytest.mark.slow
-def test_what_wandb_has_of_a_run(train):
-    """The code under one name for all runs of a project. And no link to the run's config.yaml:
-    at the end W&B writes one of its own among its files, through the link."""
-    run_dir = train("debug=fast", "wandb.mode=offline")
-    (files,) = (run_dir / "wandb").glob("offline-run-*/files")
-    (sent,) = files.parent.glob("*.wandb")
-    content = sent.read_bytes()
-    assert b"training-code" in content
-    assert b"models/lightcnn.py" in content
-    assert b"conf/config.yaml" not in content
-    assert (files / "metrics.jsonl").exists()
-    assert not (files / "config.yaml").exists()
+def test_name_of_a_job_of_a_sweep(composed, tmp_path):
+    """What it has in common with the others is not in its name."""
+    typed = "hydra: {overrides: {task: ['optimizer.lr=0.1,0.2', debug=fast]}}"
+    (tmp_path / "multirun.yaml").write_text(typed)
+    name = run_name(composed(), tmp_path / "0", ["optimizer.lr=0.1", "debug=fast"])
+    assert name == "optimizer.lr=0.1"
+
+
+def test_tags(composed):
+    assert run_tags(composed("wandb.tags=[2026, mine]")) == [
+        "2026", "mine", "LightCNN", "mnist5k", "SGD",
+    ]  # fmt: skip
+    assert run_tags(composed("model=dcgan"))[-1] == "Adam"  # of both phases
+
+
+def test_tags_of_a_library(composed):
+    config = composed("optimizer=timm", "optimizer.name=lamb")
+    assert "lamb" in run_tags(config)

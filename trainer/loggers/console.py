@@ -3,9 +3,8 @@
 import os
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
@@ -13,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from core.errors import ConfigError
+from trainer.loggers.writer import Writer
 
 REFRESH_SECONDS = 0.25  # live line
 PLAIN_SECONDS = 30.0  # between plain progress lines, where there is no terminal
@@ -27,25 +27,53 @@ class Terminal(RichConsole):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what comes from elsewhere
 
 
-class Console:
-    """Rank 0's console: the terminal and ``train.log`` side by side."""
+class Console(Writer):
+    """The terminal and ``train.log`` side by side.
 
-    def __init__(self, log_file: Path, show_progress: bool, stream: IO[str] | None = None) -> None:
-        self.terminal = Terminal(file=stream or sys.stdout, highlight=False, soft_wrap=True)
-        self.file = log_file.open("a", encoding="utf-8")
-        self.log = RichConsole(file=self.file, width=LOG_WIDTH, highlight=False, soft_wrap=True)
-        self.show_progress = show_progress
+    Args:
+        show_progress: whether to show more than evaluations and messages.
+        batch_size: samples of an update.
+    """
+
+    def __init__(
+        self, run_dir: Path, show_progress: bool, batch_size: int, stream: IO[str] | None = None
+    ) -> None:
+        self.run_dir, self.show_progress, self.batch_size = run_dir, show_progress, batch_size
+        self.terminal = Terminal(file=stream or sys.stdout, highlight=False)
+        # a file or a pipe gets whole lines; a terminal, lines that break between words
+        self.terminal.soft_wrap = not self.terminal.is_terminal
+        self.losses: dict[str, float] = {}  # of training, the last that were recorded
         self.live: Progress | None = None
         self.shown_at = self.started_at = time.monotonic()
         self.started_step = 0
 
     def print(self, text: str) -> None:
-        """A line, with rich's markup."""
         self.terminal.print(text)
-        self.write(text)
+        self.write(text, soft_wrap=True)
 
-    def start(self, total_steps: int, step: int) -> None:
-        """Begin to show progress towards ``total_steps`` updates."""
+    def write(self, content: str | Table, soft_wrap: bool) -> None:
+        """To ``train.log``, at once.
+
+        Raises:
+            ConfigError: the disk is full.
+        """
+        file = self.run_dir / "train.log"
+        try:
+            with file.open("a", encoding="utf-8") as opened:
+                log = RichConsole(file=opened, width=LOG_WIDTH, highlight=False)
+                log.print(content, soft_wrap=soft_wrap)
+        except OSError as error:
+            raise ConfigError(f"cannot write {file}: {error.strerror}") from error
+
+    def write_header(self, spec: Any, facts: dict[str, Any]) -> None:
+        synthetic = " (synthetic)" if facts["synthetic_data"] else ""
+        self.print(
+            f"{facts['model']}, {facts['num_parameters']:,} parameters, on "
+            f"{escape(facts['data'])}{synthetic}: {facts['planned_steps']} updates of "
+            f"{facts['batch_size']} samples, {facts['precision']} on {facts['device']}"
+        )
+
+    def start_progress(self, total_steps: int, step: int) -> None:
         self.total_steps, self.started_step = total_steps, step
         self.started_at = self.shown_at = time.monotonic()
         if self.show_progress and self.terminal.is_terminal:
@@ -62,21 +90,17 @@ class Console:
             self.task = self.live.add_task("", total=total_steps, completed=step, progress="")
             self.live.start()
 
-    def advance(self, step: int, batch_size: int, losses: dict[str, float]) -> None:
-        """Show where the run is; costs a clock reading unless it is time to draw.
-
-        Args:
-            losses: of training, named ``train/loss`` or, of several phases, ``train/PHASE/loss``.
-        """
+    def update_progress(self, step: int) -> None:
+        """Costs a clock reading unless it is time to draw."""
         now = time.monotonic()
         if now - self.shown_at < (REFRESH_SECONDS if self.live else PLAIN_SECONDS):
             return
         self.shown_at = now
-        samples = (step - self.started_step) * batch_size
+        samples = (step - self.started_step) * self.batch_size
         rate = f"{samples / max(now - self.started_at, 1e-9):,.0f} samples/s"
         shown = [
             f"{name.removeprefix('train/').removesuffix('/loss')} {format_metric(name, value)}"
-            for name, value in losses.items()
+            for name, value in self.losses.items()
         ]
         if self.live is not None:
             progress = "  ".join([rate, *shown])
@@ -87,37 +111,75 @@ class Console:
             parts = [f"step {step}/{self.total_steps}", rate, *shown, f"{left:.0f} s left"]
             self.print("  ".join(parts))
 
-    def stop(self) -> None:
+    def stop_progress(self) -> None:
         """Take the live line away."""
         if self.live is not None:
             self.live.stop()
             self.live = None
 
-    def table(self, title: str, rows: list[tuple[str, str]]) -> None:
-        grid = Table(title=title, show_header=False, title_justify="left", title_style="bold")
-        grid.add_column(style="dim", no_wrap=True)
-        grid.add_column(overflow="fold")
-        for name, value in rows:
-            grid.add_row(name, escape(value))
-        self.terminal.print(grid, soft_wrap=False)
-        self.write(grid, soft_wrap=False)
+    def log_event(self, number: int, event: dict[str, Any]) -> None:
+        self.note_losses(event)
 
-    def write(self, content: str | Table, soft_wrap: bool | None = None) -> None:
-        """To ``train.log``, at once.
+    def note_losses(self, event: dict[str, Any]) -> None:
+        for name, value in event.items():
+            if name.startswith("train/") and name.endswith("loss") and value is not None:
+                self.losses[name] = value
 
-        Raises:
-            ConfigError: the disk is full.
-        """
-        try:
-            self.log.print(content, soft_wrap=soft_wrap)
-            self.file.flush()
-        except OSError as error:
-            raise ConfigError(f"cannot write {self.file.name}: {error.strerror}") from error
+    def log_evaluation(
+        self, step: int, seconds: float, metrics: dict[str, float], is_best: bool
+    ) -> None:
+        values = {**self.losses, **metrics}
+        shown = "  ".join(f"{name} {format_metric(name, v)}" for name, v in values.items())
+        mark = "  [green]best[/green]" if is_best else ""
+        self.print(f"step {step}  {seconds:.1f} s  {shown}{mark}")
 
-    def close(self) -> None:
-        self.stop()
-        with suppress(OSError):  # a full disk has been told of
-            self.file.close()
+    def finalize(self, summary: dict[str, Any]) -> None:
+        self.stop_progress()
+        if summary["status"] == "diverged":
+            self.print(f"[red]{escape(summary.get('stop_reason') or '')}[/red]")
+        if summary["error"] is None and "steps" in summary:
+            grid = Table(title="Result", show_header=False, title_justify="left")
+            grid.title_style = "bold"
+            grid.add_column(style="dim", no_wrap=True)
+            grid.add_column(overflow="fold")
+            for name, value in result_rows(summary, self.run_dir):
+                grid.add_row(name, escape(value))
+            self.terminal.print(grid, soft_wrap=False)
+            self.write(grid, soft_wrap=False)
+
+
+def result_rows(summary: dict[str, Any], run_dir: Path) -> list[tuple[str, str]]:
+    """The final table: the result and where it is."""
+    rows = []
+    if (best := summary["best"]) is not None:
+        shown = format_metric(summary["monitor"], best["value"])
+        rows.append(
+            (
+                f"best {summary['monitor']}",
+                f"{shown} at step {best['step']} (epoch {best['epoch']:.3g})",
+            )
+        )
+    rows += [
+        (name, format_metric(name, value))
+        for name, value in summary.items()
+        if name.startswith("test/")
+    ]
+    if (target := summary["target"]) is not None:
+        rows.append(("target reached", f"step {target['step']}, {target['seconds']:.1f} s"))
+    return [
+        *rows,
+        (
+            "training",
+            f"{summary['train_seconds']:.1f} s, {summary['steps']} updates, "
+            f"{summary['samples_per_second']:,.0f} samples/s",
+        ),
+        (
+            "model",
+            f"{summary['num_parameters']:,} parameters, {summary['precision']} on "
+            f"{summary['device']}",
+        ),
+        ("run directory", str(run_dir)),
+    ]
 
 
 def format_metric(name: str, value: float) -> str:

@@ -13,7 +13,7 @@ def media_folder(run_dir: Path, name: str, step: int) -> Path:
     return media if name == "test" else media / f"{name}_step_{step}"
 
 
-def keep_medium(
+def write_medium(
     medium: Table | ConfusionMatrix | Picture | Text, title: str, folder: Path, run_dir: Path
 ) -> dict[str, str]:
     """Write what is not a file yet to ``folder``; the entry that says what and where it is."""

@@ -8,6 +8,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
+from models.build import num_parameters
+from trainer.distributed.device import device_name, processor_name
+
 PACKAGES = ("torch", "torchvision", "timm", "hydra-core", "omegaconf", "wandb", "numpy")
 
 
@@ -42,3 +48,22 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def run_facts(model: nn.Module, data: Any, device: torch.device) -> dict[str, Any]:
+    """What the summary says of model, data and machine before training.
+
+    Args:
+        data: the run's :class:`data.loader.Loader`.
+    """
+    return {
+        "model": type(model).__name__,
+        "num_parameters": num_parameters(model),
+        "data": data.spec.name,
+        "synthetic_data": data.spec.synthetic,
+        "num_samples": data.sizes(),
+        "batch_size": data.batch_size,
+        "device": device_name(device),
+        "hardware": processor_name(),
+        "num_threads": torch.get_num_threads(),
+    }

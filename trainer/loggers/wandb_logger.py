@@ -1,0 +1,162 @@
+"""The run in Weights & Biases. W&B's trouble is one line on the console, never the run's."""
+
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from core.errors import reason
+from models.build import fill_from_data
+from trainer.loggers.wandb_media import wandb_medium
+from trainer.loggers.wandb_names import candidate, project, run_name, run_tags
+from trainer.loggers.writer import Writer
+
+INIT_SECONDS = 30.0
+FINISH_SECONDS = 60.0
+SUCCESSES = ("completed", "stopped", "pruned")
+
+
+class WandbLogger(Writer):
+    """One W&B run for one job.
+
+    Args:
+        settings: the section ``wandb`` with every value resolved.
+        config: the whole config as records may show it.
+        sweep: name of the sweep that the job belongs to.
+        earlier: the :attr:`state` of the run that goes on; empty for a new one.
+        say: prints a line of plain text.
+    """
+
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        config: dict[str, Any],
+        run_dir: Path,
+        overrides: Sequence[str],
+        sweep: str | None,
+        earlier: dict[str, Any],
+        say: Callable[[str], None],
+    ) -> None:
+        self.settings, self.config, self.run_dir = settings, config, run_dir
+        self.overrides, self.say = overrides, say
+        self.run: Any = None
+        # an agent of a W&B sweep waits for the run that it named; another sweep has several runs
+        is_named = sweep is None or "WANDB_SWEEP_ID" in os.environ
+        own_id = os.environ.get("WANDB_RUN_ID") if is_named else None
+        self.state: dict[str, Any] = {  # kept in summary.json and in checkpoints
+            "id": earlier.get("id") or own_id or secrets.token_hex(4),
+            "project": project(settings),
+            "entity": settings["entity"] or os.environ.get("WANDB_ENTITY"),
+            "group": settings["group"] or os.environ.get("WANDB_RUN_GROUP") or sweep,
+            "mode": settings["mode"],
+            "url": earlier.get("url"),
+            "problem": None,
+        }
+
+    def write_header(self, spec: Any, facts: dict[str, Any]) -> None:
+        """Begin the run; offline where the server cannot be reached."""
+        try:
+            self.state["mode"] = choose_mode(self.state["mode"])
+            self.init(spec)
+        except Exception as error:  # whatever W&B raises
+            is_retried = self.state["mode"] != "offline" and not isinstance(error, ImportError)
+            self.give_up(error, "logging offline" if is_retried else "logging without it")
+            if is_retried:
+                self.state["mode"] = "offline"
+                self.write_header(spec, facts)
+
+    def init(self, spec: Any) -> None:
+        state, config = self.state, self.config
+        if state["mode"] == "disabled":
+            return
+        import wandb  # costs a second
+
+        env_tags = os.environ.get("WANDB_TAGS", "").split(",")
+        self.run = run = wandb.init(
+            project=state["project"],
+            entity=state["entity"],
+            group=state["group"],
+            id=state["id"],
+            mode=state["mode"],
+            resume="allow" if state["mode"] == "online" else None,
+            name=config["wandb"].get("name")
+            or os.environ.get("WANDB_NAME")
+            or run_name(config, self.run_dir, self.overrides),
+            notes=config["wandb"].get("notes"),
+            tags=[*run_tags(config), *filter(None, env_tags)],
+            job_type=config["wandb"]["job_type"],
+            dir=os.environ.get("WANDB_DIR") or self.run_dir,
+            config={
+                **config,
+                "model": fill_from_data(config["model"], spec),
+                "candidate": candidate(config, self.overrides),
+                "run_dir": str(self.run_dir),
+            },
+            settings=wandb.Settings(
+                silent=True,  # it would print 15 lines
+                init_timeout=INIT_SECONDS,
+                finish_timeout=FINISH_SECONDS,
+                finish_timeout_raises=True,
+            ),
+        )
+        for axis in ("step", "seconds", "epoch"):  # to choose as x, not to look at
+            run.define_metric(axis, hidden=True)
+        run.define_metric("*", step_metric="step")
+        mode = config["monitor_mode"]
+        if mode in ("min", "max"):
+            run.define_metric(config["monitor"], step_metric="step", summary=mode)
+        state["url"] = run.url if state["mode"] == "online" else None
+        self.say(f"W&B: {state['url'] or f'offline, in {run.dir}'}")
+
+    def log_event(self, number: int, event: dict[str, Any]) -> None:
+        """Send an event as W&B's step ``number``; curves are drawn over the event's own ``step``.
+
+        Of a run that goes on after a crash, W&B ignores the events that it has already.
+        """
+        if self.run is None:
+            return
+        values = {name: value for name, value in event.items() if name != "media"}
+        try:
+            for name, entry in event.get("media", {}).items():
+                values[name] = wandb_medium(entry, self.run_dir / "media")
+            self.run.log(values, step=number)
+        except Exception as error:  # whatever W&B raises
+            self.give_up(error, "logging without it")
+            self.run = None
+
+    def finalize(self, summary: dict[str, Any]) -> None:
+        """End the run in bounded time, with its summary and how it ended."""
+        if self.run is None:
+            return
+        monitor = summary["monitor"]  # keeps the best-of that define_metric makes
+        known = {name: value for name, value in summary.items() if name not in ("wandb", monitor)}
+        try:
+            self.run.summary.update(known)
+            if summary["status"] == "interrupted":
+                self.run.mark_preempting()
+            self.run.finish(exit_code=0 if summary["status"] in SUCCESSES else 1)
+        except Exception as error:
+            self.give_up(error, "it has only a part of the run")
+
+    def give_up(self, error: Exception, so: str) -> None:
+        """Say what happened and how to send the run again."""
+        if isinstance(error, ModuleNotFoundError) and error.name == "wandb":
+            problem = "not installed: pip install wandb, or wandb.mode=disabled"
+        else:
+            problem = f"{type(error).__name__}: {reason(error)}"
+        self.state["problem"] = problem
+        again = f"python -m trainer.loggers.wandb_send {self.run_dir}"
+        self.say(f"W&B: {problem}; {so}. Send the run later: {again}")
+
+
+def choose_mode(mode: str) -> str:
+    """``auto`` is ``WANDB_MODE``, else online where W&B finds a key, else offline."""
+    if mode == "auto":
+        mode = os.environ.get("WANDB_MODE") or "auto"
+    if mode == "auto":
+        import wandb  # costs a second
+
+        wandb.setup(wandb.Settings(silent=True))
+        mode = "online" if wandb.login(prompt=False) else "offline"
+    return mode
