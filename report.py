@@ -9,6 +9,8 @@ Everything is read from the runs' local records; no network, no GPU, no checkpoi
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -18,7 +20,8 @@ from rich.table import Table
 from analysis.caveats import caveats
 from analysis.comparison import Comparison, compare
 from analysis.errors import ReportError
-from analysis.page import page
+from analysis.exports import latex, markdown
+from analysis.page import page, save_figures
 from analysis.question import ask
 from analysis.sweep import Sweep, read_sweep
 from analysis.table import frame, notes, tables
@@ -40,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         show(comparison, sweep, title)
         files = write(comparison, sweep, title, output)
+        files += export(comparison, sweep, title, options)
         print(*files, sep="\n")
         if options.wandb:
             from analysis.wandb_report import publish  # imports wandb: seconds
@@ -72,6 +76,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--target", type=float, help="count the cost of reaching this value of the metric"
     )
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        metavar="DIR",
+        help="every figure as SVG, PDF and PNG, as wide as a paper's column and page",
+    )
+    parser.add_argument("--latex", type=Path, metavar="FILE", help="the table for booktabs")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="the report as Markdown")
     parser.add_argument("--wandb", action="store_true", help="log the report to the runs' group")
     return parser.parse_args(arguments)
 
@@ -104,13 +116,35 @@ def show(comparison: Comparison, sweep: Sweep, title: str) -> None:
 def write(comparison: Comparison, sweep: Sweep, title: str, directory: Path) -> list[Path]:
     """``report.csv`` and ``report.html`` in ``directory``; their paths."""
     table_file, page_file = directory / "report.csv", directory / "report.html"
-    try:
+    with failures_named(directory):
         directory.mkdir(parents=True, exist_ok=True)
         frame(comparison).to_csv(table_file, index=False)
         page_file.write_text(page(comparison, sweep, title), encoding="utf-8")
-    except OSError as error:
-        raise ReportError(f"cannot write {directory}: {error.strerror}") from error
     return [table_file, page_file]
+
+
+def export(
+    comparison: Comparison, sweep: Sweep, title: str, options: argparse.Namespace
+) -> list[Path]:
+    """What is asked for beside table and page; its paths."""
+    if options.figures:
+        with failures_named(options.figures):
+            save_figures(comparison, options.figures)
+    if options.latex:
+        with failures_named(options.latex):
+            options.latex.write_text(latex(comparison, title), encoding="utf-8")
+    if options.markdown:
+        with failures_named(options.markdown):
+            options.markdown.write_text(markdown(comparison, sweep, title), encoding="utf-8")
+    return [path for path in (options.figures, options.latex, options.markdown) if path]
+
+
+@contextmanager
+def failures_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ReportError(f"cannot write {path}: {error.strerror}") from error
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from analysis.question import Question, twin
 from analysis.runs import Run, nested
 from analysis.statistics import WELCH
 from analysis.tuning import at_the_edge, swept_keys, trials_by_family
-from analysis.wording import names_of, shown
+from analysis.wording import names_of, shown, words
 
 UNEVEN = 1.5  # times the fastest
 FEW_SEEDS = 5  # of four, a t-interval reaches 1.6 standard deviations of a run to either side
@@ -169,7 +169,8 @@ def budgets(comparison: Comparison) -> Iterator[str]:
     for key in swept_keys(trials):
         for family, group in trials.items():
             if edge := at_the_edge(group, key, comparison.question):
-                yield f"The best {key} of {family} is the {edge} tried: a better may lie beyond."
+                what = f"The best {words(key)} of {family}"
+                yield f"{what} is the {edge} tried: a better may lie beyond."
 
 
 def selection(comparison: Comparison) -> Iterator[str]:

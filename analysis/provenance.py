@@ -48,8 +48,12 @@ def data(summary: dict[str, Any]) -> str | None:
     sizes = summary.get("num_samples")
     pairs = sizes.items() if isinstance(sizes, dict) else ()
     shown = ", ".join(f"{count} {name}" for name, count in pairs)
-    synthetic = " (synthetic)" if summary.get("synthetic_data") else ""
-    return f"{summary['data']}{synthetic}: {shown}, batch size {summary.get('batch_size')}"
+    return f"{data_set(summary)}: {shown}, batch size {summary.get('batch_size')}"
+
+
+def data_set(summary: dict[str, Any]) -> str | None:
+    name = summary.get("data")
+    return f"{name}{' (synthetic)' if summary.get('synthetic_data') else ''}" if name else None
 
 
 def model(run: Run) -> str | None:
@@ -64,8 +68,8 @@ def hardware(summary: dict[str, Any]) -> str | None:
     name = summary.get("hardware")
     parts = [
         f"{summary['device']}{f' ({name})' if name else ''}",
-        f"{summary.get('world_size')} process(es)",
-        f"{summary.get('num_threads')} thread(s)",
+        f"{summary.get('world_size')} process{'es' * (summary.get('world_size') != 1)}",
+        f"{summary.get('num_threads')} thread{'s' * (summary.get('num_threads') != 1)}",
     ]
     return ", ".join(parts)
 

@@ -17,6 +17,7 @@ class Sweep:
     unfinished: list[str]  # a sentence for each study that is not over
     facts: list[tuple[str, list[str]]]  # commands and protocols
     spaces: list[list[str]]  # rows of study.SPACE_COLUMNS
+    studies: list[Study]
 
 
 def read_sweep(directories: Sequence[Path], by: Sequence[str] = ()) -> Sweep:
@@ -45,7 +46,7 @@ def read_sweep(directories: Sequence[Path], by: Sequence[str] = ()) -> Sweep:
         placed |= {run: renamed(member, prefix) for run, member in own.items()}
         facts.append((f"{prefix}protocol", study.facts()))
         spaces += [[prefix + name, *row] for name, *row in space_rows(study.candidates)]
-    return Sweep(members_of(runs, placed, by), unfinished, facts, spaces)
+    return Sweep(members_of(runs, placed, by), unfinished, facts, spaces, [*studies.values()])
 
 
 def members_of(runs: list[Run], placed: dict[Run, Member], by: Sequence[str]) -> list[Member]:

@@ -12,12 +12,13 @@ from analysis.wording import (
     better,
     change,
     duration,
-    interval,
+    intervals,
     metric_value,
     p_value,
     shown,
     size,
-    verdict,
+    standing,
+    words,
 )
 
 
@@ -40,7 +41,7 @@ def record(row: Row, comparison: Comparison) -> dict[str, Any]:
         "p": diff and diff.p,
         "p_holm": diff and diff.adjusted_p,
         "test": diff and diff.test,
-        "verdict": verdict(row) or ("best" if row is comparison.best else ""),
+        "verdict": standing(row, comparison),
         "target": comparison.target,
         "num_reached_target": row.num_reached,
     }
@@ -68,7 +69,13 @@ def tables(comparison: Comparison) -> list[tuple[list[str], list[list[str]]]]:
 
     A column that no row fills is left out, and so is a row that fills none.
     """
-    rows = [cells(row, comparison) for row in comparison.rows]
+    question = comparison.question
+    validation = intervals(question.validation, [row.validation for row in comparison.rows])
+    test = intervals(question.decides, [row.test for row in comparison.rows])
+    rows = [
+        cells(row, comparison, *texts)
+        for row, *texts in zip(comparison.rows, validation, test, strict=True)
+    ]
     found = []
     for part in range(len(rows[0])):
         columns = [name for name in rows[0][part] if any(row[part][name] for row in rows)]
@@ -82,7 +89,9 @@ def tables(comparison: Comparison) -> list[tuple[list[str], list[list[str]]]]:
     return found
 
 
-def cells(row: Row, comparison: Comparison) -> tuple[dict[str, str], ...]:
+def cells(
+    row: Row, comparison: Comparison, validation: str, test: str
+) -> tuple[dict[str, str], ...]:
     question, diff, cost = comparison.question, row.versus_best, row.cost
 
     def text(name: str, show: Callable[[float], str]) -> str:
@@ -93,11 +102,11 @@ def cells(row: Row, comparison: Comparison) -> tuple[dict[str, str], ...]:
 
     quality = {
         "n": f"{len(row.runs)} of {row.num_seeds}" if row.num_diverged else str(len(row.runs)),
-        question.validation: interval(question.validation, row.validation),
-        **({question.test: interval(question.test, row.test)} if question.test else {}),
+        words(question.validation): validation,
+        **({words(question.test): test} if question.test else {}),
         "difference": change(question.decides, diff) if diff else "",
         "p (Holm)": p_value(diff.adjusted_p) if diff else "",
-        "verdict": verdict(row) or ("best" if row is comparison.best else "no value"),
+        "verdict": standing(row, comparison) or "no value",
     }
     tuning = {
         "best setting": label(row.setting),
@@ -109,9 +118,9 @@ def cells(row: Row, comparison: Comparison) -> tuple[dict[str, str], ...]:
         "steps to target": text("target_steps", shown),
         "time to target": text("target_seconds", duration),
         "training": text("train_seconds", duration),
-        "ms/step": text("step_ms", three_digits),
-        "optimizer ms": text("optimizer_step_ms", three_digits),
-        "state B/param": text("state_bytes_per_parameter", three_digits),
+        "step (ms)": text("step_ms", three_digits),
+        "optimizer (ms)": text("optimizer_step_ms", three_digits),
+        "state (B/parameter)": text("state_bytes_per_parameter", three_digits),
         "peak memory": text("peak_memory_bytes", size),
     }
     return quality, tuning, costs
@@ -130,7 +139,7 @@ def notes(comparison: Comparison) -> str:
     question = comparison.question
     parts = [
         f"Mean over n seeds with the 95 % t-interval; {better(question)}.",
-        f"Settings are chosen on {question.validation}, the best value a run reached.",
+        f"Settings are chosen on {words(question.validation)}, the best value a run reached.",
     ]
     estimates = [estimate for row in comparison.rows for estimate in (row.validation, row.test)]
     if any(estimate.is_cut for estimate in estimates if estimate):
@@ -139,13 +148,13 @@ def notes(comparison: Comparison) -> str:
     tests = sorted({diff.test for diff in diffs if diff and diff.test})
     if tests:
         parts.append(
-            f"Difference in {question.decides} to {comparison.best.name}; p by "
+            f"Difference in {words(question.decides)} to {comparison.best.name}; p by "
             f"{', '.join(tests)}, corrected for the comparisons of all pairs (Holm)."
         )
     if comparison.target is not None:
         target = metric_value(question.validation, comparison.target)
         parts.append(
-            f"Target: {question.validation} of {target}; steps and time are means over the runs "
-            "that reached it, evaluation excluded."
+            f"Target: {words(question.validation)} of {target}; steps and time are means over the "
+            "runs that reached it, evaluation excluded."
         )
     return " ".join(parts)

@@ -1,6 +1,7 @@
 """Numbers and claims in words: never more digits, and never more certainty, than there is."""
 
 import math
+import re
 from collections.abc import Sequence
 
 from analysis.comparison import Comparison, Row
@@ -12,6 +13,16 @@ WORSE = "worse"
 NO_DIFFERENCE = "no detectable difference"
 UNTESTED = "cannot be tested"
 SURVIVORS = "seeds diverged"
+GROUPS = ("optimizer", "scheduler", "phases", "trainer", "optim")  # say nothing more in a name
+WORDS = {
+    "val": "validation",
+    "train": "training",
+    "lr": "learning rate",
+    "betas.0": "beta1",
+    "betas.1": "beta2",
+    "warmup_fraction": "warm-up fraction",
+    "fid": "FID",
+}
 OPENINGS = {
     NO_DIFFERENCE: "No detectable difference from it",
     WORSE: "Detectably worse",
@@ -33,17 +44,44 @@ def metric_value(metric: str, value: float) -> str:
     return f"{value:.2%}" if is_share(metric) else shown(value)
 
 
-def interval(metric: str, estimate: Estimate | None) -> str:
+def words(key: str) -> str:
+    """A metric or a setting as a reader calls it: ``test/accuracy`` is "test accuracy"."""
+    parts = [part for part in re.split(r"[/.]", key) if part not in GROUPS] or [key]
+    if parts[-1].isdigit() and len(parts) > 1:
+        parts[-2:] = [f"{parts[-2]}.{parts[-1]}"]
+    named = [WORDS.get(part, part.replace("_", " ")) for part in parts]
+    if "/" not in key and len(named) > 1:
+        return f"{named[-1]} ({' '.join(named[:-1])})"
+    return " ".join(named)
+
+
+def slug(title: str) -> str:
+    """A title as the name of a file."""
+    return re.sub(r"\W+", "_", title).strip("_")
+
+
+def interval(metric: str, estimate: Estimate | None, in_brackets: bool | None = None) -> str:
     """``97.10% ± 0.60``: the mean and half of its interval; the mean alone if there is one seed.
 
     An interval that was cut to what is possible has no half: ``99.10% [97.40, 100.00]``.
+
+    Args:
+        in_brackets: give the ends; None: only of an interval that was cut.
     """
     if estimate is None:
         return "–"
     mean = metric_value(metric, estimate.mean)
-    if estimate.low is not None and estimate.high is not None and estimate.is_cut:
+    if estimate.low is None or estimate.high is None:
+        return mean
+    if estimate.is_cut if in_brackets is None else in_brackets:
         return f"{mean} {bounds(metric, estimate.low, estimate.high)}"
     return mean + half(metric, estimate)
+
+
+def intervals(metric: str, estimates: Sequence[Estimate | None]) -> list[str]:
+    """A column of intervals, all of one form."""
+    in_brackets = any(estimate.is_cut for estimate in estimates if estimate)
+    return [interval(metric, estimate, in_brackets) for estimate in estimates]
 
 
 def half(metric: str, around: Estimate | Difference) -> str:
@@ -86,12 +124,32 @@ def verdict(row: Row) -> str:
     return WORSE if difference.adjusted_p < ALPHA else NO_DIFFERENCE
 
 
+def standing(row: Row, comparison: Comparison) -> str:
+    """The verdict as the table has it; "best" only of what is shown to be."""
+    if said := verdict(row):
+        return said
+    if row is not comparison.best or comparison.value(row) is None:
+        return ""
+    return "best" if is_shown_best(comparison) else first_mean(comparison)
+
+
+def is_shown_best(comparison: Comparison) -> bool:
+    """Whether every other candidate is detectably worse than the first."""
+    others = comparison.rows[1:]
+    return bool(others) and all(verdict(row) == WORSE for row in others)
+
+
+def first_mean(comparison: Comparison) -> str:
+    return "highest mean" if comparison.question.larger_is_better else "lowest mean"
+
+
 def claims(comparison: Comparison) -> list[str]:
     """The comparison in sentences."""
     metric, best = comparison.question.decides, comparison.best
     estimate = comparison.value(best)
     assert estimate is not None  # without a value there is no comparison
-    sentences = [f"{best.name} has the best mean {metric}: {in_words(metric, estimate)}."]
+    kind = "is the best in" if is_shown_best(comparison) else f"has the {first_mean(comparison)}"
+    sentences = [f"{best.name} {kind} {words(metric)}: {in_words(metric, estimate)}."]
     others = [row for row in comparison.rows[1:] if comparison.value(row) is not None]
     for said, opening in OPENINGS.items():
         if names := [with_p(row, metric) for row in others if verdict(row) == said]:
@@ -117,6 +175,12 @@ def with_fate(row: Row) -> str:
     if not row.num_diverged:
         return row.name
     return f"{row.name} ({row.num_diverged} of {row.num_seeds} seeds diverged)"
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """``a, b and c``."""
+    shown_names = [*names[:most], *([f"{len(names) - most} more"] if len(names) > most else [])]
+    return " and ".join([", ".join(shown_names[:-1]), *shown_names[-1:]][len(shown_names) < 2 :])
 
 
 def names_of(names: Sequence[str], separator: str = ", ", most: int = 6) -> str:

@@ -29,6 +29,18 @@ def sweep(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture(autouse=True)
+def drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn where a test asks for them (``usefixtures("figures")``): they take time."""
+    if "figures" not in request.fixturenames:
+        monkeypatch.setattr("analysis.page.inline_svg", lambda figure, palette: "")
+
+
+@pytest.fixture
+def figures() -> None:
+    """Named by tests that look at the figures of a page."""
+
+
 @pytest.fixture
 def run_report(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """``run_report(sweep, ...)``: exit code, standard output, standard error."""

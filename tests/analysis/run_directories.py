@@ -82,3 +82,9 @@ def edit(run_dir: Path, **changes: Any) -> None:
     """Change what the summary of a run says."""
     file = run_dir / "summary.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def figure_of(html: str, title: str) -> str:
+    """The part of a page from a figure's caption to the end of its drawing."""
+    start = html.index(f"{title}</figcaption>")
+    return html[start : html.index("</svg>", start)]

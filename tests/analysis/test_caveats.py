@@ -1,13 +1,14 @@
 """What a report says where a comparison is not like for like, or shows less than it seems to."""
 
 import json
+import re
 import shutil
 
 import pandas as pd
 import pytest
 import yaml
 
-from tests.analysis.run_directories import edit, write_run
+from tests.analysis.run_directories import edit, figure_of, write_run
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_few_seeds_and_the_edge_of_the_search(sweep, run_report):
     folder = sweep(seeds=range(2), lrs=(0.1, 0.2, 0.3))
     write_run(folder / "90", lr=0.4, level=0.99)
     out = run_report(folder)[1]
-    assert "The best optimizer.lr of sgd_cosine is the highest tried" in out
+    assert "The best learning rate of sgd_cosine is the highest tried" in out
     assert "optimistic" in out
 
 
@@ -82,8 +83,14 @@ def test_where_a_swept_number_reaches_the_target(sweep, run_report):
     assert "of 94.00% is reached: sgd_cosine from 0.01 to 1; adam_constant nowhere" in html
 
 
-def test_hopeless_trials_do_not_flatten_a_figure(sweep, run_report):
+@pytest.mark.usefixtures("figures")
+def test_hopeless_trials_are_arrows_with_their_value(sweep, run_report):
     folder = sweep(seeds=range(1), lrs=(0.01, 0.02, 0.1, 1.0))
     write_run(folder / "hopeless", "sgd_cosine", 0, 5.0, level=0.1)
     run_report(folder)
-    assert "What is worse than " in (folder / "report.html").read_text()
+    html = (folder / "report.html").read_text()
+    figure = figure_of(html, "validation accuracy by learning rate")
+    value = json.loads((folder / "hopeless" / "summary.json").read_text())["best"]["value"]
+    assert f">{value:.2%}</text>" in figure, "written beside its arrow"
+    ticks = [float(text) for text in re.findall(r">(\d+(?:\.\d+)?)</text>", figure)]
+    assert min(tick for tick in ticks if tick > 20) > 80, "the axis ends above it"

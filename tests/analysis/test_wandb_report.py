@@ -117,7 +117,7 @@ def test_the_report_on_a_server(server, sweep_of_two):
     assert run_id.startswith("report-")
     assert run["config"]["candidate"] == "report"
     assert run["summary"]["report/best"] == "sgd_cosine"
-    assert "sgd_cosine has the best mean test/accuracy" in run["summary"]["report/claims"]
+    assert "sgd_cosine has the highest mean test accuracy" in run["summary"]["report/claims"]
     files = files_of(server, run_id)
     assert {"report.csv", "report.html"} <= set(files)
     for folder in ("media/html/report/page_", "media/table/report/candidates_"):
