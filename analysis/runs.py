@@ -54,8 +54,9 @@ class Run:
     def monitor(self) -> tuple[str, str] | None:
         """The metric that chose its checkpoint, and ``max`` or ``min``; None if it had none."""
         for record in (self.summary, self.config):
-            if name := record.get("monitor"):
-                return str(name), str(record.get("monitor_mode", "max"))
+            mode = str(record.get("monitor_mode", "max"))
+            if (name := record.get("monitor")) and mode in ("max", "min"):
+                return str(name), mode
         return None
 
     @property
