@@ -96,7 +96,7 @@ def cost_of(folder: Path, summary: Summary, limit: int | None) -> Cost:
     seconds = [0.0]
     for line in (folder / "metrics.jsonl").read_text().splitlines():
         event = json.loads(line)
-        if any(name.startswith("train/") for name in event):  # of a phase, where there are several
+        if any(name.startswith("optim/") for name in event):  # of a logging step
             seconds.append(event["seconds"])
     steps = [after - before for before, after in pairwise(seconds)]
     horizon = summary["horizon_steps"]

@@ -4,6 +4,7 @@ import copy
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Average:
@@ -11,8 +12,8 @@ class Average:
 
     By ``1 - decay``: the decay starts low and rises to its value as ``(1 + updates) / (10 +
     updates)``, so that short runs are not averages of their random start. Buffers are copied, not
-    averaged. Updates are counted in Python, since torch's own ``AveragedModel`` reads its count
-    back from the device three times an update.
+    averaged. Updates are counted in Python: torch's ``AveragedModel`` reads its count back from the
+    device at every update.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -24,9 +25,8 @@ class Average:
     def update(self, model: nn.Module) -> None:
         done = self.num_updates
         decay = min(self.decay, (1 + done) / (10 + done)) if done else 0.0  # the first copies
-        torch._foreach_lerp_(
-            list(self.module.parameters()), list(model.parameters()), weight=1 - decay
-        )
+        average = get_ema_multi_avg_fn(decay)
+        average(list(self.module.parameters()), list(model.parameters()), done)
         for own, current in zip(self.module.buffers(), model.buffers(), strict=True):
             own.copy_(current)
         self.num_updates += 1

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from core.collectives import gather
+from core.errors import ConfigError
+from core.progress import Best, Monitor, Progress
+from core.schema import TrainerSettings
 from data.loader import Loader
 from objectives.base import Objective
 from trainer.distributed.device import autocast
@@ -63,3 +66,45 @@ def evaluate(
         samples.update(further)
     model.train(was_training)
     return means, samples
+
+
+def judge(
+    metrics: dict[str, float],
+    monitor: Monitor,
+    progress: Progress,
+    epoch: float,
+    settings: TrainerSettings,
+) -> bool:
+    """Compare the monitored metric with the best so far, the target and the patience.
+
+    Notes in ``progress`` what it finds, and the reason to stop if there is one.
+
+    Args:
+        epoch: epochs of training data consumed so far.
+
+    Returns:
+        Whether it is the best value so far.
+
+    Raises:
+        ConfigError: there is no such metric.
+    """
+    name = monitor.name
+    if name not in metrics:
+        measured = ", ".join(key for key in metrics if key.startswith("val/"))
+        raise ConfigError(f"monitor={name} is not measured; there are {measured}")
+    value = metrics[name]
+    is_best = monitor.improves(value, progress.best.value if progress.best else None)
+    if is_best:
+        progress.best = Best(value, progress.step, epoch)
+        progress.evaluations_since_best = 0
+    else:
+        progress.evaluations_since_best += 1
+    if progress.target is None and monitor.reaches(value, settings.target):
+        seconds = round(progress.train_seconds, 3)
+        progress.target = {"value": value, "step": progress.step, "seconds": seconds}
+        if settings.stop_at_target:
+            progress.stop_reason = f"{name} reached the target of {settings.target}"
+    patience = settings.early_stopping_patience
+    if patience is not None and progress.evaluations_since_best >= patience:
+        progress.stop_reason = f"no better {name} in {patience} evaluations"
+    return is_best

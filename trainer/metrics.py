@@ -11,30 +11,26 @@ MeterState = dict[str, tuple[float, int]]  # name -> (sum over samples, number o
 
 
 class Meter:
-    """Keeps ``Sums`` as they come; adds them up, in the order they came, at :meth:`means`."""
+    """Adds up ``Sums`` on their device, in float64 so that no count of samples is too large."""
 
     def __init__(self) -> None:
-        self.pending: dict[str, list[Tensor]] = {}
-        self.sums: dict[str, float] = {}
+        self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
 
     def add(self, sums: Sums) -> None:
         for name, (value, count) in sums.items():
-            # a copy: it may be a parameter, which the update will change
-            self.pending.setdefault(name, []).append(value.detach().clone())
+            total = in_double(value)
+            if name in self.sums:
+                total = total + self.sums[name].to(total)
+            self.sums[name] = total
             self.counts[name] = self.counts.get(name, 0) + count
-
-    def is_empty(self) -> bool:
-        return not self.counts
 
     def means(self) -> dict[str, float]:
         """Mean of every metric over all processes; one transfer from the device.
 
         A process that has seen no sample takes part with nothing.
         """
-        self.read()
-        own = {name: (value, self.counts[name]) for name, value in self.sums.items()}
-        parts = gather(own)
+        parts = gather(self.state())
         names = dict.fromkeys(name for part in parts for name in part)
         means = {}
         for name in names:
@@ -42,32 +38,24 @@ class Meter:
             means[name] = sum(values) / sum(counts)
         return means
 
-    def read(self) -> None:
-        """Add up what has come since the last time."""
-        if not self.pending:
-            return
-        flat = torch.stack([v.float() for values in self.pending.values() for v in values])
-        values = iter(flat.tolist())
-        for name, parts in self.pending.items():
-            for _ in parts:
-                self.sums[name] = self.sums.get(name, 0.0) + next(values)
-        self.pending.clear()
-
     def state(self) -> MeterState:
-        """What this process has summed up."""
-        self.read()
-        return {name: (value, self.counts[name]) for name, value in self.sums.items()}
+        """The sums of this process, as plain numbers."""
+        if not self.sums:
+            return {}
+        sums = list(self.sums.values())
+        values = torch.stack([value.to(sums[0]) for value in sums]).tolist()
+        return {
+            name: (value, self.counts[name]) for name, value in zip(self.sums, values, strict=True)
+        }
 
     def load_state(self, parts: list[MeterState]) -> None:
         """Begin with the sum of ``parts``."""
         self.reset()
         for part in parts:
             for name, (value, count) in part.items():
-                self.sums[name] = self.sums.get(name, 0.0) + float(value)
-                self.counts[name] = self.counts.get(name, 0) + count
+                self.add({name: (torch.tensor(value, dtype=torch.float64), count)})
 
     def reset(self) -> None:
-        self.pending.clear()
         self.sums.clear()
         self.counts.clear()
 
@@ -82,3 +70,9 @@ def own_share(meters: list[MeterState], ranks: Ranks) -> list[MeterState]:
     if ranks.is_main:
         return meters
     return [dict.fromkeys(meter, (0.0, 0)) for meter in meters]  # the same names everywhere
+
+
+def in_double(value: Tensor) -> Tensor:
+    """A copy in float64; in float32 on Apple's GPUs, which know no other."""
+    dtype = torch.float32 if value.device.type == "mps" else torch.float64
+    return value.detach().to(dtype, copy=True)

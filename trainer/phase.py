@@ -1,6 +1,6 @@
 """A phase of the update: its own parameters, optimizer, schedule and clipping."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -56,30 +56,46 @@ class Phase:
     def lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def clip_norm(self, always_measure: bool = False) -> Tensor | None:
-        """Clip the gradients by their norm, and return it as it was, if it was computed."""
-        if self.clip_grad_norm is not None:
-            return full_tensor(nn.utils.clip_grad_norm_(self.parameters, self.clip_grad_norm))
-        if always_measure:
-            gradients = [p.grad for p in self.parameters if p.grad is not None]
-            return full_tensor(nn.utils.get_total_norm(gradients))
-        return None
+    def clip_gradients(self, always_measure: bool) -> Tensor | None:
+        """Clip by norm, then by value; the gradients' norm before both, if it was measured.
 
-    def clip_value(self) -> None:
-        """Clip the gradients one by one; comes last, since it makes infinite ones finite."""
+        Clipping by value makes infinite gradients finite, so their norm is measured first.
+        """
+        norm = None
+        if self.clip_grad_norm is not None:
+            norm = full_tensor(nn.utils.clip_grad_norm_(self.parameters, self.clip_grad_norm))
+        elif always_measure or self.clip_grad_value is not None:
+            norm = total_norm(p.grad for p in self.parameters if p.grad is not None)
         if self.clip_grad_value is not None:
             nn.utils.clip_grad_value_(self.parameters, self.clip_grad_value)
+        return norm
 
-    def gradients_stay_local(self) -> AbstractContextManager:
-        """Skip the gradient exchange: for all but the last micro-batch of an update."""
+    def copy_weights(self) -> list[Tensor]:
+        return [parameter.detach().clone() for parameter in self.parameters]
+
+    def weight_norm(self) -> Tensor:
+        return total_norm(parameter.detach() for parameter in self.parameters)
+
+    def update_norm(self, before: list[Tensor]) -> Tensor:
+        """How far the weights have moved since :meth:`copy_weights`."""
+        pairs = zip(self.parameters, before, strict=True)
+        return total_norm(parameter.detach() - old for parameter, old in pairs)
+
+    def gradient_exchange(self, is_last: bool) -> AbstractContextManager:
+        """Exchange gradients between processes in the last micro-batch of an update only."""
         no_sync = getattr(self.compute, "no_sync", None)
-        return nullcontext() if no_sync is None else no_sync()
+        return nullcontext() if is_last or no_sync is None else no_sync()
 
     def train_mode(self, on: bool) -> None:
         """Schedule-free optimizers hold other weights for training than for use."""
         switch = getattr(self.optimizer, "train" if on else "eval", None)
         if switch is not None:
             switch()
+
+
+def total_norm(tensors: Iterable[Tensor]) -> Tensor:
+    """Euclidean norm over all elements of ``tensors``; under FSDP, over those of all processes."""
+    return full_tensor(nn.utils.get_total_norm(list(tensors)))
 
 
 def build_phases(

@@ -21,19 +21,20 @@ from core.schema import TrainerSettings
 from data.loader import Loader
 from data.splits import Batch
 from models.build import weights_hash
-from objectives.base import Objective, Sums
+from objectives.base import Objective
 from optim.schedules import Horizon
 from trainer import checkpoint
 from trainer.averaging import Average
 from trainer.distributed.device import autocast, peak_memory_bytes, synchronize
-from trainer.evaluation import evaluate
-from trainer.finite import Guard, Undo, all_finite
+from trainer.evaluation import evaluate, judge
+from trainer.finite import FiniteCheck, Snapshot, all_finite
 from trainer.loggers.run_log import RunLog
 from trainer.metrics import Meter, own_share
 from trainer.phase import Phase, optimizer_state_bytes
 from trainer.signals import Interruption
 
 MEETING_BATCHES = 5
+MAX_SKIPS_IN_A_ROW = 100  # then the run is lost, not unlucky
 
 
 @dataclass
@@ -55,13 +56,12 @@ class Trainer:
 
     def __post_init__(self) -> None:
         settings = self.settings
-        scales = self.precision == "fp16"
-        skips = settings.on_nonfinite == "skip"
-        reads_are_free = self.device.type == "cpu" and self.ranks.world_size == 1
-        self.autocast = autocast(self.device, self.precision)  # making one takes 30 us
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=scales)
-        self.guard = Guard(skips, scales, reads_are_free)
-        self.undo = Undo(self.objective, self.phases, is_needed=skips or scales)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.finite = FiniteCheck(
+            skips=settings.on_nonfinite == "skip",
+            reads_are_free=self.device.type == "cpu" and self.ranks.world_size == 1,
+            is_scaled=self.scaler.is_enabled(),
+        )
         self.ema = None
         if settings.ema_decay is not None:
             self.ema = Average(self.objective.model, settings.ema_decay)
@@ -71,7 +71,9 @@ class Trainer:
             settings.eval_every_steps or settings.eval_every_epochs * self.horizon.steps_per_epoch
         )
         self.eval_offset = 0 if settings.eval_every_steps else self.horizon.batches_offset
-        self.meter = Meter()
+        self.meter = Meter()  # of the updates that the next event averages
+        self.eval_meter = Meter()  # of the updates since the last evaluation
+        self.norms: dict[str, Tensor] = {}  # at the last logging step
         self.initial_weights_hash = weights_hash(checkpoint.weights(self.objective.model))
         self.diverged: Diverged | None = None
         self.writer = checkpoint.Writer(self.run_log.run_dir / "checkpoints")
@@ -99,8 +101,10 @@ class Trainer:
         self.check_monitor()
         self.run_log.start_progress(self.last_step, self.progress.step)
         try:
+            self.timed_until = time.perf_counter()
             if self.evaluation_is_due():  # the run was interrupted before it was over
-                self.validate()
+                with self.untimed():
+                    self.validate()
             self.set_training(True)
             while not self.is_done():
                 epoch, start = divmod(self.progress.batches, self.horizon.steps_per_epoch)
@@ -112,16 +116,12 @@ class Trainer:
                     if self.is_done():
                         break
         except Interrupted:
-            self.save()
+            with self.untimed():
+                self.save()
             raise
         finally:
             self.writer.wait()
         self.set_training(False)
-
-    @property
-    def epoch(self) -> float:
-        """Epochs of training data consumed."""
-        return round(self.progress.batches / self.horizon.steps_per_epoch, 4)
 
     @property
     def best_value(self) -> float:
@@ -143,68 +143,61 @@ class Trainer:
         Args:
             update: the micro-batches of the update; their gradients are averaged.
         """
-        self.undo.remember()
-        applied, sums = True, []
+        before = Snapshot(self.objective, self.phases) if self.finite.may_skip else None
+        is_logged = self.is_logging_step(self.progress.step + 1)
+        is_finite, sums = True, []
         for phase in self.phases:
             phase.set_lr(self.progress.step)
             phase.optimizer.zero_grad()
-            for batch in update[:-1]:
-                with phase.gradients_stay_local():
-                    sums.append(self.backward(phase, batch, len(update)))
-            sums.append(self.backward(phase, update[-1], len(update)))
+            losses = []
+            for number, batch in enumerate(update, start=1):
+                with phase.gradient_exchange(is_last=number == len(update)):
+                    with autocast(self.device, self.precision):
+                        loss, metrics = phase.compute(batch)
+                    self.scaler.scale(loss / len(update)).backward()
+                losses.append(loss.detach())
+                sums.append(metrics)
             self.scaler.unscale_(phase.optimizer)
-            grad_norm = phase.clip_norm(always_measure=self.guard.skips)
-            applied = self.guard.may_apply(grad_norm, phase)
-            if not applied:
+            grad_norm = phase.clip_gradients(always_measure=is_logged or self.finite.skips)
+            is_finite = self.finite.check_update(phase.name, losses, grad_norm)
+            if not is_finite:
                 break
-            if grad_norm is not None:
-                sums.append({f"{self.prefix(phase)}grad_norm": (grad_norm, 1)})
-            phase.clip_value()
-            self.optimizer_step(phase)
-        if not (self.update_scale() and applied):
-            self.skip()
+            if is_logged:
+                self.measured_step(phase, grad_norm)
+            else:
+                self.scaler.step(phase.optimizer)
+        if before is not None and not (self.update_scale() and is_finite):
+            before.restore()
+            self.progress.skipped += 1
+            self.progress.skipped_in_a_row += 1
             return
-        for part in sums:
-            self.meter.add(part)
+        for metrics in sums:
+            self.meter.add(metrics)
+            self.eval_meter.add(metrics)
         if self.ema is not None:
             self.ema.update(self.objective.model)
         self.progress.step += 1
         self.progress.skipped_in_a_row = 0
 
-    def skip(self) -> None:
-        """The batch is consumed, and that is all that is left of its update."""
-        self.undo.take_back()
-        self.progress.skipped += 1
-        self.progress.skipped_in_a_row += 1
-
-    def backward(self, phase: Phase, batch: Batch, num_parts: int) -> Sums:
-        """Add the gradient of one of the ``num_parts`` micro-batches of an update; its metrics."""
-        with self.autocast:
-            loss, sums = phase.compute(batch)
-        self.guard.check_loss(loss, phase)
-        self.scaler.scale(loss / num_parts if num_parts > 1 else loss).backward()
-        return sums
-
-    def optimizer_step(self, phase: Phase) -> None:
-        """Apply the gradients; timed on logging steps only, since a GPU must be waited for."""
-        if not self.is_logging_step(self.progress.step + 1):
-            self.apply_gradients(phase)
-            return
+    def measured_step(self, phase: Phase, grad_norm: Tensor | None) -> None:
+        """The optimizer's step at a logging step: timed, with the norms of what it did."""
+        before = phase.copy_weights()
         synchronize(self.device)
         start = time.perf_counter()
-        self.apply_gradients(phase)
+        self.scaler.step(phase.optimizer)
         synchronize(self.device)
         self.progress.optimizer_seconds += time.perf_counter() - start
         self.progress.optimizer_steps_timed += 1
-
-    def apply_gradients(self, phase: Phase) -> None:
-        """Under fp16 the scaler leaves a step out whose gradients are not finite."""
-        self.scaler.step(phase.optimizer)
+        prefix = self.prefix(phase)
+        assert grad_norm is not None
+        self.norms |= {
+            f"train/{prefix}grad_norm": grad_norm,
+            f"optim/{prefix}weight_norm": phase.weight_norm(),
+            f"optim/{prefix}update_norm": phase.update_norm(before),
+        }
 
     def update_scale(self) -> bool:
         """Adapt fp16's loss scale; whether the optimizers' steps were applied."""
-        if not self.scaler.is_enabled():
-            return True
         before = self.scaler.get_scale()
         self.scaler.update()
         return self.scaler.get_scale() >= before
@@ -223,9 +216,10 @@ class Trainer:
         """Whatever is due between two updates: logging, evaluation, checkpoints."""
         step = self.progress.step
         self.run_log.update_progress(step)
-        if self.progress.skipped_in_a_row:
-            self.guard.check_skips(self.progress.skipped_in_a_row)
-        else:
+        skips = self.progress.skipped_in_a_row
+        if skips >= MAX_SKIPS_IN_A_ROW:
+            raise Diverged(f"{skips} updates in a row had losses or gradients not finite")
+        if not skips:
             if self.is_logging_step(step):
                 self.log_training()
             if self.evaluation_is_due():
@@ -243,7 +237,8 @@ class Trainer:
         return self.ranks.world_size == 1 or self.progress.batches % MEETING_BATCHES == 0
 
     def is_logging_step(self, step: int) -> bool:
-        return step % self.settings.log_every_steps == 0 or step == self.last_step
+        """The first update and every ``log_every_steps``-th, whatever else is due."""
+        return step == 1 or step % self.settings.log_every_steps == 0
 
     def evaluation_is_due(self) -> bool:
         step = self.progress.step
@@ -251,44 +246,67 @@ class Trainer:
         return is_time and step > self.progress.evaluated_at
 
     def log_training(self) -> None:
-        """Record the means since the last time. The only place that reads values off the device."""
+        """Record the means of the last ``log_every_steps`` updates, and the norms of this one.
+
+        The first update is recorded by itself, and counts in the means that follow as well, so
+        that they are all over the same number of updates.
+        """
         means = self.meter.means()
-        self.meter.reset()
-        self.guard.check_means(means)
+        if self.progress.step % self.settings.log_every_steps == 0:
+            self.meter.reset()
+        self.finite.check_means(means)
         values = {f"train/{name}": value for name, value in means.items()}
+        values |= {name: norm.item() for name, norm in self.norms.items()}
         for phase in self.phases:
             values[f"optim/{self.prefix(phase)}lr"] = phase.lr
         if self.scaler.is_enabled():
             values["optim/loss_scale"] = self.scaler.get_scale()
         if self.progress.skipped:
             values["optim/skipped"] = float(self.progress.skipped)
+        self.take_time()  # reading has waited for the device
         self.record(values)
+
+    def losses_since_evaluation(self) -> dict[str, float]:
+        """Means of the training losses since the last evaluation: at the defaults, the epoch's."""
+        means = self.eval_meter.means()
+        self.finite.check_means(means)
+        return {
+            f"train/{name}_since_eval": value
+            for name, value in means.items()
+            if name.endswith("loss")
+        }
 
     def prefix(self, phase: Phase) -> str:
         """Of the phase's metrics: none where there is but one."""
         return "" if len(self.phases) == 1 else f"{phase.name}/"
+
+    @property
+    def epoch(self) -> float:
+        """Epochs of training data consumed."""
+        return round(self.progress.batches / self.horizon.steps_per_epoch, 4)
 
     def record(self, values: dict[str, float]) -> None:
         progress = self.progress
         self.run_log.log_metrics(values, progress.step, self.epoch, progress.train_seconds)
 
     def validate(self) -> None:
-        """Evaluate, remember the best weights, decide whether to stop, save."""
-        if not self.meter.is_empty():
-            self.log_training()
-        is_best = False
+        """Evaluate, keep the best weights, decide whether to stop, save."""
+        losses, is_best = self.losses_since_evaluation(), False
         self.set_training(False)
         if "val" in self.data.splits:
             metrics, samples = self.measure("val")
-            self.record(metrics)
+            self.record({**losses, **metrics})
             self.show(samples, "val")
-            is_best = self.judge(metrics)
+            is_best = judge(metrics, self.monitor, self.progress, self.epoch, self.settings)
             self.run_log.log_evaluation(
-                self.progress.step, self.progress.train_seconds, metrics, is_best
+                self.progress.step, self.progress.train_seconds, {**losses, **metrics}, is_best
             )
             preview = partial(self.objective.preview, self.eval_model)
             self.run_log.log_media("val", self.progress.step, preview)
-            self.summarize()
+        elif losses:
+            self.record(losses)
+        self.summarize()
+        self.eval_meter.reset()
         self.progress.evaluated_at = self.progress.step
         self.save(is_best)
         self.set_training(True)
@@ -323,8 +341,9 @@ class Trainer:
         )
 
     def measure(
-        self, split: str, limit_steps: int | None = None
+        self, split: str, limit_steps: int | None = None, keep_samples: bool = False
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Metrics of ``split``, named ``val/loss`` and so on, and per-sample values to show."""
         means, samples = evaluate(
             self.objective,
             self.eval_model,
@@ -332,6 +351,7 @@ class Trainer:
             split,
             self.precision,
             limit_steps or self.settings.limit_eval_steps,
+            keep_samples=keep_samples,
             between=self.interruption.check,
         )
         return {f"{split}/{name}": value for name, value in means.items()}, samples
@@ -361,49 +381,16 @@ class Trainer:
             if name not in metrics:
                 raise ConfigError(f"monitor={name} is not measured; there are {', '.join(metrics)}")
 
-    def judge(self, metrics: dict[str, float]) -> bool:
-        """Compare the monitored metric with the best so far, the target and the patience."""
-        name, progress, settings = self.monitor.name, self.progress, self.settings
-        if name not in metrics:
-            raise ConfigError(f"monitor={name} is not measured; there are {', '.join(metrics)}")
-        value = metrics[name]
-        is_best = self.monitor.improves(value, self.best_value if progress.best else None)
-        if is_best:
-            progress.best = Best(value, progress.step, self.epoch)
-            progress.evaluations_since_best = 0
-        else:
-            progress.evaluations_since_best += 1
-        if progress.target is None and self.monitor.reaches(value, settings.target):
-            seconds = round(progress.train_seconds, 3)
-            progress.target = {"value": value, "step": progress.step, "seconds": seconds}
-            if settings.stop_at_target:
-                progress.stop_reason = f"{name} reached the target of {settings.target}"
-        patience = settings.early_stopping_patience
-        if patience is not None and progress.evaluations_since_best >= patience:
-            progress.stop_reason = f"no better {name} in {patience} evaluations"
-        return is_best
-
     def test(self) -> None:
         """Measure the weights that were best in validation on the test split, once."""
-        best = self.run_log.run_dir / "checkpoints" / "best.pt"
-        model = self.eval_model
         if "test" not in self.data.splits or not self.settings.test:
             return
         if self.settings.checkpoint and self.progress.best is not None:
+            best = self.run_log.run_dir / "checkpoints" / "best.pt"
             measured = checkpoint.measured_weights(best) if self.ranks.is_main else None
-            checkpoint.load_weights(model, broadcast(measured))
-        limit = self.settings.limit_eval_steps
-        means, samples = evaluate(
-            self.objective,
-            model,
-            self.data,
-            "test",
-            self.precision,
-            limit,
-            keep_samples=True,
-            between=self.interruption.check,
-        )
-        self.record({f"test/{name}": value for name, value in means.items()})
+            checkpoint.load_weights(self.eval_model, broadcast(measured))
+        metrics, samples = self.measure("test", keep_samples=True)
+        self.record(metrics)
         self.show(samples, "test")
 
     def checkpoint_is_due(self, step: int) -> bool:
@@ -420,7 +407,7 @@ class Trainer:
         if not self.settings.checkpoint:
             return
         content = self.state_dict()
-        if agree(not all_finite(content["model"])):
+        if agree(not all_finite(content["model"].values())):
             raise Diverged("a weight is not finite")
         self.saved_at = time.monotonic()
         if self.ranks.is_main:
@@ -446,6 +433,7 @@ class Trainer:
                 **asdict(self.progress),
                 "ema_updates": None if ema is None else ema.num_updates,
                 "meter": gather(self.meter.state()),
+                "eval_meter": gather(self.eval_meter.state()),
                 "events": self.run_log.num_events,
             },
             "wandb": self.run_log.summary.get("wandb", {}),
@@ -469,6 +457,7 @@ class Trainer:
             self.scaler.load_state_dict(content["scaler"])
         self.objective.load_state(content["data"]["carried"])
         self.meter.load_state(own_share(counters.pop("meter"), self.ranks))
+        self.eval_meter.load_state(own_share(counters.pop("eval_meter"), self.ranks))
         best = counters.pop("best")
         self.progress = Progress(**counters, best=best and Best(**best))
         self.data.continue_order(content["data"]["order_hash"], self.progress.batches)
@@ -491,7 +480,10 @@ class Trainer:
 
     @contextmanager
     def untimed(self) -> Iterator[None]:
-        """Evaluation and checkpoints are not training."""
-        start = time.perf_counter()
-        yield
-        self.timed_until += time.perf_counter() - start
+        """Evaluation and checkpoints are not training; what a GPU still has queued is."""
+        synchronize(self.device)
+        self.take_time()
+        try:
+            yield
+        finally:
+            self.timed_until = time.perf_counter()

@@ -62,9 +62,10 @@ def test_metrics_are_one_event_a_line(run_dir):
     steps = [event["step"] for event in events]
     assert steps == sorted(steps)
     training = [event for event in events if "train/loss" in event]
-    assert [event["step"] for event in training][:2] == [20, 40]
+    assert [event["step"] for event in training] == [1, 20, 40, 60, 80, 100]
     assert training[-1]["train/loss"] < training[0]["train/loss"]
-    assert {"train/accuracy", "optim/lr", "seconds", "epoch"} <= set(training[0])
+    assert {"train/accuracy", "train/grad_norm", "seconds", "epoch"} <= set(training[0])
+    assert {"optim/lr", "optim/weight_norm", "optim/update_norm"} <= set(training[0])
     validation = [event for event in events if "val/accuracy" in event]
     assert [event["step"] for event in validation] == [54, 108]
     assert [event["epoch"] for event in validation] == [1.0, 2.0]

@@ -1,4 +1,4 @@
-"""Means of metrics: read late, right all the same."""
+"""Means of metrics: added up on the device, read late, right all the same."""
 
 import pytest
 import torch
@@ -21,7 +21,6 @@ def test_means_are_those_of_all_samples():
     assert meter.means() == {"loss": total / 60, "hits": sum(range(20)) / 60}
     assert meter.means()["loss"] == total / 60  # reading changes nothing
     meter.reset()
-    assert meter.is_empty()
     assert meter.means() == {}
 
 
@@ -46,3 +45,10 @@ def test_going_on_from_a_state_gives_the_same_bits(cut):
     for sums in batches()[cut:]:
         after.add(sums)
     assert after.means() == whole.means()
+
+
+def test_counts_beyond_what_float32_knows():
+    meter = Meter()
+    meter.add({"tokens": (torch.tensor(2.0**24), 1)})
+    meter.add({"tokens": (torch.tensor(1.0), 1)})
+    assert meter.means() == {"tokens": (2**24 + 1) / 2}

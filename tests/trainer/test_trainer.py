@@ -1,13 +1,18 @@
 """What the loop does beyond the plain step: each option against what it should be equal to."""
 
 import json
+import time
 from pathlib import Path
+from statistics import mean
 
 import pytest
 import torch
 import yaml
 
 from core.errors import ConfigError, Diverged
+from models.lightcnn import LightCNN
+from trainer import trainer as trainer_module
+from trainer.trainer import Trainer
 
 FP32 = "trainer.precision=fp32"
 SHORT = ("trainer.limit_train_steps=10", "trainer.eval_every_steps=10", FP32)
@@ -78,12 +83,70 @@ def test_averaged_weights_lag_behind_and_are_evaluated(train):
 
 def test_horizon_in_steps(train):
     run = train("trainer.max_steps=7", "trainer.log_every_steps=1", FP32)
-    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    rates = [event["optim/lr"] for event in events if "optim/lr" in event]
+    rates = [event["optim/lr"] for event in events(run) if "optim/lr" in event]
     assert summary(run)["steps"] == len(rates) == 7
     assert rates[0] == pytest.approx(0.1)
     assert rates[-1] < 0.1 * 0.1  # the cosine ends with the run
     assert rates == sorted(rates, reverse=True)
+
+
+def events(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_training_losses_are_means_over_windows_of_one_length(train):
+    """Evaluations, the end of an epoch and the end of training leave the windows alone."""
+    limit = ("trainer.limit_train_steps=10", "trainer.eval_every_steps=4", FP32)
+    each = [e["train/loss"] for e in events(train(*limit, "trainer.log_every_steps=1"))
+            if "train/loss" in e]  # fmt: skip
+    assert len(each) == 10
+    found = events(train(*limit, "trainer.log_every_steps=3"))
+    points = {e["step"]: e["train/loss"] for e in found if "train/loss" in e}
+    assert points == pytest.approx(
+        {1: each[0], 3: mean(each[:3]), 6: mean(each[3:6]), 9: mean(each[6:9])}
+    )
+    between = {e["step"]: e["train/loss_since_eval"] for e in found if "val/loss" in e}
+    assert between == pytest.approx({4: mean(each[:4]), 8: mean(each[4:8]), 10: mean(each[8:])})
+
+
+def test_norms_at_logging_steps(train):
+    """Without momentum and decay the update is the gradient times the rate, clipped or not."""
+    plain = ("optim=sgd_cosine", "optimizer.momentum=0", "optimizer.nesterov=false", FP32)
+    plain += ("optimizer.weight_decay=0", "scheduler=constant", "optimizer.lr=0.5")
+    short = ("trainer.limit_train_steps=6", "trainer.eval_every_steps=6")
+    for clip in ((), ("trainer.clip_grad_norm=0.1",)):
+        run = train(*plain, *short, *clip, "trainer.log_every_steps=3")
+        logged = [event for event in events(run) if "train/grad_norm" in event]
+        assert [event["step"] for event in logged] == [1, 3, 6]
+        for event in logged:
+            norm = min(event["train/grad_norm"], 0.1) if clip else event["train/grad_norm"]
+            assert event["train/grad_norm"] > 0.1
+            assert event["optim/update_norm"] == pytest.approx(0.5 * norm, rel=1e-3)
+        names = dict(LightCNN(1, 10, (28, 28)).named_parameters())
+        squares = [w.square().sum() for name, w in weights(run).items() if name in names]
+        assert logged[-1]["optim/weight_norm"] == pytest.approx(float(sum(squares)) ** 0.5)
+
+
+def test_the_clock_waits_for_the_device_before_an_evaluation(train, monkeypatch):
+    """What a GPU still has queued when an evaluation begins is training."""
+    queued = []
+
+    def synchronize(device):
+        while queued:
+            time.sleep(queued.pop())
+
+    def step_and_queue(trainer, update):
+        train_step(trainer, update)
+        queued.append(0.3)
+
+    train_step = Trainer.train_step
+    monkeypatch.setattr(trainer_module, "synchronize", synchronize)
+    monkeypatch.setattr(Trainer, "train_step", step_and_queue)
+    limit = ("trainer.limit_train_steps=4", "trainer.eval_every_steps=4", "trainer.target=0.0")
+    run = train(*limit, FP32)
+    assert summary(run)["train_seconds"] > 1.2
+    assert summary(run)["target"]["seconds"] > 1.2
+    assert summary(run)["step_ms"] > 300
 
 
 def test_early_stopping(train):
@@ -128,8 +191,7 @@ def test_option_learns(train, options):
 
 def test_half_precision_scales_the_loss(train):
     run = train("trainer.precision=fp16", "trainer.log_every_steps=1", *SHORT[:2])
-    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    scales = [event["optim/loss_scale"] for event in events if "optim/loss_scale" in event]
+    scales = [event["optim/loss_scale"] for event in events(run) if "optim/loss_scale" in event]
     assert scales[0] == 65536
     assert summary(run)["steps"] == 10
 

@@ -128,8 +128,7 @@ class Console(Writer):
     def log_evaluation(
         self, step: int, seconds: float, metrics: dict[str, float], is_best: bool
     ) -> None:
-        values = {**self.losses, **metrics}
-        shown = "  ".join(f"{name} {format_metric(name, v)}" for name, v in values.items())
+        shown = "  ".join(f"{name} {format_metric(name, v)}" for name, v in metrics.items())
         mark = "  [green]best[/green]" if is_best else ""
         self.print(f"step {step}  {seconds:.1f} s  {shown}{mark}")
 
