@@ -90,6 +90,7 @@ class FinishedRun:
         if "test" not in data.splits:
             raise ConfigError(f"data={data.spec.name} has no test split")
         objective = build_objective(self.config["objective"], self.model, data.spec)
+        objective.setup(data)
         precision = self.summary.get("precision") or choose_precision(self.settings.precision, CPU)
         if precision not in tuple(DTYPES):
             raise ConfigError(f"{self.run_dir}/summary.json is damaged: precision={precision}")

@@ -77,11 +77,8 @@ class Objective(nn.Module):
         """The mean loss of a training batch in ``phase``, and what to record of it."""
         raise NotImplementedError
 
-    def begin_training(self, data: Any) -> None:
-        """Called once before the first update, with the run's :class:`data.loader.Loader`."""
-
-    def begin_evaluation(self, data: Any) -> None:
-        """Called before every evaluation, with the run's :class:`data.loader.Loader`."""
+    def setup(self, data: Any) -> None:
+        """Called once, before the first update or evaluation, with the run's ``Loader``."""
 
     def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
         """Measure ``model`` (the trained one, or its average) on one batch.

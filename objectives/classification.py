@@ -66,7 +66,7 @@ class Classification(Objective):
         self.weight: Tensor | None = None
         check_fit(model, spec)
 
-    def begin_training(self, data: Loader) -> None:
+    def setup(self, data: Loader) -> None:
         if self.class_weights is None:
             return
         if self.class_weights == "balanced":

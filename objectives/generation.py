@@ -13,9 +13,9 @@ from data.draws import seeded
 from data.loader import Loader
 from data.pictures import save_grid
 from data.splits import Batch
+from metrics.fid import Extractor, frechet_distance, load_extractor, own_extractor
 from models.generative import SAMPLES_AT_ONCE, GenerativeModel
 from objectives.base import Media, Objective, Picture, Sums
-from objectives.fid import Extractor, frechet_distance, load_extractor, own_extractor
 
 GRID = 64  # samples shown
 EVAL_SEED = 0  # every evaluation of every run starts from the same noise, so that they compare
@@ -29,7 +29,8 @@ class Generation(Objective):
     is what so few samples can reach at best.
 
     Args:
-        fid_extractor: run directory of a LightCNN; null trains one on the training split.
+        fid_extractor: run directory of a LightCNN; null trains one on the training split
+            before the run's own training.
         fid_cache: folder where that one is kept for other runs.
 
     Raises:
@@ -69,13 +70,13 @@ class Generation(Objective):
 
     def features(self, images: Tensor) -> Tensor:
         """Images in [-1, 1] -> what the Fréchet distance compares, on the CPU."""
-        assert self.extractor is not None, "begin_evaluation comes first"
+        assert self.extractor is not None, "setup comes first"
         return self.extractor(images).cpu()
 
-    def begin_evaluation(self, data: Loader) -> None:
+    def setup(self, data: Loader) -> None:
         if self.extractor is None:
             self.extractor = own_extractor(data, self.fid_cache).to(self.device)
-        if self.training_features is None:
+        with torch.no_grad():
             self.training_features = self.features(self.in_range(training_images(data)))
 
     def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:

@@ -37,7 +37,6 @@ def evaluate(
         between: called after each batch that every process has, such as to end an interrupted run.
     """
     keep_samples = keep_samples or objective.keeps_samples
-    objective.begin_evaluation(data)
     was_training = model.training
     model.eval()
     make_whole(model)

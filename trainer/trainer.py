@@ -83,6 +83,7 @@ class Trainer:
     def fit(self) -> None:
         """Train to the horizon, evaluating on the way, then test the best weights."""
         try:
+            self.objective.setup(self.data)
             with self.interruption.defer():
                 self.train()
                 self.test()
@@ -97,7 +98,6 @@ class Trainer:
 
     def train(self) -> None:
         """All updates, and what is due between them. An interruption loses none."""
-        self.objective.begin_training(self.data)
         self.check_monitor()
         self.run_log.start_progress(self.last_step, self.progress.step)
         try:

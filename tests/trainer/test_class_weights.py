@@ -24,7 +24,7 @@ def objective_for(split, class_weights, **settings):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     objective = Classification(model, SPEC, class_weights=class_weights, **settings)
-    objective.begin_training(SimpleNamespace(splits={"train": split}, device=torch.device("cpu")))
+    objective.setup(SimpleNamespace(splits={"train": split}, device=torch.device("cpu")))
     return objective
 
 
@@ -112,7 +112,7 @@ def test_streamed_images_have_labels(train, tmp_path):
             pixels = random.integers(0, 256, (8, 8, 3), numpy.uint8)
             Image.fromarray(pixels).save(folder / f"{number}.png")
     seen = []
-    with patch.object(Classification, "begin_training", noting(seen)):
+    with patch.object(Classification, "setup", noting(seen)):
         train(
             "data=image_folder",
             f"data.root={tmp_path / 'images'}",
@@ -127,10 +127,10 @@ def test_streamed_images_have_labels(train, tmp_path):
 
 
 def noting(seen):
-    begin_training = Classification.begin_training
+    setup = Classification.setup
 
     def begin_and_note(self, data):
-        begin_training(self, data)
+        setup(self, data)
         seen.append(self.weight)
 
     return begin_and_note

@@ -13,13 +13,13 @@ from core.errors import ConfigError
 from core.ranks import Ranks
 from core.schema import check_settings, dotted_keys, unknown_key
 from data.splits import ImageSpec
+from metrics.fid import Extractor
 from models.dcgan import DCGAN
 from models.lightcnn import LightCNN
 from models.unet import UNet
 from objectives import generation
 from objectives.adversarial import Adversarial
 from objectives.denoising import Denoising
-from objectives.fid import Extractor
 from optim.schedules import Horizon
 from trainer.phase import Phase, build_phases
 from trainer.trainer import Trainer

@@ -21,7 +21,7 @@ OUTSIDE = [
     "data.cache.fingerprinted",
     "data.download.download",
     "data.image_folder.list_files",
-    "objectives.fid.own_extractor",
+    "metrics.fid.own_extractor",
     "trainer.distributed.launch.launch",
     "subprocess.run",
     "models.timm_model.get_close_matches",

@@ -6,8 +6,8 @@ import torch
 from scipy.linalg import sqrtm
 
 from core.errors import ConfigError
+from metrics.fid import Extractor, frechet_distance, load_extractor, own_extractor
 from models.lightcnn import LightCNN
-from objectives.fid import Extractor, frechet_distance, load_extractor, own_extractor
 from trainer import checkpoint
 
 
@@ -90,29 +90,32 @@ def test_number_of_threads_is_nothing_to_the_extractor(few_digits, data, tmp_pat
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_extractor_is_made_anew_when_its_network_computes_otherwise(
-    few_digits, data, tmp_path, monkeypatch, capsys
-):
-    own_extractor(data, tmp_path)
-    capsys.readouterr()
-    own_extractor(data, tmp_path)
-    assert capsys.readouterr().out == ""
-    forward = LightCNN.forward
-    monkeypatch.setattr(LightCNN, "forward", lambda self, images: forward(self, -images))
-    own_extractor(data, tmp_path)
-    assert "trained a LightCNN" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_own_extractor_is_trained_once(data, tmp_path, capsys):
+def test_extractor_is_kept_and_made_anew_for_other_data(few_digits, data, tmp_path, capsys):
     state = torch.get_rng_state()
-    with torch.inference_mode():  # as in an evaluation
-        first = own_extractor(data, tmp_path)
-    assert "trained a LightCNN" in capsys.readouterr().out
+    first = own_extractor(data, tmp_path)
+    assert "FID: training a LightCNN on the 210 training samples" in capsys.readouterr().out
     second = own_extractor(data, tmp_path)
     assert capsys.readouterr().out == ""
     assert torch.equal(state, torch.get_rng_state())
     images = torch.rand(100, 1, 28, 28) * 2 - 1
     assert torch.equal(first(images), second(images))
+    data.fingerprint = "of other data"
+    own_extractor(data, tmp_path)
+    assert "FID: training a LightCNN" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_own_extractor_tells_digits_apart(data, tmp_path):
+    extractor = own_extractor(data, tmp_path)
     real, labels = next(data.evaluate("val"))
-    assert (first.network(real).argmax(1) == labels).float().mean() > 0.9
+    assert (extractor.network(real).argmax(1) == labels).float().mean() > 0.9
+
+
+def test_extractor_is_made_before_training(few_digits, command, data_root, tmp_path):
+    """Whoever has none types nothing more, and is told."""
+    small = ("model=dcgan", "model.width=8", "model.latent_dim=16", "debug=fast")
+    done = command("train.py", *small, f"data.root={tmp_path}", "wandb.mode=disabled")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    made = next(i for i, line in enumerate(lines) if line.startswith("FID: trained in"))
+    assert made < next(i for i, line in enumerate(lines) if line.startswith("step "))

@@ -6,11 +6,9 @@ training split of the run's own data. Every such network has a scale of its own,
 where the network is the same one; their ``fid_of_noise`` is then the same, too.
 """
 
-import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +22,16 @@ from core.instantiate import instantiate
 from core.ranks import ranks_of_this_process
 from core.run_directory import read_config
 from data.cache import fingerprinted
+from data.draws import kept_global_generators, seed_global_generators
 from data.loader import Loader
 from data.spec_file import read_spec
 from data.splits import Splits
 from models.build import fill_from_data
 from models.lightcnn import LightCNN
 from optim.schedules import Horizon, cosine
-from trainer import checkpoint
 
 # the recipe of the extractor made here: that of model=lightcnn
 EPOCHS, BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY, SEED = 10, 64, 0.1, 0.9, 5e-4, 0
-PROBED_UPDATES = 3
 IMAGES_AT_ONCE = 500
 
 
@@ -99,27 +96,47 @@ def load_extractor(run_dir: str, spec: Any) -> Extractor:
             f"images, {spec.name} has {spec.in_channels}x{spec.image_size[0]}x{spec.image_size[1]}"
         )
     network = instantiate(fill_from_data(model, own), "model")
-    checkpoint.load_best_weights(network, Path(run_dir))
+    try:
+        network.load_state_dict(best_weights(Path(run_dir) / "checkpoints"))
+    except RuntimeError as error:
+        raise ConfigError(f"{where}: the checkpoint is not of the model in config.yaml") from error
     return Extractor(network, own)
 
 
-@torch.inference_mode(False)  # evaluation, which asks for the extractor, runs without gradients
-@torch.enable_grad()
+def best_weights(folder: Path) -> dict[str, Tensor]:
+    """The best weights among a run's checkpoints, else the last; averaged ones where it kept them.
+
+    Raises:
+        ConfigError: there is no checkpoint, or it is damaged.
+    """
+    files = [folder / f"{name}.pt" for name in ("best", "last")]
+    file = next(filter(Path.is_file, files), None)
+    if file is None:
+        raise ConfigError(f"objective.fid_extractor: {folder} has no checkpoint")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        return content["ema"] or content["model"]
+    except Exception as error:  # whatever a damaged file raises
+        raise ConfigError(f"objective.fid_extractor: {file} is damaged") from error
+
+
 def own_extractor(data: Loader, cache: Path) -> Extractor:
     """A LightCNN trained on the training split of ``data``: once, then kept in ``cache``.
 
     One process trains, all get its weights. The run's random numbers are left as they were.
     """
     spec = data.spec
-    with torch.random.fork_rng():
-        torch.manual_seed(SEED)
+    with kept_global_generators():
+        seed_global_generators(SEED)
         network = LightCNN(spec.in_channels, spec.num_classes, spec.image_size)
     file = cache / f"fid_lightcnn_{spec.name}.pt"
+    recipe = (EPOCHS, BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY, SEED)
+    made_from = repr((str(network), spec.name, data.fingerprint, recipe))
     names = network.state_dict().keys()
     weights = None
     if ranks_of_this_process().is_main:
         with repeatable():
-            weights = fingerprinted(file, fingerprint(network, data), lambda: train(network, data))
+            weights = fingerprinted(file, made_from, lambda: train(network, data, file))
     network.load_state_dict(dict(zip(names, broadcast(weights), strict=True)))
     return Extractor(network, spec)
 
@@ -136,29 +153,24 @@ def repeatable() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def fingerprint(network: LightCNN, data: Loader) -> str:
-    """Of what the extractor is made from: the data, the recipe, and how its first updates go."""
-    recipe = (EPOCHS, BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY, SEED)
-    first = islice(updates(copy.deepcopy(network), own_loader(data)), PROBED_UPDATES)
-    losses = [f"{float(loss):.3f}" for loss in first]  # other machines differ in the last digits
-    return repr((data.spec.name, data.fingerprint, recipe, losses))
-
-
-def train(network: LightCNN, data: Loader) -> tuple[Tensor, ...]:
+def train(network: LightCNN, data: Loader, file: Path) -> tuple[Tensor, ...]:
     """``network``'s weights and buffers after the recipe above, in the order of its state dict."""
+    count = len(data.splits["train"])
+    print(
+        f"FID: training a LightCNN on the {count:,} training samples of {data.spec.name}, once, "
+        f"whose features the distance compares; it is kept in {file}",
+        flush=True,
+    )
     start = time.perf_counter()
     loader = own_loader(data)
     for _ in updates(network, loader):
         pass
+    loader.close()
     seconds = time.perf_counter() - start
     accuracy = ""
     if "val" in loader.splits:
         accuracy = f", {val_accuracy(network.eval(), loader):.1%} right on validation"
-    print(
-        f"FID: trained a LightCNN on the {len(loader.splits['train']):,} training samples of "
-        f"{data.spec.name} to extract features{accuracy}, {seconds:.0f} s; kept for other runs",
-        flush=True,
-    )
+    print(f"FID: trained in {seconds:.0f} s{accuracy}", flush=True)
     return tuple(value.cpu() for value in network.state_dict().values())
 
 
