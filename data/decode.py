@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from core.errors import ConfigError, reason
@@ -57,7 +58,7 @@ class Decoder:
         except ConfigError:
             raise
         except Exception as error:  # whatever PIL's many decoders raise
-            raise ConfigError(f"cannot read the image {file}: {reason(error)}") from error
+            raise unreadable(file, error) from error
         return torch.from_numpy(pixels).view(*self.size, -1).permute(2, 0, 1).contiguous()
 
     def check(self, file: str, image: Image.Image) -> None:
@@ -91,6 +92,12 @@ class Decoder:
         return opaque(image, MODES[self.channels]).resize(
             (width, height), Image.Resampling.BILINEAR, (left * x, top * y, right * x, bottom * y)
         )
+
+
+def unreadable(file: str | Path, error: Exception) -> ConfigError:
+    """What to tell a user of an image file that PIL cannot read."""
+    why = "no known image format" if isinstance(error, UnidentifiedImageError) else reason(error)
+    return ConfigError(f"cannot read the image {file}: {why}")
 
 
 def opaque(image: Image.Image, mode: str) -> Image.Image:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from core.errors import ConfigError, reason
 from data.cache import fingerprinted
-from data.decode import MODES, VERSION, Decoder, upright_size
+from data.decode import MODES, VERSION, Decoder, unreadable, upright_size
 from data.images import Augment, as_size, image_splits
 from data.splits import Splits, TensorSplit, stratified_split
 from data.streamed_images import StreamedImages
@@ -193,7 +193,7 @@ def stamp(file: Path) -> str:
     try:
         status = file.stat()
     except OSError as error:  # such as a link to a file that is gone
-        raise ConfigError(f"cannot read the image {file}: {reason(error)}") from error
+        raise unreadable(file, error) from error
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
@@ -203,7 +203,7 @@ def size_of(file: str) -> tuple[int, int]:
         with Image.open(file) as image:
             width, height = upright_size(image)
     except Exception as error:  # whatever PIL's many decoders raise
-        raise ConfigError(f"cannot read the image {file}: {reason(error)}") from error
+        raise unreadable(file, error) from error
     return height, width
 
 

@@ -15,6 +15,7 @@ from data.splits import ImageSpec
 MAX_PIXELS = 200_000_000
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
 WAS_INVERTED = "inverted, since its ground is the opposite of training's; --no-invert: as it is"
+SHADING = 0.15  # of an image's contrast: less is paper, not ink
 OTHER_GROUND = 0.25  # of the range from black to white: a border that differs by more is another
 
 
@@ -87,7 +88,7 @@ def inverted(pixels: Tensor, background: float | None) -> Tensor:
     values = pixels.float() / 255
     darker = border_brightness(pixels) - values  # than the border
     ink = (darker if background < 0.5 else -darker).clamp(min=0)
-    ink = ink / ink.max().clamp(min=1e-6)
+    ink = (ink / ink.max().clamp(min=1e-6) - SHADING).clamp(min=0) / (1 - SHADING)
     foreground = 1.0 if background < 0.5 else 0.0
     return (255 * (background + ink * (foreground - background))).round().to(pixels.dtype)
 

@@ -4,12 +4,13 @@ Any encoder of ``transformers`` that has a ``last_hidden_state``.
 """
 
 import json
+from pickle import UnpicklingError
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from core.errors import ConfigError
+from core.errors import ConfigError, reason
 from models.pretrained import locate
 
 
@@ -75,11 +76,15 @@ def bert(
     if pretrained:
         source = locate(pretrained, "model.pretrained")
         try:
-            encoder = AutoModel.from_pretrained(source, dtype=torch.float32)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0]
+            encoder = AutoModel.from_pretrained(source, dtype=torch.float32, weights_only=True)
+        except UnpicklingError as error:  # of a pytorch_model.bin
             raise ConfigError(
-                f"model.pretrained={pretrained} cannot be loaded: {reason}"
+                f"model.pretrained={pretrained} cannot be loaded: its weights are damaged, or "
+                "hold more than tensors, which could run any code"
+            ) from error
+        except (OSError, ValueError, KeyError, EOFError, RuntimeError, SafetensorError) as error:
+            raise ConfigError(
+                f"model.pretrained={pretrained} cannot be loaded: {reason(error)}"
             ) from error
     elif architecture is None:
         raise ConfigError(

@@ -101,8 +101,9 @@ def test_invert_gives_the_digit_back(finished_run, digits, tmp_path, capsys):
         assert len(err) == 1
         assert "inverted" in err[0]
     read, _ = read_image(Path(file), open_run(finished_run).spec)
-    full_contrast = images[0].float() * 255 / images[0].max()
-    assert (read[0] - full_contrast).abs().max() < 1
+    digit = images[0] / images[0].max()
+    assert (read[0] / 255 - digit).abs().max() < 0.16  # what is fainter counts as paper
+    assert read.max() == 255
 
 
 def test_what_a_person_sees_in_a_folder(finished_run, digits, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -82,6 +83,30 @@ def test_damaged_weights_are_one_line(tiny_bert, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(ConfigError, match=r"model\.pretrained=.* cannot be loaded"):
         classifier(tiny_bert, pretrained=str(tmp_path))
+
+
+class Hostile:
+    def __reduce__(self):
+        return Path.touch, (Path("executed"),)
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", "hostile", "half"])
+def test_untrusted_weights(content, tiny_bert, tmp_path, monkeypatch):
+    """A ``pytorch_model.bin`` is a pickle: only tensors are read from it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text((tiny_bert / "config.json").read_text())
+    file = tmp_path / "pytorch_model.bin"
+    if content == "hostile":
+        torch.save({"embeddings": Hostile()}, file)
+    elif content == "half":
+        torch.save({"embeddings": torch.zeros(1000)}, file)
+        file.write_bytes(file.read_bytes()[:2000])
+    else:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"model\.pretrained=.* cannot be loaded: \w+") as caught:
+        classifier(tiny_bert, pretrained=str(tmp_path))
+    assert "\n" not in str(caught.value)
+    assert not Path("executed").exists()
 
 
 @pytest.fixture(scope="module")
