@@ -63,6 +63,7 @@ class WandbLogger(Writer):
             is_retried = self.state["mode"] != "offline" and not isinstance(error, ImportError)
             self.give_up(error, "logging offline" if is_retried else "logging without it")
             if is_retried:
+                end_service()  # in which the id would stay in use
                 self.state["mode"] = "offline"
                 self.write_header(spec, facts)
 
@@ -148,6 +149,12 @@ class WandbLogger(Writer):
         self.state["problem"] = problem
         again = f"python -m trainer.loggers.wandb_send {self.run_dir}"
         self.say(f"W&B: {problem}; {so}. Send the run later: {again}")
+
+
+def end_service() -> None:
+    import wandb
+
+    wandb.teardown(exit_code=1)
 
 
 def choose_mode(mode: str) -> str:

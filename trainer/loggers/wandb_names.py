@@ -9,7 +9,7 @@ import yaml
 
 PROJECT = "optimizer-experiments"  # where neither the config nor WANDB_PROJECT names one
 # overrides that say where and how a run is made, not what is compared
-NOT_NAMED = ("wandb.", "hydra", "data.root")
+NOT_NAMED = ("wandb.", "hydra", "data.root", "resume")
 NOT_COMPARED = ("seed", "study", "resume", "trainer", "debug")
 NOT_COMPARED_PARTS = (*NOT_NAMED, "trainer.devices", "trainer.accelerator", "trainer.num_")
 LONGEST_TAG = 64  # characters that W&B takes
