@@ -14,7 +14,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from core.command_line import command_line, failures_reported
+from core.command_line import announce, command_line, failures_reported
 from core.composed import job_of_this_process, resolved
 from core.environment import recordable
 from core.job import Job
@@ -33,6 +33,7 @@ def main(cfg: DictConfig) -> float:
         The best value of the monitored metric, for a sweeper; the worst one if the job failed.
     """
     job = job_of_this_process(cfg)
+    announce(job)
     with failures_reported(job, cfg) as outcome:
         config = resolved(cfg)
         job = replace(job, recordable=recordable(cfg, config))

@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from hydra import compose
@@ -17,6 +18,29 @@ from core.errors import ConfigError
 from core.job import Job
 from core.schema import check_settings
 
+CONF = Path(__file__).parent.parent / "conf"
+
+
+def config_groups() -> str:
+    """The groups and their options for ``--help``; names that begin with _ are shared parts."""
+    paragraphs = []
+    for group in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"):
+        options = sorted(file.stem for file in group.glob("*.yaml") if file.name[0] != "_")
+        paragraphs.append(
+            fill(
+                f"{group.name}: {', '.join(options)}",
+                width=79,
+                subsequent_indent="  ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        )
+    launchers = sorted(file.stem for file in (CONF / "hydra" / "launcher").glob("*.yaml"))
+    return "\n".join([*paragraphs, f"hydra/launcher: {', '.join(launchers)}"])
+
+
+OmegaConf.register_new_resolver("config_groups", config_groups, replace=True)
+
 # two runs started in the same second must not share a directory
 OmegaConf.register_new_resolver(
     "random_suffix", lambda: secrets.token_hex(3), use_cache=True, replace=True
@@ -25,7 +49,6 @@ OmegaConf.register_new_resolver(
 # conf/hydra/launcher/ has files of the names that the plugins use: their schemas may check them
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
 
-CONF = Path(__file__).parent.parent / "conf"
 NOT_WITH_PHASES = (
     "optim",
     "optimizer",

@@ -5,10 +5,14 @@ is annotated to return one of ``PARTS`` (a helper that writes files is none), or
 listed libraries. The check is made on the object the name resolves to, because a name such as
 ``data.mnist.os.system`` begins in an allowed room and ends outside of it. Hydra's own blocklist is,
 in its maintainers' words, no security boundary.
+
+The environment variable ``TRAIN_PACKAGES=mylab,prodigyopt`` adds packages of the user's own. It
+comes from the user's shell and never from a config: opening a run builds only what the user trusts.
 """
 
 import importlib
 import inspect
+import os
 from collections.abc import Callable, Collection, Sequence
 from difflib import get_close_matches
 from functools import partial
@@ -74,15 +78,23 @@ def instantiate(node: Any, where: str, later: Sequence[str] = (), **injected: An
         raise ConfigError(f"{where}: {target.__name__} refused its settings: {reason}") from error
 
 
+def trusted_packages() -> tuple[str, ...]:
+    """The project's packages, and those that the user names in ``TRAIN_PACKAGES``."""
+    named = os.environ.get("TRAIN_PACKAGES", "").split(",")
+    return PROJECT_ROOMS + tuple(name.strip() for name in named if name.strip())
+
+
 def resolve(name: Any, where: str) -> Callable[..., Any]:
     """The class or function that ``name`` stands for, if it may be built from a config."""
+    packages = trusted_packages()
     refusal = ConfigError(
         f"{where}={name} is not allowed: a target is a class of "
-        f"{', '.join(PROJECT_ROOMS + LIBRARIES)}, or a function of the first "
-        f"{len(PROJECT_ROOMS)} annotated to return {', '.join(part.__name__ for part in PARTS)}"
+        f"{', '.join(packages + LIBRARIES)}, or a function of the first {len(packages)} annotated "
+        f"to return {', '.join(part.__name__ for part in PARTS)}; further packages are named by "
+        "the environment variable TRAIN_PACKAGES"
     )
     module_name, _, attribute = name.rpartition(".") if isinstance(name, str) else ("", "", "")
-    if not in_any(module_name, PROJECT_ROOMS + LIBRARIES) or attribute.startswith("_"):
+    if not in_any(module_name, packages + LIBRARIES) or attribute.startswith("_"):
         raise refusal
     try:
         module = importlib.import_module(module_name)
@@ -98,8 +110,8 @@ def resolve(name: Any, where: str) -> Callable[..., Any]:
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         raise ConfigError(f"{where}={name}: {module_name} has no {attribute}{hint}")
     home = getattr(target, "__module__", None) or ""
-    is_class = inspect.isclass(target) and in_any(home, PROJECT_ROOMS + LIBRARIES)
-    if not is_class and not (in_any(home, PROJECT_ROOMS) and makes_a_part(target)):
+    is_class = inspect.isclass(target) and in_any(home, packages + LIBRARIES)
+    if not is_class and not (in_any(home, packages) and makes_a_part(target)):
         raise refusal
     return target
 

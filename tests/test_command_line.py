@@ -2,9 +2,13 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import ROOT
 
 EXPERIMENTS = Path(__file__).parents[1] / "conf" / "experiment"
 MAIN = ("train.py", "debug=fast", "wandb.mode=disabled")
@@ -44,8 +48,31 @@ def test_bad_input_is_one_line_and_exit_code_one(command, data_root):
 def test_help_lists_groups_and_options(command):
     done = command("train.py", "--help")
     assert done.returncode == 0
-    assert re.search(r"optim: .*sgd_cosine", done.stdout)
+    assert re.search(r"optim: [^:]*sgd_cosine", done.stdout)
     assert re.search(r"model: .*lightcnn", done.stdout)
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert not re.search(r"\b_\w+", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("optimizer.lr=1e-3,1e-2", "holds several values: add -m to sweep over them"),
+        ("optim=1", "optim=1: no such option; There are"),
+        ("+experiment=mnist_vit", "leave out the plus: experiment=mnist_vit"),
+    ],
+)
+def test_a_mistake_in_an_override_is_explained(command, word, message):
+    done = command("train.py", word)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert message in done.stderr
+
+
+def test_a_deleted_working_directory(tmp_path):
+    script = f"mkdir gone; cd gone; rmdir ../gone; {sys.executable} {ROOT / 'train.py'}"
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "error: the working directory was deleted: change to one that exists\n"
 
 
 def test_composed_config_can_be_shown(command):

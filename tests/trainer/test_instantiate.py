@@ -101,3 +101,17 @@ def test_constructor_errors_become_one_line():
     node = {"_target_": "models.lightcnn.LightCNN", "in_channels": 1, "num_classes": 10}
     with pytest.raises(ConfigError, match="model: LightCNN refused its settings: image_size 30x28"):
         instantiate({**node, "image_size": [30, 28]}, "model")
+
+
+@pytest.mark.parametrize(("packages", "is_allowed"), [("", False), ("other, mylab", True)])
+def test_packages_that_the_user_names(tmp_path, monkeypatch, packages, is_allowed):
+    (tmp_path / "mylab").mkdir()
+    (tmp_path / "mylab" / "nets.py").write_text("class Net:\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("TRAIN_PACKAGES", packages)
+    if is_allowed:
+        built = instantiate({"_target_": "mylab.nets.Net"}, "model")
+        assert type(built).__name__ == "Net"
+    else:
+        with pytest.raises(ConfigError, match=r"is not allowed.*TRAIN_PACKAGES"):
+            instantiate({"_target_": "mylab.nets.Net"}, "model")

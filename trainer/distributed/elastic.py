@@ -66,14 +66,13 @@ def launch_workers(
         except RendezvousError as lost:
             reason = str(lost).splitlines()[0]
             raise RankFailed(f"another node is gone or cannot be reached: {reason}") from None
-    value = values[min(values)]
-    if isinstance(value, Interrupted):
-        raise value
-    return value
+    return values[min(values)]
 
 
 def stop_engine(number: int, frame: FrameType | None) -> NoReturn:
-    """The engine passes the signal on to its processes and waits for them."""
+    """The engine passes the signal on to its processes and waits for them, undisturbed by them."""
+    for other in STOP_SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
     raise SignalException("asked to stop", signal.Signals(number))
 
 
@@ -93,7 +92,7 @@ def quiet_engine() -> Iterator[None]:
 
 def worker(
     store_folder: str | None, run: tuple[str, str], config: dict[str, Any], job: Job
-) -> float | Interrupted:
+) -> float:
     """What every started process does.
 
     Args:
@@ -112,11 +111,9 @@ def worker(
             traceback.print_exc()  # the engine starts the job again, and does not say why
         raise
     except Interrupted as interrupted:
-        if not interrupted.is_agreed:
-            sys.exit(interrupted.exit_code)
-        if store_folder is None:  # the engine would wait for the other node's
+        if interrupted.is_agreed:  # the engine must not start the job again
             os.kill(os.getppid(), interrupted.signal)
-        return interrupted  # no failure: the engine must not start the job again
+        sys.exit(interrupted.exit_code)
 
 
 def as_raised(failed: ChildFailedError) -> BaseException:

@@ -3,13 +3,13 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
 import torch.distributed as dist
 
-from core.errors import ConfigError
+from core.errors import ConfigError, Interrupted
 from core.ranks import Ranks, ranks_of_this_process
 from core.schema import TrainerSettings
 from trainer.distributed.device import choose_device
@@ -51,6 +51,11 @@ def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
     try:
         yield ranks
         dist.barrier()  # gloo may abort when one process leaves while another still talks
+    except Interrupted as interrupted:
+        if interrupted.is_agreed:
+            with suppress(RuntimeError):
+                dist.barrier()  # rank 0 has saved
+        raise
     except RuntimeError as error:
         if lost_a_peer(error):
             time.sleep(PEER_EXIT_SECONDS)  # the engine sees the peer's exit first, and ends us
