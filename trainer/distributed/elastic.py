@@ -111,7 +111,9 @@ def worker(
             traceback.print_exc()  # the engine starts the job again, and does not say why
         raise
     except Interrupted as interrupted:
-        if interrupted.is_agreed:  # the engine must not start the job again
+        parent = multiprocessing.parent_process()
+        is_left = parent is not None and parent.pid == os.getppid()
+        if interrupted.is_agreed and is_left:  # the engine must not start the job again
             os.kill(os.getppid(), interrupted.signal)
         sys.exit(interrupted.exit_code)
 
