@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.comparison import Comparison, Row
 from analysis.looks import INK, Palette
-from analysis.plot import Figure, Plot
+from analysis.plot import LOG_FROM, Figure, Plot, spans
 from analysis.question import Question, is_share
 from analysis.runs import Run
 from analysis.statistics import Estimate, pareto
@@ -115,7 +115,9 @@ class Figures:
 
         def draw(plot: Plot) -> None:
             means = [value.mean for _, _, value in placed]
-            plot.scale_x(label, [x.mean for _, x, _ in placed])
+            costs = [x.mean for _, x, _ in placed]
+            ends = [end for _, x, _ in placed for end in (x.low, x.high) if end]
+            plot.scale_x(label, [*costs, *ends], log=spans(costs, LOG_FROM))
             plot.scale_y(metric, means)
             plot.focus(means, larger, bad_edge(means, larger))
             plot.front([sound[i][0] for i in best], [sound[i][1] for i in best])
