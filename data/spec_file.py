@@ -62,6 +62,6 @@ def class_named(name: Any, file: Path) -> Any:
     except (ImportError, ValueError) as error:
         raise refusal from error
     is_spec = is_dataclass(found) and isinstance(found, type) and hasattr(found, "kind")
-    if not is_spec or found.__module__ != module_name:  # type: ignore[union-attr]
+    if not is_spec or found.__module__ != module_name:
         raise refusal
     return found

@@ -24,7 +24,7 @@ from trainer.distributed.device import DTYPES, choose_precision, prepare_process
 from trainer.evaluation import evaluate
 
 # the objective's outputs, the kind of the data -> see FinishedRun.use
-USES = {
+USES: dict[tuple[str | None, str], str] = {
     ("class_logits", "image"): "images",
     ("class_logits", "text_classification"): "texts",
     ("token_logits", "text"): "text",
