@@ -116,6 +116,12 @@ class ImageSpec:
 
     kind: ClassVar[str] = "image"
 
+    def __post_init__(self) -> None:
+        if min(self.in_channels, *self.image_size) < 1 or not self.class_names:
+            raise ValueError("channels, height, width and the number of classes should be above 0")
+        if not len(self.mean) == len(self.std) == self.in_channels or min(self.std) <= 0:
+            raise ValueError("mean and std should have a value per channel, those of std above 0")
+
     @property
     def num_classes(self) -> int:
         return len(self.class_names)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from core.errors import ConfigError
 from data.background import border_brightness
-from data.decode import Decoder, upright_size
+from data.decode import MODES, Decoder, upright_size
 from data.image_folder import images_under
 from data.splits import ImageSpec
 
@@ -44,6 +44,11 @@ def read_image(file: Path, spec: ImageSpec, invert: bool | None = None) -> tuple
     Raises:
         ConfigError: the file is no image that can be read.
     """
+    if spec.in_channels not in MODES:
+        raise ConfigError(
+            f"cannot read the image {file}: the model takes {spec.in_channels} channels, files "
+            "have 1 or 3"
+        )
     decoder = Decoder(
         size=spec.image_size,
         channels=spec.in_channels,

@@ -69,6 +69,9 @@ def test_class_that_is_no_spec(written, name):
     [
         ({"in_channels": "1"}, "in_channels: Input should be a valid integer"),
         ({"in_channels": True}, "in_channels: Input should be a valid integer"),
+        ({"std": [0.0]}, "std should have a value per channel"),
+        ({"mean": []}, "std should have a value per channel"),
+        ({"image_size": [0, 8]}, "should be above 0"),
         ({"image_size": [8]}, "image_size.1: Field required"),
         ({"class_names": "ab"}, "class_names: Input should be a valid array"),
         ({"class": None, "kind": "sound"}, "sound"),
