@@ -19,7 +19,7 @@ def attend(
     """``softmax(queries @ keys.T / sqrt(width) + mask) @ values`` (arXiv:1706.03762).
 
     On CPUs, for few tokens, in single precision whatever autocast says: there the gradient of
-    torch's kernel takes up to several times as long in bf16 (benchmarks/speed.md).
+    torch's kernel takes up to several times as long in bf16.
 
     Args:
         queries: ``(..., T, width)``; ``keys`` and ``values`` ``(..., S, width)``.

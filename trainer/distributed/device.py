@@ -81,7 +81,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep what is freed for the next update, which needs as much again.
 
     By default it gives large blocks back to the kernel at once, and the page faults of getting them
-    again took up to a third of an update (benchmarks/speed.md). Other C libraries: no effect.
+    again took up to a third of an update. Other C libraries: no effect.
     """
     with suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
