@@ -1,10 +1,10 @@
 """Turn config nodes into objects, but only objects that this program means to build.
 
-``_target_: room.module.Name`` may name a class of the project's own rooms, a function there that
+``_target_: package.module.Name`` may name a class of the project's packages, a function there that
 is annotated to return one of ``PARTS`` (a helper that writes files is none), or a class of the
 listed libraries. The check is made on the object the name resolves to, because a name such as
-``data.mnist.os.system`` begins in an allowed room and ends outside of it. Hydra's own blocklist is,
-in its maintainers' words, no security boundary.
+``data.mnist.os.system`` begins in an allowed package and ends outside of it. Hydra's own blocklist
+is, in its maintainers' words, no security boundary.
 
 The environment variable ``TRAIN_PACKAGES=mylab,prodigyopt`` adds packages of the user's own. It
 comes from the user's shell and never from a config: opening a run builds only what the user trusts.
@@ -23,11 +23,16 @@ from torch.optim import Optimizer
 
 from core.allowlist import in_any
 from core.errors import ConfigError
-from data.splits import Splits
 
-PROJECT_ROOMS = ("models", "data", "optim", "objectives")
+PROJECT_PACKAGES = ("models", "data", "optim", "objectives")
 LIBRARIES = ("torch.optim", "torch.nn", "torchvision.transforms.v2", "timm.optim", "schedulefree")
-PARTS = (Splits, nn.Module, Optimizer, float)  # float: the rate that a schedule returns
+
+
+class Part:
+    """Base of what a function named by a config may return, beside modules and optimizers."""
+
+
+PARTS = (Part, nn.Module, Optimizer, float)  # float: the rate that a schedule returns
 RESERVED = ("_target_", "_partial_", "_convert_")
 
 
@@ -81,7 +86,7 @@ def instantiate(node: Any, where: str, later: Sequence[str] = (), **injected: An
 def trusted_packages() -> tuple[str, ...]:
     """The project's packages, and those that the user names in ``TRAIN_PACKAGES``."""
     named = os.environ.get("TRAIN_PACKAGES", "").split(",")
-    return PROJECT_ROOMS + tuple(name.strip() for name in named if name.strip())
+    return PROJECT_PACKAGES + tuple(name.strip() for name in named if name.strip())
 
 
 def resolve(name: Any, where: str) -> Callable[..., Any]:
@@ -90,7 +95,7 @@ def resolve(name: Any, where: str) -> Callable[..., Any]:
     refusal = ConfigError(
         f"{where}={name} is not allowed: a target is a class of "
         f"{', '.join(packages + LIBRARIES)}, or a function of the first {len(packages)} annotated "
-        f"to return {', '.join(part.__name__ for part in PARTS)}; further packages are named by "
+        f"to return Splits, Module, Optimizer or float; further packages are named by "
         "the environment variable TRAIN_PACKAGES"
     )
     module_name, _, attribute = name.rpartition(".") if isinstance(name, str) else ("", "", "")

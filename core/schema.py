@@ -1,128 +1,208 @@
 """The typed settings of a run, and the check of a composed config against them.
 
-The values stand in ``conf/``; here stand their names, types and meaning. Nothing below has a
-default, so that none stands twice.
+The values stand in ``conf/``; here stand names, types, ranges and meaning. No field has a default,
+so that none stands twice. The line below a field is its entry in the reference.
 """
 
 import difflib
-import re
-from dataclasses import dataclass, fields, is_dataclass
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from core.errors import ConfigError
+
+T = TypeVar("T")
+FORBID = ConfigDict(extra="forbid")
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+WORDS = {  # in place of pydantic's, by the type of the problem
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a string",
+    "list_type": "a list",
+    "dict_type": "a group of settings",
+    "dataclass_type": "a group of settings",
+    "string_pattern_mismatch": "a metric of the validation split, such as val/accuracy",
+}
 
 
 @dataclass(frozen=True)
 class TrainerSettings:
     """``trainer``: how long, where and how to train."""
 
-    max_epochs: int
-    max_steps: int | None  # updates; overrides max_epochs
-    limit_train_steps: int | None  # stop after so many updates, the schedule's horizon included
-    limit_eval_steps: int | None  # evaluation batches per split and process
-    test: bool  # measure the test split at the end; a study's trials must not see it
-    devices: int | Literal["auto"]  # processes; auto: every visible GPU, else one
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+
+    max_epochs: Count
+    """Passes over the training data; the horizon of the schedule."""
+    max_steps: Count | None
+    """Updates in place of ``max_epochs``."""
+    limit_train_steps: Count | None
+    """Stop after so many updates; the schedule's horizon stays."""
+    limit_eval_steps: Count | None
+    """Evaluation batches per split and process; null: all."""
+    test: bool
+    """Measure the best weights on the test split at the end; a study's trials do not."""
+
+    devices: Count | Literal["auto"]
+    """Processes on this machine; auto: one for every visible GPU, else one."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"]
-    num_nodes: int
-    rdzv_endpoint: str | None  # host:port of the first node
-    max_restarts: int
+    """Where to compute; auto: the fastest there is."""
+    num_nodes: Count
+    """Machines; the same command is started on each."""
+    rdzv_endpoint: str | None
+    """``host:port`` of the first machine, where the others meet it."""
+    max_restarts: Annotated[int, Field(ge=0)]
+    """How often all processes are started again after one failed."""
     strategy: Literal["ddp", "fsdp"]
-    timeout_seconds: float
+    """Every process holds the whole model (ddp), or a share of it (fsdp)."""
+    timeout_seconds: Positive
+    """How long a process waits for the others before it gives up."""
     sync_batchnorm: bool
+    """Batch norms take their statistics over the batches of all processes."""
+
     precision: Literal["auto", "fp32", "bf16", "fp16"]
+    """Of the forward pass; auto: bf16 where the hardware has it, fp16 on older GPUs, else fp32."""
     channels_last: bool
+    """Memory format of images and convolutions."""
     compile: bool
+    """``torch.compile`` the model."""
     deterministic: bool
-    num_threads: int | None  # CPU threads per process; null: this machine's, shared out
-    clip_grad_norm: float | None
-    clip_grad_value: float | None
-    accumulate_steps: int  # micro-batches per update
-    ema_decay: float | None
+    """Only algorithms that give the same bits every time; slower on GPUs."""
+    num_threads: Count | None
+    """CPU threads per process; null: the machine's, shared out."""
+
+    clip_grad_norm: Positive | None
+    """Scale the gradients down to this norm, all of them together."""
+    clip_grad_value: Positive | None
+    """Clip every entry of the gradients."""
+    accumulate_steps: Count
+    """Micro-batches per update; the batch size stays the same."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] | None
+    """Evaluate and keep a moving average of the weights with this decay."""
     on_nonfinite: Literal["raise", "skip", "stop"]
-    target: float | None  # value of the monitored metric; when it is reached is recorded
+    """At a loss or gradient that is not finite: fail, leave the update out, or end the run."""
+
+    target: float | None
+    """Value of the monitored metric; the time and update at which it is reached are recorded."""
     stop_at_target: bool
-    early_stopping_patience: int | None  # evaluations without improvement
-    log_every_steps: int
-    eval_every_epochs: int
-    eval_every_steps: int | None  # overrides eval_every_epochs
+    """End the run there."""
+    early_stopping_patience: Count | None
+    """End the run after so many evaluations without improvement."""
+
+    log_every_steps: Count
+    """Updates between two records of the training metrics."""
+    eval_every_epochs: Count
+    """Epochs between two evaluations."""
+    eval_every_steps: Count | None
+    """Updates between two evaluations, in place of ``eval_every_epochs``."""
     checkpoint: bool
-    checkpoint_every_steps: int | None
-    checkpoint_every_seconds: float | None
+    """Write checkpoints; without, the last weights are tested and a run cannot be resumed."""
+    checkpoint_every_steps: Count | None
+    """Updates between two checkpoints, beside those at evaluations."""
+    checkpoint_every_seconds: Positive | None
+    """Seconds between two checkpoints, beside those at evaluations."""
     progress: bool
+    """Show a progress bar where the output is a terminal."""
 
 
 @dataclass(frozen=True)
 class WandbSettings:
-    """``wandb``: where the run is mirrored to."""
+    """``wandb``: where the run is shown."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     mode: Literal["auto", "online", "offline", "disabled"]
-    project: str | None  # null: WANDB_PROJECT, else optimizer-experiments
+    """auto: online where a key is configured, else offline."""
+    project: str | None
+    """Project of the run; null: WANDB_PROJECT, else optimizer-experiments."""
     entity: str | None
-    name: str | None  # null: what the command line chooses
+    """User or team; null: the default of the key."""
+    name: str | None
+    """Name of the run; null: what differs within the sweep."""
     notes: str | None
+    """Free text beside the run."""
     group: str | None
+    """Group of the run; null: the sweep."""
     job_type: str
-    candidate: str | None  # what runs are grouped by; null: what the command line chooses
+    """Kind of run; a study's are tune and repeat."""
+    candidate: str | None
+    """What runs are compared by; null: what the command line chooses."""
     tags: list[str | int]
+    """Labels of the run."""
 
 
 @dataclass(frozen=True)
 class ParamGroupSettings:
-    """``param_groups``: shared by every optimizer."""
+    """``param_groups``: how parameters are grouped, the same for every optimizer."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     decay_norms_and_biases: bool
-    layer_decay: float | None  # factor of the learning rate from each layer to the one below it
-    not_hidden: list[str]  # further parameters (regular expressions) that are none of Muon's
+    """Decay everything, also norms, biases, class tokens, position embeddings and layer scales."""
+    layer_decay: float | None
+    """Factor of the learning rate from each layer to the one below it."""
+    not_hidden: list[str]
+    """Regular expressions on names of what Muon leaves to AdamW, beside what it finds itself."""
 
 
 @dataclass(frozen=True)
 class PhaseSettings:
     """One of ``phases``: what an objective of several phases has for each of them."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+
     optimizer: dict
+    """The phase's optimizer, as the group ``optimizer`` has them."""
     scheduler: dict
-    clip_grad_norm: float | None
-    clip_grad_value: float | None
+    """The phase's schedule, as the group ``scheduler`` has them."""
+    clip_grad_norm: Positive | None
+    """As ``trainer.clip_grad_norm``."""
+    clip_grad_value: Positive | None
+    """As ``trainer.clip_grad_value``."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """A whole run. Nodes typed ``dict`` are checked where they are instantiated."""
 
-    seed: int
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+
+    seed: Seed
+    """Of everything random: weights, order, augmentation, dropout."""
     resume: str | None
-    resume_changes: list[str]  # settings that may differ from the resumed run's
-    monitor: str
+    """A run directory or checkpoint to go on from; auto: this one's, if there is one."""
+    resume_changes: list[str]
+    """Settings that may differ from the resumed run's."""
+    monitor: Annotated[str, Field(pattern=r"^val/\w+$")]
+    """Metric that decides the best checkpoint, early stopping and what a sweep sees."""
     monitor_mode: Literal["auto", "max", "min"]
+    """Whether more of it is better, or less; auto: as the objective says."""
     model: dict
+    """The network; null where the data have a value of the same name."""
     data: dict
+    """The data set, its splits, augmentation and batch size."""
     objective: dict
+    """What is minimized and measured."""
     optimizer: dict
+    """The optimizer; empty where every phase has its own."""
     scheduler: dict
+    """The learning rate as a function of the update; empty where every phase has its own."""
     phases: dict[str, PhaseSettings]
+    """Optimizer, schedule and clipping of every phase; empty: one phase, from the keys above."""
     param_groups: ParamGroupSettings
+    """How parameters are grouped."""
     trainer: TrainerSettings
+    """How long, where and how to train."""
     wandb: WandbSettings
-
-
-AT_LEAST_ONE = (
-    "max_epochs",
-    "max_steps",
-    "limit_train_steps",
-    "limit_eval_steps",
-    "devices",
-    "num_nodes",
-    "accumulate_steps",
-    "log_every_steps",
-    "eval_every_epochs",
-    "eval_every_steps",
-    "checkpoint_every_steps",
-    "num_threads",
-    "early_stopping_patience",
-)
-AT_LEAST_ZERO = ("max_restarts",)
-POSITIVE = ("clip_grad_norm", "clip_grad_value", "timeout_seconds", "checkpoint_every_seconds")
+    """Weights & Biases."""
 
 
 def check_settings(config: dict[str, Any]) -> TrainerSettings:
@@ -131,99 +211,55 @@ def check_settings(config: dict[str, Any]) -> TrainerSettings:
     Raises:
         ConfigError: an unknown or missing key (with the nearest known one), a wrong type or value.
     """
-    check_node(config, Settings, "", dotted_keys(config))
-    trainer = trainer_settings(config["trainer"])
-    check_seed(config["seed"])
-    if not re.fullmatch(r"val/\w+", config["monitor"]):
-        raise ConfigError(f"monitor={config['monitor']} should be a metric such as val/accuracy")
-    return trainer
+    return checked(Settings, config).trainer
 
 
-def check_seed(seed: int) -> None:
-    if not 0 <= seed < 2**63:
-        raise ConfigError(f"seed={seed} should be at least 0 and below 2**63")
+@cache
+def adapter(schema: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(schema)
 
 
-def trainer_settings(node: dict[str, Any]) -> TrainerSettings:
-    """The settings of ``trainer``, whose types have been checked.
+def checked(schema: type[T], node: dict[str, Any]) -> T:
+    """``node`` as the dataclass ``schema``.
 
     Raises:
-        ConfigError: a value out of range.
+        ConfigError: an unknown or missing key, a wrong type or value.
     """
-    trainer = TrainerSettings(**node)
-    for name in AT_LEAST_ONE:
-        value = getattr(trainer, name)
-        if isinstance(value, int) and value < 1:
-            raise ConfigError(f"trainer.{name}={value} should be at least 1")
-    for name in AT_LEAST_ZERO:
-        if getattr(trainer, name) < 0:
-            raise ConfigError(f"trainer.{name}={getattr(trainer, name)} should be at least 0")
-    for name in POSITIVE:
-        value = getattr(trainer, name)
-        if value is not None and value <= 0:
-            raise ConfigError(f"trainer.{name}={value} should be above 0")
-    if trainer.ema_decay is not None and not 0 <= trainer.ema_decay < 1:
-        raise ConfigError(f"trainer.ema_decay={trainer.ema_decay} should be in [0, 1)")
-    return trainer
+    try:
+        # strict: "3" is no number, nor is true; only of JSON may mappings then become dataclasses
+        return adapter(schema).validate_json(json.dumps(node, default=str), strict=True)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+    unknown = [p for p in problems if p["type"] == "unexpected_keyword_argument"]
+    if unknown:
+        key = ".".join(map(str, unknown[0]["loc"]))
+        others = [known for known in dotted_keys(node) if known != key]
+        raise ConfigError(unknown_key(key, others))
+    key, value = place(problems[0]["loc"], node)
+    if problems[0]["type"] == "missing":
+        raise ConfigError(f"{'.'.join(map(str, problems[0]['loc']))} is missing from the config")
+    # a union has one problem for each of its types
+    wanted = [in_words(p) for p in problems if place(p["loc"], node)[0] == key]
+    raise ConfigError(f"{key}={value} should be {' or '.join(wanted)}")
 
 
-def check_node(node: dict[str, Any], schema: type, where: str, known_keys: list[str]) -> None:
-    hints = get_type_hints(schema)
-    known = [field.name for field in fields(schema)]
-    for key in node:
-        if key not in known:
-            others = [other for other in known_keys if other != join(where, key)]
-            raise ConfigError(unknown_key(join(where, key), others))
-    for name in known:
-        if name not in node:
-            raise ConfigError(f"{join(where, name)} is missing from the config")
-        check_value(node[name], hints[name], join(where, name), known_keys)
+def in_words(problem: Any) -> str:
+    """What a value should be instead."""
+    words = WORDS.get(problem["type"])
+    return words or problem["msg"].removeprefix("Input should be ")
 
 
-def check_value(value: Any, hint: Any, where: str, known_keys: list[str]) -> None:
-    if get_origin(hint) is dict and isinstance(value, dict):
-        for key, item in value.items():
-            check_value(item, get_args(hint)[1], join(where, key), known_keys)
-    elif is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where}={value} should be a group of settings")
-        check_node(value, hint, where, known_keys)  # type: ignore[arg-type]
-    elif not matches(value, hint):
-        raise ConfigError(f"{where}={value} should be {describe(hint)}")
-
-
-def matches(value: Any, hint: Any) -> bool:
-    origin = get_origin(hint)
-    if origin in (UnionType, Union):
-        return any(matches(value, option) for option in get_args(hint))
-    if origin is Literal:
-        return value in get_args(hint)
-    if origin is list:
-        return isinstance(value, list) and all(matches(v, get_args(hint)[0]) for v in value)
-    if origin is dict:
-        return False  # its items are checked one by one
-    if origin is tuple:
-        items = [item for item in get_args(hint) if item is not Ellipsis]
-        if not isinstance(value, tuple) or (len(items) == len(get_args(hint)) != len(value)):
-            return False
-        return all(matches(v, items[min(i, len(items) - 1)]) for i, v in enumerate(value))
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
-
-
-def describe(hint: Any) -> str:
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    origin = get_origin(hint)
-    if origin in (UnionType, Union):
-        return " or ".join(describe(option) for option in get_args(hint))
-    if origin is Literal:
-        return ", ".join(str(option) for option in get_args(hint))
-    if origin in (list, tuple):
-        return "a list"
-    return "null" if hint is type(None) else words.get(hint, "a group of settings")
+def place(loc: tuple[int | str, ...], node: Any) -> tuple[str, Any]:
+    """The dotted key of a problem and the value there; ``loc`` ends with the type in a union."""
+    key = ""
+    for part in loc:
+        if isinstance(node, dict) and part in node:
+            key, node = join(key, str(part)), node[part]
+        elif isinstance(node, list) and isinstance(part, int):
+            key, node = f"{key}[{part}]", node[part]
+        else:
+            break
+    return key, node
 
 
 def dotted_keys(node: dict[str, Any], where: str = "") -> list[str]:

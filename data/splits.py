@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from core.errors import ConfigError
+from core.instantiate import Part
 
 Batch = tuple[Tensor, ...]
 
@@ -132,7 +133,7 @@ class ImageSpec:
 
 
 @dataclass
-class Splits:
+class Splits(Part):
     """A data set: any of the splits is a ``TensorSplit``, a ``StreamedSplit`` or a map-style
     torch ``Dataset``; validation and test may be None.
 

@@ -13,7 +13,7 @@ from core.errors import ConfigError
 from core.instantiate import resolve
 from core.ranks import Ranks
 from core.run_directory import read_config
-from core.schema import TrainerSettings, check_node, check_seed, trainer_settings
+from core.schema import Seed, TrainerSettings, checked
 from data.build import build_data
 from data.loader import Loader
 from data.spec_file import read_spec
@@ -39,7 +39,7 @@ TRAINER_DEFAULTS = Path(__file__).parent.parent / "conf" / "trainer" / "default.
 class Needed:
     """The part of a config that using its run takes."""
 
-    seed: int
+    seed: Seed
     model: dict
     data: dict
     objective: dict
@@ -150,12 +150,11 @@ def needed_settings(config: dict[str, Any]) -> TrainerSettings:
     if isinstance(needed.get("trainer"), dict):
         defaults = read_config(TRAINER_DEFAULTS)
         needed["trainer"] = {key: needed["trainer"].get(key, defaults[key]) for key in defaults}
-    check_node(needed, Needed, "", [])
+    settings = checked(Needed, needed)
     for name in ("model", "data", "objective"):
         if "_target_" not in needed[name]:
             raise ConfigError(f"{name}._target_ is missing")
-    check_seed(needed["seed"])
-    return replace(trainer_settings(needed["trainer"]), accelerator="cpu", compile=False)
+    return replace(settings.trainer, accelerator="cpu", compile=False)
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:

@@ -1,0 +1,48 @@
+"""Every package that the program imports by name stands in a requirements file."""
+
+import ast
+import re
+import sys
+from importlib.metadata import packages_distributions
+
+from tests.conftest import ROOT
+
+OWN = {path.stem for path in ROOT.iterdir()} | {"hydra_plugins"}
+NOT_OURS = ("tests", "benchmarks", "docs", ".venv", "notebooks")
+
+
+def imported_packages() -> set[str]:
+    """Top-level names of the imports of every file of the program."""
+    names: set[str] = set()
+    for file in ROOT.rglob("*.py"):
+        if file.relative_to(ROOT).parts[0] in NOT_OURS:
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.partition(".")[0])
+    return names - OWN - set(sys.stdlib_module_names)
+
+
+def required_distributions() -> set[str]:
+    lines = [
+        line for file in ROOT.glob("requirements*.txt") for line in file.read_text().splitlines()
+    ]
+    found = (re.match(r"[\w.-]+", line) for line in lines)
+    return {normalized(match[0]) for match in found if match}
+
+
+def normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_imports_are_required():
+    distributions = packages_distributions()
+    required = required_distributions()
+    missing = {
+        name
+        for name in imported_packages()
+        if not {normalized(d) for d in distributions.get(name, [name])} & required
+    }
+    assert missing == set()
