@@ -99,10 +99,14 @@ class Loader:
 
     def evaluate(self, name: str) -> Iterator[Batch]:
         """This process's share of a split, every sample once over all processes."""
-        split = self.splits[name]
-        low, high = (len(split) * (self.rank + i) // self.world_size for i in (0, 1))
-        size = min(self.eval_batch_size, len(split))
+        low, high = self.share(name)
+        size = min(self.eval_batch_size, len(self.splits[name]))
         yield from self.prepared(name, torch.arange(low, high).split(size) if high > low else ())
+
+    def share(self, name: str) -> tuple[int, int]:
+        """First and last index, exclusive, of this process's part of a split in evaluation."""
+        count = len(self.splits[name])
+        return count * self.rank // self.world_size, count * (self.rank + 1) // self.world_size
 
     def prepared(self, name: str, batches: Iterable[Tensor]) -> Iterator[Batch]:
         """The samples of a split at these indices, as evaluation sees them."""

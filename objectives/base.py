@@ -80,6 +80,9 @@ class Objective(nn.Module):
     def setup(self, data: Any) -> None:
         """Called once, before the first update or evaluation, with the run's ``Loader``."""
 
+    def begin_evaluation(self, first: int) -> None:
+        """Called before every evaluation, with the index in the split of the first sample here."""
+
     def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
         """Measure ``model`` (the trained one, or its average) on one batch.
 

@@ -1,12 +1,13 @@
 """Denoising diffusion: learn to tell noise from image (DDPM, arXiv:2006.11239)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from core.errors import ConfigError
-from data.draws import seeded
+from data.draws import EVALUATION_STREAM, seeded
 from data.splits import Batch
 from models.diffusion import CosineDiffusion
 from objectives.base import Sums, mean_over_batch
@@ -17,7 +18,7 @@ class Denoising(Generation):
     """Mean squared error of what the model predicts of noisy images, every time alike.
 
     Training draws times and noise from torch's global generator, whose state the checkpoint keeps.
-    An evaluation draws the same ones every time, so that the loss compares between evaluations.
+    An evaluation draws the same ones for a sample every time, whatever the batches and processes.
 
     Args:
         fid_extractor, fid_cache: see :class:`Generation`.
@@ -40,25 +41,35 @@ class Denoising(Generation):
         losses = self.losses(self.model, batch[0])
         return losses.mean(), {"loss": mean_over_batch(losses)}
 
+    def begin_evaluation(self, first: int) -> None:
+        self.next_sample = first
+
     def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
         _, samples = super().evaluate(model, batch)
-        losses = self.losses(model, batch[0], seeded(EVAL_SEED))
+        indices = range(self.next_sample, self.next_sample + len(batch[0]))
+        self.next_sample = indices.stop
+        generators = [seeded(EVAL_SEED, EVALUATION_STREAM, index) for index in indices]
+        losses = self.losses(model, batch[0], generators)
         return {"loss": mean_over_batch(losses)}, samples
 
     def losses(
-        self, model: Any, images: Tensor, generator: torch.Generator | None = None
+        self, model: Any, images: Tensor, generators: Sequence[torch.Generator] | None = None
     ) -> Tensor:
         """The error of each image, at one random time each.
 
         Args:
-            generator: of the CPU; None draws from the global generator of the images' device.
+            generators: of the CPU, one for each image; None draws from the global generator of the
+                images' device.
         """
         images = self.in_range(images)
-        device = images.device if generator is None else torch.device("cpu")
-        last = model.diffusion.num_steps
-        t = torch.randint(1, last + 1, (len(images),), generator=generator, device=device)
-        noise = torch.randn(images.shape, generator=generator, device=device)
-        t, noise = t.to(images.device), noise.to(images.device)
+        device, end = images.device, model.diffusion.num_steps + 1
+        if generators is None:
+            t = torch.randint(1, end, (len(images),), device=device)
+            noise = torch.randn(images.shape, device=device)
+        else:
+            t = torch.cat([torch.randint(1, end, (1,), generator=g) for g in generators]).to(device)
+            each = [torch.randn(images.shape[1:], generator=g) for g in generators]
+            noise = torch.stack(each).to(device)
         diffusion = model.diffusion
         predicted = model(diffusion.add_noise(images, noise, t), t)
         target = diffusion.target(images, noise, t)

@@ -37,6 +37,7 @@ def evaluate(
         between: called after each batch that every process has, such as to end an interrupted run.
     """
     keep_samples = keep_samples or objective.keeps_samples
+    objective.begin_evaluation(first=data.share(split)[0])
     was_training = model.training
     model.eval()
     make_whole(model)

@@ -125,6 +125,11 @@ def test_so_many_windows_are_taken(split):
     assert targets.max() <= 80
 
 
+def test_batches_can_be_viewed_flat(tmp_path):
+    for (batch,) in loader(splits_of(tmp_path)).train(0):
+        assert [tensor.view(-1).shape for tensor in batch] == [(32,), (32,)]
+
+
 def test_lanes_continue_from_update_to_update():
     data = Lanes(torch.arange(103, dtype=torch.int32), length=8, lanes=4)
     order = data.epoch_order(torch.Generator())

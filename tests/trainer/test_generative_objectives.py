@@ -12,6 +12,7 @@ from core.composed import check_phases
 from core.errors import ConfigError
 from core.ranks import Ranks
 from core.schema import check_settings, dotted_keys, unknown_key
+from data.draws import seeded
 from data.splits import ImageSpec
 from metrics.fid import Extractor
 from models.dcgan import DCGAN
@@ -205,11 +206,11 @@ def test_denoising_loss_of_a_perfect_prediction_is_zero():
 def test_denoising_loss_falls_on_a_few_images():
     objective = denoising()
     optimizer = torch.optim.Adam(objective.model.parameters(), lr=3e-3)
-    fixed = torch.Generator()
 
     def measured() -> float:
         with torch.no_grad():
-            losses = objective.losses(objective.model, batch()[0], fixed.manual_seed(0))
+            generators = [seeded(0, index) for index in range(16)]
+            losses = objective.losses(objective.model, batch()[0], generators)
         return losses.mean().item()
 
     first = measured()
@@ -236,6 +237,7 @@ def test_evaluation_repeats_itself_and_leaves_the_random_stream_alone(make):
     state = torch.get_rng_state()
     results = []
     for _ in range(2):
+        objective.begin_evaluation(0)
         sums, samples = objective.evaluate(objective.model, batch(64))
         metrics, further = objective.conclude(objective.model, samples)
         results.append((sums, metrics, further["generated"]))
@@ -244,6 +246,21 @@ def test_evaluation_repeats_itself_and_leaves_the_random_stream_alone(make):
     assert torch.equal(results[0][2], results[1][2])
     if make is denoising:
         assert results[0][0]["loss"][0] == results[1][0]["loss"][0]
+
+
+@torch.no_grad()
+def test_validation_loss_of_denoising_does_not_depend_on_the_batches():
+    objective = with_features(denoising())
+    images, labels = batch(16)
+    objective.begin_evaluation(3)
+    whole, _ = objective.evaluate(objective.model, (images, labels))
+    parts = []
+    for first in (3, 3 + 8):  # as two processes, or two batches of one
+        objective.begin_evaluation(first)
+        part = slice(first - 3, first + 5)
+        parts.append(objective.evaluate(objective.model, (images[part], labels[part]))[0])
+    together = sum(part["loss"][0] for part in parts)
+    assert whole["loss"][0].item() == pytest.approx(together.item(), rel=1e-4)
 
 
 @torch.no_grad()
