@@ -108,7 +108,7 @@ class WandbLogger(Writer):
         if mode in ("min", "max"):
             run.define_metric(config["monitor"], step_metric="step", summary=mode)
         state["url"] = run.url if state["mode"] == "online" else None
-        self.say(f"W&B: {state['url'] or f'offline, in {run.dir}'}")
+        self.say(f"W&B: {state['url'] or f'offline, in {Path(run.dir).parent}'}")
 
     def log_event(self, number: int, event: dict[str, Any]) -> None:
         """Send an event as W&B's step ``number``; curves are drawn over the event's own ``step``.
