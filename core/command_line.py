@@ -141,7 +141,7 @@ def leave_summary(job: Job, error: Exception) -> None:
     """A summary for a job that could not write its own, or where rank 0 saw only a symptom."""
     file = job.path / "summary.json"
     is_of_earlier = file.exists() and file.stat().st_mtime < job.started_at
-    if isinstance(error, RunInUse) or is_of_earlier:
+    if isinstance(error, RunInUse) or is_of_earlier or not job.path.is_dir():
         return
     summary: dict[str, Any] = {"overrides": list(job.overrides)}
     with suppress(OSError, ValueError, TypeError):  # a damaged one is replaced

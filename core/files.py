@@ -43,7 +43,8 @@ def write_text(text: str, file: Path) -> None:
         os.replace(temporary, file)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise ConfigError(f"cannot write {file}: {error.strerror}") from error
+        why = error.strerror if file.parent.is_dir() else "its folder has been deleted"
+        raise ConfigError(f"cannot write {file}: {why}") from error
 
 
 def without_nan(value: Any) -> Any:

@@ -138,6 +138,8 @@ def save(content: dict[str, Any], path: Path, keep: Path | None = None) -> None:
         temporary.unlink(missing_ok=True)
         # torch's own report of a failed write names positions in the file
         why = reason(error) if isinstance(error, OSError) else "the disk takes no more"
+        if not path.parent.is_dir():
+            why = "its folder has been deleted"
         raise ConfigError(f"cannot write the checkpoint {path}: {why}") from error
 
 

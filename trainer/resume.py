@@ -282,7 +282,11 @@ def try_step(phase: Phase, changed: list[str]) -> None:
 
 
 def check_end(trainer: Trainer, start: Start) -> None:
-    step, last = trainer.progress.step, trainer.last_step
+    """A limit may lie behind the run, which then ends; a horizon may not: schedules end with it.
+
+    Raises: ConfigError.
+    """
+    step, last = trainer.progress.step, trainer.horizon.total_steps
     if step > last and start.changed:
         raise ConfigError(
             f"resume: the run is to end after {last} updates ({', '.join(start.changed)}), but has "

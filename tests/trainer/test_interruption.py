@@ -81,6 +81,25 @@ def test_signal(started, tmp_path, number):
 
 
 @pytest.mark.slow
+def test_killed_after_its_end_was_moved(started, tmp_path):
+    """SIGKILL in the second part: the same command makes the updates that are left."""
+    often = ("resume=auto", "trainer.checkpoint_every_steps=5", "trainer.log_every_steps=1")
+    first = started(*often, "trainer.limit_train_steps=10")
+    first.communicate(timeout=60)
+    assert summary(tmp_path / "run")["steps"] == 10
+    again = (*often, "trainer.limit_train_steps=600")
+    second = started(*again)
+    wait_until(lambda: events(tmp_path / "run")[-1].get("step", 0) > 20)
+    second.kill()
+    second.communicate()
+    assert events(tmp_path / "run")[-1]["step"] < 600
+    third = started(*again)
+    third.communicate(timeout=120)
+    assert summary(tmp_path / "run")["status"] == "completed"
+    assert summary(tmp_path / "run")["steps"] == 600
+
+
+@pytest.mark.slow
 def test_interrupted_sweep(started, tmp_path):
     """The sweep ends too, with the table of what was done; the same command goes on."""
     directory = tmp_path / "sweep"
@@ -122,7 +141,7 @@ def test_killed_sweep_of_jobs_at_once(started, tmp_path):
     wait_until(lambda: size(directory / "0" / "metrics.jsonl"))
     process.kill()
     process.wait()
-    wait_until(lambda: all(size(directory / job / "summary.json") for job in "01"))
+    wait_until(lambda: all(is_free(directory / job) for job in "01"))
     stopped = [summary(directory / job) for job in "01"]
     assert [job["status"] for job in stopped] == ["interrupted", "interrupted"]
     assert not (directory / "2").exists()

@@ -275,6 +275,9 @@ def test_finished_value(composed, train):
     assert finished_value(config, job) == summary(run_dir)["best"]["value"]
     for change in ("optimizer.lr=0.5", "trainer.limit_train_steps=8", "resume=null"):
         assert finished_value(composed(*overrides, change), job) is None
+    for record in ({"steps": 8}, {"status": "running"}):  # killed after its end was moved
+        (run_dir / "summary.json").write_text(json.dumps(summary(run_dir) | record))
+        assert finished_value(config, job) is None
     record = {**summary(run_dir), "status": "diverged"}
     (run_dir / "summary.json").write_text(json.dumps(record))
     assert finished_value(config, job) == float("-inf")
