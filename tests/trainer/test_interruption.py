@@ -91,7 +91,7 @@ def test_killed_after_its_end_was_moved(started, tmp_path):
     second = started(*again)
     wait_until(lambda: events(tmp_path / "run")[-1].get("step", 0) > 20)
     second.kill()
-    second.communicate()
+    second.wait()
     assert events(tmp_path / "run")[-1]["step"] < 600
     third = started(*again)
     third.communicate(timeout=120)
