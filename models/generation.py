@@ -1,7 +1,8 @@
 """Autoregressive generation: a token at a time, each drawn from what the model expects next.
 
 A model here maps ``(tokens, state)`` to ``(logits, state)``, with ``new_state(count)`` for a start:
-a Transformer's state is its key-value cache, a recurrent net's its hidden state.
+a Transformer's state is its key-value cache, a recurrent net's its hidden state. One without
+``new_state`` maps ``tokens`` to ``logits`` and reads the whole text again for every token.
 """
 
 import math
@@ -59,10 +60,14 @@ def generate(
         if context_length is not None and length - begin > context_length:
             begin = length - max(context_length // 2, 1)
             state = None
-        if state is None or not use_cache:
-            state, read = model.new_state(len(tokens)), begin
-        logits, state = model(tokens[:, read:], state)
-        read = length
+        if not hasattr(model, "new_state"):
+            output = model(tokens[:, begin:])
+            logits = output[0] if isinstance(output, tuple) else output
+        else:
+            if state is None or not use_cache:
+                state, read = model.new_state(len(tokens)), begin
+            logits, state = model(tokens[:, read:], state)
+            read = length
         chosen = draw(logits[:, -1].float(), temperature, top_k, top_p, generator)
         tokens = torch.cat([tokens, chosen], 1)
     model.train(was_training)

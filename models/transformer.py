@@ -41,7 +41,7 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.dropout = dropout
         self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.project = nn.Linear(width, width, bias=False)
+        self.out_proj = nn.Linear(width, width, bias=False)
 
     def forward(
         self,
@@ -68,19 +68,19 @@ class Attention(nn.Module):
             dropout=self.dropout if self.training else 0.0,
             is_causal=mask is None and length > 1,  # a single token is the last: it sees all
         )
-        return self.project(seen.transpose(1, 2).reshape(count, length, width))
+        return self.out_proj(seen.transpose(1, 2).reshape(count, length, width))
 
 
 class Block(nn.Module):
-    """Attention, then a network on each token alone, each added to what it is given."""
+    """Pre-norm transformer block: attention, then MLP, each with a residual connection."""
 
     def __init__(self, width: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width, bias=False)
         self.attention = Attention(width, num_heads, dropout)
-        self.network_norm = nn.LayerNorm(width, bias=False)
-        self.widen = nn.Linear(width, 4 * width, bias=False)
-        self.narrow = nn.Linear(4 * width, width, bias=False)
+        self.mlp_norm = nn.LayerNorm(width, bias=False)
+        self.up_proj = nn.Linear(width, 4 * width, bias=False)
+        self.down_proj = nn.Linear(4 * width, width, bias=False)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -93,7 +93,7 @@ class Block(nn.Module):
     ) -> Tensor:
         attended = self.attention(self.attention_norm(x), table, mask, cache, layer)
         x = x + self.dropout(attended)
-        return x + self.dropout(self.narrow(F.gelu(self.widen(self.network_norm(x)))))
+        return x + self.dropout(self.down_proj(F.gelu(self.up_proj(self.mlp_norm(x)))))
 
 
 class Transformer(nn.Module):
@@ -143,7 +143,7 @@ class Transformer(nn.Module):
         """GPT-2's: what is added to the residual stream shrinks with the number of additions."""
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
-                is_added = name.endswith(("project.weight", "narrow.weight"))
+                is_added = name.endswith(("out_proj.weight", "down_proj.weight"))
                 depth = math.sqrt(2 * len(self.blocks)) if is_added else 1.0
                 nn.init.normal_(parameter, std=INIT_STD / depth)
 

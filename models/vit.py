@@ -82,11 +82,11 @@ class SelfAttention(nn.Module):
             raise ValueError(f"num_heads={num_heads} must divide width={width}")
         self.num_heads = num_heads
         self.qkv = nn.Linear(width, 3 * width)
-        self.project = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         count, tokens, width = x.shape
         heads = self.qkv(x).view(count, tokens, 3, self.num_heads, width // self.num_heads)
         query, key, value = heads.permute(2, 0, 3, 1, 4)  # each (N, heads, tokens, width / heads)
         mixed = attend(query, key, value)
-        return self.project(mixed.transpose(1, 2).reshape(count, tokens, width))
+        return self.out_proj(mixed.transpose(1, 2).reshape(count, tokens, width))

@@ -237,6 +237,11 @@ def check_fit(model: nn.Module, spec: Any) -> None:
         ) from error
     finally:
         model.train(was_training)
+    if not isinstance(logits, Tensor):
+        raise ConfigError(
+            f"model and objective=classification do not fit: {type(model).__name__} returns a "
+            f"{type(logits).__name__}; it should be one tensor of logits (N, num_classes)"
+        )
     if logits.shape != (2, spec.num_classes):
         raise ConfigError(
             f"model.num_classes and data={spec.name} do not fit: {type(model).__name__} returns "

@@ -54,8 +54,7 @@ class LanguageModeling(Objective):
 
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
         inputs, targets = batch
-        logits, _ = self.model(inputs)
-        return self.training_loss(logits, targets)
+        return self.training_loss(logits_of(self.model(inputs)), targets)
 
     def training_loss(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Sums]:
         loss = cross_entropy(logits, targets)
@@ -63,7 +62,7 @@ class LanguageModeling(Objective):
 
     def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
         inputs, targets = batch
-        logits, _ = model(inputs)
+        logits = logits_of(model(inputs))
         return self.sums(cross_entropy(logits, targets, reduction="sum"), targets), {}
 
     def sums(self, loss: Tensor, targets: Tensor) -> Sums:
@@ -106,6 +105,11 @@ def encoded_prompt(spec: Any, prompt: str) -> list[int]:
         raise ConfigError(f"objective.sample_prompt: {error}") from error
 
 
+def logits_of(output: Any) -> Any:
+    """Of what a language model returns: the logits alone, or first in a tuple with its state."""
+    return output[0] if isinstance(output, tuple) else output
+
+
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
     """Of ``(N, T, vocab_size)`` logits against ``(N, T)`` targets."""
     return F.cross_entropy(
@@ -121,7 +125,7 @@ def check_fit(model: nn.Module, spec: Any) -> None:
     was_training = model.training
     try:
         with torch.no_grad():
-            logits, _ = model.eval()(spec.example(2).to(device))
+            logits = logits_of(model.eval()(spec.example(2).to(device)))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
@@ -130,6 +134,12 @@ def check_fit(model: nn.Module, spec: Any) -> None:
         ) from error
     finally:
         model.train(was_training)
+    if not isinstance(logits, Tensor) or logits.ndim != 3:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ConfigError(
+            f"model and objective=language_modeling do not fit: {type(model).__name__} returns "
+            f"{found}; it should be logits (N, T, vocab_size), alone or in a tuple with a state"
+        )
     if logits.shape[-1] != spec.vocab_size:
         raise ConfigError(
             f"model.vocab_size={logits.shape[-1]} and data={spec.name} do not fit: the data have "

@@ -125,3 +125,15 @@ def test_impossible_settings_are_refused(settings):
 def test_an_empty_prompt_is_refused():
     with pytest.raises(ConfigError, match="prompt is empty"):
         generate(transformer(), torch.zeros(1, 0, dtype=torch.long), 1)
+
+
+def test_a_model_without_a_state_reads_the_whole_text():
+    from objectives.language_modeling import logits_of
+
+    class Bigrams(torch.nn.Module):
+        def forward(self, tokens):
+            return torch.nn.functional.one_hot((tokens + 1) % 5, 5).float()
+
+    model = Bigrams()
+    assert generate(model, torch.tensor([[3]]), 4, temperature=0).tolist() == [[3, 4, 0, 1, 2]]
+    assert logits_of(model(torch.zeros(2, 3, dtype=torch.long))).shape == (2, 3, 5)

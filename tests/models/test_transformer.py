@@ -83,7 +83,7 @@ def test_attention_is_a_softmax_over_the_past(positions):
         slopes = torch.tensor([2**-2, 2**-4, 2**-6, 2**-8])
         scores = scores - slopes[:, None, None] * distance
     weights = scores.masked_fill(distance < 0, float("-inf")).softmax(-1)
-    expected = block.project((weights @ values).transpose(1, 2).reshape(2, 9, 32))
+    expected = block.out_proj((weights @ values).transpose(1, 2).reshape(2, 9, 32))
     assert torch.allclose(got, expected, atol=1e-4)
 
 

@@ -36,7 +36,7 @@ def test_attention_is_the_published_formula():
     for columns in (slice(0, 3), slice(3, 6)):
         scores = query[..., columns] @ key[..., columns].transpose(1, 2) / 3**0.5
         heads.append(scores.softmax(-1) @ value[..., columns])
-    expected = attention.project(torch.cat(heads, -1))
+    expected = attention.out_proj(torch.cat(heads, -1))
     assert torch.allclose(attention(x), expected, atol=1e-6)
 
 
