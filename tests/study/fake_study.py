@@ -87,7 +87,10 @@ class FakeLauncher:
         folder.mkdir(parents=True, exist_ok=True)
         steps = int(given.get("trainer.limit_train_steps", HORIZON))
         status = self.status_of(given)
-        events = [{"step": n, "seconds": n / 100, self.loss: 1.0} for n in range(1, steps + 1)]
+        events = [
+            {"step": n, "seconds": n / 100, self.loss: 1.0, "optim/lr": 0.1}
+            for n in range(1, steps + 1)
+        ]
         lines = [json.dumps(event) + "\n" for event in events]
         (folder / "metrics.jsonl").write_text("".join(lines))
         summary = {

@@ -199,6 +199,39 @@ def test_table_of_results_breaks_no_words_outside_a_terminal(tmp_path, capsys):
     assert f" {key}=[0.25,0.75] " in capsys.readouterr().out
 
 
+class KilledInSecondRung(FakeLauncher):
+    """The first trial to reach 50 updates is killed on its way there, and the study with it."""
+
+    def run(self, given):
+        super().run(given)
+        if given.get("trainer.limit_train_steps") == "50":
+            file = self.directory / given["hydra.sweep.subdir"] / "summary.json"
+            summary = json.loads(file.read_text())
+            file.write_text(json.dumps({**summary, "status": "running", "steps": 30}))
+            raise KeyboardInterrupt
+
+
+def test_a_trial_killed_in_its_second_rung_goes_on(tmp_path):
+    settings = {"halving": HALVING, "trials": 8}
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "killed").mkdir()
+    plain = conduct_fake(tmp_path / "plain", FakeLauncher(tmp_path / "plain"), **settings)
+    killed = KilledInSecondRung(tmp_path / "killed")
+    with pytest.raises(KeyboardInterrupt):
+        conduct_fake(tmp_path / "killed", killed, **settings)
+    assert not json.loads((tmp_path / "killed" / "study.json").read_text())["finished"]
+    again = FakeLauncher(tmp_path / "killed")
+    done = conduct_fake(tmp_path / "killed", again, **settings)
+    assert again.names[0] == killed.names[-1], "what was killed goes on"
+    for name, chosen in plain.best().items():
+        assert (done.best()[name].number, done.best()[name].values) == (
+            chosen.number,
+            chosen.values,
+        )
+    record = json.loads((tmp_path / "killed" / "study.json").read_text())
+    assert {entry["status"] for entry in record["runs"]} == {"completed", "pruned"}
+
+
 def test_resumed_study_must_be_the_same(tmp_path):
     conduct_fake(tmp_path, FakeLauncher(tmp_path))
     with pytest.raises(ConfigError, match=r"another hydra\.sweeper\.trials"):
