@@ -95,17 +95,17 @@ def run(config: dict[str, Any], job: Job) -> float:
         phases = build_phases(config, objective, horizon, settings)
 
         trainer = Trainer(
-            settings,
-            objective,
-            phases,
-            data,
-            horizon,
-            monitor,
-            run_log,
-            ranks,
-            device,
-            precision,
-            interruption,
+            settings=settings,
+            objective=objective,
+            phases=phases,
+            data=data,
+            horizon=horizon,
+            monitor=monitor,
+            run_log=run_log,
+            ranks=ranks,
+            device=device,
+            precision=precision,
+            interruption=interruption,
         )
         resume(trainer, start)
         for note in data.notes:

@@ -152,9 +152,9 @@ def build_phase(
     chosen = for_strategy(settings["optimizer"], trainer, f"{where}optimizer")
     optimizer = build_optimizer(chosen, module, grouping, f"{where}optimizer")
     schedule = build_schedule(settings["scheduler"], horizon, f"{where}scheduler")
-    clip_norm, clip_value = settings["clip_grad_norm"], settings["clip_grad_value"]
+    clip = {key: settings[key] for key in ("clip_grad_norm", "clip_grad_value")}
     compute = wrap(PhaseCompute(objective, name), module, trainer)
-    return Phase(name, compute, module, optimizer, schedule, clip_norm, clip_value)
+    return Phase(name, compute, module, optimizer, schedule, **clip)
 
 
 class PhaseCompute(nn.Module):

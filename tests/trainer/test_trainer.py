@@ -217,6 +217,12 @@ def test_training_loss_that_is_not_finite_ends_the_run(train, tmp_path):
         ("trainer.ema_decay=1.0", r"trainer\.ema_decay=1\.0"),
         ("trainer.log_every_steps=0", r"trainer\.log_every_steps=0 should be .* 1"),
         ("seed=-1", "seed=-1"),
+        ("trainer.clip_grad_value=inf", r"trainer\.clip_grad_value=inf should be"),
+        ("trainer.clip_grad_norm=nan", r"trainer\.clip_grad_norm=nan should be"),
+        (
+            "model=dcgan phases.generator.clip_grad_norm=-1",
+            r"phases\.generator\.clip_grad_norm=-1 should be",
+        ),
         ("monitor_mode=best", "monitor_mode=best should be .*auto.*max"),
     ],
 )
