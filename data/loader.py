@@ -133,7 +133,8 @@ class Loader:
 
     def close(self) -> None:
         """End the worker processes."""
-        self.readers.clear()
+        while self.readers:
+            self.readers.popitem()[1].close()
 
     def epoch_order(self, epoch: int) -> Tensor:
         """The sample indices of an epoch's updates, depending on the seed and the epoch alone."""

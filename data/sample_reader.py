@@ -1,5 +1,6 @@
 """Samples read one by one, in worker processes that live as long as the loader."""
 
+import atexit
 import signal
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -45,6 +46,8 @@ class SampleReader:
             pin_memory=device.type == "cuda",
             generator=seeded(seed, WORKER_STREAM),
         )
+        # at exit multiprocessing waits for its processes, and these ignore its SIGTERM
+        atexit.register(self.close)
 
     def read(self, batches: Iterable[Tensor], epoch: int | None = None) -> Iterator[Batch]:
         """Batches of the samples at these indices, on the device, in this order.
@@ -62,6 +65,11 @@ class SampleReader:
         except ConfigError as error:
             # from a worker it comes with the worker's traceback, its own line last
             raise ConfigError(str(error).strip().rpartition("ConfigError: ")[2]) from None
+
+    def close(self) -> None:
+        """End the worker processes."""
+        atexit.unregister(self.close)
+        del self.loader
 
 
 def leave_signals_to_parent(worker_id: int) -> None:

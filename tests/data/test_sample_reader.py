@@ -3,6 +3,9 @@
 import os
 import random
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy
 import pytest
@@ -13,6 +16,7 @@ from core.errors import ConfigError
 from data.loader import Loader
 from data.splits import Splits
 
+ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 
@@ -141,3 +145,15 @@ def test_torchs_own_data_sets():
     batches = epoch(loader(TensorDataset(images, labels), num_workers=1), 0)
     for image, label in batches:
         assert torch.equal(image, images[label])
+
+
+def test_a_loader_left_open_does_not_keep_the_program_from_ending():
+    program = (
+        "import torch; from torch.utils.data import TensorDataset\n"
+        "from data.loader import Loader; from data.splits import Splits\n"
+        "split = TensorDataset(torch.arange(8))\n"
+        "splits = Splits(split, split, None, spec=None)\n"
+        "next(Loader(splits, torch.device('cpu'), 0, 0, 1, 1, 4, 4, 1).train(0))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=120)
+    assert done.returncode == 0
