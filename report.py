@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
@@ -19,12 +20,13 @@ from rich.table import Table
 
 from analysis.caveats import caveats
 from analysis.comparison import Comparison, compare
-from analysis.errors import ReportError
-from analysis.exports import latex, markdown
-from analysis.page import page, save_figures
+from analysis.figure import save
+from analysis.figures import figures_of, palette_of
+from analysis.page import markdown, page
 from analysis.question import ask
+from analysis.runs import ReportError
 from analysis.sweep import Sweep, read_sweep
-from analysis.table import frame, notes, tables
+from analysis.table import frame, latex, notes, tables
 from analysis.wording import claims
 
 PLAIN_WIDTH = 140  # columns, where the output is no terminal
@@ -35,11 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
         sweep = read_sweep(options.directories, options.by)
-        question = ask([member.run for member in sweep.members], options.metric, options.mode)
-        comparison = compare(sweep.members, question, options.target)
+        question = ask(sweep.runs, options.metric, options.mode)
+        comparison = compare(sweep.runs, question, options.target)
         output = options.output or output_directory(options.directories)
         title = (
-            f"{output.resolve().name}: {len(comparison.rows)} candidates, {len(sweep.members)} runs"
+            f"{output.resolve().name}: {len(comparison.rows)} candidates, {len(sweep.runs)} runs"
         )
         show(comparison, sweep, title)
         files = write(comparison, sweep, title, output)
@@ -99,11 +101,11 @@ def show(comparison: Comparison, sweep: Sweep, title: str) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=PLAIN_WIDTH)
     console.print(escape(title), style="bold")
-    for columns, rows in tables(comparison):
+    for table in tables(comparison):
         grid = Table()
-        for i, column in enumerate(columns):
+        for i, column in enumerate(table.columns):
             grid.add_column(escape(column), overflow="fold", no_wrap=i == 0)
-        for cells in rows:
+        for cells in table.to_numpy():
             grid.add_row(*map(escape, cells))
         console.print(grid)
     console.print(escape(notes(comparison)), style="dim")
@@ -129,7 +131,10 @@ def export(
     """What is asked for beside table and page; its paths."""
     if options.figures:
         with failures_named(options.figures):
-            save_figures(comparison, options.figures)
+            options.figures.mkdir(parents=True, exist_ok=True)
+            palette = palette_of(comparison)
+            for figure in chain(*figures_of(comparison).values()):
+                save(figure, palette, options.figures)
     if options.latex:
         with failures_named(options.latex):
             options.latex.write_text(latex(comparison, title), encoding="utf-8")

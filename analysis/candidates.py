@@ -8,12 +8,10 @@ each other over seeds.
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from analysis.errors import ReportError
-from analysis.runs import Run
+from analysis.runs import ReportError, Run, Setting
 
 # where a run happened, not what it was; differences that matter are reported as caveats
 NOT_COMPARED = (
@@ -26,29 +24,9 @@ ONE_FAMILY = "all runs"
 UNKNOWN = "unknown"  # of a run that left no readable config
 MAX_SETTINGS_AS_CANDIDATES = 20
 
-PLAIN, TUNE, REPEAT = "", "tune", "repeat"
 
-Setting = tuple[tuple[str, Any], ...]
-
-
-@dataclass(frozen=True)
-class Member:
-    """A run and its place in the comparison."""
-
-    run: Run
-    candidate: str
-    family: str  # the choices alone: what tuning is about
-    setting: Setting  # the swept numbers of the family
-    phase: str = PLAIN  # in a study: tune or repeat
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether a study, or another tuner, cut the run short; its value is an early one."""
-        return (self.phase == TUNE or self.run.status == "pruned") and self.run.is_partial
-
-
-def assign(runs: Sequence[Run], by: Sequence[str] = ()) -> list[Member]:
-    """Give every run its candidate and setting.
+def assign(runs: Sequence[Run], by: Sequence[str] = ()) -> None:
+    """Give every run its candidate, family and setting.
 
     Args:
         by: groups or config keys that tell candidates apart; without any, every choice that
@@ -58,18 +36,19 @@ def assign(runs: Sequence[Run], by: Sequence[str] = ()) -> list[Member]:
         ReportError: no run has a key of ``by``.
     """
     known = [run for run in runs if run.config]
-    leaves = [{**flat(run.config), **run.choices} for run in known]
-    leaves = [{key: value for key, value in leaf.items() if compared(key)} for leaf in leaves]
+    for run in runs:
+        run.candidate = run.family = UNKNOWN
+    leaves = [
+        {key: value for key, value in leaves_of(run).items() if compared(key)} for run in known
+    ]
     axes = check_keys(by, leaves) if by else choice_axes(known, leaves)
     families = [tuple(leaf.get(axis) for axis in axes) for leaf in leaves]
     settings = swept(leaves, families)
-    names = [label(zip(axes, family, strict=True)) or ONE_FAMILY for family in families]
     split = not by and len(set(families)) == 1 and len(set(settings)) <= MAX_SETTINGS_AS_CANDIDATES
-    members = [
-        Member(run, (split and label(setting)) or name, name, setting)
-        for run, name, setting in zip(known, names, settings, strict=True)
-    ]
-    return members + [Member(run, UNKNOWN, UNKNOWN, ()) for run in runs if not run.config]
+    for run, family, setting in zip(known, families, settings, strict=True):
+        run.family = label(zip(axes, family, strict=True)) or ONE_FAMILY
+        run.candidate = (split and label(setting)) or run.family
+        run.setting = setting
 
 
 def choice_axes(runs: Sequence[Run], leaves: Sequence[dict[str, Any]]) -> list[str]:
@@ -97,19 +76,14 @@ def choice_axes(runs: Sequence[Run], leaves: Sequence[dict[str, Any]]) -> list[s
 
 def swept(leaves: Sequence[dict[str, Any]], families: Sequence[tuple[Any, ...]]) -> list[Setting]:
     """Per run, the values that vary within its family."""
-    members: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    found: dict[tuple[Any, ...], dict[str, set[Any]]] = {}
+    keys = sorted({key for leaf in leaves for key in leaf})
     for leaf, family in zip(leaves, families, strict=True):
-        members[family].append(leaf)
-    varying = {
-        family: [
-            key
-            for key in sorted({key for leaf in group for key in leaf})
-            if len({leaf.get(key) for leaf in group}) > 1
-        ]
-        for family, group in members.items()
-    }
+        values = found.setdefault(family, defaultdict(set))
+        for key in keys:
+            values[key].add(leaf.get(key))
     return [
-        tuple((key, leaf.get(key)) for key in varying[family])
+        tuple((key, leaf.get(key)) for key in keys if len(found[family][key]) > 1)
         for leaf, family in zip(leaves, families, strict=True)
     ]
 
@@ -128,10 +102,12 @@ def label(values: Iterable[tuple[str, Any]]) -> str:
     """``sgd_cosine, lightcnn`` for choices, ``lr=0.1, precision=bf16`` for other keys."""
     pairs = list(values)
     keys = [key for key, _ in pairs]
-    return ", ".join(
-        f"{short(key, keys)}={text(value)}" if "." in key or is_number(value) else text(value)
-        for key, value in pairs
-    )
+    parts = []
+    for key, value in pairs:
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+        has_key = "." in key or is_number(value)
+        parts.append(f"{short(key, keys)}={text}" if has_key else text)
+    return ", ".join(parts)
 
 
 def short(key: str, keys: Sequence[str]) -> str:
@@ -147,6 +123,11 @@ def short(key: str, keys: Sequence[str]) -> str:
     return key
 
 
+def leaves_of(run: Run) -> dict[str, Any]:
+    """A run's config as dotted keys, and its choices."""
+    return {**flat(run.config), **run.choices}
+
+
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested config as dotted keys; a list is one value."""
     leaves: dict[str, Any] = {}
@@ -159,15 +140,9 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def compared(key: str) -> bool:
-    return not any(key == name or key.startswith(f"{name}.") for name in NOT_COMPARED)
+    return not f"{key}.".startswith(tuple(f"{name}." for name in NOT_COMPARED))
 
 
 def is_number(value: Any) -> bool:
     """Whether a value can belong to a swept number; null stands for one that is switched off."""
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-
-
-def text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value)

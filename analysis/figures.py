@@ -1,212 +1,205 @@
-"""The figures of a report: what was reached, at what cost, how training went."""
+"""The figures of a report: results, costs, tuning and training."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from analysis.candidates import label
 from analysis.comparison import Comparison, Row
+from analysis.figure import Figure
 from analysis.looks import INK, Palette
-from analysis.plot import LOG_FROM, Figure, Plot, spans
-from analysis.question import Question, is_share
+from analysis.plot import Plot, axis_label, hopeful, spans
+from analysis.question import Question
 from analysis.runs import Run
-from analysis.statistics import Estimate, pareto
-from analysis.wording import (
-    better,
-    interval,
-    intervals,
-    metric_value,
-    shown,
-    slug,
-    with_fate,
-    words,
-)
+from analysis.statistics import pareto
+from analysis.tuning import Trial, Trials, expected_best_curves, swept_keys, trials_of
+from analysis.wording import better, interval, intervals, metric_value, shown, with_fate, words
 
 MAX_POINTS = 240  # per line; more would only make the file larger
 FEW_POINTS = 12  # up to here each point gets a dot
 UNITS = {"step": "updates", "seconds": "training time (s)"}
-COSTS = (
-    ("train_seconds", "training time (s)"),
-    ("optimizer_step_ms", "time in the optimizer (ms an update)"),
-    ("state_bytes_per_parameter", "optimizer state (bytes a parameter)"),
-)
+COSTS = {
+    "train_seconds": "training time (s)",
+    "optimizer_step_ms": "time in the optimizer (ms an update)",
+    "state_bytes_per_parameter": "optimizer state (bytes a parameter)",
+}
 FOREST_ROW = 0.44  # inches
 NAME_LENGTH = 40  # letters of a candidate beside its value
 
 
-class Figures:
-    """The figures of one comparison but for tuning's."""
+def figures_of(comparison: Comparison) -> dict[str, list[Figure]]:
+    """The figures by the part of the page they stand in."""
+    rows = [row for row in comparison.rows if row.runs]
+    return {
+        "result": [forest(rows, comparison.question)],
+        "cost": [
+            against(rows, comparison.question, cost, label)
+            for cost, label in COSTS.items()
+            if sum(cost in row.cost for row in rows) > 1
+        ],
+        "tuning": list(of_tuning(comparison)),
+        "training": list(of_training(rows, comparison)),
+    }
 
-    def __init__(self, comparison: Comparison, palette: Palette) -> None:
-        self.comparison = comparison
-        self.question = comparison.question
-        self.rows = [row for row in comparison.rows if row.runs]
-        self.palette = palette
 
-    def costs(self) -> Iterator[Figure]:
-        for cost, label in COSTS:
-            if figure := self.against(cost, label):
-                yield figure
+def palette_of(comparison: Comparison) -> Palette:
+    families = [run.family for run in comparison.runs]
+    return Palette([*(row.name for row in comparison.rows), *families])
 
-    def curves(self) -> Iterator[Figure]:
-        """Training as it went: validation, loss and rate, over steps and over seconds."""
-        validation = self.question.validation
-        for x in UNITS:
-            yield from self.over(x, validation)
-        for loss in self.comparison.metrics("train/", "loss"):
-            for x in UNITS:
-                yield from self.over(x, loss)
-        for rate in self.comparison.metrics("optim/", "lr"):
-            yield from self.over("step", rate)
 
-    def over(self, x: str, metric: str) -> Iterator[Figure]:
-        is_rate = metric.startswith("optim/")
-        found = [
-            (row, mean_curve(row.runs[:1] if is_rate else row.runs, metric, x)) for row in self.rows
-        ]
-        curves = [(row, curve) for row, curve in found if not curve.empty]
-        if not curves:
-            return
-        note = "As the schedule set it; the first seed of each candidate."
-        if not is_rate:
-            several = any(len(row.runs) > 1 for row, _ in curves)
-            note = "Mean over seeds; bands from the lowest to the highest seed." * several
-            if any(row.num_diverged for row in self.rows):
-                note += " Seeds that diverged are left out."
+def forest(rows: Sequence[Row], question: Question) -> Figure:
+    """The headline: each candidate's mean and interval, and its seeds, on one scale."""
+    metric, larger = question.decides, question.larger_is_better
+    estimates = [row.value for row in rows if row.value]
+    texts = intervals(metric, estimates)
+    good = hopeful([value.mean for value in estimates], larger)
 
-        larger = metric == self.question.validation and self.question.larger_is_better
-
-        def draw(plot: Plot) -> None:
-            every = [v for _, curve in curves for v in (*curve["low"], *curve["high"])]
-            plot.scale_x(UNITS[x], [], log=False)
-            if is_rate:
-                plot.scale_rate(metric, every)
+    def draw(plot: Plot) -> None:
+        axes = plot.axes
+        plot.metric = metric
+        start, stop = forest_limits([row for row in rows if row.value.mean in good], question)
+        axes.set_xlim(plot.percent(start), plot.percent(stop))
+        axes.set_ylim(len(rows) - 0.5, -0.6)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel(axis_label(metric))
+        across = axes.get_yaxis_transform()
+        for i, (row, value, text) in enumerate(zip(rows, estimates, texts, strict=True)):
+            name = with_fate(row)
+            short = name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
+            style: dict[str, Any] = {"transform": across, "va": "center", "color": INK}
+            axes.text(0, i - 0.3, short, fontweight="bold", **style)
+            axes.text(1, i - 0.3, text, ha="right", **style)
+            at, tip = i + 0.12, f"{row.name}: {text}"
+            if value.mean < start:
+                plot.mark(row.name, 0.01, at, "<", tip, transform=across)
+            elif value.mean > stop:
+                plot.mark(row.name, 0.99, at, ">", tip, transform=across)
             else:
-                edge = bad_edge([float(curve["mean"].iloc[-1]) for _, curve in curves], larger)
-                near = worth_seeing([curve for _, curve in curves], edge, larger)
-                plot.scale_y(metric, near)
-                plot.focus(every, larger, (min if larger else max)(near))
-            for row, curve in curves:
-                at, means = curve["x"].tolist(), curve["mean"].tolist()
-                if len(row.runs) > 1 and not is_rate:
-                    plot.band(row.name, at, curve["low"].tolist(), curve["high"].tolist())
-                plot.line(row.name, at, means)
-                for i, (place, value) in enumerate(zip(at, means, strict=True), start=1):
-                    is_end = i == len(at) and not is_rate
-                    if is_end or (len(at) <= FEW_POINTS and not plot.is_outside(value)):
-                        tip = f"{metric_value(metric, value)} at {shown(place)} {UNITS[x]}"
-                        plot.dot(row.name, place, value, f"{row.name}: {tip}")
+                seeds = plot.percent(seed_values(row, question))
+                rings = {"markerfacecolor": "none", "markersize": 3.5, "alpha": 0.8}
+                plot.mark(row.name, seeds, [at] * len(seeds), "o", **rings)
+                if value.low is not None:
+                    ends = plot.percent([value.low, value.high])
+                    plot.mark(row.name, ends, [at] * 2, "-", linewidth=2.2, alpha=0.55)
+                plot.mark(row.name, plot.percent(value.mean), at, "o", tip)
 
-        title = f"{words(metric)} over {UNITS[x].partition(' (')[0]}"
-        yield Figure(slug(title), title, note, draw, tuple(row.name for row, _ in curves))
-
-    def against(self, cost: str, label: str) -> Figure | None:
-        metric, larger = self.question.decides, self.question.larger_is_better
-        placed = [
-            (row, row.cost[cost], value)
-            for row in self.rows
-            if cost in row.cost and (value := self.comparison.value(row)) is not None
-        ]
-        if len(placed) < 2:
-            return None
-        sound = [(x.mean, value.mean) for row, x, value in placed if not row.num_diverged]
-        best = pareto([x for x, _ in sound], [value for _, value in sound], larger)
-
-        def draw(plot: Plot) -> None:
-            means = [value.mean for _, _, value in placed]
-            costs = [x.mean for _, x, _ in placed]
-            ends = [end for _, x, _ in placed for end in (x.low, x.high) if end]
-            plot.scale_x(label, [*costs, *ends], log=spans(costs, LOG_FROM))
-            plot.scale_y(metric, means)
-            plot.focus(means, larger, bad_edge(means, larger))
-            plot.front([sound[i][0] for i in best], [sound[i][1] for i in best])
-            for row, x, value in placed:
-                whiskers = {"width": 1.2, "alpha": 0.6}
-                if value.low is not None and value.high is not None:
-                    plot.line(row.name, [x.mean] * 2, [value.low, value.high], **whiskers)
-                if x.low is not None and x.high is not None:
-                    plot.line(row.name, [x.low, x.high], [value.mean] * 2, **whiskers)
-                tip = f"{row.name}: {interval(metric, value)}, {shown(x.mean)} {label}"
-                plot.dot(row.name, x.mean, value.mean, tip)
-
-        note = f"{better(self.question).capitalize()}. Dotted: the Pareto front."
-        if len(sound) < len(placed):
-            note += " Candidates with seeds that diverged are no part of it."
-        title = f"{words(metric)} against {label.partition(' (')[0]}"
-        return Figure(slug(title), title, note, draw, tuple(row.name for row, _, _ in placed))
-
-    def forest(self) -> Figure:
-        """The headline: each candidate's mean and interval, and its seeds, on one scale."""
-        metric = self.question.decides
-        rows = [(row, value) for row in self.rows if (value := self.comparison.value(row))]
-        texts = intervals(metric, [value for _, value in rows])
-        title = f"{words(metric)} by candidate"
-        note = f"Mean, 95 % interval and the single seeds; {better(self.question)}."
-        return Figure(
-            slug(title),
-            title,
-            note,
-            lambda plot: draw_forest(plot, rows, self.question, texts),
-            (),
-            height=0.55 + FOREST_ROW * len(rows),
-        )
+    note = f"Mean, 95 % interval and the single seeds; {better(question)}."
+    height = 0.55 + FOREST_ROW * len(rows)
+    return Figure(f"{words(metric)} by candidate", note, draw, (), height)
 
 
-def draw_forest(
-    plot: Plot, rows: Sequence[tuple[Row, Estimate]], question: Question, texts: Sequence[str]
-) -> None:
-    """A line for each candidate: its name and value in words, then seeds, interval and mean."""
-    axes = plot.axes
-    plot.metric = question.decides
-    edge = bad_edge([value.mean for _, value in rows], question.larger_is_better)
-    near = [
-        number
-        for row, value in rows
-        if question.key(value.mean) >= question.key(edge)
-        for number in (value.mean, *seed_values(row, question))
-    ]
+def forest_limits(rows: Sequence[Row], question: Question) -> tuple[float, float]:
+    """Of the axis: means and seeds, and intervals no wider than these again to either side."""
+    near = [number for row in rows for number in (row.value.mean, *seed_values(row, question))]
+    ends = [end for row in rows for end in (row.value.low, row.value.high) if end is not None]
     spread = max(near) - min(near) or abs(near[0]) * 0.05 or 1.0
-    ends = [end for _, value in rows for end in (value.low, value.high) if end is not None]
-    # an interval of two seeds may be many times as wide as all that was measured
     start = max(min([*near, *ends]), min(near) - spread) - 0.04 * spread
-    stop = min(max([*near, *ends]), max(near) + spread) + 0.04 * spread
-    axes.set_xlim(plot.percent(start), plot.percent(stop))
-    axes.set_ylim(len(rows) - 0.5, -0.6)
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    axes.set_xlabel(f"{words(plot.metric)}{' (%)' if is_share(plot.metric) else ''}")
-    place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "color": INK}
-    for i, ((row, value), text) in enumerate(zip(rows, texts, strict=True)):
-        look = plot.palette[row.name]
-        name = with_fate(row)
-        short = name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
-        axes.text(0, i - 0.3, short, fontweight="bold", **place)
-        axes.text(1, i - 0.3, text, ha="right", **place)
-        if not start <= value.mean <= stop:
-            is_left = value.mean < start
-            at = 0.01 if is_left else 0.99
-            marker = "<" if is_left else ">"
-            transform = axes.get_yaxis_transform()
-            (drawn,) = axes.plot(at, i + 0.12, marker, color=look.colour, transform=transform)
-            drawn.set_gid(f"{look.css_class}|{row.name}: {text}")
-            continue
-        seeds = seed_values(row, question)
-        (rings,) = axes.plot(plot.percent(seeds), [i + 0.12] * len(seeds), "o", color=look.colour)
-        rings.set(markerfacecolor="none", markersize=3.5, alpha=0.8)
-        if value.low is not None and value.high is not None:
-            ends_of_row = plot.percent([value.low, value.high])
-            axes.plot(ends_of_row, [i + 0.12] * 2, color=look.colour, linewidth=2.2, alpha=0.55)
-        (drawn,) = axes.plot(plot.percent(value.mean), i + 0.12, "o", color=look.colour)
-        drawn.set_gid(f"{look.css_class}|{row.name}: {text}")
+    return start, min(max([*near, *ends]), max(near) + spread) + 0.04 * spread
 
 
 def seed_values(row: Row, question: Question) -> list[float]:
     return [value for run in row.runs if (value := question.value_of(run)) is not None]
 
 
-def mean_curve(runs: Sequence[Run], metric: str, x: str) -> pd.DataFrame:
-    """Columns x, mean, low and high of ``metric`` over the steps that every run recorded.
+def against(rows: Sequence[Row], question: Question, cost: str, label: str) -> Figure:
+    """Quality against a cost, with intervals in both and the Pareto front."""
+    metric, larger = question.decides, question.larger_is_better
+    placed = [(r, r.cost[cost], r.value) for r in rows if cost in r.cost and r.value]
+    sound = [(x.mean, value.mean) for row, x, value in placed if not row.num_diverged]
+    best = pareto([x for x, _ in sound], [value for _, value in sound], larger)
+
+    def draw(plot: Plot) -> None:
+        means = [value.mean for _, _, value in placed]
+        costs = [x.mean for _, x, _ in placed]
+        ends = [end for _, x, _ in placed for end in (x.low, x.high) if end is not None]
+        plot.x_axis(label, [*costs, *ends], log=spans(costs))
+        plot.y_axis(metric, means, hopeful(means, larger), larger)
+        plot.front([sound[i][0] for i in best], [sound[i][1] for i in best])
+        for row, x, value in placed:
+            if value.low is not None and value.high is not None:
+                plot.line(row.name, [x.mean] * 2, [value.low, value.high], 1.2, alpha=0.6)
+            if x.low is not None and x.high is not None:
+                plot.line(row.name, [x.low, x.high], [value.mean] * 2, 1.2, alpha=0.6)
+            tip = f"{row.name}: {interval(metric, value)}, {shown(x.mean)} {label}"
+            plot.dot(row.name, x.mean, value.mean, tip)
+
+    note = f"{better(question).capitalize()}. Dotted: the Pareto front."
+    if len(sound) < len(placed):
+        note += " Candidates with seeds that diverged are no part of it."
+    title = f"{words(metric)} against {label.partition(' (')[0]}"
+    return Figure(title, note, draw, tuple(row.name for row, _, _ in placed))
+
+
+def of_training(rows: Sequence[Row], comparison: Comparison) -> Iterator[Figure]:
+    """Validation, loss and rate as training went, over steps and over seconds."""
+    validation = comparison.question.validation
+    for metric in (validation, *comparison.metrics("train/", "loss")):
+        larger = metric == validation and comparison.question.larger_is_better
+        for x in UNITS:
+            yield from curves(rows, metric, x, larger)
+    for metric in comparison.metrics("optim/", "lr"):
+        yield from rates(rows, metric)
+
+
+def curves(rows: Sequence[Row], metric: str, x: str, larger: bool) -> Iterator[Figure]:
+    """A metric of every candidate; no figure if none recorded it."""
+    found = [(row, mean_curve(row.runs, metric)) for row in rows]
+    lines = [(row, curve) for row, curve in found if not curve.empty]
+    if not lines:
+        return
+
+    def draw(plot: Plot) -> None:
+        last = [float(curve["mean"].iloc[-1]) for _, curve in lines]
+        good = hopeful(last, larger)
+        near = [  # from the first tenth on, of the curves that end well
+            float(value)
+            for end, (_, curve) in zip(last, lines, strict=True)
+            if end in good
+            for value in curve["mean"].iloc[len(curve) // 10 :]
+        ]
+        every = [v for _, curve in lines for v in (*curve["low"], *curve["high"])]
+        plot.x_axis(UNITS[x])
+        plot.y_axis(metric, every, near, larger)
+        for row, curve in lines:
+            if len(row.runs) > 1:
+                plot.band(row.name, curve[x], curve["low"], curve["high"])
+            plot.line(row.name, curve[x], curve["mean"])
+            few = curve if len(curve) <= FEW_POINTS else curve.iloc[-1:]
+            for place, value in zip(few[x], few["mean"], strict=True):
+                if not plot.is_outside(value) or place == curve[x].iloc[-1]:
+                    tip = f"{metric_value(metric, value)} at {shown(place)} {UNITS[x]}"
+                    plot.dot(row.name, place, value, f"{row.name}: {tip}")
+
+    several = any(len(row.runs) > 1 for row, _ in lines)
+    note = "Mean over seeds; bands from the lowest to the highest seed." * several
+    if any(row.num_diverged for row in rows):
+        note += " Seeds that diverged are left out."
+    title = f"{words(metric)} over {UNITS[x].partition(' (')[0]}"
+    yield Figure(title, note, draw, tuple(row.name for row, _ in lines))
+
+
+def rates(rows: Sequence[Row], metric: str) -> Iterator[Figure]:
+    """The learning rate of every candidate's first seed."""
+    found = [(row.name, mean_curve(row.runs[:1], metric)) for row in rows]
+    lines = {name: curve for name, curve in found if not curve.empty}
+    if not lines:
+        return
+
+    def draw(plot: Plot) -> None:
+        plot.x_axis(UNITS["step"])
+        plot.rate_axis(metric, [rate for curve in lines.values() for rate in curve["mean"]])
+        for name, curve in lines.items():
+            plot.line(name, curve["step"], curve["mean"])
+
+    note = "As the schedule set it; the first seed of each candidate."
+    yield Figure(f"{words(metric)} over {UNITS['step']}", note, draw, tuple(lines))
+
+
+def mean_curve(runs: Sequence[Run], metric: str) -> pd.DataFrame:
+    """Columns step, seconds, mean, low and high of ``metric`` at the steps that all runs recorded.
 
     Runs of a candidate take different times: seconds are the mean of the runs' at a step.
     """
@@ -221,31 +214,124 @@ def mean_curve(runs: Sequence[Run], metric: str, x: str) -> pd.DataFrame:
         high=("value", "max"),
         n=("value", "size"),
     )
-    line = line[line["n"] == len(curves)].assign(x=lambda line: line[x])
+    line = line[line["n"] == len(curves)]
     stride = -(-len(line) // MAX_POINTS) or 1
-    return line[(np.arange(len(line)) - len(line) + 1) % stride == 0]  # the last point is kept
+    return line[::-1][::stride][::-1]  # the last point is kept
 
 
-def worth_seeing(
-    curves: Sequence[pd.DataFrame], edge: float, larger_is_better: bool
-) -> list[float]:
-    """Values from the first tenth on, of the curves that end no worse than ``edge``."""
-    sign = 1 if larger_is_better else -1
-    return [
-        float(value)
-        for curve in curves
-        if sign * curve["mean"].iloc[-1] >= sign * edge
-        for value in curve["mean"].iloc[len(curve) // 10 :]
-    ]
+def of_tuning(comparison: Comparison) -> Iterator[Figure]:
+    """What searching for settings bought, and how much each setting matters."""
+    question = comparison.question
+    trials = trials_of(comparison.runs, question)
+    order = palette_of(comparison).order
+    trials = dict(sorted(trials.items(), key=lambda family: order[family[0]]))
+    if found := expected_best_curves(trials, question):
+        yield expected_best(found, trials, question)
+    for key in swept_keys(trials):
+        yield from sensitivity(trials, key, question, comparison.target)
 
 
-def bad_edge(values: Sequence[float], larger_is_better: bool) -> float:
-    """Where a figure ends, so that hopeless values do not flatten the differences between others.
+def expected_best(found: dict[str, list[float]], trials: Trials, question: Question) -> Figure:
+    def draw(plot: Plot) -> None:
+        plot.x_axis("trials")
+        plot.axes.locator_params(axis="x", integer=True)
+        plot.y_axis(question.validation, [value for curve in found.values() for value in curve])
+        for family, curve in found.items():
+            plot.line(family, range(1, len(curve) + 1), curve)
 
-    As far beyond the median as thrice its distance from the best, or at the worst value.
-    """
-    if not values:
-        return 0.0
-    best, worst = (max(values), min(values)) if larger_is_better else (min(values), max(values))
-    edge = best + 4 * (float(np.median(values)) - best)
-    return max(edge, worst) if larger_is_better else min(edge, worst)
+    note = (
+        "Of k draws from the trials that were run, however these were chosen (Dodge et al. 2019). "
+        "A trial that broke down counts as the worst value of all."
+    )
+    if any(trial.is_partial for trial in chain(*trials.values())):
+        note += " A pruned trial counts with what it had reached by then, so no curve is too high."
+    title = f"expected best {words(question.validation)} after k trials"
+    return Figure(title, note, draw, tuple(found))
+
+
+def sensitivity(
+    trials: Trials, key: str, question: Question, target: float | None
+) -> Iterator[Figure]:
+    """Validation by one swept number; no figure if no family tried two of its values."""
+    metric, larger = question.validation, question.larger_is_better
+    tried = {family: points(of_family, key) for family, of_family in trials.items()}
+    tried = {family: known for family, known in tried.items() if num_values(known) > 1}
+    every = [point for known in tried.values() for point in known]
+    reached = [trial.value for _, trial in every if trial.value is not None]
+    if not reached:
+        return
+    best = {family: best_by_value(known, question) for family, known in tried.items()}
+    lines = {
+        family: best[family]
+        for family, known in tried.items()
+        # a line through random points would show noise
+        if best[family] and (num_values(known) < len(known) or len(known[0][1].setting) == 1)
+    }
+
+    def draw(plot: Plot) -> None:
+        places = [at for at, _ in every]
+        plot.x_axis(words(key), places, log=spans(places))
+        full = [value for line in best.values() for value in line.values()]
+        worst = min(map(question.key, hopeful(full or reached, larger)))
+        plot.y_axis(metric, reached, [v for v in reached if question.key(v) >= worst], larger)
+        for family, known in tried.items():
+            if line := lines.get(family):
+                plot.line(family, list(line), list(line.values()))
+            for at, trial in known:
+                tip = f"{family}, {label(trial.setting)}{', pruned' * trial.is_partial}"
+                if trial.value is None:
+                    plot.at_edge(family, at, "x", f"{tip}: broke down", is_top=not larger)
+                else:
+                    value = f"{tip}: {metric_value(metric, trial.value)}"
+                    plot.dot(family, at, trial.value, value, trial.is_partial)
+
+    note = marks_in_words([trial for _, trial in every], bool(lines))
+    if lines and target is not None:
+        hits = "; ".join(
+            f"{name} {reaching(line, question, target)}" for name, line in lines.items()
+        )
+        value = metric_value(metric, target)
+        note += f" {words(metric).capitalize()} of {value} is reached: {hits}."
+    yield Figure(f"{words(metric)} by {words(key)}", note, draw, tuple(tried))
+
+
+def marks_in_words(trials: Sequence[Trial], any_line: bool) -> str:
+    parts = ["A dot per trial", "an arrow where it lies outside"]
+    parts += ["the line through the best"] if any_line else []
+    if any(trial.is_partial for trial in trials):
+        parts.append("hollow if it was pruned, at what it had reached by then")
+    if any(trial.value is None for trial in trials):
+        parts.append("a cross if it broke down")
+    return f"{', '.join(parts)}."
+
+
+def reaching(best: dict[float, float], question: Question, target: float) -> str:
+    """From where to where a swept number reaches the target, in words."""
+    good = [x for x, value in best.items() if question.key(value) >= question.key(target)]
+    if not good:
+        return "nowhere"
+    if len(good) == 1:
+        return f"at {shown(good[0], 3)}"
+    return f"from {shown(min(good), 3)} to {shown(max(good), 3)}"
+
+
+Points = list[tuple[float, Trial]]
+
+
+def points(trials: Sequence[Trial], key: str) -> Points:
+    """The trials that have a number for ``key``, in its order."""
+    known = [(at, trial) for trial in trials if (at := trial.at(key)) is not None]
+    return sorted(known, key=lambda point: point[0])
+
+
+def num_values(known: Points) -> int:
+    return len({at for at, _ in known})
+
+
+def best_by_value(known: Points, question: Question) -> dict[float, float]:
+    """The best result at each value of a setting, of the trials that were run to the end."""
+    best: dict[float, float] = {}
+    for at, trial in known:
+        if trial.value is not None and not trial.is_partial:
+            best[at] = max(best.get(at, trial.value), trial.value, key=question.key)
+    return best

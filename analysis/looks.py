@@ -1,18 +1,10 @@
 """How figures look: a candidate's colour is its name's, on every page and on paper."""
 
 import re
-import warnings
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from markupsafe import Markup, escape
-
-if TYPE_CHECKING:
-    from analysis.plot import Figure
+from typing import Any
 
 INK, SOFT, LINE, PAPER = "#1c1f24", "#5d6570", "#e3e6ea", "#ffffff"
 COLOURS = (
@@ -37,23 +29,28 @@ STYLE: Any = {
     "lines.solid_joinstyle": "round", "legend.frameon": False, "text.parse_math": False,
     "svg.fonttype": "none", "svg.hashsalt": "report", "pdf.fonttype": 42,
 }  # fmt: skip
-PAPER_STYLE: Any = {
+PAPER_STYLE: Any = STYLE | {
     "font.size": 8, "axes.labelsize": 8, "legend.fontsize": 7.5, "axes.linewidth": 0.6,
     "figure.facecolor": "white", "svg.fonttype": "path",
 }  # fmt: skip
-PAPER_WIDTHS = {"column": 3.25, "page": 6.75}  # inches
-PAGE_WIDTH = 4.2
-FORMATS = ("svg", "pdf", "png")
 
 
 @dataclass(frozen=True)
 class Look:
-    """How one candidate is drawn."""
+    """How one candidate is drawn; ``is_other``: one of the many that share a look."""
 
     css_class: str
-    colour: str = SOFT
-    dashed: bool = False
-    is_other: bool = False  # one of the many that share a look
+    colour: str
+    dashed: bool
+    is_other: bool = False
+
+    @property
+    def line(self) -> str:
+        """matplotlib's name of the line style."""
+        return "--" if self.dashed else "-"
+
+
+OTHER = Look("series other", SOFT, dashed=False, is_other=True)
 
 
 class Palette:
@@ -77,7 +74,7 @@ class Palette:
     def __getitem__(self, name: str) -> Look:
         slot = self.slots.get(name)
         if slot is None:
-            return Look("series other", is_other=True)
+            return OTHER
         row, column = divmod(slot, len(COLOURS))
         dashed = " dashed" if row else ""
         return Look(f"series s{slot} c{column}{dashed}", COLOURS[column], dashed=bool(row))
@@ -87,7 +84,7 @@ class Palette:
         shown = list(names)
         own = [(self[name], name) for name in shown if name in self.slots]
         others = len(shown) - len(own)
-        return own + ([(Look("series other", is_other=True), f"{others} more")] if others else [])
+        return own + ([(OTHER, f"{others} more")] if others else [])
 
 
 def known(name: str) -> str | None:
@@ -95,57 +92,3 @@ def known(name: str) -> str | None:
     bare = name.rpartition("/")[2]
     found = [word for word in KNOWN if bare == word or re.match(rf"{word}[_,]", bare)]
     return max(found, key=len, default=None)
-
-
-def inline_svg(figure: "Figure", palette: Palette) -> Markup:
-    """The figure for the page: colours are the page's own, so it is right in light and dark."""
-    drawn = rendered(figure, palette, PAGE_WIDTH, "svg", STYLE).decode()
-    text = re.sub(r"<!--.*?-->", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # Plot put class and hover text into the id, escaped by matplotlib
-    text = re.sub(
-        r'<g id="(series[^"|]*)\|([^"]*)">',
-        lambda found: f'<g class="{found[1]}">' + f"<title>{found[2]}</title>" * bool(found[2]),
-        text,
-    )
-    text = re.sub(r'<g id="[^"]*">', "<g>", text)
-    text = re.sub(r'(<svg [^>]*?) width="[^"]*" height="[^"]*"', r"\1", text)
-    text = text.replace("<svg ", f'<svg role="img" aria-label="{escape(figure.title)}" ', 1)
-    for colour, name in CSS_VARIABLES.items():
-        text = text.replace(colour, f"var(--{name})")
-    return Markup(text)
-
-
-def save(figure: "Figure", palette: Palette, folder: Path) -> None:
-    """The figure for a paper: at the widths of a column and of a page, fonts embedded."""
-    for width_name, inches in PAPER_WIDTHS.items():
-        for kind in FORMATS:
-            content = rendered(figure, palette, inches, kind, STYLE | PAPER_STYLE, legend=True)
-            (folder / f"{figure.name}_{width_name}.{kind}").write_bytes(content)
-
-
-def rendered(
-    figure: "Figure",
-    palette: Palette,
-    inches: float,
-    kind: str,
-    style: Any,
-    legend: bool = False,
-) -> bytes:
-    import matplotlib
-    from matplotlib.figure import Figure as Canvas
-
-    from analysis.plot import Plot
-
-    with matplotlib.rc_context(style), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks
-        height = figure.height or min(0.66 * inches, 3.0)
-        canvas = Canvas(figsize=(inches, height), layout="constrained")
-        plot = Plot(canvas.subplots(), palette)
-        figure.draw(plot)
-        if legend and figure.names:
-            plot.legend(canvas, figure.names, num_columns=2 if inches < 4 else 4)
-        buffer = BytesIO()
-        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-        canvas.savefig(buffer, format=kind, dpi=300, metadata=metadata)
-    return buffer.getvalue()

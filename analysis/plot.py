@@ -1,59 +1,40 @@
 """One plot on matplotlib's axes: scales that suit the data, marks with what hovering shows."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.looks import INK, PAPER, SOFT, Palette
+from analysis.looks import PAPER, SOFT, Palette
 from analysis.question import is_share
 from analysis.wording import MINUS, metric_value, words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Canvas
 
 LOG_FROM = 5  # values that span more than this factor are shown on a logarithmic scale
 LEAST_ERROR = 0.005  # percent; an accuracy of 100 % has no logarithm of its error
+DECADES_OF_RATE = 1e-4  # of the highest: the end of a schedule may be zero
 MAX_LABELS = 12  # values written beside marks at the edge; more would cover each other
 LABEL_WIDTH, LABEL_HEIGHT = 12, 30
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What one figure shows.
-
-    Attributes:
-        name: of its files.
-        names: of the legend, in order; empty if the plot names them itself.
-        height: in inches; None: in proportion to the width.
-    """
-
-    name: str
-    title: str
-    note: str
-    draw: Callable[["Plot"], None]
-    names: tuple[str, ...]
-    height: float | None = None
 
 
 class Plot:
     """Axes and the looks of candidates; y is a metric, shares in percent."""
 
     def __init__(self, axes: "Axes", palette: Palette) -> None:
-        self.axes = axes
-        self.palette = palette
+        self.axes, self.palette = axes, palette
         self.metric = ""
-        self.edge: float | None = None  # what is worse lies outside
+        self.is_focused = False  # some values lie outside
         self.labelled: list[float] = []  # where along x values stand at the edge, in pixels
 
-    def scale_x(self, label: str, values: Sequence[float], log: bool | None = None) -> None:
-        """Name the axis; logarithmic if asked for, or if the values span enough."""
+    def x_axis(self, label: str, values: Sequence[float] = (), log: bool = False) -> None:
+        """Name the axis; with ``values``, fix its limits."""
         self.axes.set_xlabel(label)
-        if spans(values, LOG_FROM) if log is None else log:
+        if log:
+            values = [value for value in values if value > 0]
             self.axes.set_xscale("log")
             log_ticks(self.axes.xaxis, values)
         if values:  # now, since values written at the edge must know their places
@@ -61,70 +42,80 @@ class Plot:
             self.axes.autoscale_view(scaley=False)
             self.axes.set_xlim(*self.axes.get_xlim())
 
-    def scale_y(self, metric: str, values: Sequence[float], log: bool | None = None) -> None:
+    def y_axis(
+        self,
+        metric: str,
+        values: Sequence[float],
+        inside: Sequence[float] = (),
+        larger_is_better: bool = True,
+    ) -> None:
         """Name the axis after the metric; errors and losses that span enough are logarithmic.
 
         Of an accuracy the error is, so that 99 and 99.9 % are as far apart as 90 and 99 %.
+
+        Args:
+            inside: the values to be told apart; arrows point at those that are worse than all of
+                them. Empty: all.
         """
         self.metric = metric
-        share = is_share(metric)
-        self.axes.set_ylabel(f"{words(metric)}{' (%)' if share else ''}")
-        if share:
-            errors = [max(100 - 100 * value, LEAST_ERROR) for value in values]
-            if spans(errors, LOG_FROM) and log is not False:
-                self.axes.set_yscale("function", functions=(minus_log_error, accuracy_of))
-                error_ticks(self.axes.yaxis, min(errors), max(errors))
-        elif spans(values, LOG_FROM) if log is None else log:
+        self.axes.set_ylabel(axis_label(metric))
+        resolved = inside or values
+        errors = [max(100 - 100 * value, LEAST_ERROR) for value in resolved]
+        if is_share(metric) and spans(errors):
+            self.axes.set_yscale("function", functions=(minus_log_error, accuracy_of))
+            error_ticks(self.axes.yaxis, min(errors), max(errors))
+        elif not is_share(metric) and spans(resolved):
             self.axes.set_yscale("log")
-            log_ticks(self.axes.yaxis, values)
+            log_ticks(self.axes.yaxis, resolved)
+        low, high = min(resolved), max(resolved)
+        has_worse = min(values) < low if larger_is_better else max(values) > high
+        if has_worse and low < high:
+            self.is_focused = True
+            scale = self.axes.yaxis.get_transform()
+            bottom, top = scale.transform(self.percent([low, high]))
+            margin = 0.06 * (top - bottom)
+            self.axes.set_ylim(*scale.inverted().transform([bottom - margin, top + margin]))
 
-    def scale_rate(self, metric: str, values: Sequence[float]) -> None:
+    def rate_axis(self, metric: str, values: Sequence[float]) -> None:
         """A learning rate: logarithmic, and no more than four decades of a schedule's end."""
+        self.metric = metric
+        self.axes.set_ylabel(axis_label(metric))
         positive = [value for value in values if value > 0]
-        self.scale_y(metric, positive, log=bool(positive))
-        if positive and min(positive) < 1e-4 * max(positive):
-            self.axes.set_ylim(1e-4 * max(positive), 2 * max(positive))
-
-    def focus(self, values: Sequence[float], larger_is_better: bool, edge: float) -> None:
-        """End the y axis at ``edge`` if there are worse values; arrows point at those."""
-        worse = [v for v in values if (v < edge if larger_is_better else v > edge)]
-        if not worse or edge in (max(values), min(values)):
-            return
-        self.edge = edge
-        best = max(values) if larger_is_better else min(values)
-        bottom, top = (edge, best) if larger_is_better else (best, edge)
-        margin = 0.06 * (top - bottom)
-        limits = self.percent(bottom - margin), self.percent(top + margin)
-        if self.axes.get_yscale() == "function":
-            limits = limits[0], min(limits[1], 100 - 0.8 * (100 - self.percent(best)))
-        elif self.axes.get_yscale() == "log":
-            limits = self.percent(bottom) * 0.9, self.percent(top) * 1.1
-        self.axes.set_ylim(*limits)
+        if positive:
+            self.axes.set_yscale("log")
+            log_ticks(self.axes.yaxis, positive)
+            if min(positive) < DECADES_OF_RATE * max(positive):
+                self.axes.set_ylim(DECADES_OF_RATE * max(positive), 2 * max(positive))
 
     def is_outside(self, value: float) -> bool:
         low, high = self.axes.get_ylim()
-        return self.edge is not None and not low <= self.percent(value) <= high
+        return self.is_focused and not low <= self.percent(value) <= high
 
     def percent(self, value: Any) -> Any:
-        return 100 * np.asarray(value) if is_share(self.metric) else value
+        return (100 if is_share(self.metric) else 1) * np.asarray(value)
+
+    def mark(self, name: str, x: Any, y: Any, kind: str, tip: str = "", **style: Any) -> None:
+        """A candidate's marks or line at ``x`` and ``y``, with what hovering shows."""
+        look, order = self.palette[name], self.palette.order
+        depth = 3 - order.get(name, len(order)) / (len(order) + 1)  # the best lie on top
+        style = {"color": look.colour, "zorder": depth, **style}
+        (drawn,) = self.axes.plot(x, y, kind, **style)
+        drawn.set_gid(f"{look.css_class}|{tip}")
 
     def line(
-        self, name: str, x: Sequence[float], y: Sequence[float], width: float = 1.6, **style: Any
+        self,
+        name: str,
+        x: Sequence[float],
+        y: Sequence[float],
+        width: float = 1.6,
+        alpha: float = 1,
     ) -> None:
         look = self.palette[name]
-        (drawn,) = self.axes.plot(
-            x,
-            self.percent(y),
-            color=look.colour,
-            linestyle="--" if look.dashed else "-",
-            linewidth=0.8 if look.is_other else width,
-            **{"alpha": 0.5 if look.is_other else 1.0, "zorder": self.depth(name), **style},
-        )
-        drawn.set_gid(f"{look.css_class}|{name}")
+        style = {"linewidth": 0.8, "alpha": 0.5} if look.is_other else {"linewidth": width}
+        kind = "--" if look.dashed else "-"
+        self.mark(name, x, self.percent(y), kind, name, **{"alpha": alpha, **style})
 
-    def band(
-        self, name: str, x: Sequence[float], low: Sequence[float], high: Sequence[float]
-    ) -> None:
+    def band(self, name: str, x: Sequence[float], low: Any, high: Any) -> None:
         look = self.palette[name]
         style: dict[str, Any] = {"color": look.colour, "alpha": 0.16, "linewidth": 0}
         area = self.axes.fill_between(x, self.percent(low), self.percent(high), **style)
@@ -133,83 +124,60 @@ class Plot:
     def dot(self, name: str, x: float, y: float, tip: str, hollow: bool = False) -> None:
         """A mark with what hovering shows; an arrow at the edge if it lies outside."""
         if self.is_outside(y):
-            self.arrow(name, x, y, tip)
+            is_top = self.percent(y) > self.axes.get_ylim()[1]
+            self.at_edge(name, x, "^" if is_top else "v", tip, is_top, metric_value(self.metric, y))
             return
-        look = self.palette[name]
-        fill, rim = (PAPER, look.colour) if hollow else (look.colour, PAPER)
-        (drawn,) = self.axes.plot(x, self.percent(y), "o", zorder=self.depth(name) + 0.5)
-        drawn.set(markersize=5.5, markerfacecolor=fill, markeredgecolor=rim)
-        drawn.set_gid(f"{look.css_class}|{tip}")
+        colour = self.palette[name].colour
+        fill, rim = (PAPER, colour) if hollow else (colour, PAPER)
+        style = {"markersize": 5.5, "markerfacecolor": fill, "markeredgecolor": rim}
+        self.mark(name, x, self.percent(y), "o", tip, **style)
 
-    def arrow(self, name: str, x: float, y: float, tip: str) -> None:
-        """An arrow at the edge towards a value outside, with the value."""
-        look = self.palette[name]
-        low, _ = self.axes.get_ylim()
-        down = self.percent(y) < low
-        (drawn,) = self.axes.plot(
-            x,
-            0.03 if down else 0.97,
-            "v" if down else "^",
-            transform=self.axes.get_xaxis_transform(),
-            color=look.colour,
-            markersize=5,
-            clip_on=False,
+    def at_edge(
+        self, name: str, x: float, kind: str, tip: str, is_top: bool, text: str = ""
+    ) -> None:
+        """A mark at the upper or lower edge, for a value that lies outside or a failure."""
+        y, place = 0.97 if is_top else 0.03, self.axes.get_xaxis_transform()
+        self.mark(name, x, y, kind, tip, transform=place, markersize=5.5, clip_on=False)
+        if not text or len(self.labelled) == MAX_LABELS:
+            return
+        at = self.axes.transData.transform((x, 1.0))[0]
+        offset = 6 + LABEL_HEIGHT * sum(abs(at - other) < LABEL_WIDTH for other in self.labelled)
+        self.labelled.append(at)
+        self.axes.annotate(
+            text,
+            (x, y),
+            xycoords=place,
+            xytext=(0, -offset if is_top else offset),
+            textcoords="offset points",
+            rotation=90,
+            ha="center",
+            va="top" if is_top else "bottom",
+            fontsize="x-small",
+            color=self.palette[name].colour,
         )
-        drawn.set_gid(f"{look.css_class}|{tip}")
-        self.labelled.append(self.axes.transData.transform((x, 1.0))[0])
-        near = sum(abs(at - self.labelled[-1]) < LABEL_WIDTH for at in self.labelled[:-1])
-        if len(self.labelled) <= MAX_LABELS:
-            offset = 6 + LABEL_HEIGHT * near
-            self.axes.annotate(
-                metric_value(self.metric, y),
-                (x, 0.03 if down else 0.97),
-                xycoords=self.axes.get_xaxis_transform(),
-                xytext=(0, offset if down else -offset),
-                textcoords="offset points",
-                rotation=90,
-                ha="center",
-                va="bottom" if down else "top",
-                fontsize="x-small",
-                color=look.colour,
-            )
-
-    def cross(self, name: str, x: float, tip: str, at_top: bool) -> None:
-        """A failure: at the bad edge of the plot, since it has no value."""
-        look = self.palette[name]
-        (drawn,) = self.axes.plot(
-            x,
-            0.97 if at_top else 0.03,
-            "x",
-            transform=self.axes.get_xaxis_transform(),
-            color=look.colour,
-            markersize=6,
-            clip_on=False,
-        )
-        drawn.set_gid(f"{look.css_class}|{tip}")
 
     def front(self, x: Sequence[float], y: Sequence[float]) -> None:
         self.axes.plot(x, self.percent(y), ":", color=SOFT, linewidth=1.2, zorder=1)
 
-    def depth(self, name: str) -> float:
-        """The best candidates lie on top of the others."""
-        order = self.palette.order
-        return 3 - order.get(name, len(order)) / (len(order) + 1)
 
-    def legend(self, canvas: "Canvas", names: Sequence[str], num_columns: int) -> None:
-        from matplotlib.lines import Line2D
-
-        keys = self.palette.legend(names)
-        handles = [
-            Line2D([], [], color=look.colour, linestyle="--" if look.dashed else "-", label=name)
-            for look, name in keys
-        ]
-        columns = min(num_columns, len(handles))
-        canvas.legend(handles=handles, loc="outside lower center", ncols=columns, labelcolor=INK)
+def axis_label(metric: str) -> str:
+    return f"{words(metric)}{' (%)' if is_share(metric) else ''}"
 
 
-def spans(values: Sequence[float], factor: float) -> bool:
+def hopeful(values: Sequence[float], larger_is_better: bool) -> list[float]:
+    """The values that a figure should tell apart: hopeless ones would flatten the differences.
+
+    They reach from the best to four times as far as the median.
+    """
+    sign = 1 if larger_is_better else -1
+    best = max(sign * value for value in values)
+    edge = best - 4 * (best - sign * float(np.median(values)))
+    return [value for value in values if sign * value >= edge]
+
+
+def spans(values: Sequence[float]) -> bool:
     """Whether positive values are so far apart that they need a logarithmic scale."""
-    return bool(values) and min(values) > 0 and max(values) >= factor * min(values)
+    return bool(values) and min(values) > 0 and max(values) >= LOG_FROM * min(values)
 
 
 def minus_log_error(percent: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -224,9 +192,7 @@ def log_ticks(axis: Any, values: Sequence[float]) -> None:
     """Ticks at powers of ten, or closer where there are few, as plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    positive = [value for value in values if value > 0]
-    decades = math.log10(max(positive) / min(positive)) if positive else 1
-    subs = (1.0, 2.0, 5.0) if decades < 2 else (1.0,)
+    subs = (1.0, 2.0, 5.0) if math.log10(max(values) / min(values)) < 2 else (1.0,)
     axis.set_major_locator(LogLocator(subs=subs, numticks=8))
     axis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
     axis.set_minor_locator(NullLocator())
@@ -240,7 +206,7 @@ def tick_text(value: float) -> str:
 
 
 def error_ticks(axis: Any, least: float, greatest: float) -> None:
-    """Accuracies at 1, 2 and 5 times powers of ten below 100 %."""
+    """Accuracies at 1, 2, 3 and 5 times powers of ten below 100 %."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     errors = [m * 10.0**power for power in range(-3, 3) for m in (1, 2, 3, 5)]

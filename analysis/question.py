@@ -5,18 +5,23 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.errors import ReportError
-from analysis.runs import Run
+from analysis.runs import ReportError, Run
 
 
 @dataclass(frozen=True)
 class Question:
-    """What the runs are compared on."""
+    """What the runs are compared on.
 
-    validation: str  # the monitored metric: chooses settings
-    test: str | None  # its twin on the test split, if every candidate has it
+    Attributes:
+        validation: the monitored metric; it chooses settings.
+        test: its twin on the test split, if every candidate has it.
+        is_monitored: whether the summary's ``best`` is of this metric.
+    """
+
+    validation: str
+    test: str | None
     larger_is_better: bool
-    reads_summary: bool  # whether the summary's ``best`` is of this metric
+    is_monitored: bool
 
     @property
     def decides(self) -> str:
@@ -25,7 +30,7 @@ class Question:
 
     def validation_of(self, run: Run) -> float | None:
         """The best value on validation that a run reached."""
-        if self.reads_summary and (value := run.number("best", "value")) is not None:
+        if self.is_monitored and (value := run.number("best", "value")) is not None:
             return value
         values = run.curve(self.validation)["value"]
         if values.empty:
@@ -33,7 +38,7 @@ class Question:
         return float(values.max() if self.larger_is_better else values.min())
 
     def test_of(self, run: Run) -> float | None:
-        return None if self.test is None else final(run, self.test)
+        return run.final(self.test) if self.test else None
 
     def value_of(self, run: Run) -> float | None:
         return self.test_of(run) if self.test else self.validation_of(run)
@@ -43,7 +48,7 @@ class Question:
         return None not in (self.validation_of(run), self.value_of(run))
 
     def key(self, value: float | None) -> float:
-        """Larger is better; nothing at all is the worst."""
+        """Larger is better; a missing value is the worst."""
         if value is None:
             return -math.inf
         return value if self.larger_is_better else -value
@@ -58,14 +63,6 @@ def twin(metric: str) -> str | None:
     return metric.replace("val/", "test/", 1) if metric.startswith("val/") else None
 
 
-def final(run: Run, metric: str) -> float | None:
-    """A metric at the end of a run."""
-    if (value := run.number(metric)) is not None:
-        return value
-    values = run.curve(metric)["value"]
-    return None if values.empty else float(values.iloc[-1])
-
-
 def ask(runs: Sequence[Run], metric: str | None = None, mode: str | None = None) -> Question:
     """Settle what the runs are compared on.
 
@@ -74,7 +71,7 @@ def ask(runs: Sequence[Run], metric: str | None = None, mode: str | None = None)
             which way is better.
     """
     if not any(run.finished for run in runs):
-        raise ReportError(none_finished(runs))
+        raise none_finished(runs)
     monitors = Counter(run.monitor for run in runs if run.monitor)
     if metric is None:
         if not monitors:
@@ -88,13 +85,13 @@ def ask(runs: Sequence[Run], metric: str | None = None, mode: str | None = None)
         if len(modes) != 1:
             raise ReportError(f"which way is {metric} better? Add --mode max or --mode min")
         mode = modes.pop()
-    is_monitor = {name for name, _ in monitors} <= {metric}
-    return Question(metric, twin(metric), mode == "max", is_monitor)
+    is_monitored = {name for name, _ in monitors} <= {metric}
+    return Question(metric, twin(metric), mode == "max", is_monitored)
 
 
-def none_finished(runs: Sequence[Run]) -> str:
+def none_finished(runs: Sequence[Run]) -> ReportError:
     statuses = Counter(run.status for run in runs)
     shown = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
     errors = [str(run.summary["error"]) for run in runs if run.summary.get("error")]
     first = f"; the first error: {errors[0].splitlines()[0]}" if errors else ""
-    return f"no run has finished ({shown}){first}"
+    return ReportError(f"no run has finished ({shown}){first}")

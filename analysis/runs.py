@@ -8,34 +8,57 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import yaml
-
-from analysis.errors import ReportError
 
 MARKS = (".hydra", "metrics.jsonl", "summary.json")  # any of them makes a directory a run
 STUDY_FILE = "study.json"  # makes a directory a study's
 PREFLIGHT = "preflight"  # of a study: runs of a few steps, which are no results
 FINISHED = ("completed", "stopped")
+DIVERGED = "diverged"
+BROKEN = (DIVERGED, "failed")  # a trial that ended so counts as the worst value
 UNFINISHED = "unfinished"  # still running, or killed: no summary, or one that says "running"
+PLAIN, TUNE, REPEAT = "", "tune", "repeat"
+
+Setting = tuple[tuple[str, Any], ...]
 
 
-@dataclass(frozen=True, eq=False)
+class ReportError(Exception):
+    """A mistake a person can correct: ``report.py`` prints it as one line."""
+
+
+@dataclass(eq=False)
 class Run:
-    """One run as its records show it."""
+    """One run as its records show it, and its place in the comparison.
+
+    Attributes:
+        name: the path below the directory that was asked for.
+        config: resolved; as composed if the run failed before it wrote its own.
+        choices: config group to option, such as ``optim`` to ``sgd_cosine``.
+        overrides: of the command line.
+        events: one row per event; step, epoch, seconds and one column per metric.
+        candidate: what it is compared as.
+        family: the choices alone, within which settings are tuned.
+        setting: the swept numbers of the family.
+        phase: in a study, tune or repeat.
+    """
 
     path: Path
-    name: str  # the path below the directory that was asked for
+    name: str
     summary: dict[str, Any]
-    config: dict[str, Any]  # resolved; as composed if the run failed before it wrote its own
-    choices: dict[str, str]  # group -> option, such as optim -> sgd_cosine
-    overrides: list[str]  # of the command line
-    events: pd.DataFrame  # one row per event; step, epoch, seconds and one column per metric
+    config: dict[str, Any]
+    choices: dict[str, str]
+    overrides: list[str]
+    events: pd.DataFrame
     damaged_lines: int
+    candidate: str = ""
+    family: str = ""
+    setting: Setting = ()
+    phase: str = PLAIN
 
     @property
     def status(self) -> str:
@@ -60,13 +83,18 @@ class Run:
         return None
 
     @property
-    def is_partial(self) -> bool:
-        """Whether it ended before its horizon: pruned, or waiting at a rung of a study."""
+    def ended_early(self) -> bool:
+        """Whether it ended before its horizon: pruned, waiting at a rung of a study, or limited."""
         horizon = self.number("horizon_steps")
         if horizon is None:
             return self.status == "pruned"
         limit = finite(nested(self.config, "trainer", "limit_train_steps"))
         return limit is not None and limit < horizon
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a study, or another tuner, cut the run short; its value is an early one."""
+        return (self.phase == TUNE or self.status == "pruned") and self.ended_early
 
     def number(self, *keys: str) -> float | None:
         """A finite number of the summary, such as ``number("best", "value")``; else None."""
@@ -74,14 +102,17 @@ class Run:
 
     def curve(self, metric: str) -> pd.DataFrame:
         """Columns step, seconds and value of every event with a finite value of ``metric``."""
-        if metric not in self.events:
-            return pd.DataFrame({"step": [], "seconds": [], "value": []}, dtype=float)
-        columns = self.events[["step", "seconds", metric]].set_axis(
-            ["step", "seconds", "value"], axis=1
-        )
+        curve = self.events.reindex(columns=["step", "seconds", metric])
+        curve = curve.set_axis(["step", "seconds", "value"], axis=1).dropna()
         # a resumed run may have recorded a step twice
-        kept = columns.dropna().drop_duplicates("step", keep="last")
-        return kept.sort_values("step", ignore_index=True)
+        return curve.drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
+
+    def final(self, metric: str) -> float | None:
+        """A metric at the end of the run."""
+        if (value := self.number(metric)) is not None:
+            return value
+        values = self.curve(metric)["value"]
+        return None if values.empty else float(values.iloc[-1])
 
 
 def read_runs(directories: Iterable[Path]) -> list[Run]:
@@ -118,17 +149,17 @@ def find(directory: Path) -> Iterator[Path]:
 
 
 def read_run(path: Path, name: str) -> Run:
-    """What is left of one run; a file that is missing or damaged counts as empty."""
-    hydra = read_yaml(path / ".hydra" / "hydra.yaml")
+    """Read one run; a file that is missing or damaged counts as empty."""
+    hydra = read_mapping(path / ".hydra" / "hydra.yaml")
     choices = nested(hydra, "hydra", "runtime", "choices")
-    summary = read_json(path / "summary.json")
+    summary = read_mapping(path / "summary.json")
     overrides = summary.get("overrides") or nested(hydra, "hydra", "overrides", "task")
     events, damaged = read_events(path / "metrics.jsonl")
     return Run(
         path=path,
         name=name,
         summary=summary,
-        config=read_yaml(path / "config.yaml") or read_yaml(path / ".hydra" / "config.yaml"),
+        config=read_mapping(path / "config.yaml") or read_mapping(path / ".hydra" / "config.yaml"),
         choices={
             str(group): str(option)
             for group, option in (choices if isinstance(choices, dict) else {}).items()
@@ -140,18 +171,12 @@ def read_run(path: Path, name: str) -> Run:
     )
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
+def read_mapping(file: Path) -> dict[str, Any]:
+    """A JSON or YAML mapping; empty where there is none that can be read."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where libyaml is there
+    parse = json.loads if file.suffix == ".json" else partial(yaml.load, Loader=loader)
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)
+        content = parse(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -160,11 +185,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
 def read_events(file: Path) -> tuple[pd.DataFrame, int]:
     """The events with a step, as numbers, and how many lines were damaged."""
     rows, damaged = [], 0
-    try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    for line in filter(str.strip, lines):
+    lines = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    for line in filter(str.strip, lines.splitlines()):
         try:
             event = json.loads(line)
             step = finite(event["step"])
@@ -172,17 +194,13 @@ def read_events(file: Path) -> tuple[pd.DataFrame, int]:
             step = None
         if step is None:
             damaged += 1
-            continue
-        rows.append({key: finite(value) for key, value in event.items() if key != "media"})
-    events = pd.DataFrame(rows, dtype=float)
-    for column in ("step", "seconds"):
-        if column not in events:
-            events[column] = np.nan
-    return events, damaged
+        else:
+            rows.append({key: finite(value) for key, value in event.items() if key != "media"})
+    return pd.DataFrame(rows, dtype=float), damaged
 
 
 def nested(mapping: Any, *keys: str) -> Any:
-    """What stands under ``keys``, one in the other; None where there is nothing of the kind."""
+    """The value under ``keys``, one level per key; None where a level is missing."""
     for key in keys:
         mapping = mapping.get(key) if isinstance(mapping, dict) else None
     return mapping

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,16 +32,18 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A candidate minus the best one."""
+class Difference(Estimate):
+    """A candidate minus the best one; n counts pairs, or the smaller sample.
 
-    mean: float
-    low: float | None
-    high: float | None
-    p: float | None  # two-sided; None: cannot be tested
-    test: str  # what was applied, in words; empty if nothing was
-    n: int  # pairs, or the smaller sample
-    adjusted_p: float | None = None  # after Holm's correction
+    Attributes:
+        p: two-sided; None: cannot be tested.
+        test: what was applied, in words; empty if nothing was.
+        adjusted_p: after Holm's correction.
+    """
+
+    p: float | None = None
+    test: str = ""
+    adjusted_p: float | None = None
 
 
 def estimate(
@@ -56,12 +58,11 @@ def estimate(
         values: one finite value per seed; at least one.
         least, greatest: what is possible; the interval ends there.
     """
-    sample = np.asarray(values, dtype=float)
-    mean, n = float(sample.mean()), len(sample)
-    if n < 2 or np.ptp(sample) == 0:
+    mean, n = float(np.mean(values)), len(values)
+    if n < 2 or np.ptp(values) == 0:
         return Estimate(mean, None, None, n)
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * sample.std(ddof=1) / math.sqrt(n))
-    return Estimate(mean, max(mean - half, least), min(mean + half, greatest), n)
+    low, high = stats.t.interval(CONFIDENCE, n - 1, loc=mean, scale=stats.sem(values))
+    return Estimate(mean, max(float(low), least), min(float(high), greatest), n)
 
 
 def difference(candidate: Mapping[object, float], best: Mapping[object, float]) -> Difference:
@@ -78,36 +79,32 @@ def difference(candidate: Mapping[object, float], best: Mapping[object, float]) 
     seeds = [seed for seed in candidate if seed in best]
     if len(seeds) >= 2:
         return paired([candidate[seed] - best[seed] for seed in seeds])
+    apart = untested(candidate, best)
     a, b = list(candidate.values()), list(best.values())
-    if min(len(a), len(b)) < 2 or (np.ptp(a) == 0 and np.ptp(b) == 0):
-        return untested(candidate, best)
-    mean = float(np.mean(a) - np.mean(b))
+    if apart.n < 2 or (np.ptp(a) == 0 and np.ptp(b) == 0):
+        return apart
     result = stats.ttest_ind(a, b, equal_var=False)
-    low, high = result.confidence_interval(CONFIDENCE)
-    return Difference(
-        mean, float(low), float(high), float(result.pvalue), WELCH, min(len(a), len(b))
-    )
+    low, high = map(float, result.confidence_interval(CONFIDENCE))
+    return replace(apart, low=low, high=high, p=float(result.pvalue), test=WELCH)
 
 
 def untested(candidate: Mapping[object, float], best: Mapping[object, float]) -> Difference:
     """How far the means are apart, and nothing more."""
-    mean = float(np.mean(list(candidate.values())) - np.mean(list(best.values())))
-    return Difference(mean, None, None, None, "", min(len(candidate), len(best)))
+    mean = np.mean(list(candidate.values())) - np.mean(list(best.values()))
+    return Difference(float(mean), None, None, min(len(candidate), len(best)))
 
 
 def paired(differences: Sequence[float]) -> Difference:
     """Test whether differences by seed are centred on zero."""
-    sample = np.asarray(differences, dtype=float)
+    sample = np.asarray(differences)
     around = estimate(differences)
-    n = len(sample)
+    found = Difference(around.mean, around.low, around.high, around.n)
     if not sample.any():
-        return Difference(0.0, None, None, 1.0, "identity of every pair", n)
+        return replace(found, p=1.0, test="identity of every pair")
     alike = np.ptp(sample) <= 1e-12 * np.abs(sample).max()
-    if alike or (n >= MANY_PAIRS and stats.shapiro(sample).pvalue < ALPHA):
-        p = float(stats.wilcoxon(sample).pvalue)
-        return Difference(around.mean, around.low, around.high, p, "Wilcoxon signed-rank", n)
-    p = float(stats.ttest_1samp(sample, 0.0).pvalue)
-    return Difference(around.mean, around.low, around.high, p, "paired t", n)
+    if alike or (found.n >= MANY_PAIRS and stats.shapiro(sample).pvalue < ALPHA):
+        return replace(found, p=float(stats.wilcoxon(sample).pvalue), test="Wilcoxon signed-rank")
+    return replace(found, p=float(stats.ttest_1samp(sample, 0.0).pvalue), test="paired t")
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

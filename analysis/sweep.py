@@ -1,23 +1,33 @@
 """What report.py is given: the runs of some directories, and what their studies say of them."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.candidates import Member, assign
-from analysis.runs import STUDY_FILE, Run, nested, read_json, read_runs, read_yaml
-from analysis.study import Study, space_rows
+from analysis.candidates import assign
+from analysis.runs import STUDY_FILE, Run, nested, read_mapping, read_runs
+from analysis.study import Study
 
 
 @dataclass(frozen=True)
 class Sweep:
     """Runs in their places, and how they came about."""
 
-    members: list[Member]
-    unfinished: list[str]  # a sentence for each study that is not over
-    facts: list[tuple[str, list[str]]]  # commands and protocols
-    spaces: list[list[str]]  # rows of study.SPACE_COLUMNS
+    runs: list[Run]
     studies: list[Study]
+    commands: list[str]
+
+    @property
+    def unfinished(self) -> list[str]:
+        """A sentence for each study that is not over."""
+        return [said for study in self.studies if (said := study.unfinished())]
+
+    @property
+    def facts(self) -> dict[str, list[str]]:
+        """Commands and protocols."""
+        protocols = {f"{study.prefix}protocol": study.facts() for study in self.studies}
+        return {"command": self.commands, **protocols}
 
 
 def read_sweep(directories: Sequence[Path], by: Sequence[str] = ()) -> Sweep:
@@ -30,62 +40,37 @@ def read_sweep(directories: Sequence[Path], by: Sequence[str] = ()) -> Sweep:
         ReportError: there are no runs, or none has a key of ``by``.
     """
     runs = read_runs(directories)
-    studies = studies_of(runs)
-    placed = {
-        run: member
-        for run in runs
-        if (study := studies.get(folder(run))) and (member := study.member(run))
-    }
-    names_differ = len({path.name for path in studies}) == len(studies)
-    unfinished, spaces = [], []
-    facts = [("command", [command for path in directories for command in command_of(path)])]
-    for path, study in studies.items():
-        own = {run: member for run, member in placed.items() if folder(run) == path}
-        unfinished += study.unfinished(list(own.values()))
-        prefix = f"{path.name if names_differ else path}/" if len(studies) > 1 else ""
-        placed |= {run: renamed(member, prefix) for run, member in own.items()}
-        facts.append((f"{prefix}protocol", study.facts()))
-        spaces += [[prefix + name, *row] for name, *row in space_rows(study.candidates)]
-    return Sweep(members_of(runs, placed, by), unfinished, facts, spaces, [*studies.values()])
+    folders: dict[Path, list[Run]] = defaultdict(list)
+    for run in runs:
+        folders[run.path.resolve().parent].append(run)
+    studies = [
+        Study(path, of_study) for path, of_study in folders.items() if (path / STUDY_FILE).exists()
+    ]
+    names_differ = len({study.directory.name for study in studies}) == len(studies)
+    for study in studies:
+        if len(studies) > 1:
+            study.prefix = f"{study.directory.name if names_differ else study.directory}/"
+        study.place()
+    if by:
+        regroup(runs, by)
+    else:
+        assign([run for run in runs if not run.candidate])
+    return Sweep(runs, studies, [command for path in directories for command in command_of(path)])
 
 
-def members_of(runs: list[Run], placed: dict[Run, Member], by: Sequence[str]) -> list[Member]:
-    """Every run's place: as its study has it, else as the configs tell, or as ``by`` asks."""
-    if not by:
-        return [*placed.values(), *assign([run for run in runs if run not in placed])]
-    return [regrouped(member, placed.get(member.run)) for member in assign(runs, by)]
-
-
-def regrouped(member: Member, of_study: Member | None) -> Member:
-    """A member as ``--by`` asks; what its study tuned, and when, stays."""
-    if of_study is None:
-        return member
-    joined = () if of_study.candidate == member.candidate else (("candidate", of_study.candidate),)
-    return replace(member, setting=(*joined, *of_study.setting), phase=of_study.phase)
-
-
-def renamed(member: Member, prefix: str) -> Member:
-    name = prefix + member.candidate
-    return replace(member, candidate=name, family=name)
-
-
-def studies_of(runs: Iterable[Run]) -> dict[Path, Study]:
-    """The studies that the runs belong to: a run lies in its study's directory."""
-    folders = dict.fromkeys(folder(run) for run in runs)
-    return {
-        path: Study(path, read_json(path / STUDY_FILE))
-        for path in folders
-        if (path / STUDY_FILE).exists()
-    }
-
-
-def folder(run: Run) -> Path:
-    return run.path.resolve().parent
+def regroup(runs: Sequence[Run], by: Sequence[str]) -> None:
+    """Assign candidates as ``--by`` asks; what a study tuned, and when, stays."""
+    places = [(run.candidate, run.setting) for run in runs]
+    assign(runs, by)
+    for run, (candidate, setting) in zip(runs, places, strict=True):
+        if candidate:
+            joined = () if candidate == run.candidate else (("candidate", candidate),)
+            run.setting = (*joined, *setting)
 
 
 def command_of(directory: Path) -> list[str]:
     """The sweep's command line as Hydra recorded it, if it did."""
-    recorded = nested(read_yaml(directory / "multirun.yaml"), "hydra", "overrides")
+    recorded = nested(read_mapping(directory / "multirun.yaml"), "hydra", "overrides")
     given = [
         str(override)
         for kind in ("task", "hydra")

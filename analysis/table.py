@@ -1,6 +1,7 @@
-"""The table of a comparison, once in numbers (CSV) and once in words (terminal and page)."""
+"""The table of a comparison, once in numbers (CSV) and once in words (everything else)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -13,12 +14,29 @@ from analysis.wording import (
     change,
     duration,
     intervals,
+    listed,
     metric_value,
     p_value,
     shown,
     size,
     standing,
     words,
+)
+
+three_digits = partial(shown, digits=3)
+COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "target_steps": ("steps to target", shown),
+    "target_seconds": ("time to target", duration),
+    "train_seconds": ("training", duration),
+    "step_ms": ("step (ms)", three_digits),
+    "optimizer_step_ms": ("optimizer (ms)", three_digits),
+    "state_bytes_per_parameter": ("state (B/parameter)", three_digits),
+    "peak_memory_bytes": ("peak memory", size),
+}
+LATEX = str.maketrans(
+    {sign: f"\\{sign}" for sign in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"±": r"$\pm$", "−": "$-$", "–": "--", "<": "$<$", ">": "$>$"}
 )
 
 
@@ -33,6 +51,7 @@ def record(row: Row, comparison: Comparison) -> dict[str, Any]:
     values |= spread(question.validation, row.validation)
     if question.test:
         values |= spread(question.test, row.test)
+    statuses = [run.status for run in comparison.runs if run.candidate == row.name]
     values |= {
         "compared_on": question.decides,
         "difference": diff and diff.mean,
@@ -47,15 +66,14 @@ def record(row: Row, comparison: Comparison) -> dict[str, Any]:
     }
     for name, around in row.cost.items():
         values |= spread(name, around)
-    values |= {
+    return values | {
         "num_settings": row.num_settings,
         "num_seeds_diverged": row.num_diverged,
-        "num_runs": row.num(),
-        "num_diverged": row.num("diverged"),
-        "num_failed": row.num("failed"),
+        "num_runs": len(statuses),
+        "num_diverged": statuses.count("diverged"),
+        "num_failed": statuses.count("failed"),
         "best_setting": label(row.setting),
     }
-    return values
 
 
 def spread(metric: str, around: Estimate | None) -> dict[str, float | None]:
@@ -64,92 +82,79 @@ def spread(metric: str, around: Estimate | None) -> dict[str, float | None]:
     return {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
 
 
-def tables(comparison: Comparison) -> list[tuple[list[str], list[list[str]]]]:
-    """Headings and cells for people, on quality, tuning and cost: one table would be too wide.
+def tables(comparison: Comparison) -> list[pd.DataFrame]:
+    """Cells for people, on quality, tuning and cost: one table would be too wide.
 
     A column that no row fills is left out, and so is a row that fills none.
     """
-    question = comparison.question
-    validation = intervals(question.validation, [row.validation for row in comparison.rows])
-    test = intervals(question.decides, [row.test for row in comparison.rows])
-    rows = [
-        cells(row, comparison, *texts)
-        for row, *texts in zip(comparison.rows, validation, test, strict=True)
-    ]
     found = []
-    for part in range(len(rows[0])):
-        columns = [name for name in rows[0][part] if any(row[part][name] for row in rows)]
-        body = [
-            [row.name, *(texts[part][name] for name in columns)]
-            for row, texts in zip(comparison.rows, rows, strict=True)
-            if any(texts[part][name] for name in columns)
-        ]
-        if columns:
-            found.append((["candidate", *columns], body))
+    for part in (quality(comparison), tuning(comparison), costs(comparison)):
+        table = pd.DataFrame(part, index=[row.name for row in comparison.rows])
+        table = table.loc[(table != "").any(axis=1), (table != "").any()]
+        if not table.empty:
+            found.append(table.rename_axis("candidate").reset_index())
     return found
 
 
-def cells(
-    row: Row, comparison: Comparison, validation: str, test: str
-) -> tuple[dict[str, str], ...]:
-    question, diff, cost = comparison.question, row.versus_best, row.cost
-
-    def text(name: str, show: Callable[[float], str]) -> str:
-        return show(cost[name].mean) if name in cost else ""
-
-    def three_digits(value: float) -> str:
-        return shown(value, 3)
-
-    quality = {
-        "n": f"{len(row.runs)} of {row.num_seeds}" if row.num_diverged else str(len(row.runs)),
-        words(question.validation): validation,
-        **({words(question.test): test} if question.test else {}),
-        "difference": change(question.decides, diff) if diff else "",
-        "p (Holm)": p_value(diff.adjusted_p) if diff else "",
-        "verdict": standing(row, comparison) or "no value",
+def quality(comparison: Comparison) -> dict[str, list[str]]:
+    question, rows = comparison.question, comparison.rows
+    decides, diffs = question.decides, [row.versus_best for row in rows]
+    columns = {
+        "n": [f"{len(row.runs)} of {row.num_seeds}" if row.num_diverged else str(len(row.runs))
+              for row in rows],
+        words(question.validation): intervals(question.validation, [r.validation for r in rows]),
+    }  # fmt: skip
+    if question.test:
+        columns[words(question.test)] = intervals(question.test, [row.test for row in rows])
+    return columns | {
+        "difference": [change(decides, diff) if diff else "" for diff in diffs],
+        "p (Holm)": [p_value(diff.adjusted_p) if diff else "" for diff in diffs],
+        "verdict": [standing(row, comparison) or "no value" for row in rows],
     }
-    tuning = {
-        "best setting": label(row.setting),
-        "settings tried": str(row.num_settings) if row.num_settings > 1 else "",
-        "other runs": "; ".join(other_runs(row)),
-    }
-    costs = {
-        "reached target": "" if comparison.target is None else f"{row.num_reached}/{row.num_seeds}",
-        "steps to target": text("target_steps", shown),
-        "time to target": text("target_seconds", duration),
-        "training": text("train_seconds", duration),
-        "step (ms)": text("step_ms", three_digits),
-        "optimizer (ms)": text("optimizer_step_ms", three_digits),
-        "state (B/parameter)": text("state_bytes_per_parameter", three_digits),
-        "peak memory": text("peak_memory_bytes", size),
-    }
-    return quality, tuning, costs
 
 
-def other_runs(row: Row) -> Iterator[str]:
+def tuning(comparison: Comparison) -> dict[str, list[str]]:
+    rows = comparison.rows
+    return {
+        "best setting": [label(row.setting) for row in rows],
+        "settings tried": [str(r.num_settings) if r.num_settings > 1 else "" for r in rows],
+        "other runs": ["; ".join(other_runs(row)) for row in rows],
+    }
+
+
+def other_runs(row: Row) -> list[str]:
     """How runs ended that did not complete, trials apart from repeats."""
-    for phase, statuses in row.statuses.items():
-        ends = [f"{count} {status}" for status, count in statuses.items() if status != "completed"]
-        if ends:
-            yield f"{phase}: {', '.join(ends)}" if phase else ", ".join(ends)
+    ends = {
+        phase: ", ".join(f"{n} {status}" for status, n in counts.items() if status != "completed")
+        for phase, counts in row.statuses.items()
+    }
+    return [f"{phase}: {end}" if phase else end for phase, end in ends.items() if end]
+
+
+def costs(comparison: Comparison) -> dict[str, list[str]]:
+    columns = {}
+    if comparison.target is not None:
+        columns["reached target"] = [f"{r.num_reached}/{r.num_seeds}" for r in comparison.rows]
+    for name, (heading, text) in COSTS.items():
+        found = [row.cost.get(name) for row in comparison.rows]
+        columns[heading] = [text(cost.mean) if cost else "" for cost in found]
+    return columns
 
 
 def notes(comparison: Comparison) -> str:
     """How to read the table."""
-    question = comparison.question
+    question, rows = comparison.question, comparison.rows
     parts = [
         f"Mean over n seeds with the 95 % t-interval; {better(question)}.",
         f"Settings are chosen on {words(question.validation)}, the best value a run reached.",
     ]
-    estimates = [estimate for row in comparison.rows for estimate in (row.validation, row.test)]
+    estimates = [estimate for row in rows for estimate in (row.validation, row.test)]
     if any(estimate.is_cut for estimate in estimates if estimate):
         parts.append("Intervals end at what is possible: 0, and 100 % of a share.")
-    diffs = [row.versus_best for row in comparison.rows]
-    tests = sorted({diff.test for diff in diffs if diff and diff.test})
-    if tests:
+    if tests := {row.versus_best.test for row in rows if row.versus_best} - {""}:
         parts.append(
             f"Difference in {words(question.decides)} to {comparison.best.name}; p by "
-            f"{', '.join(tests)}, corrected for the comparisons of all pairs (Holm)."
+            f"{listed(sorted(tests))}, corrected for the comparisons of all pairs (Holm)."
         )
     if comparison.target is not None:
         target = metric_value(question.validation, comparison.target)
@@ -158,3 +163,18 @@ def notes(comparison: Comparison) -> str:
             "runs that reached it, evaluation excluded."
         )
     return " ".join(parts)
+
+
+def latex(comparison: Comparison, title: str) -> str:
+    """The table of results, for ``\\input``; needs ``\\usepackage{booktabs}``."""
+    table = tables(comparison)[0].map(in_latex).rename(columns=in_latex)
+    return "% needs \\usepackage{booktabs}\n" + table.style.hide(axis="index").to_latex(
+        caption=in_latex(f"{title}. {notes(comparison)}"),
+        column_format="l" * table.shape[1],
+        hrules=True,
+        position_float="centering",
+    )
+
+
+def in_latex(text: str) -> str:
+    return text.translate(LATEX)

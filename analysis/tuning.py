@@ -4,10 +4,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.candidates import REPEAT, Member, Setting, is_number
-from analysis.comparison import BROKEN
+from analysis.candidates import is_number
 from analysis.question import Question
-from analysis.runs import FINISHED
+from analysis.runs import BROKEN, FINISHED, REPEAT, Run, Setting
 from analysis.statistics import expected_best
 
 COUNTED = (*FINISHED, "pruned", *BROKEN)  # a trial still running or interrupted is none yet
@@ -22,7 +21,7 @@ class Trial:
 
     setting: Setting
     value: float | None
-    is_partial: bool = False
+    is_partial: bool
 
     def at(self, key: str) -> float | None:
         """The setting's number for ``key``."""
@@ -30,43 +29,39 @@ class Trial:
         return None if found is None else float(found)
 
 
-def trials_by_family(members: Sequence[Member], question: Question) -> dict[str, list[Trial]]:
+Trials = dict[str, list[Trial]]  # by family
+
+
+def trials_of(runs: Sequence[Run], question: Question) -> Trials:
     """The trials of every family that was tuned: that has more than one setting."""
-    grouped: dict[str, dict[Setting, list[Member]]] = defaultdict(lambda: defaultdict(list))
-    for member in members:
-        if member.phase != REPEAT and member.run.status in COUNTED:
-            grouped[member.family][member.setting].append(member)
+    grouped: dict[str, dict[Setting, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        if run.phase != REPEAT and run.status in COUNTED:
+            grouped[run.family][run.setting].append(run)
     return {
-        family: [
-            Trial(setting, mean(group, question), any(member.is_partial for member in group))
-            for setting, group in settings.items()
-        ]
+        family: [trial_of(setting, group, question) for setting, group in settings.items()]
         for family, settings in grouped.items()
         if len(settings) > 1
     }
 
 
-def mean(members: Sequence[Member], question: Question) -> float | None:
-    values = [
-        None if member.run.status in BROKEN else question.validation_of(member.run)
-        for member in members
-    ]
+def trial_of(setting: Setting, runs: Sequence[Run], question: Question) -> Trial:
+    values = [None if run.status in BROKEN else question.validation_of(run) for run in runs]
     found = [value for value in values if value is not None]
-    return sum(found) / len(found) if len(found) == len(values) else None
+    mean = sum(found) / len(found) if len(found) == len(values) else None
+    return Trial(setting, mean, any(run.is_partial for run in runs))
 
 
-def expected_best_curves(
-    trials: dict[str, list[Trial]], question: Question
-) -> dict[str, list[float]]:
+def expected_best_curves(trials: Trials, question: Question) -> dict[str, list[float]]:
     """Per family, the expected best validation value after 1, 2, ... random trials.
 
     A trial that broke down counts as the worst value any trial of the comparison reached. One that
     was pruned counts with what it had: more steps could only have improved the best it reached.
     """
     reached = [t.value for family in trials.values() for t in family if t.value is not None]
-    if not reached:
+    worst = min(reached, key=question.key, default=None)
+    if worst is None:
         return {}
-    worst = min(reached, key=question.key)
     return {
         family: expected_best(
             [worst if trial.value is None else trial.value for trial in group],
@@ -76,15 +71,10 @@ def expected_best_curves(
     }
 
 
-def swept_keys(trials: dict[str, list[Trial]]) -> list[str]:
+def swept_keys(trials: Trials) -> list[str]:
     """The numbers that were swept in any family, the learning rate first."""
-    keys = {
-        key
-        for family in trials.values()
-        for trial in family
-        for key, value in trial.setting
-        if value is not None and is_number(value)
-    }
+    settings = [trial.setting for family in trials.values() for trial in family]
+    keys = {k for setting in settings for k, v in setting if v is not None and is_number(v)}
     return sorted(keys, key=lambda key: (not key.endswith("lr"), key))
 
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.comparison import Comparison
-from analysis.errors import ReportError
-from analysis.runs import Run, nested
+from analysis.runs import ReportError, Run, nested
 from analysis.table import frame
-from analysis.tuning import swept_keys, trials_by_family
+from analysis.tuning import swept_keys, trials_of
 from analysis.wording import claims
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def publish(comparison: Comparison, title: str, files: list[Path]) -> str:
     """
     import wandb
 
-    runs = [member.run for member in comparison.members]
+    runs = comparison.runs
     project, entity, group = (
         most_common(runs, "project"),
         most_common(runs, "entity"),
@@ -108,7 +107,7 @@ def save_workspace(comparison: Comparison, entity: str, project: str, group: str
         for name in ("best.value", question.test, "train_seconds", "step_ms", "optimizer_step_ms")
         if name is not None
     ]
-    swept = swept_keys(trials_by_family(comparison.members, question))
+    swept = swept_keys(trials_of(comparison.runs, question))
     try:
         view = workspaces.Workspace(
             entity=entity,

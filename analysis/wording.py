@@ -33,10 +33,12 @@ OPENINGS = {
 def shown(value: float, digits: int = 4) -> str:
     """A number with ``digits`` significant digits, readable in a table."""
     if value == 0 or 1e-4 <= abs(value) < 10**digits:
-        return f"{value:.{digits}g}".replace("-", MINUS)
-    if abs(value) < 1e7 and abs(value) >= 1:
-        return f"{value:,.0f}".replace("-", MINUS)
-    return f"{value:.{digits - 2}e}".replace("-", MINUS)
+        text = f"{value:.{digits}g}"
+    elif 1 <= abs(value) < 1e7:
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:.{digits - 2}e}"
+    return text.replace("-", MINUS)
 
 
 def metric_value(metric: str, value: float) -> str:
@@ -55,11 +57,6 @@ def words(key: str) -> str:
     return " ".join(named)
 
 
-def slug(title: str) -> str:
-    """A title as the name of a file."""
-    return re.sub(r"\W+", "_", title).strip("_")
-
-
 def interval(metric: str, estimate: Estimate | None, in_brackets: bool | None = None) -> str:
     """``97.10% ± 0.60``: the mean and half of its interval; the mean alone if there is one seed.
 
@@ -71,10 +68,8 @@ def interval(metric: str, estimate: Estimate | None, in_brackets: bool | None = 
     if estimate is None:
         return "–"
     mean = metric_value(metric, estimate.mean)
-    if estimate.low is None or estimate.high is None:
-        return mean
     if estimate.is_cut if in_brackets is None else in_brackets:
-        return f"{mean} {bounds(metric, estimate.low, estimate.high)}"
+        return f"{mean} {bounds(metric, estimate)}".rstrip()
     return mean + half(metric, estimate)
 
 
@@ -84,25 +79,26 @@ def intervals(metric: str, estimates: Sequence[Estimate | None]) -> list[str]:
     return [interval(metric, estimate, in_brackets) for estimate in estimates]
 
 
-def half(metric: str, around: Estimate | Difference) -> str:
+def half(metric: str, around: Estimate) -> str:
     if around.high is None:
         return ""
     width = around.high - around.mean
     return f" ± {100 * width:.2f}" if is_share(metric) else f" ± {shown(width, 2)}"
 
 
-def bounds(metric: str, low: float, high: float) -> str:
+def bounds(metric: str, around: Estimate) -> str:
     """An interval in brackets."""
+    if around.low is None or around.high is None:
+        return ""
     if is_share(metric):
-        return f"[{100 * low:.2f}, {100 * high:.2f}]".replace("-", MINUS)
-    return f"[{shown(low)}, {shown(high)}]"
+        return f"[{100 * around.low:.2f}, {100 * around.high:.2f}]".replace("-", MINUS)
+    return f"[{shown(around.low)}, {shown(around.high)}]"
 
 
 def change(metric: str, difference: Difference) -> str:
     """``−1.13 ± 0.90 pp``: a signed difference; of shares in percentage points."""
-    mean = difference.mean
+    mean, unit = difference.mean, " pp" if is_share(metric) else ""
     signed = f"{100 * mean:+.2f}" if is_share(metric) else ("+" * (mean > 0)) + shown(mean, 3)
-    unit = " pp" if is_share(metric) else ""
     return f"{signed}{half(metric, difference)}{unit}".replace("-", MINUS)
 
 
@@ -114,22 +110,19 @@ def p_value(p: float | None) -> str:
 
 def verdict(row: Row) -> str:
     """What a test allows to say of a candidate against the best."""
-    difference = row.versus_best
     if row.num_diverged:
         return SURVIVORS
-    if difference is None:
+    if row.versus_best is None:
         return ""
-    if difference.adjusted_p is None:
+    if row.versus_best.adjusted_p is None:
         return UNTESTED
-    return WORSE if difference.adjusted_p < ALPHA else NO_DIFFERENCE
+    return WORSE if row.versus_best.adjusted_p < ALPHA else NO_DIFFERENCE
 
 
 def standing(row: Row, comparison: Comparison) -> str:
-    """The verdict as the table has it; "best" only of what is shown to be."""
-    if said := verdict(row):
-        return said
-    if row is not comparison.best or comparison.value(row) is None:
-        return ""
+    """The verdict as the table has it; "best" only of a candidate that is shown to be."""
+    if row is not comparison.best or row.num_diverged:
+        return verdict(row)
     return "best" if is_shown_best(comparison) else first_mean(comparison)
 
 
@@ -146,27 +139,25 @@ def first_mean(comparison: Comparison) -> str:
 def claims(comparison: Comparison) -> list[str]:
     """The comparison in sentences."""
     metric, best = comparison.question.decides, comparison.best
-    estimate = comparison.value(best)
-    assert estimate is not None  # without a value there is no comparison
     kind = "is the best in" if is_shown_best(comparison) else f"has the {first_mean(comparison)}"
-    sentences = [f"{best.name} {kind} {words(metric)}: {in_words(metric, estimate)}."]
-    others = [row for row in comparison.rows[1:] if comparison.value(row) is not None]
+    sentences = [f"{best.name} {kind} {words(metric)}: {in_words(metric, best)}."]
+    others = comparison.rows[1:]
     for said, opening in OPENINGS.items():
         if names := [with_p(row, metric) for row in others if verdict(row) == said]:
-            sentences.append(f"{opening}: {names_of(names, '; ')}.")
+            sentences.append(f"{opening}: {listed(names, '; ')}.")
     if best.num_diverged:
         sentences.append(f"Every candidate has seeds that diverged: of {with_fate(best)}.")
     if names := [
-        f"{with_fate(row)}, {interval(metric, comparison.value(row))} over the others"
+        f"{with_fate(row)}, {interval(metric, row.value)} over the others"
         for row in others
-        if row.num_diverged
+        if row.num_diverged and row.value
     ]:
         sentences.append(
             "Ranked below and not tested, for survivors tell only half of it: "
-            f"{names_of(names, '; ')}."
+            f"{listed(names, '; ')}."
         )
-    if empty := [row.name for row in comparison.rows if comparison.value(row) is None]:
-        sentences.append(f"Without a finished run: {names_of(empty, '; ')}.")
+    if empty := [row.name for row in comparison.rows if row.value is None]:
+        sentences.append(f"Without a finished run: {listed(empty, '; ')}.")
     return sentences
 
 
@@ -177,33 +168,32 @@ def with_fate(row: Row) -> str:
     return f"{row.name} ({row.num_diverged} of {row.num_seeds} seeds diverged)"
 
 
-def listed(names: Sequence[str], most: int = 6) -> str:
-    """``a, b and c``."""
-    shown_names = [*names[:most], *([f"{len(names) - most} more"] if len(names) > most else [])]
-    return " and ".join([", ".join(shown_names[:-1]), *shown_names[-1:]][len(shown_names) < 2 :])
+def listed(names: Sequence[str], separator: str = ", ", most: int = 6) -> str:
+    """``a, b and c``; ``a, b and 7 more`` of many."""
+    if len(names) > most:
+        names = [*names[:most], f"{len(names) - most} more"]
+    return " and ".join(part for part in (separator.join(names[:-1]), *names[-1:]) if part)
 
 
-def names_of(names: Sequence[str], separator: str = ", ", most: int = 6) -> str:
-    rest = len(names) - most
-    return separator.join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def in_words(metric: str, estimate: Estimate) -> str:
-    mean = metric_value(metric, estimate.mean)
-    if estimate.low is None or estimate.high is None:
-        why = "one seed" if estimate.n == 1 else f"{estimate.n} seeds, all alike"
+def in_words(metric: str, row: Row) -> str:
+    """A candidate's value with its interval, or why it has none."""
+    value = row.value
+    assert value is not None  # the first of a comparison has one
+    mean = metric_value(metric, value.mean)
+    if value.low is None:
+        why = "one seed" if value.n == 1 else f"{value.n} seeds, all alike"
         return f"{mean} ({why}: no interval)"
-    return f"{mean}, 95 % interval {bounds(metric, estimate.low, estimate.high)}, n = {estimate.n}"
+    return f"{mean}, 95 % interval {bounds(metric, value)}, n = {value.n}"
 
 
 def with_p(row: Row, metric: str) -> str:
     """A candidate, how far it is from the best, and how sure that is."""
-    diff = row.versus_best
-    assert diff is not None  # whoever has a value was compared
-    if diff.adjusted_p is None:
-        return f"{row.name} ({change(metric, diff)})"
-    p = p_value(diff.adjusted_p)
-    return f"{row.name} ({change(metric, diff)}, p {p if p[0] == '<' else f'= {p}'})"
+    difference = row.versus_best
+    assert difference is not None  # it was compared with the best
+    sure = ""
+    if difference.adjusted_p is not None:
+        sure = f", p = {p_value(difference.adjusted_p)}".replace("= <", "<")
+    return f"{row.name} ({change(metric, difference)}{sure})"
 
 
 def duration(seconds: float) -> str:

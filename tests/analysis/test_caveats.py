@@ -15,7 +15,7 @@ from tests.analysis.run_directories import edit, figure_of, write_run
     ("changes", "said"),
     [
         ({"precision": "bf16"}, "Not the same precision: "),
-        ({"hardware": "other", "device": "cuda"}, "Not the same device: "),
+        ({"hardware": "other", "device": "cuda"}, "Not the same hardware: cuda (other), 1 process"),
         ({"git_dirty": True}, "1 of 10 runs had uncommitted changes"),
         ({"data_order_hash": "other"}, "Not the same order of samples for the same seed (0)"),
         ({"initial_weights_hash": "other"}, "Not the same initial weights for the same seed (0)"),
