@@ -1,4 +1,4 @@
-"""The README's extensions, followed to the letter in a copy of the project."""
+"""The README: its extensions work, in a copy of the project; its table of groups is complete."""
 
 import os
 import re
@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("train.py", "conf", "core", "models", "data", "optim", "objectives", "trainer")
-EXTEND = (ROOT / "README.md").read_text().split("## Extend")[1].split("\n## ")[0]
+PACKAGES = ("train.py", "conf", "core", "models", "data", "optim", "objectives", "study", "trainer")
+README = (ROOT / "README.md").read_text()
+EXTEND = README.split("## Extend")[1].split("\n## ")[0]
+EXTEND += (ROOT / "docs" / "train" / "extend.md").read_text()
 QUICK = ("debug=fast", "wandb.mode=disabled")
 FILE = re.compile(r"`([\w/]+\.(?:py|yaml))`\n\n```\w+\n(.*?)```", re.DOTALL)
 COMMAND = re.compile(r"^\$ python (train\.py .*)$", re.MULTILINE)
@@ -21,14 +23,28 @@ COMMAND = re.compile(r"^\$ python (train\.py .*)$", re.MULTILINE)
 def extended(tmp_path_factory):
     """A copy of the project with every file that the README adds."""
     project = tmp_path_factory.mktemp("project")
-    for room in ROOMS:
-        source = ROOT / room
+    for package in PACKAGES:
+        source = ROOT / package
         copy = shutil.copytree if source.is_dir() else shutil.copy
-        copy(source, project / room)
+        copy(source, project / package)
     for name, content in FILE.findall(EXTEND):
         assert not (project / name).exists()
         (project / name).write_text(content)
     return project
+
+
+def test_table_names_every_option_of_every_group():
+    rows = dict(re.findall(r"^\| `([\w/]+)` \| (.*) \|$", README, re.MULTILINE))
+    shown = {group: re.sub(r" \([^)]*\)", "", names).split(", ") for group, names in rows.items()}
+    folders = [f for f in (ROOT / "conf").iterdir() if f.is_dir() and f.name != "hydra"]
+    folders.append(ROOT / "conf" / "hydra" / "launcher")
+    options = {
+        folder.relative_to(ROOT / "conf").as_posix(): sorted(
+            file.stem for file in folder.glob("*.yaml") if not file.name.startswith("_")
+        )
+        for folder in folders
+    }
+    assert shown == options
 
 
 def test_readme_adds_a_model_an_optimizer_a_schedule_and_a_data_set():

@@ -1,0 +1,130 @@
+"""Write the reference page: every setting with its type, default and meaning.
+
+    python -m core.reference
+
+Types and meaning come from ``core/schema.py``; defaults, and the settings of the options of each
+group with their comments, come from ``conf/``. A test compares the page with what this would write.
+"""
+
+import ast
+import inspect
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from pydantic import TypeAdapter
+
+from core.composed import CONF
+from core.schema import ParamGroupSettings, PhaseSettings, Settings, TrainerSettings, WandbSettings
+
+PAGE = CONF.parent / "docs" / "reference" / "configuration.md"
+SECTIONS = {
+    "": Settings,
+    "trainer.": TrainerSettings,
+    "wandb.": WandbSettings,
+    "param_groups.": ParamGroupSettings,
+    "phases.<name>.": PhaseSettings,
+}
+GROUPS = ("model", "data", "objective", "optim", "optimizer", "scheduler", "trainer", "debug")
+PLAIN_TYPES = {
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "true, false",
+    "string": "text",
+    "null": "null",
+    "object": "settings",
+}
+BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+
+
+def main() -> None:
+    PAGE.write_text(reference())
+    print(PAGE)
+
+
+def reference() -> str:
+    """The page as Markdown."""
+    parts = [
+        "# Every setting",
+        "Made from `core/schema.py` and `conf/` by `python -m core.reference`. Set any of them on "
+        "the command line: `python train.py trainer.max_epochs=3 optimizer.lr=0.05`. "
+        "`python train.py --cfg job` shows the settings of one run.",
+    ]
+    defaults = default_config()
+    for prefix, schema in SECTIONS.items():
+        parts.append(f"## {f'`{prefix}`' if prefix else 'The run'}")
+        parts.append(table(prefix, schema, defaults))
+    parts += [
+        "## The options of each group",
+        "As they stand in `conf/`. `null` in a model is filled in from the data; `???` must be "
+        "given. What begins with `_` is shared by several options.",
+    ]
+    for group in GROUPS:
+        parts.append(f"### `{group}`")
+        parts += [option(file) for file in sorted((CONF / group).glob("*.yaml"))]
+    return "\n\n".join(parts) + "\n"
+
+
+def default_config() -> dict[str, Any]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = OmegaConf.to_container(compose("config"))
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+def table(prefix: str, schema: type, defaults: dict[str, Any]) -> str:
+    meanings = field_docs(schema)
+    section = prefix.rstrip(".")
+    values = defaults.get(section, {}) if section else defaults
+    rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    for key, node in TypeAdapter(schema).json_schema()["properties"].items():
+        if prefix + key + "." in SECTIONS:
+            continue
+        default = values.get(key)
+        shown = "" if isinstance(default, dict) or key not in values else f"`{in_yaml(default)}`"
+        meaning = " ".join(meanings[key].replace("``", "`").split())
+        rows.append(f"| `{prefix}{key}` | {type_in_words(node)} | {shown} | {meaning} |")
+    return "\n".join(rows)
+
+
+def field_docs(schema: type) -> dict[str, str]:
+    """Field -> the string below it in the source of the dataclass."""
+    definition = ast.parse(inspect.getsource(schema)).body[0]
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        ast.unparse(entry.target): following.value.value
+        for entry, following in pairwise(definition.body)
+        if isinstance(entry, ast.AnnAssign)
+        and isinstance(following, ast.Expr)
+        and isinstance(following.value, ast.Constant)
+        and isinstance(following.value.value, str)
+    }
+
+
+def type_in_words(node: dict[str, Any]) -> str:
+    """A node of a JSON schema as a reader of the reference needs it."""
+    if "anyOf" in node:
+        return ", ".join(type_in_words(choice) for choice in node["anyOf"])
+    if "enum" in node or "const" in node:
+        return ", ".join(f"`{value}`" for value in node.get("enum", [node.get("const")]))
+    if node.get("type") == "array":
+        return f"list of {type_in_words(node['items']).replace(', ', ' or ')}"
+    bounds = [
+        f"{sign} {node[name]:g}" for name, sign in BOUNDS.items() if node.get(name, 1e18) < 1e18
+    ]
+    return " ".join([PLAIN_TYPES[node.get("type", "object")], *bounds])
+
+
+def in_yaml(value: Any) -> str:
+    plain = {None: "null", True: "true", False: "false"}
+    return plain[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def option(file: Path) -> str:
+    return f"**`{file.parent.name}={file.stem}`**\n\n```yaml\n{file.read_text().rstrip()}\n```"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The pages: links lead somewhere, commands compose, quoted messages exist."""
+
+import ast
+import re
+import shlex
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from tests.conftest import ROOT
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)|(?:src|srcset)=\"([^\"]+)\"")
+COMMAND = re.compile(r"^\$ (?:\w+=\S+ )*(?:python|torchrun.*) train\.py(.*)$", re.MULTILINE)
+MESSAGE = re.compile(r"^\| (`.*`).* \| .* \|$", re.MULTILINE)
+PLACES = ("core", "data", "deploy", "models", "objectives", "optim", "study", "analysis", "trainer")
+ADDED = ("tinymlp", "signsgd", "halving", "squares")  # by the examples; tests/test_readme.py
+
+
+def name(page):
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page):
+    for groups in LINK.findall(page.read_text()):
+        target = "".join(groups)
+        assert "://" in target or (page.parent / target).exists(), target
+
+
+def commands() -> list[str]:
+    """What follows ``train.py`` in the pages, without comments; those of placeholders left out."""
+    text = "\n".join(page.read_text().replace("\\\n", " ") for page in PAGES)
+    found = dict.fromkeys(line.strip() for line in COMMAND.findall(text))
+    return [line for line in found if not any(part in line for part in ("...", "<", *ADDED))]
+
+
+@pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher")
+@pytest.mark.parametrize("line", commands())
+def test_commands_compose(line):
+    arguments = shlex.split(line, comments=True)
+    if {"--help", "--cfg"} & set(arguments):
+        return
+    typed = [argument for argument in arguments if argument != "-m"]
+    chosen = []
+    for override in OverridesParser.create().parse_overrides(typed):
+        first = next(override.sweep_string_iterator()) if override.is_sweep_override() else None
+        key = override.get_key_element()
+        chosen.append(f"{key}={first}" if first is not None else override.input_line)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        compose("config", chosen, return_hydra_config=True)
+
+
+def texts_of_the_program() -> str:
+    """All string constants, those of f-strings joined by …."""
+    found = []
+    for file in [*ROOT.glob("*.py"), *(f for p in PLACES for f in (ROOT / p).rglob("*.py"))]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+def test_quoted_messages_exist():
+    program = texts_of_the_program()
+    page = (ROOT / "docs" / "reference" / "troubleshooting.md").read_text()
+    messages = re.findall(r"`([^`]+)`", "\n".join(MESSAGE.findall(page)))
+    assert len(messages) > 30
+    for message in messages:
+        for part in filter(None, (part.strip(" ;:") for part in message.split("…"))):
+            assert part in program, (message, part)
