@@ -9,9 +9,6 @@ Everything is read from the runs' local records; no network, no GPU, no checkpoi
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
@@ -20,8 +17,7 @@ from rich.table import Table
 
 from analysis.caveats import caveats
 from analysis.comparison import Comparison, compare
-from analysis.figure import save
-from analysis.figures import figures_of, palette_of
+from analysis.figures import save_figures
 from analysis.page import markdown, page
 from analysis.question import ask
 from analysis.runs import ReportError
@@ -39,13 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
         sweep = read_sweep(options.directories, options.by)
         question = ask(sweep.runs, options.metric, options.mode)
         comparison = compare(sweep.runs, question, options.target)
-        output = options.output or output_directory(options.directories)
-        title = (
-            f"{output.resolve().name}: {len(comparison.rows)} candidates, {len(sweep.runs)} runs"
-        )
+        folder = options.output or output_directory(options.directories)
+        candidates = f"{len(comparison.rows)} candidates, {len(sweep.runs)} runs"
+        title = f"{folder.resolve().name}: {candidates}"
         show(comparison, sweep, title)
-        files = write(comparison, sweep, title, output)
-        files += export(comparison, sweep, title, options)
+        files = write(comparison, sweep, title, folder, options)
         print(*files, sep="\n")
         if options.wandb:
             from analysis.wandb_report import publish  # imports wandb: seconds
@@ -53,6 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(publish(comparison, title, files))
     except ReportError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
     return 0
 
@@ -115,41 +112,24 @@ def show(comparison: Comparison, sweep: Sweep, title: str) -> None:
         console.print(f"[yellow]note[/yellow] {escape(caveat)}")
 
 
-def write(comparison: Comparison, sweep: Sweep, title: str, directory: Path) -> list[Path]:
-    """``report.csv`` and ``report.html`` in ``directory``; their paths."""
-    table_file, page_file = directory / "report.csv", directory / "report.html"
-    with failures_named(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        frame(comparison).to_csv(table_file, index=False)
-        page_file.write_text(page(comparison, sweep, title), encoding="utf-8")
-    return [table_file, page_file]
-
-
-def export(
-    comparison: Comparison, sweep: Sweep, title: str, options: argparse.Namespace
+def write(
+    comparison: Comparison, sweep: Sweep, title: str, folder: Path, options: argparse.Namespace
 ) -> list[Path]:
-    """What is asked for beside table and page; its paths."""
+    """``report.csv``, ``report.html`` and what else is asked for; their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / "report.csv", folder / "report.html"]
+    frame(comparison).to_csv(files[0], index=False)
+    files[1].write_text(page(comparison, sweep, title), encoding="utf-8")
     if options.figures:
-        with failures_named(options.figures):
-            options.figures.mkdir(parents=True, exist_ok=True)
-            palette = palette_of(comparison)
-            for figure in chain(*figures_of(comparison).values()):
-                save(figure, palette, options.figures)
+        save_figures(comparison, options.figures)
+        files.append(options.figures)
     if options.latex:
-        with failures_named(options.latex):
-            options.latex.write_text(latex(comparison, title), encoding="utf-8")
+        options.latex.write_text(latex(comparison, title), encoding="utf-8")
+        files.append(options.latex)
     if options.markdown:
-        with failures_named(options.markdown):
-            options.markdown.write_text(markdown(comparison, sweep, title), encoding="utf-8")
-    return [path for path in (options.figures, options.latex, options.markdown) if path]
-
-
-@contextmanager
-def failures_named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ReportError(f"cannot write {path}: {error.strerror}") from error
+        options.markdown.write_text(markdown(comparison, sweep, title), encoding="utf-8")
+        files.append(options.markdown)
+    return files
 
 
 if __name__ == "__main__":

@@ -5,9 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from analysis.comparison import Comparison, Row, without_metric
+from analysis.comparison import Comparison, Row, without_test
 from analysis.provenance import FACTS
-from analysis.question import twin
 from analysis.runs import Run
 from analysis.statistics import WELCH
 from analysis.tuning import at_the_edge, swept_keys, trials_of
@@ -54,7 +53,7 @@ def left_out(comparison: Comparison) -> Iterator[str]:
     question, runs = comparison.question, comparison.runs
     for row in comparison.rows:
         if row.without_value:
-            lacks_validation = any(question.validation_of(run) is None for run in row.without_value)
+            lacks_validation = any(run.validation is None for run in row.without_value)
             metric = question.validation if lacks_validation else question.decides
             names = listed([run.name for run in row.without_value])
             yield f"Left out of {row.name}, for {metric} is missing or no number: {names}."
@@ -136,14 +135,14 @@ def work(run: Run) -> str:
 
 def budgets(comparison: Comparison) -> Iterator[str]:
     trials = trials_of(comparison.runs, comparison.question)
-    families = sorted({run.family for run in comparison.runs})
-    counts = {family: len(trials.get(family, [None])) for family in families}
+    counts = dict.fromkeys(sorted({run.family for run in comparison.runs}), 1)
+    counts |= trials["family"].value_counts()
     if len(set(counts.values())) > 1:
         tried = ", ".join(f"{family} {count}" for family, count in counts.items())
         yield f"Unequal budgets, in settings tried: {tried}."
     for key in swept_keys(trials):
-        for family, group in trials.items():
-            if edge := at_the_edge(group, key, comparison.question):
+        for family, of_family in trials.groupby("family", sort=False):
+            if edge := at_the_edge(of_family, key, comparison.question):
                 what = f"The best {words(key)} of {family}"
                 yield f"{what} is the {edge} tried: a better may lie beyond."
 
@@ -155,9 +154,9 @@ def selection(comparison: Comparison) -> Iterator[str]:
             "Settings were chosen on the runs that are reported, so their validation values are "
             "optimistic; fresh seeds would not be."
         )
-    if question.test is None and (test := twin(question.validation)):
+    if question.test and not question.is_tested:
         yield (
-            f"No run of {listed(without_metric(rows, test))} has {test}: candidates are "
+            f"No run of {listed(without_test(rows))} has {question.test}: candidates are "
             f"compared on {question.validation} itself."
         )
     if any(row.versus_best and row.versus_best.test == WELCH for row in rows):

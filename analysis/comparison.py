@@ -3,7 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from analysis.question import Question, is_share, none_finished
@@ -21,41 +21,41 @@ from analysis.runs import (
 )
 from analysis.statistics import Difference, Estimate, difference, estimate, holm, untested
 
-ANY = (-math.inf, math.inf)
-SHARE = (0.0, 1.0)
-COST = (0.0, math.inf)
+COST = (0.0, math.inf)  # what is possible
+
+
+def bytes_per_parameter(run: Run) -> float | None:
+    state, parameters = run.number("optimizer_state_bytes"), run.number("num_parameters")
+    return state / parameters if state is not None and parameters else None
+
+
+COSTS: dict[str, Callable[[Run], float | None]] = {
+    "train_seconds": lambda run: run.number("train_seconds"),
+    "step_ms": lambda run: run.number("step_ms"),
+    "optimizer_step_ms": lambda run: run.number("optimizer_step_ms"),
+    "state_bytes_per_parameter": bytes_per_parameter,
+    "peak_memory_bytes": lambda run: run.number("peak_memory_bytes"),
+}
 
 
 @dataclass
 class Row:
-    """One candidate: its runs at the best setting.
-
-    Attributes:
-        runs: one finished run per seed.
-        num_diverged: seeds at this setting that diverged; the values are of the others.
-        num_replaced: runs at this setting that were run again with the same seed.
-        without_value: finished runs that lack a value that is compared.
-        statuses: how its runs ended, by phase, whatever the setting.
-        is_chosen: the setting was chosen by the very runs that are reported.
-        cost: what it took, by name; a cost that no run recorded is left out.
-        num_reached: runs that reached the target.
-        versus_best: None if it is the best, or has no value.
-    """
+    """One candidate: its runs at the best setting."""
 
     name: str
     setting: Setting
-    runs: list[Run]
-    num_diverged: int
-    num_replaced: int
-    without_value: list[Run]
-    statuses: dict[str, Counter[str]]
+    runs: list[Run]  # one finished run per seed
+    num_diverged: int  # seeds at this setting that diverged; the values are of the others
+    num_replaced: int  # runs at this setting that were run again with the same seed
+    without_value: list[Run]  # finished, but a value that is compared is missing
+    statuses: dict[str, Counter[str]]  # by phase, of all its runs, whatever the setting
     num_settings: int
-    is_chosen: bool
+    is_chosen: bool  # the setting was chosen by the very runs that are reported
     validation: Estimate | None
     test: Estimate | None
-    cost: dict[str, Estimate] = field(default_factory=dict)
-    num_reached: int = 0
-    versus_best: Difference | None = None
+    cost: dict[str, Estimate]  # by name; a cost that no run recorded is left out
+    num_reached: int = 0  # runs that reached the target
+    versus_best: Difference | None = None  # None: it is the best, or has no value
 
     @property
     def num_seeds(self) -> int:
@@ -69,16 +69,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows, the best first.
-
-    Attributes:
-        target: the value whose cost in steps and seconds is counted.
-    """
-
     question: Question
-    rows: list[Row]
+    rows: list[Row]  # the best first
     runs: list[Run]
-    target: float | None
+    target: float | None  # the value whose cost in steps and seconds is counted
 
     @property
     def best(self) -> Row:
@@ -101,7 +95,8 @@ def compare(runs: list[Run], question: Question, target: float | None = None) ->
     Raises:
         ReportError: no run has a value to compare.
     """
-    test, question = question.test, replace(question, test=None)
+    for run in runs:
+        question.answer(run)
     rows = rows_of(runs, question)
     used = [run for row in rows for run in row.runs]
     if not used and not any(row.without_value for row in rows):
@@ -110,15 +105,16 @@ def compare(runs: list[Run], question: Question, target: float | None = None) ->
         columns = sorted({str(name) for run in runs for name in run.events if "/" in str(name)})
         names = ", ".join(columns) or "none"
         raise ReportError(f"no finished run has {question.validation}; there are {names}")
-    if test and not without_metric(rows, test):
-        question = replace(question, test=test)
+    if question.test and not without_test(rows):
+        question = replace(question, is_tested=True)
         rows = rows_of(runs, question)
     if target is None:
         target = asked_target(used) or common_target(rows, question)
-    for row in rows:
-        add_cost(row, question, target)
+    if target is not None:
+        for row in rows:
+            add_target(row, question, target)
     rows.sort(key=lambda row: standing(row, question), reverse=True)
-    test_against_best(rows, question)
+    compare_with_best(rows, question)
     return Comparison(question, rows, runs, target)
 
 
@@ -128,11 +124,9 @@ def standing(row: Row, question: Question) -> tuple[bool, float, float]:
     return bool(row.runs), -diverged, question.key(row.value and row.value.mean)
 
 
-def without_metric(rows: Iterable[Row], metric: str) -> list[str]:
-    """The candidates of which no run has the metric."""
-    return [
-        row.name for row in rows if row.runs and all(run.final(metric) is None for run in row.runs)
-    ]
+def without_test(rows: Iterable[Row]) -> list[str]:
+    """The candidates of which no run was tested."""
+    return [row.name for row in rows if row.runs and all(run.test is None for run in row.runs)]
 
 
 def rows_of(runs: Sequence[Run], question: Question) -> list[Row]:
@@ -159,9 +153,14 @@ def row_of(name: str, runs: Sequence[Run], question: Question, phases: set[str])
             settings[run.setting].append(run)
     setting = max(settings, key=lambda setting: merit(settings[setting], question), default=())
     ended = [run for run in settings[setting] if run.finished or run.status == DIVERGED]
-    counted = [run for run in ended if not run.finished or question.is_answered_by(run)]
+    counted = [
+        run
+        for run in ended
+        if not run.finished or None not in (run.validation, question.value_of(run))
+    ]
     last = list({run.seed: run for run in counted}.values())
     finished = [run for run in last if run.finished]
+    costs = {name: over([cost(run) for run in finished], *COST) for name, cost in COSTS.items()}
     return Row(
         name=name,
         setting=setting,
@@ -172,33 +171,36 @@ def row_of(name: str, runs: Sequence[Run], question: Question, phases: set[str])
         statuses=statuses,
         num_settings=len({run.setting for run in runs if run.phase != REPEAT}),
         is_chosen=len(settings) > 1,
-        validation=over(finished, question.validation_of, possible(question.validation)),
-        test=over(finished, question.test_of, possible(question.decides)),
+        validation=over([run.validation for run in finished], *possible(question.validation)),
+        test=over([run.test for run in finished], *possible(question.decides))
+        if question.is_tested
+        else None,
+        cost={name: cost for name, cost in costs.items() if cost is not None},
     )
 
 
 def merit(runs: Sequence[Run], question: Question) -> tuple[int, bool, float]:
     """How good a setting is: fewest broken runs, run to the end, then the mean on validation."""
     finished = [run for run in runs if run.finished]
-    found = [v for run in finished if (v := question.validation_of(run)) is not None]
+    found = over([run.validation for run in finished])
     broken = sum(run.status in BROKEN for run in runs)
     is_full = bool(finished) and not any(run.is_partial for run in finished)
-    return -broken, is_full, question.key(sum(found) / len(found) if found else None)
+    return -broken, is_full, question.key(found and found.mean)
 
 
 def over(
-    runs: Sequence[Run], value_of: Callable[[Run], float | None], between: tuple[float, float]
+    values: Sequence[float | None], least: float = -math.inf, greatest: float = math.inf
 ) -> Estimate | None:
-    values = [value for run in runs if (value := value_of(run)) is not None]
-    return estimate(values, *between) if values else None
+    known = [value for value in values if value is not None]
+    return estimate(known, least, greatest) if known else None
 
 
 def possible(metric: str) -> tuple[float, float]:
     """The least and the greatest value that a metric can have."""
-    return SHARE if is_share(metric) else ANY
+    return (0.0, 1.0) if is_share(metric) else (-math.inf, math.inf)
 
 
-def test_against_best(rows: Sequence[Row], question: Question) -> None:
+def compare_with_best(rows: Sequence[Row], question: Question) -> None:
     """Every other row's difference to the first, with p-values corrected for all pairs of rows.
 
     The first is the best by the very values that are tested, so each of the others could have
@@ -206,24 +208,21 @@ def test_against_best(rows: Sequence[Row], question: Question) -> None:
     equals in a tenth of all reports of seven candidates. Rows with seeds that diverged are not
     tested: their values are of the survivors alone.
     """
-    with_value = [row for row in rows if row.runs]
+    by_seed = {
+        row.name: {run.seed: question.value_of(run) or 0.0 for run in row.runs}
+        for row in rows
+        if row.runs
+    }
+    diverged = {row.name for row in rows if row.num_diverged}
     found: dict[tuple[str, str], Difference] = {}
-    for other, row in combinations(with_value, 2):
-        is_complete = not row.num_diverged and not other.num_diverged
-        compare_seeds = difference if is_complete else untested
-        found[row.name, other.name] = compare_seeds(
-            values_by_seed(row, question), values_by_seed(other, question)
-        )
+    for other, name in combinations(by_seed, 2):
+        compare_seeds = untested if {name, other} & diverged else difference
+        found[name, other] = compare_seeds(by_seed[name], by_seed[other])
     tested = {pair: diff.p for pair, diff in found.items() if diff.p is not None}
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
-    for row in with_value[1:]:
-        pair = row.name, rows[0].name
-        row.versus_best = replace(found[pair], adjusted_p=adjusted.get(pair))
-
-
-def values_by_seed(row: Row, question: Question) -> dict[object, float]:
-    values = {run.seed: question.value_of(run) for run in row.runs}
-    return {seed: value for seed, value in values.items() if value is not None}
+    for row in rows[1:]:
+        if diff := found.get(pair := (row.name, rows[0].name)):
+            row.versus_best = replace(diff, adjusted_p=adjusted.get(pair))
 
 
 def asked_target(runs: Sequence[Run]) -> float | None:
@@ -232,45 +231,24 @@ def asked_target(runs: Sequence[Run]) -> float | None:
     return targets.pop() if len(targets) == 1 else None
 
 
-def common_target(rows: Sequence[Row], question: Question) -> float | None:
+def common_target(rows: Sequence[Row], question: Question) -> float:
     """The value that half of the candidates reached with every seed; half of those that can."""
-    sound = [row for row in rows if not row.num_diverged]
-    worst = [
-        min(values, key=question.key)
-        for row in sound or rows
-        if (values := [v for run in row.runs if (v := question.validation_of(run)) is not None])
-    ]
-    return sorted(worst, key=question.key)[len(worst) // 2] if worst else None
+    sound = [row for row in rows if row.runs and not row.num_diverged]
+    worst = sorted(
+        min(question.key(run.validation) for run in row.runs) for row in sound or rows if row.runs
+    )
+    return question.key(worst[len(worst) // 2])  # its own inverse
 
 
-def reached(run: Run, question: Question, target: float) -> tuple[float, float] | None:
-    """Step and training seconds of the first evaluation at least as good as ``target``."""
-    curve = run.curve(question.validation)
-    good = curve["value"] >= target if question.larger_is_better else curve["value"] <= target
-    if not good.any():
-        return None
-    first = curve[good].iloc[0]
-    return float(first["step"]), float(first["seconds"])
-
-
-def bytes_per_parameter(run: Run) -> float | None:
-    state, parameters = run.number("optimizer_state_bytes"), run.number("num_parameters")
-    return state / parameters if state is not None and parameters else None
-
-
-def add_cost(row: Row, question: Question, target: float | None) -> None:
-    """Fill in what the candidate cost."""
-    hits = {run: target is not None and reached(run, question, target) for run in row.runs}
-    row.num_reached = sum(bool(hit) for hit in hits.values())
-    costs: dict[str, Callable[[Run], float | None]] = {
-        "train_seconds": lambda run: run.number("train_seconds"),
-        "step_ms": lambda run: run.number("step_ms"),
-        "optimizer_step_ms": lambda run: run.number("optimizer_step_ms"),
-        "state_bytes_per_parameter": bytes_per_parameter,
-        "peak_memory_bytes": lambda run: run.number("peak_memory_bytes"),
-        "target_steps": lambda run: hit[0] if (hit := hits[run]) else None,
-        "target_seconds": lambda run: hit[1] if (hit := hits[run]) else None,
-    }
-    for name, cost_of in costs.items():
-        if (cost := over(row.runs, cost_of, COST)) is not None:
+def add_target(row: Row, question: Question, target: float) -> None:
+    """Count the runs that reached a value on validation, and the cost of the first time."""
+    hits = []
+    for run in row.runs:
+        curve = run.curve(question.validation)
+        good = curve[curve["value"].map(question.key) >= question.key(target)]
+        if not good.empty:
+            hits.append(good.iloc[0])
+    row.num_reached = len(hits)
+    for name, column in (("target_steps", "step"), ("target_seconds", "seconds")):
+        if cost := over([float(hit[column]) for hit in hits], *COST):
             row.cost[name] = cost

@@ -1,20 +1,21 @@
 """The figures of a report: results, costs, tuning and training."""
 
+import math
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from analysis.candidates import label
 from analysis.comparison import Comparison, Row
-from analysis.figure import Figure
+from analysis.figure import Figure, save
 from analysis.looks import INK, Palette
 from analysis.plot import Plot, axis_label, hopeful, spans
 from analysis.question import Question
 from analysis.runs import Run
 from analysis.statistics import pareto
-from analysis.tuning import Trial, Trials, expected_best_curves, swept_keys, trials_of
+from analysis.tuning import best_by, expected_best_curves, swept_keys, trials_of
 from analysis.wording import better, interval, intervals, metric_value, shown, with_fate, words
 
 MAX_POINTS = 240  # per line; more would only make the file larger
@@ -42,6 +43,15 @@ def figures_of(comparison: Comparison) -> dict[str, list[Figure]]:
         "tuning": list(of_tuning(comparison)),
         "training": list(of_training(rows, comparison)),
     }
+
+
+def save_figures(comparison: Comparison, folder: Path) -> None:
+    """Every figure as SVG, PDF and PNG at the widths of a paper's column and page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    palette = palette_of(comparison)
+    for figures in figures_of(comparison).values():
+        for figure in figures:
+            save(figure, palette, folder)
 
 
 def palette_of(comparison: Comparison) -> Palette:
@@ -224,114 +234,83 @@ def of_tuning(comparison: Comparison) -> Iterator[Figure]:
     question = comparison.question
     trials = trials_of(comparison.runs, question)
     order = palette_of(comparison).order
-    trials = dict(sorted(trials.items(), key=lambda family: order[family[0]]))
-    if found := expected_best_curves(trials, question):
-        yield expected_best(found, trials, question)
+    trials = trials.sort_values("family", key=lambda names: names.map(order), kind="stable")
+    if curves := expected_best_curves(trials, question):
+        yield expected_best(curves, bool(trials["is_partial"].any()), question)
     for key in swept_keys(trials):
-        yield from sensitivity(trials, key, question, comparison.target)
+        families = trials.groupby("family")[key].transform("nunique")
+        tried = trials[trials[key].notna() & (families > 1)]
+        if tried["value"].notna().any():
+            yield sensitivity(tried, key, question, comparison.target)
 
 
-def expected_best(found: dict[str, list[float]], trials: Trials, question: Question) -> Figure:
+def expected_best(curves: dict[str, list[float]], any_pruned: bool, question: Question) -> Figure:
     def draw(plot: Plot) -> None:
         plot.x_axis("trials")
         plot.axes.locator_params(axis="x", integer=True)
-        plot.y_axis(question.validation, [value for curve in found.values() for value in curve])
-        for family, curve in found.items():
+        plot.y_axis(question.validation, [value for curve in curves.values() for value in curve])
+        for family, curve in curves.items():
             plot.line(family, range(1, len(curve) + 1), curve)
 
     note = (
         "Of k draws from the trials that were run, however these were chosen (Dodge et al. 2019). "
         "A trial that broke down counts as the worst value of all."
     )
-    if any(trial.is_partial for trial in chain(*trials.values())):
+    if any_pruned:
         note += " A pruned trial counts with what it had reached by then, so no curve is too high."
     title = f"expected best {words(question.validation)} after k trials"
-    return Figure(title, note, draw, tuple(found))
+    return Figure(title, note, draw, tuple(curves))
 
 
-def sensitivity(
-    trials: Trials, key: str, question: Question, target: float | None
-) -> Iterator[Figure]:
-    """Validation by one swept number; no figure if no family tried two of its values."""
+def sensitivity(tried: pd.DataFrame, key: str, question: Question, target: float | None) -> Figure:
+    """Validation by one swept number."""
     metric, larger = question.validation, question.larger_is_better
-    tried = {family: points(of_family, key) for family, of_family in trials.items()}
-    tried = {family: known for family, known in tried.items() if num_values(known) > 1}
-    every = [point for known in tried.values() for point in known]
-    reached = [trial.value for _, trial in every if trial.value is not None]
-    if not reached:
-        return
-    best = {family: best_by_value(known, question) for family, known in tried.items()}
+    families = dict(list(tried.groupby("family", sort=False)))
     lines = {
-        family: best[family]
-        for family, known in tried.items()
+        family: line
+        for family, trials in families.items()
+        if not (line := best_by(trials, key, question)).empty
         # a line through random points would show noise
-        if best[family] and (num_values(known) < len(known) or len(known[0][1].setting) == 1)
+        and (trials[key].nunique() < len(trials) or len(trials["setting"].iloc[0]) == 1)
     }
 
     def draw(plot: Plot) -> None:
-        places = [at for at, _ in every]
-        plot.x_axis(words(key), places, log=spans(places))
-        full = [value for line in best.values() for value in line.values()]
-        worst = min(map(question.key, hopeful(full or reached, larger)))
-        plot.y_axis(metric, reached, [v for v in reached if question.key(v) >= worst], larger)
-        for family, known in tried.items():
-            if line := lines.get(family):
-                plot.line(family, list(line), list(line.values()))
-            for at, trial in known:
-                tip = f"{family}, {label(trial.setting)}{', pruned' * trial.is_partial}"
-                if trial.value is None:
-                    plot.at_edge(family, at, "x", f"{tip}: broke down", is_top=not larger)
-                else:
-                    value = f"{tip}: {metric_value(metric, trial.value)}"
-                    plot.dot(family, at, trial.value, value, trial.is_partial)
+        values = tried["value"].dropna().tolist()
+        full = [value for trials in families.values() for value in best_by(trials, key, question)]
+        worst = min(map(question.key, hopeful(full or values, larger)))
+        plot.x_axis(words(key), tried[key].tolist(), log=spans(tried[key]))
+        plot.y_axis(metric, values, [v for v in values if question.key(v) >= worst], larger)
+        for family, line in lines.items():
+            plot.line(family, line.index, line)
+        for trial in tried.to_dict("records"):
+            family, at, value = trial["family"], trial[key], trial["value"]
+            tip = f"{family}, {label(trial['setting'])}{', pruned' * trial['is_partial']}"
+            if math.isnan(value):
+                plot.at_edge(family, at, "x", f"{tip}: broke down", is_top=not larger)
+            else:
+                tip = f"{tip}: {metric_value(metric, value)}"
+                plot.dot(family, at, value, tip, trial["is_partial"])
 
-    note = marks_in_words([trial for _, trial in every], bool(lines))
+    parts = {
+        "A dot per trial": True,
+        "an arrow where it lies outside": True,
+        "the line through the best": bool(lines),
+        "hollow if it was pruned, at what it had reached by then": tried["is_partial"].any(),
+        "a cross if it broke down": tried["value"].isna().any(),
+    }
+    note = f"{', '.join(part for part, is_there in parts.items() if is_there)}."
     if lines and target is not None:
-        hits = "; ".join(
-            f"{name} {reaching(line, question, target)}" for name, line in lines.items()
-        )
+        hits = "; ".join(f"{name} {reaching(lines[name], question, target)}" for name in lines)
         value = metric_value(metric, target)
         note += f" {words(metric).capitalize()} of {value} is reached: {hits}."
-    yield Figure(f"{words(metric)} by {words(key)}", note, draw, tuple(tried))
+    return Figure(f"{words(metric)} by {words(key)}", note, draw, tuple(families))
 
 
-def marks_in_words(trials: Sequence[Trial], any_line: bool) -> str:
-    parts = ["A dot per trial", "an arrow where it lies outside"]
-    parts += ["the line through the best"] if any_line else []
-    if any(trial.is_partial for trial in trials):
-        parts.append("hollow if it was pruned, at what it had reached by then")
-    if any(trial.value is None for trial in trials):
-        parts.append("a cross if it broke down")
-    return f"{', '.join(parts)}."
-
-
-def reaching(best: dict[float, float], question: Question, target: float) -> str:
+def reaching(best: pd.Series, question: Question, target: float) -> str:
     """From where to where a swept number reaches the target, in words."""
-    good = [x for x, value in best.items() if question.key(value) >= question.key(target)]
-    if not good:
+    good = best.index[best.map(question.key) >= question.key(target)]
+    if good.empty:
         return "nowhere"
     if len(good) == 1:
         return f"at {shown(good[0], 3)}"
-    return f"from {shown(min(good), 3)} to {shown(max(good), 3)}"
-
-
-Points = list[tuple[float, Trial]]
-
-
-def points(trials: Sequence[Trial], key: str) -> Points:
-    """The trials that have a number for ``key``, in its order."""
-    known = [(at, trial) for trial in trials if (at := trial.at(key)) is not None]
-    return sorted(known, key=lambda point: point[0])
-
-
-def num_values(known: Points) -> int:
-    return len({at for at, _ in known})
-
-
-def best_by_value(known: Points, question: Question) -> dict[float, float]:
-    """The best result at each value of a setting, of the trials that were run to the end."""
-    best: dict[float, float] = {}
-    for at, trial in known:
-        if trial.value is not None and not trial.is_partial:
-            best[at] = max(best.get(at, trial.value), trial.value, key=question.key)
-    return best
+    return f"from {shown(good.min(), 3)} to {shown(good.max(), 3)}"

@@ -70,6 +70,7 @@ class Plot:
         low, high = min(resolved), max(resolved)
         has_worse = min(values) < low if larger_is_better else max(values) > high
         if has_worse and low < high:
+            low, high = (low, max(values)) if larger_is_better else (min(values), high)
             self.is_focused = True
             scale = self.axes.yaxis.get_transform()
             bottom, top = scale.transform(self.percent([low, high]))
@@ -177,7 +178,7 @@ def hopeful(values: Sequence[float], larger_is_better: bool) -> list[float]:
 
 def spans(values: Sequence[float]) -> bool:
     """Whether positive values are so far apart that they need a logarithmic scale."""
-    return bool(values) and min(values) > 0 and max(values) >= LOG_FROM * min(values)
+    return min(values) > 0 and max(values) >= LOG_FROM * min(values)
 
 
 def minus_log_error(percent: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -98,7 +98,7 @@ def run_table(comparison: Comparison) -> pd.DataFrame:
     metric = comparison.question.validation
     rows = []
     for run in comparison.runs:
-        value = comparison.question.validation_of(run)
+        value = run.validation
         rows.append(
             {
                 "run": run.name,

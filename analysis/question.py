@@ -10,42 +10,29 @@ from analysis.runs import ReportError, Run
 
 @dataclass(frozen=True)
 class Question:
-    """What the runs are compared on.
+    """What the runs are compared on."""
 
-    Attributes:
-        validation: the monitored metric; it chooses settings.
-        test: its twin on the test split, if every candidate has it.
-        is_monitored: whether the summary's ``best`` is of this metric.
-    """
-
-    validation: str
-    test: str | None
+    validation: str  # the monitored metric; it chooses settings
+    test: str | None  # its twin on the test split
+    is_tested: bool  # whether candidates are compared on ``test``: every one of them has it
     larger_is_better: bool
-    is_monitored: bool
+    is_monitored: bool  # whether the summary's ``best`` is of this metric
 
     @property
     def decides(self) -> str:
         """The metric that candidates are compared on."""
-        return self.test or self.validation
+        return self.test if self.is_tested and self.test else self.validation
 
-    def validation_of(self, run: Run) -> float | None:
-        """The best value on validation that a run reached."""
-        if self.is_monitored and (value := run.number("best", "value")) is not None:
-            return value
+    def answer(self, run: Run) -> None:
+        """Set the best value that a run reached on validation, and its last on test."""
+        run.test = run.final(self.test) if self.test else None
+        run.validation = run.number("best", "value") if self.is_monitored else None
         values = run.curve(self.validation)["value"]
-        if values.empty:
-            return None
-        return float(values.max() if self.larger_is_better else values.min())
-
-    def test_of(self, run: Run) -> float | None:
-        return run.final(self.test) if self.test else None
+        if run.validation is None and not values.empty:
+            run.validation = float(values.max() if self.larger_is_better else values.min())
 
     def value_of(self, run: Run) -> float | None:
-        return self.test_of(run) if self.test else self.validation_of(run)
-
-    def is_answered_by(self, run: Run) -> bool:
-        """Whether a run has every value that a row shows."""
-        return None not in (self.validation_of(run), self.value_of(run))
+        return run.test if self.is_tested else run.validation
 
     def key(self, value: float | None) -> float:
         """Larger is better; a missing value is the worst."""
@@ -86,7 +73,7 @@ def ask(runs: Sequence[Run], metric: str | None = None, mode: str | None = None)
             raise ReportError(f"which way is {metric} better? Add --mode max or --mode min")
         mode = modes.pop()
     is_monitored = {name for name, _ in monitors} <= {metric}
-    return Question(metric, twin(metric), mode == "max", is_monitored)
+    return Question(metric, twin(metric), False, mode == "max", is_monitored)
 
 
 def none_finished(runs: Sequence[Run]) -> ReportError:

@@ -33,32 +33,22 @@ class ReportError(Exception):
 
 @dataclass(eq=False)
 class Run:
-    """One run as its records show it, and its place in the comparison.
-
-    Attributes:
-        name: the path below the directory that was asked for.
-        config: resolved; as composed if the run failed before it wrote its own.
-        choices: config group to option, such as ``optim`` to ``sgd_cosine``.
-        overrides: of the command line.
-        events: one row per event; step, epoch, seconds and one column per metric.
-        candidate: what it is compared as.
-        family: the choices alone, within which settings are tuned.
-        setting: the swept numbers of the family.
-        phase: in a study, tune or repeat.
-    """
+    """One run as its records show it, and its place in the comparison."""
 
     path: Path
-    name: str
+    name: str  # the path below the directory that was asked for
     summary: dict[str, Any]
-    config: dict[str, Any]
-    choices: dict[str, str]
-    overrides: list[str]
-    events: pd.DataFrame
+    config: dict[str, Any]  # resolved; as composed if the run failed before it wrote its own
+    choices: dict[str, str]  # config group to option, such as optim to sgd_cosine
+    overrides: list[str]  # of the command line
+    events: pd.DataFrame  # one row per event; step, epoch, seconds and one column per metric
     damaged_lines: int
-    candidate: str = ""
-    family: str = ""
-    setting: Setting = ()
-    phase: str = PLAIN
+    candidate: str = ""  # what it is compared as
+    family: str = ""  # the choices alone, within which settings are tuned
+    setting: Setting = ()  # the swept numbers of the family
+    phase: str = PLAIN  # in a study, tune or repeat
+    validation: float | None = None  # the best it reached
+    test: float | None = None
 
     @property
     def status(self) -> str:

@@ -1,5 +1,6 @@
 """The table of a comparison, once in numbers (CSV) and once in words (everything else)."""
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -47,31 +48,30 @@ def frame(comparison: Comparison) -> pd.DataFrame:
 
 def record(row: Row, comparison: Comparison) -> dict[str, Any]:
     question, diff = comparison.question, row.versus_best
-    values: dict[str, Any] = {"candidate": row.name, "n": len(row.runs)}
-    values |= spread(question.validation, row.validation)
-    if question.test:
-        values |= spread(question.test, row.test)
-    statuses = [run.status for run in comparison.runs if run.candidate == row.name]
-    values |= {
+    statuses = sum(row.statuses.values(), Counter())
+    tested = spread(question.decides, row.test) if question.is_tested else {}
+    costs: dict[str, float | None] = {}
+    for name, cost in row.cost.items():
+        costs |= spread(name, cost)
+    return {
+        "candidate": row.name,
+        "n": len(row.runs),
+        **spread(question.validation, row.validation),
+        **tested,
         "compared_on": question.decides,
-        "difference": diff and diff.mean,
-        "difference_low": diff and diff.low,
-        "difference_high": diff and diff.high,
+        **spread("difference", diff),
         "p": diff and diff.p,
         "p_holm": diff and diff.adjusted_p,
         "test": diff and diff.test,
         "verdict": standing(row, comparison),
         "target": comparison.target,
         "num_reached_target": row.num_reached,
-    }
-    for name, around in row.cost.items():
-        values |= spread(name, around)
-    return values | {
+        **costs,
         "num_settings": row.num_settings,
         "num_seeds_diverged": row.num_diverged,
-        "num_runs": len(statuses),
-        "num_diverged": statuses.count("diverged"),
-        "num_failed": statuses.count("failed"),
+        "num_runs": statuses.total(),
+        "num_diverged": statuses["diverged"],
+        "num_failed": statuses["failed"],
         "best_setting": label(row.setting),
     }
 
@@ -100,17 +100,20 @@ def quality(comparison: Comparison) -> dict[str, list[str]]:
     question, rows = comparison.question, comparison.rows
     decides, diffs = question.decides, [row.versus_best for row in rows]
     columns = {
-        "n": [f"{len(row.runs)} of {row.num_seeds}" if row.num_diverged else str(len(row.runs))
-              for row in rows],
+        "n": [number_of_seeds(row) for row in rows],
         words(question.validation): intervals(question.validation, [r.validation for r in rows]),
-    }  # fmt: skip
-    if question.test:
-        columns[words(question.test)] = intervals(question.test, [row.test for row in rows])
+    }
+    if question.is_tested:
+        columns[words(decides)] = intervals(decides, [row.test for row in rows])
     return columns | {
         "difference": [change(decides, diff) if diff else "" for diff in diffs],
         "p (Holm)": [p_value(diff.adjusted_p) if diff else "" for diff in diffs],
         "verdict": [standing(row, comparison) or "no value" for row in rows],
     }
+
+
+def number_of_seeds(row: Row) -> str:
+    return f"{len(row.runs)} of {row.num_seeds}" if row.num_diverged else str(len(row.runs))
 
 
 def tuning(comparison: Comparison) -> dict[str, list[str]]:

@@ -9,16 +9,15 @@ import os
 from collections import Counter
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import wandb
 
 from analysis.comparison import Comparison
 from analysis.runs import ReportError, Run, nested
 from analysis.table import frame
 from analysis.tuning import swept_keys, trials_of
 from analysis.wording import claims
-
-if TYPE_CHECKING:
-    import wandb
 
 LOGIN_SECONDS = 30
 
@@ -29,14 +28,8 @@ def publish(comparison: Comparison, title: str, files: list[Path]) -> str:
     Raises:
         ReportError: W&B cannot be reached, or refuses.
     """
-    import wandb
-
     runs = comparison.runs
-    project, entity, group = (
-        most_common(runs, "project"),
-        most_common(runs, "entity"),
-        group_of(runs),
-    )
+    group = most_common(runs, "group") or runs[0].path.resolve().parent.name
     mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
     if mode == "disabled":
         raise ReportError("WANDB_MODE=disabled: nothing was sent")
@@ -50,12 +43,12 @@ def publish(comparison: Comparison, title: str, files: list[Path]) -> str:
     wandb.setup(quiet)
     try:
         with wandb.init(
-            project=project,
-            entity=entity,
+            project=most_common(runs, "project"),
+            entity=most_common(runs, "entity"),
             group=group,
             name=f"report of {group}",
             job_type="report",
-            id=f"report-{hashlib.sha256(str(group).encode()).hexdigest()[:12]}",
+            id=f"report-{hashlib.sha256(group.encode()).hexdigest()[:12]}",
             resume="allow",  # a second report of the group takes the place of the first
             mode=mode,  # type: ignore[arg-type]  # one of W&B's own
             dir=files[0].parent,
@@ -67,15 +60,13 @@ def publish(comparison: Comparison, title: str, files: list[Path]) -> str:
             place = (run.entity, run.project)
         if mode == "offline":
             return f"W&B summary run, offline: {where}"
-        return f"W&B summary run: {where}\n{save_workspace(comparison, *place, str(group))}"
+        return f"W&B summary run: {where}\n{save_workspace(comparison, *place, group)}"
     except wandb.Error as error:
         raise ReportError(f"W&B: {error}") from error
 
 
-def log(run: "wandb.Run", comparison: Comparison, files: list[Path]) -> None:
+def log(run: wandb.Run, comparison: Comparison, files: list[Path]) -> None:
     """The table, the page and the claims."""
-    import wandb
-
     table = frame(comparison)
     rows = table.astype(object).where(table.notna(), None).values.tolist()
     content: dict[str, Any] = {"report/candidates": wandb.Table(columns=list(table), data=rows)}
@@ -102,11 +93,8 @@ def save_workspace(comparison: Comparison, entity: str, project: str, group: str
         for metric in (question.validation, *training)
         for x in ("step", "seconds")
     ]
-    results = [
-        panels.BarPlot(title=name, metrics=[name])
-        for name in ("best.value", question.test, "train_seconds", "step_ms", "optimizer_step_ms")
-        if name is not None
-    ]
+    numbers = ["best.value", question.test, "train_seconds", "step_ms", "optimizer_step_ms"]
+    bars = [panels.BarPlot(title=name, metrics=[name]) for name in numbers if name]
     swept = swept_keys(trials_of(comparison.runs, question))
     try:
         view = workspaces.Workspace(
@@ -116,12 +104,12 @@ def save_workspace(comparison: Comparison, entity: str, project: str, group: str
             auto_generate_panels=True,  # samples, tables and whatever else was logged
             sections=[
                 workspaces.Section(name="Curves", panels=curves, is_open=True),
-                workspaces.Section(name="Results", panels=results, is_open=True),
+                workspaces.Section(name="Results", panels=bars, is_open=True),
             ],
             runset_settings=workspaces.RunsetSettings(
                 filters=[workspaces.Metric("Group") == group],
                 groupby=[workspaces.Config("candidate")],
-                pinned_columns=[f"config:{key}" for key in swept] + ["summary:best.value"],
+                pinned_columns=[*(f"config:{key}" for key in swept), "summary:best.value"],
             ),
         ).save()
     except Exception as error:  # a preview API, and servers differ in what they offer
@@ -129,14 +117,7 @@ def save_workspace(comparison: Comparison, entity: str, project: str, group: str
     return f"W&B workspace: {view.url}"
 
 
-def most_common(runs: list[Run], key: str) -> Any:
-    """What most runs' W&B runs had for ``key``."""
-    found = Counter(
-        nested(run.summary, "wandb", key) or nested(run.config, "wandb", key) for run in runs
-    )
-    return found.most_common(1)[0][0]
-
-
-def group_of(runs: list[Run]) -> Any:
-    found = Counter(nested(run.summary, "wandb", "group") for run in runs)
-    return found.most_common(1)[0][0] or runs[0].path.resolve().parent.name
+def most_common(runs: list[Run], key: str) -> str | None:
+    """The ``key`` of most runs' W&B runs."""
+    found = [nested(run.summary, "wandb", key) or nested(run.config, "wandb", key) for run in runs]
+    return Counter(found).most_common(1)[0][0]
