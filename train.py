@@ -33,12 +33,16 @@ def main(cfg: DictConfig) -> float:
         The best value of the monitored metric, for a sweeper; the worst one if the job failed.
     """
     job = job_of_this_process(cfg)
-    announce(job)
+    announce(f"run directory  {job.run_dir}")
     with failures_reported(job, cfg) as outcome:
         config = resolved(cfg)
         job = replace(job, recordable=recordable(cfg, config))
         value = finished_value(config, job)
-        outcome.value = launch(run, config, job) if value is None else value
+        if value is None:
+            value = launch(run, config, job)
+        else:
+            announce("this run has finished already: nothing to do")
+        outcome.value = value
     return outcome.value
 
 

@@ -105,11 +105,11 @@ def failures_reported(job: Job, cfg: DictConfig) -> Iterator[Outcome]:
         leave_summary(job, error)
 
 
-def announce(job: Job) -> None:
-    """The first line on the screen, seconds before torch is imported."""
+def announce(text: str) -> None:
+    """A line on the screen before there is a run log, seconds before torch is imported."""
     with suppress(OSError):  # nobody reads it
         if ranks_of_this_process().is_main:
-            print(f"run directory  {job.run_dir}", flush=True)
+            print(text, flush=True)
 
 
 def stack_of(error: Exception) -> str:

@@ -250,12 +250,13 @@ def check_fit(model: nn.Module, spec: Any) -> None:
 
 
 def save_image(split: Any, index: int, folder: Path) -> str:
-    """The raw image of a resident split as a PNG; its name, or nothing where there is none."""
-    if not isinstance(split, TensorSplit) or split.tensors[0].dtype != torch.uint8:
+    """A raw image as a PNG; its name, or nothing where the split holds no bytes."""
+    sample = split.tensors[0][index] if isinstance(split, TensorSplit) else split[index][0]
+    if not isinstance(sample, Tensor) or sample.dtype != torch.uint8:
         return ""
     from PIL import Image
 
-    pixels = split.tensors[0][index].cpu()
+    pixels = sample.cpu()
     image = Image.fromarray(
         pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy()
     )

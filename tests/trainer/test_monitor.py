@@ -79,7 +79,9 @@ def test_finished_and_failed_jobs_of_a_sweep(command, data_root, tmp_path):
               "monitor=val/loss", "resume=auto", "hydra.run.dir=run")  # fmt: skip
     assert command(*common).returncode == 0
     before = (tmp_path / "run" / "summary.json").stat().st_mtime_ns
-    assert command(*common).returncode == 0
+    again = command(*common)
+    assert again.returncode == 0
+    assert again.stdout.splitlines()[1] == "this run has finished already: nothing to do"
     assert (tmp_path / "run" / "summary.json").stat().st_mtime_ns == before
     assert '"monitor_mode": "min"' in (tmp_path / "run" / "summary.json").read_text()
 

@@ -102,13 +102,13 @@ def smooth_model(name):
 @contextmanager
 def gradients_kept():
     """The gradients of every update as they arrive at the clipping, averaged over all processes."""
-    kept, clip_norm = [], Phase.clip_norm
+    kept, clip_gradients = [], Phase.clip_gradients
 
     def keep_and_clip(phase, *args, **kwargs):
         kept.append([full_tensor(p.grad).clone() for p in phase.parameters])
-        return clip_norm(phase, *args, **kwargs)
+        return clip_gradients(phase, *args, **kwargs)
 
-    with patch.object(Phase, "clip_norm", keep_and_clip):
+    with patch.object(Phase, "clip_gradients", keep_and_clip):
         yield kept
 
 

@@ -1,10 +1,12 @@
-"""Grids of images as PNG files."""
+"""Images as PNG files."""
 
 import pytest
 import torch
 from PIL import Image
 
 from data.pictures import GAP, save_grid
+from data.splits import TensorSplit
+from objectives.classification import save_image
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
@@ -19,3 +21,15 @@ def test_images_stand_row_by_row(tmp_path, channels, mode):
     assert grey.getpixel((0, 0)) == 0
     assert grey.getpixel((6 + GAP, 4 + GAP)) == 153  # the fifth: second row, second column
     assert grey.getpixel((2 * (6 + GAP), 4 + GAP)) == 255  # no sixth image
+
+
+def test_a_sample_of_any_split(tmp_path):
+    """Resident or read one by one; what holds no bytes has no picture."""
+    images = torch.arange(2 * 3 * 4 * 6, dtype=torch.uint8).view(2, 3, 4, 6)
+    labels = torch.tensor([0, 1])
+    streamed = list(zip(images, labels, strict=True))
+    for split in (TensorSplit(images, labels), streamed):
+        with Image.open(tmp_path / save_image(split, 1, tmp_path)) as image:
+            assert image.size == (6, 4)
+            assert image.getpixel((0, 0)) == tuple(images[1, :, 0, 0].tolist())
+    assert save_image([(images[0].float(), 0)], 0, tmp_path) == ""

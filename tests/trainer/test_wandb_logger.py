@@ -23,9 +23,10 @@ VARIABLES = ("API_KEY", "BASE_URL", "ENTITY", "MODE", "PROJECT", "RUN_GROUP", "T
 
 @pytest.fixture(autouse=True)
 def client(monkeypatch) -> Iterator[None]:
-    """A client that has not read the environment yet."""
+    """A client that has not read the environment yet, nor met a server."""
     import wandb
 
+    monkeypatch.setattr(wandb_logger, "server_has_failed", False)
     for name in VARIABLES:
         monkeypatch.delenv(f"WANDB_{name}", raising=False)
     yield
@@ -89,8 +90,8 @@ def useless_server(request, monkeypatch):
         yield
 
 
-def test_a_useless_server(train, useless_server, capsys):
-    """The run is logged offline, and one line says so."""
+def test_a_useless_server(train, useless_server, capsys, monkeypatch):
+    """The run is logged offline, and one line says so; the next job does not wait for it."""
     run_dir = train("debug=fast", "wandb.mode=online")
     assert len(offline_runs(run_dir)) == 1
     state = summary(run_dir)["wandb"]
@@ -99,6 +100,13 @@ def test_a_useless_server(train, useless_server, capsys):
     assert state["problem"] in line
     assert line.endswith(f"python -m trainer.loggers.wandb_send {run_dir}")
     assert summary(run_dir)["status"] == "completed"
+
+    monkeypatch.setattr(wandb_logger, "end_service", lambda: pytest.fail("it was tried again"))
+    second = train("debug=fast", "wandb.mode=online")
+    assert len(offline_runs(second)) == 1
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "logging offline" in line]
+    assert "W&B: the server failed in an earlier job; logging offline" in line
+    assert line.endswith(str(second))
 
 
 def test_without_wandb(train, monkeypatch, capsys):

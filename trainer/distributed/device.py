@@ -1,7 +1,5 @@
 """The device, precision and memory figures of one process."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform
@@ -9,16 +7,13 @@ import resource
 import sys
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from core.errors import ConfigError
+from core.ranks import Ranks
 from core.schema import TrainerSettings
 from data.draws import seed_process
-
-if TYPE_CHECKING:
-    from core.ranks import Ranks
 
 NUM_THREADS = torch.get_num_threads()  # torch's choice: the machine's cores or OMP_NUM_THREADS
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -54,7 +49,7 @@ def choose_precision(name: str, device: torch.device) -> str:
     if name == "auto":
         if device.type == "cuda":
             return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-        if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
+        if device.type == "cpu" and "avx512_bf16" in cpu_info("flags").split():
             return "bf16"
         return "fp32"
     return name
@@ -94,6 +89,8 @@ def synchronize(device: torch.device) -> None:
     """Wait for the device's queue, for timing."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def reset_peak_memory() -> None:
@@ -116,9 +113,14 @@ def device_name(device: torch.device) -> str:
 
 def processor_name() -> str:
     """The machine's processor and its number of cores, such as ``Intel Xeon, 2 cores``."""
+    return f"{cpu_info('model name') or platform.machine()}, {os.cpu_count()} cores"
+
+
+def cpu_info(key: str) -> str:
+    """What Linux says of the first core, such as its ``flags``; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     except OSError:
-        names = []
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+        return ""
+    values = (line.partition(":")[2].strip() for line in lines if line.startswith(key))
+    return next(values, "")

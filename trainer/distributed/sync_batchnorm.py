@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from core.collectives import sum_over_ranks
 from core.errors import ConfigError
@@ -19,7 +18,7 @@ from core.errors import ConfigError
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-class CpuSyncBatchNorm(_BatchNorm):
+class CpuSyncBatchNorm(nn.BatchNorm1d):
     """``(N, C, ...)`` -> same shape, normalized by the moments of all processes' samples.
 
     Every sample weighs the same, however many of them a process has. Evaluation exchanges nothing:
@@ -121,10 +120,11 @@ def synchronize_batchnorm(model: nn.Module, device_type: str) -> None:
     """
     is_cuda = device_type == "cuda"
     for name, module in model.named_modules():
-        if not isinstance(module, _BatchNorm) or isinstance(module, SYNCHRONIZED):
+        has_statistics = isinstance(module, PLAIN) or hasattr(module, "num_batches_tracked")
+        if not has_statistics or isinstance(module, SYNCHRONIZED):
             continue
         if type(module) in PLAIN:
-            kind: type[_BatchNorm] = nn.SyncBatchNorm if is_cuda else CpuSyncBatchNorm
+            kind: type[nn.Module] = nn.SyncBatchNorm if is_cuda else CpuSyncBatchNorm
         elif type(module).__name__ == "BatchNormAct2d":  # timm's, imported only with its models
             kind = CudaSyncBatchNormAct if is_cuda else CpuSyncBatchNormAct
         else:

@@ -16,6 +16,8 @@ INIT_SECONDS = 30.0
 FINISH_SECONDS = 60.0
 SUCCESSES = ("completed", "stopped", "pruned")
 
+server_has_failed = False  # in this process: the jobs that follow do not wait for it again
+
 
 class WandbLogger(Writer):
     """One W&B run for one job.
@@ -56,16 +58,20 @@ class WandbLogger(Writer):
 
     def write_header(self, spec: Any, facts: dict[str, Any]) -> None:
         """Begin the run; offline where the server cannot be reached."""
+        global server_has_failed
         try:
             self.state["mode"] = choose_mode(self.state["mode"])
+            if self.state["mode"] == "online" and server_has_failed:
+                self.go_offline("the server failed in an earlier job")
             self.init(spec)
         except Exception as error:  # whatever W&B raises
-            is_retried = self.state["mode"] != "offline" and not isinstance(error, ImportError)
-            self.give_up(error, "logging offline" if is_retried else "logging without it")
-            if is_retried:
-                end_service()  # in which the id would stay in use
-                self.state["mode"] = "offline"
-                self.write_header(spec, facts)
+            if self.state["mode"] == "offline" or isinstance(error, ImportError):
+                self.give_up(error)
+                return
+            server_has_failed = True
+            end_service()  # in which the id would stay in use
+            self.go_offline(describe(error))
+            self.write_header(spec, facts)
 
     def init(self, spec: Any) -> None:
         state, config = self.state, self.config
@@ -123,11 +129,12 @@ class WandbLogger(Writer):
                 values[name] = wandb_medium(entry, self.run_dir / "media")
             self.run.log(values, step=number)
         except Exception as error:  # whatever W&B raises
-            self.give_up(error, "logging without it")
+            self.give_up(error)
             self.run = None
 
     def finalize(self, summary: dict[str, Any]) -> None:
         """End the run in bounded time, with its summary and how it ended."""
+        global server_has_failed
         if self.run is None:
             return
         monitor = summary["monitor"]  # keeps the best-of that define_metric makes
@@ -138,17 +145,27 @@ class WandbLogger(Writer):
                 self.run.mark_preempting()
             self.run.finish(exit_code=0 if summary["status"] in SUCCESSES else 1)
         except Exception as error:
-            self.give_up(error, "it has only a part of the run")
+            server_has_failed = self.state["mode"] == "online"
+            self.note_problem(describe(error), "it has only a part of the run")
 
-    def give_up(self, error: Exception, so: str) -> None:
+    def go_offline(self, problem: str) -> None:
+        self.state["mode"] = "offline"
+        self.note_problem(problem, "logging offline")
+
+    def give_up(self, error: Exception) -> None:
+        self.note_problem(describe(error), "logging without it")
+
+    def note_problem(self, problem: str, so: str) -> None:
         """Say what happened and how to send the run again."""
-        if isinstance(error, ModuleNotFoundError) and error.name == "wandb":
-            problem = "not installed: pip install wandb, or wandb.mode=disabled"
-        else:
-            problem = f"{type(error).__name__}: {reason(error)}"
         self.state["problem"] = problem
         again = f"python -m trainer.loggers.wandb_send {self.run_dir}"
         self.say(f"W&B: {problem}; {so}. Send the run later: {again}")
+
+
+def describe(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name == "wandb":
+        return "not installed: pip install wandb, or wandb.mode=disabled"
+    return f"{type(error).__name__}: {reason(error)}"
 
 
 def end_service() -> None:
