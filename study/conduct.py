@@ -67,10 +67,10 @@ def check_arguments(arguments: tuple[str, ...], protocol: Protocol) -> None:
     parser = OverridesParser.create()
     chosen = {
         key: candidate.name
-        for candidate in protocol.candidates
+        for candidate in protocol.candidates.values()
         for key in (
             *(o.key_or_group for o in parser.parse_overrides(list(candidate.overrides))),
-            *(dimension.key for dimension in candidate.space.dimensions),
+            *(dimension.key for dimension in candidate.search_space.dimensions),
         )
     }
     for override in parser.parse_overrides(list(arguments)):

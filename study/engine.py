@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from core.progress import Monitor
 from study.jobs import Jobs, Run, Summary
-from study.protocol import WHERE, Candidate, Protocol
+from study.protocol import Candidate, Protocol
 from study.space import DESIGNS, Params, text
 
 if TYPE_CHECKING:
@@ -80,11 +80,11 @@ class Study:
 
     def tune(self) -> None:
         """Try every candidate's trials, batch by batch, all candidates side by side."""
-        studies = {c.name: self.open(c) for c in self.protocol.candidates}
-        size = self.protocol.batch_size
+        studies = {c.name: self.open(c) for c in self.protocol.candidates.values()}
+        size = self.protocol.batch_size or self.protocol.trials
         for start in range(0, self.protocol.trials, size):
             batches = []
-            for candidate in self.protocol.candidates:
+            for candidate in self.protocol.candidates.values():
                 study = studies[candidate.name]
                 numbers = range(start, min(start + size, self.number_of_trials(candidate)))
                 batches.append([self.trial(study, candidate, number) for number in numbers])
@@ -110,7 +110,7 @@ class Study:
             load_if_exists=True,
         )
         for points in self.design(candidate)[len(study.trials) :]:
-            study.enqueue_trial(candidate.space.queued(points))
+            study.enqueue_trial(candidate.search_space.queued(points))
         # a resumed sampler must not draw the same numbers again
         study.sampler = optuna.samplers.TPESampler(
             constant_liar=True, seed=self.protocol.sampler_seed + len(study.trials)
@@ -121,9 +121,8 @@ class Study:
         protocol = self.protocol
         if protocol.sampler not in DESIGNS:
             return []
-        where = f"{WHERE}.candidates.{candidate.name}.space"
-        return candidate.space.design(
-            protocol.sampler, protocol.trials, protocol.sampler_seed, where
+        return candidate.search_space.design(
+            protocol.sampler, protocol.trials, protocol.sampler_seed
         )
 
     def number_of_trials(self, candidate: Candidate) -> int:
@@ -141,7 +140,7 @@ class Study:
         else:
             trial, state, values = study.ask(), "running", {}
         if "params" not in trial.user_attrs:
-            trial.set_user_attr("params", candidate.space.suggest(trial))
+            trial.set_user_attr("params", candidate.search_space.suggest(trial))
         return Tuning(candidate, number, trial.user_attrs["params"], trial, dict(values), state)
 
     def halve(self, batches: list[list[Tuning]]) -> None:
@@ -173,8 +172,7 @@ class Study:
         step = self.rung_step(batch[0].candidate, rung) if batch else 0
         if halving is None or not batch or step == self.horizons[batch[0].candidate.name]:
             return batch
-        sign = -1 if self.monitor.mode == "max" else 1
-        ranked = sorted(batch, key=lambda t: (sign * t.values.get(step, t.value), t.number))
+        ranked = sorted(batch, key=lambda t: (self.loss(t.values.get(step, t.value)), t.number))
         kept = ranked[: math.ceil(len(batch) * halving.keep)]
         for tuning in ranked[len(kept) :]:
             if tuning.state == "running" and not tuning.has_failed:
@@ -237,19 +235,26 @@ class Study:
         return self.jobs.run(runs)
 
     @property
+    def tunings(self) -> list[Tuning]:
+        """The trials of all candidates."""
+        return [tuning for of_candidate in self.trials.values() for tuning in of_candidate]
+
+    @property
     def pruned(self) -> list[Tuning]:
-        return [t for of_candidate in self.trials.values() for t in of_candidate
-                if t.state == "pruned"]  # fmt: skip
+        return [tuning for tuning in self.tunings if tuning.state == "pruned"]
 
     def best(self) -> dict[str, Tuning]:
         """The best finished trial of each candidate that has one."""
-        sign = -1 if self.monitor.mode == "max" else 1
         best = {}
         for name, tunings in self.trials.items():
             finished = [t for t in tunings if t.state == "complete" and not t.has_failed]
             if finished:
-                best[name] = min(finished, key=lambda t: (sign * t.value, t.number))
+                best[name] = min(finished, key=lambda t: (self.loss(t.value), t.number))
         return best
+
+    def loss(self, value: float) -> float:
+        """A value of the monitored metric, turned so that smaller is better."""
+        return -value if self.monitor.mode == "max" else value
 
     def overrides(self, tuning: Tuning, phase: str) -> tuple[str, ...]:
         """What a trial's runs add to the command line, and how W&B is to file them."""

@@ -5,16 +5,16 @@ first loss and the lowest lies the whole fall; the bounds are where a fifth of i
 the loss has risen by a fifth of it for good: spikes on a flat stretch pass.
 """
 
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import yaml
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
+from numpy.typing import ArrayLike, NDArray
 from omegaconf import DictConfig
 
 WINDOW = 0.08  # of the points are averaged into one
@@ -43,86 +43,78 @@ class LearningRateRange(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         folder = Path(config.hydra.runtime.output_dir)
         rates, losses = read(folder / "metrics.jsonl")
-        smoothed = smooth(losses)
-        found = find_range(rates, smoothed)
+        found = find_range(rates, smooth(losses))
         if found is None:
             print("learning-rate range: the loss never fell steadily; nothing to recommend")
         else:
             bounds = {"optimizer.lr": {"low": found.low, "high": found.high, "log": True}}
-            text = "# for the space of a study's candidate\n"
-            text += yaml.safe_dump(bounds, sort_keys=False)
-            (folder / "lr_range.yaml").write_text(text)
+            text = yaml.safe_dump(bounds, sort_keys=False)
+            file = folder / "lr_range.yaml"
+            file.write_text(f"# for the space of a study's candidate\n{text}")
             print(
                 f"learning-rate range: {found.low:.2g} to {found.high:.2g}, steepest at "
-                f"{found.steepest:.2g}\n"
-                f"bounds           {folder / 'lr_range.yaml'}"
+                f"{found.steepest:.2g}\nbounds           {file}"
             )
-        if rates:
-            plot(rates, losses, smoothed, found, folder / "lr_range.png")
+        if len(rates):
+            plot(rates, losses, found, folder / "lr_range.png")
             print(f"plot             {folder / 'lr_range.png'}")
 
 
-def read(file: Path) -> tuple[list[float], list[float]]:
+def read(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Rates and finite training losses, in order."""
-    rates, losses = [], []
-    for line in file.read_text().splitlines() if file.exists() else ():
-        event = json.loads(line)
-        loss = event.get("train/loss")
-        if loss is not None and math.isfinite(loss):
-            rates.append(float(event["optim/lr"]))
-            losses.append(float(loss))
+    columns = ["optim/lr", "train/loss"]
+    if not file.exists():
+        return np.empty(0), np.empty(0)
+    events = pd.read_json(file, lines=True).reindex(columns=columns).dropna()
+    rates, losses = events.to_numpy(dtype=float).T
     return rates, losses
 
 
-def smooth(losses: list[float]) -> list[float]:
+def smooth(losses: ArrayLike) -> NDArray[np.float64]:
     """Centred running mean, which does not lag.
 
     What lies as far above the first loss as the lowest lies below is cut off, or an explosion
     would reach back.
     """
-    if not losses:
-        return []
-    ceiling = 2 * losses[0] - min(losses)
-    reach = reach_of(losses)
-    cut = [min(loss, ceiling) for loss in losses]
-    return [fmean(cut[max(0, i - reach) : i + reach + 1]) for i in range(len(cut))]
+    values = pd.Series(losses, dtype=float)
+    if values.empty:
+        return np.empty(0)
+    cut = values.clip(upper=2 * values[0] - values.min())
+    width = 2 * reach_of(len(values)) + 1
+    return cut.rolling(width, center=True, min_periods=1).mean().to_numpy()
 
 
-def reach_of(losses: list[float]) -> int:
+def reach_of(num_points: int) -> int:
     """Points on either side that a mean is taken over."""
-    return max(1, round(len(losses) * WINDOW / 2))
+    return max(1, round(num_points * WINDOW / 2))
 
 
-def find_range(rates: list[float], losses: list[float]) -> Range | None:
+def find_range(rates: ArrayLike, losses: ArrayLike) -> Range | None:
     """The bounds in a smoothed curve; None if it hardly falls at all."""
+    rates, losses = np.asarray(rates), np.asarray(losses)
     if len(losses) < LEAST_POINTS:
         return None
-    lowest = min(range(len(losses)), key=losses.__getitem__)
+    lowest = int(losses.argmin())
     fall = losses[0] - losses[lowest]
     if fall < 0.05 * abs(losses[0]):
         return None
-    low = next(i for i, loss in enumerate(losses) if loss < losses[0] - MARGIN * fall)
-    high = max(i for i, loss in enumerate(losses) if loss < losses[lowest] + MARGIN * fall)
+    low = np.flatnonzero(losses < losses[0] - MARGIN * fall)[0]
+    high = np.flatnonzero(losses < losses[lowest] + MARGIN * fall)[-1]
     # the rate grows by the same factor at every point; across a window, since the loss is noisy
-    reach = reach_of(losses)
-    inner = range(reach, max(lowest - reach, reach + 1))
-    steepest = min(inner, key=lambda i: losses[i + reach] - losses[i - reach])
-    return Range(rounded(rates[low]), rounded(rates[steepest]), rounded(rates[high]))
-
-
-def rounded(rate: float) -> float:
-    return float(f"{rate:.2g}")
+    reach = reach_of(len(losses))
+    rises = losses[2 * reach :] - losses[: -2 * reach]
+    steepest = reach + rises[: max(lowest - 2 * reach, 1)].argmin()
+    return Range(*(float(f"{rates[at]:.2g}") for at in (low, steepest, high)))
 
 
 def plot(
-    rates: list[float], losses: list[float], smoothed: list[float], found: Range | None, file: Path
+    rates: NDArray[np.float64], losses: NDArray[np.float64], found: Range | None, file: Path
 ) -> None:
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    smoothed = smooth(losses)
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
     axes.plot(rates, losses, color="0.8", linewidth=1, label="loss")
     axes.plot(rates, smoothed, color="tab:blue", linewidth=2, label="smoothed")
     if found is not None:
@@ -131,7 +123,6 @@ def plot(
         axes.axvline(found.steepest, color="tab:green", linestyle=":", label="steepest")
     axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
     # a diverging end would flatten everything else
-    axes.set_ylim(min(smoothed) * 0.9, smoothed[0] * 1.5)
+    axes.set_ylim(smoothed.min() * 0.9, smoothed[0] * 1.5)
     axes.legend()
     figure.savefig(file, dpi=120)
-    pyplot.close(figure)

@@ -50,7 +50,7 @@ def preflight(protocol: Protocol, jobs: Jobs, compose: Compose) -> dict[str, Cos
     misfits: list[str] = []
     limits: dict[str, int | None] = {}
     runs: dict[str, list[Run]] = {}
-    for candidate in protocol.candidates:
+    for candidate in protocol.candidates.values():
         for number, overrides in enumerate(representatives(candidate)):
             words = [*jobs.arguments, *overrides]
             try:
@@ -79,10 +79,10 @@ def preflight(protocol: Protocol, jobs: Jobs, compose: Compose) -> dict[str, Cos
 
 def representatives(candidate: Candidate) -> Iterable[list[str]]:
     """A few points of a candidate's space that have each of its choices at least once."""
-    dimensions = candidate.space.dimensions
+    dimensions = candidate.search_space.dimensions
     most = max((len(dimension.choices) for dimension in dimensions), default=0)
     for number in range(max(most, 1)):
-        points = candidate.space.active(
+        points = candidate.search_space.active(
             {
                 d.key: d.choices[number % len(d.choices)] if d.choices else d.at(0.5)
                 for d in dimensions

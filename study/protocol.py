@@ -1,51 +1,89 @@
 """The protocol of a study: who is compared, tuned over what, at what cost, repeated how often.
 
-The values stand in ``conf/hydra/sweeper/study.yaml`` and ``conf/study/``; here stand their names
-and the checks.
+The values stand in ``conf/hydra/sweeper/study.yaml`` and ``conf/study/``; here stand their names,
+types and ranges.
 """
 
 import re
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
 
 from core.errors import ConfigError
-from study.space import SAMPLERS, Space
+from core.schema import FORBID, Count, Seed, checked
+from study.space import Space
 
 WHERE = "hydra.sweeper"
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(frozen=True)
 class Candidate:
     """One of the things compared: what to add to the command line, and what to tune."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+
     name: str
-    overrides: tuple[str, ...]
-    space: Space
-    source: str  # where the search space comes from
+    overrides: list[str]
+    space: dict[str, Any]
+    source: str | None  # where the search space comes from
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w+", self.name):
+            raise ConfigError(f"candidates.{self.name}: a name should be letters, digits or _")
+        _ = self.search_space  # raises, where it is wrong
+
+    @cached_property
+    def search_space(self) -> Space:
+        return Space.of(self.space, f"candidates.{self.name}.space")
 
 
 @dataclass(frozen=True)
 class Halving:
     """Successive halving (arXiv:1502.07943): run all a little, and the best of them further."""
 
-    rungs: tuple[float, ...]  # fractions of the horizon, ascending
-    keep: float  # fraction of a batch that goes on from each rung
-    audit: bool  # afterwards, run the pruned trials to the end too: would one have won?
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+
+    rungs: Annotated[list[Share], Field(min_length=1)]  # fractions of the horizon
+    keep: Share  # fraction of a batch that goes on from each rung
+    audit: bool = False  # afterwards, run the pruned trials to the end too: would one have won?
+
+    def __post_init__(self) -> None:
+        if self.rungs != sorted(set(self.rungs)):
+            raise ConfigError(f"halving.rungs={self.rungs} should be ascending")
 
 
 @dataclass(frozen=True)
 class Protocol:
     """Everything that decides the outcome of a study, apart from the runs' own settings."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+
     name: str
-    candidates: tuple[Candidate, ...]
-    trials: int  # per candidate
-    sampler: str
-    sampler_seed: int
-    batch_size: int  # trials of a candidate that run before its sampler sees their values
-    tune_seeds: tuple[int, ...]
-    repeat_seeds: tuple[int, ...]
+    candidates: dict[str, Candidate]
+    trials: Count  # per candidate
+    sampler: Literal["grid", "random", "sobol", "halton", "tpe"]
+    sampler_seed: Seed
+    batch_size: Count | None  # trials of a candidate that run before its sampler sees their values
+    tune_seeds: Annotated[list[Seed], Field(min_length=1)]
+    repeat_seeds: list[Seed]
     halving: Halving | None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w-]+", self.name):
+            raise ConfigError(f"name={self.name} should be letters, digits, _ or -")
+        if not self.candidates:
+            raise ConfigError("candidates is empty: choose a study with study=...")
+        for seeds in (self.tune_seeds, self.repeat_seeds):
+            if len(set(seeds)) < len(seeds):
+                raise ConfigError(f"seeds={seeds} should differ")
+        if both := set(self.tune_seeds) & set(self.repeat_seeds):
+            raise ConfigError(
+                f"repeat_seeds and tune_seeds share {sorted(both)}: a setting is judged on seeds "
+                "it was not chosen on"
+            )
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> "Protocol":
@@ -54,83 +92,19 @@ class Protocol:
         Raises:
             ConfigError: names the setting and what it should be.
         """
-        known = {field.name for field in fields(cls)}
-        for name in known ^ set(settings):
-            raise ConfigError(f"{WHERE}.{name} is {'missing' if name in known else 'unknown'}")
-        if not re.fullmatch(r"[\w-]+", str(settings["name"])):
-            raise ConfigError(f"{WHERE}.name={settings['name']} should be letters, digits, _ or -")
-        check_count("trials", settings["trials"])
-        batch_size = settings["batch_size"]
-        if batch_size is None:
-            batch_size = settings["trials"]
-        check_count("batch_size", batch_size)
-        if settings["sampler"] not in SAMPLERS:
-            raise ConfigError(
-                f"{WHERE}.sampler={settings['sampler']} should be one of {', '.join(SAMPLERS)}"
-            )
-        seeds = [check_seeds(name, settings[name]) for name in ("tune_seeds", "repeat_seeds")]
-        if not seeds[0]:
-            raise ConfigError(f"{WHERE}.tune_seeds should hold at least one seed")
-        if both := set(seeds[0]) & set(seeds[1]):
-            raise ConfigError(
-                f"{WHERE}.repeat_seeds and tune_seeds share {sorted(both)}: a setting is judged on "
-                "seeds it was not chosen on"
-            )
-        # a study that takes over another's candidates leaves one out by setting it to null
-        chosen = {name: node for name, node in settings["candidates"].items() if node is not None}
-        if not chosen:
-            raise ConfigError(f"{WHERE}.candidates is empty: choose a study with study=...")
-        return cls(
-            **settings
-            | {
-                "candidates": tuple(candidate_of(name, node) for name, node in chosen.items()),
-                "batch_size": batch_size,
-                "tune_seeds": seeds[0],
-                "repeat_seeds": seeds[1],
-                "halving": halving_of(settings["halving"]),
-            }
-        )
+        defaults = {"overrides": [], "space": {}, "source": None}
+        candidates = {
+            name: {**defaults, **node, "name": name} if isinstance(node, dict) else node
+            for name, node in settings["candidates"].items()
+            if node is not None  # left out of another study's
+        }
+        try:
+            return checked(cls, {**settings, "candidates": candidates})
+        except ConfigError as error:
+            raise ConfigError(f"{WHERE}: {error}") from None
 
     def rungs(self, horizon_steps: int) -> list[int]:
         """Updates at which a trial is measured; the last is the whole horizon."""
         fractions = self.halving.rungs if self.halving else ()
         inner = [max(1, round(fraction * horizon_steps)) for fraction in fractions]
         return sorted({*(steps for steps in inner if steps < horizon_steps), horizon_steps})
-
-
-def candidate_of(name: str, node: Any) -> Candidate:
-    where = f"{WHERE}.candidates.{name}"
-    if not re.fullmatch(r"\w+", name):
-        raise ConfigError(f"{where}: a candidate's name should be letters, digits or _")
-    if not isinstance(node, dict) or set(node) - {"overrides", "space", "source"}:
-        raise ConfigError(f"{where} should have overrides, space and source")
-    space = Space.of(node.get("space") or {}, f"{where}.space")
-    return Candidate(name, tuple(node.get("overrides") or ()), space, node.get("source") or "")
-
-
-def halving_of(node: Any) -> Halving | None:
-    if node is None:
-        return None
-    where = f"{WHERE}.halving"
-    if not isinstance(node, dict) or set(node) - {"audit"} != {"rungs", "keep"}:
-        raise ConfigError(f"{where} should be null or have rungs and keep, and perhaps audit")
-    rungs, keep, audit = node["rungs"], node["keep"], node.get("audit", False)
-    if not rungs or rungs != sorted(set(rungs)) or not 0 < rungs[0] <= rungs[-1] < 1:
-        raise ConfigError(f"{where}.rungs={rungs} should be ascending fractions of the horizon")
-    if not 0 < keep < 1:
-        raise ConfigError(f"{where}.keep={keep} should be between 0 and 1")
-    if not isinstance(audit, bool):
-        raise ConfigError(f"{where}.audit={audit} should be true or false")
-    return Halving(tuple(rungs), keep, audit)
-
-
-def check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{WHERE}.{name}={value} should be a whole number, 1 or more")
-
-
-def check_seeds(name: str, seeds: Any) -> tuple[int, ...]:
-    whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
-    if not whole or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"{WHERE}.{name}={seeds} should be a list of different whole numbers")
-    return tuple(seeds)

@@ -62,71 +62,67 @@ def keep_costs(costs: dict[str, Cost], directory: Path) -> None:
 
 def keep_results(study: Study, finished: bool = False) -> None:
     """What the study knows so far, and the place of every run that was started."""
-    best = study.best()
+    candidates, best = study.protocol.candidates, study.best()
+    repeats = [
+        entry(study, best[name], "repeat", seed, run)
+        for name, by_seed in study.repeats.items()
+        for seed, run in by_seed.items()
+    ]
     update(
         study.jobs.directory,
         {
             "finished": finished,
             "monitor": study.monitor.name,
             "monitor_mode": study.monitor.mode,
-            "rungs": {c.name: study.protocol.rungs(study.horizons[c.name])
-                      for c in study.protocol.candidates},
-            "best": {name: {"trial": t.number, "params": t.params, "value": t.value}
-                     for name, t in best.items()},
-            "runs": [entry for of_candidate in study.trials.values() for t in of_candidate
-                     for entry in tuning_entries(study, t)]
-            + [repeat_entry(study, name, seed, run)
-               for name, by_seed in study.repeats.items() for seed, run in by_seed.items()],
+            "rungs": {name: study.protocol.rungs(study.horizons[name]) for name in candidates},
+            "best": {
+                name: {"trial": tuning.number, "params": tuning.params, "value": tuning.value}
+                for name, tuning in best.items()
+            },
+            "runs": [e for tuning in study.tunings for e in entries(study, tuning)] + repeats,
             "tuning_compute": compute(study),
             "paired": pairing(study),
         },
-    )  # fmt: skip
+    )
 
 
 def update(directory: Path, news: dict[str, Any]) -> None:
     write_json(read_json(directory / FILE) | news, directory / FILE)
 
 
-def tuning_entries(study: Study, tuning: Tuning) -> list[dict[str, Any]]:
-    """One entry for each run of a trial."""
-    step = max(tuning.values, default=0)
-    return [
-        {
-            "run_dir": run.name,
-            "candidate": tuning.candidate.name,
-            "phase": "tune",
-            "trial": tuning.number,
-            "seed": seed,
-            "params": tuning.params,
-            "budget_steps": study.horizons[tuning.candidate.name],
-            "rungs": [{"step": s, "value": v} for s, v in sorted(tuning.values.items())],
-            "audited": tuning.audited,
-            "status": study.jobs.summary(run).get("status"),
-        }
-        for seed, run in zip(study.protocol.tune_seeds, study.runs_of(tuning, step), strict=True)
-    ]
-
-
-def repeat_entry(study: Study, name: str, seed: int, run: Run) -> dict[str, Any]:
-    best = study.best()[name]
+def entry(study: Study, tuning: Tuning, phase: str, seed: int, run: Run) -> dict[str, Any]:
+    """The place of a run: a trial's, or a repeat of its setting."""
     return {
         "run_dir": run.name,
-        "candidate": name,
-        "phase": "repeat",
-        "trial": best.number,
+        "candidate": tuning.candidate.name,
+        "phase": phase,
+        "trial": tuning.number,
         "seed": seed,
-        "params": best.params,
+        "params": tuning.params,
         "status": study.jobs.summary(run).get("status"),
     }
 
 
+def entries(study: Study, tuning: Tuning) -> list[dict[str, Any]]:
+    """One entry for each run of a trial."""
+    measured = {
+        "budget_steps": study.horizons[tuning.candidate.name],
+        "rungs": [{"step": s, "value": v} for s, v in sorted(tuning.values.items())],
+        "audited": tuning.audited,
+    }
+    runs = study.runs_of(tuning, max(tuning.values, default=0))
+    return [
+        entry(study, tuning, "tune", seed, run) | measured
+        for seed, run in zip(study.protocol.tune_seeds, runs, strict=True)
+    ]
+
+
 def compute(study: Study) -> dict[str, Any]:
     """Updates that the ended trials took, beside what they would have without halving; no audit."""
-    tunings = [t for of_candidate in study.trials.values() for t in of_candidate
-               if t.state != "running"]  # fmt: skip
+    ended = [tuning for tuning in study.tunings if tuning.state != "running"]
     seeds = len(study.protocol.tune_seeds)
-    full = sum(study.horizons[tuning.candidate.name] for tuning in tunings) * seeds
-    taken = sum(max(tuning.values) for tuning in tunings) * seeds
+    full = sum(study.horizons[tuning.candidate.name] for tuning in ended) * seeds
+    taken = sum(max(tuning.values) for tuning in ended) * seeds
     return {
         "steps": taken,
         "steps_without_halving": full,
@@ -136,16 +132,17 @@ def compute(study: Study) -> dict[str, Any]:
 
 def pairing(study: Study) -> dict[str, bool | None]:
     """Whether runs of the same seed began with the same weights and saw the same sample order."""
-    same = {}
-    for key in ("initial_weights_hash", "data_order_hash"):
-        by_seed: dict[int, set[Any]] = {}
-        for runs in study.repeats.values():
-            for seed, run in runs.items():
-                summary = study.jobs.summary(run)
-                if summary.get("status") in ("completed", "stopped"):
-                    by_seed.setdefault(seed, set()).add(summary.get(key))
-        same[key] = all(len(hashes) == 1 for hashes in by_seed.values()) if by_seed else None
-    return same
+    hashes: dict[str, dict[int, set[Any]]] = {"initial_weights_hash": {}, "data_order_hash": {}}
+    for by_seed in study.repeats.values():
+        for seed, run in by_seed.items():
+            summary = study.jobs.summary(run)
+            if summary.get("status") in ("completed", "stopped"):
+                for key, found in hashes.items():
+                    found.setdefault(seed, set()).add(summary.get(key))
+    return {
+        key: all(len(values) == 1 for values in found.values()) if found else None
+        for key, found in hashes.items()
+    }
 
 
 def print_results(study: Study) -> None:
@@ -156,7 +153,7 @@ def print_results(study: Study) -> None:
     for column in ("candidate", "best setting", f"tuned {monitor}", twin, "n"):
         table.add_column(column, overflow="fold")
     best = study.best()
-    for candidate in study.protocol.candidates:
+    for candidate in study.protocol.candidates.values():
         if candidate.name not in best:
             table.add_row(candidate.name, "[red]no trial finished[/red]")
             continue

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Params = dict[str, Any]
 KEYS = ("low", "high", "log", "one_minus", "points", "choices", "when")
 DESIGNS = ("grid", "random", "sobol", "halton")  # all points known beforehand
-SAMPLERS = (*DESIGNS, "tpe")
 
 
 @dataclass(frozen=True)
@@ -84,11 +83,11 @@ class Dimension:
         x = round(x) if self.is_whole else float(f"{x:.4g}")  # more digits would only be noise
         return min(max(x, self.low), self.high)
 
-    def grid(self, where: str) -> list[Any]:
+    def grid(self) -> list[Any]:
         if self.choices:
             return list(self.choices)
         if self.points is None:
-            raise ConfigError(f"{where}.{self.key}: a grid needs points or a list of choices")
+            raise ConfigError(f"{self.key}: a grid needs points or a list of choices")
         steps = max(self.points - 1, 1)
         return list(dict.fromkeys(self.at(i / steps) for i in range(self.points)))
 
@@ -102,7 +101,7 @@ class Dimension:
 
     def suggest(self, trial: "Trial") -> Any:
         """Optuna's choice, or what was queued with the trial, as a point."""
-        if self.choices:  # as texts, since lists are not among the values Optuna keeps
+        if self.choices:  # as strings, since Optuna keeps no lists
             shown = trial.suggest_categorical(self.key, [text(choice) for choice in self.choices])
             return next(choice for choice in self.choices if text(choice) == shown)
         if self.is_whole:
@@ -115,6 +114,7 @@ class Space:
     """The search space of one candidate, in the order of its file."""
 
     dimensions: tuple[Dimension, ...]
+    where: str  # for messages
 
     @classmethod
     def of(cls, node: dict[str, Any], where: str) -> "Space":
@@ -124,7 +124,7 @@ class Space:
             for key in dimension.when:
                 if key not in earlier:
                     raise ConfigError(f"{where}.{dimension.key}: when names {key}, not yet known")
-        return cls(tuple(dimensions))
+        return cls(tuple(dimensions), where)
 
     def active(self, points: Params) -> Params:
         """Only the points of the settings that matter, given those before them."""
@@ -139,37 +139,37 @@ class Space:
         pairs = zip(self.dimensions, shares, strict=True)
         return self.active({dimension.key: dimension.at(share) for dimension, share in pairs})
 
-    def design(self, sampler: str, trials: int, seed: int, where: str) -> list[Params]:
+    def design(self, sampler: str, trials: int, seed: int) -> list[Params]:
         """The points of a sampler that does not look at results.
 
         They depend on nothing but the arguments, so a resumed study goes on with the same ones.
         """
         if sampler == "grid":
-            chosen = self.grid(where)
+            chosen = self.grid()
             if len(chosen) > trials:
                 raise ConfigError(
-                    f"{where} has a grid of {len(chosen)} points, more than the {trials} trials "
-                    "that every candidate gets (hydra.sweeper.trials)"
+                    f"{self.where} has a grid of {len(chosen)} points, more than the {trials} "
+                    "trials that every candidate gets (hydra.sweeper.trials)"
                 )
             return chosen
         return [
             self.points(row) for row in unit_points(sampler, len(self.dimensions), trials, seed)
         ]
 
-    def grid(self, where: str) -> list[Params]:
+    def grid(self) -> list[Params]:
         """Every point of the grid, once."""
         keys = [dimension.key for dimension in self.dimensions]
         points: list[Params] = []
-        for values in itertools.product(*(d.grid(where) for d in self.dimensions)):
+        for values in itertools.product(*(d.grid() for d in self.dimensions)):
             point = self.active(dict(zip(keys, values, strict=True)))
             if point not in points:
                 points.append(point)
         return points
 
-    def branches(self, where: str) -> list[tuple[Params, tuple[Dimension, ...]]]:
+    def branches(self) -> list[tuple[Params, tuple[Dimension, ...]]]:
         """The space without conditions: what others depend on, and for each what is left."""
         deciding = {key for dimension in self.dimensions for key in dimension.when}
-        settled = Space(tuple(d for d in self.dimensions if d.key in deciding)).grid(where)
+        settled = Space(tuple(d for d in self.dimensions if d.key in deciding), self.where).grid()
         return [
             (
                 points,

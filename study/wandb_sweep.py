@@ -55,7 +55,7 @@ def write(study: str, folder: Path) -> None:
     for loss in losses(protocol):
         print(f"not in W&B's sweeps: {loss}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
-    for candidate in protocol.candidates:
+    for candidate in protocol.candidates.values():
         sweeps = sweeps_of(study, protocol, candidate, cfg)
         for number, content in enumerate(sweeps, start=1):
             branch = f"_{number}" if len(sweeps) > 1 else ""
@@ -85,7 +85,7 @@ def sweeps_of(
         cfg: the study's composed config.
     """
     method = METHODS.get(protocol.sampler, "random")
-    branches = candidate.space.branches(candidate.name)
+    branches = candidate.search_space.branches()
     sweeps = []
     for number, (settled, dimensions) in enumerate(branches):
         choices = [f"{key}={text(value)}" for key, value in settled.items()]
@@ -110,7 +110,7 @@ def sweeps_of(
                 "method": method,
                 "metric": {"name": cfg.monitor, "goal": f"{monitor_of(cfg).mode}imize"},
                 "run_cap": max(1, share),
-                "parameters": {d.key: parameter(d, candidate.name, method) for d in dimensions},
+                "parameters": {d.key: parameter(d, method) for d in dimensions},
                 # without hyphens, the agent's arguments are Hydra's overrides
                 "command": ["${env}", "${interpreter}", "${program}", *fixed, "${args_no_hyphens}"],
             }
@@ -118,7 +118,7 @@ def sweeps_of(
     return sweeps
 
 
-def parameter(dimension: Dimension, candidate: str, method: str) -> dict[str, Any]:
+def parameter(dimension: Dimension, method: str) -> dict[str, Any]:
     """W&B's description of one setting.
 
     An interval of ``1 - value``, or of whole numbers on a logarithmic scale, becomes values evenly
@@ -128,7 +128,7 @@ def parameter(dimension: Dimension, candidate: str, method: str) -> dict[str, An
         plain = all(isinstance(choice, str | int | float | bool) for choice in dimension.choices)
         return {"values": [c if plain else text(c) for c in dimension.choices]}
     if method == "grid":
-        points = dimension.grid(candidate)
+        points = dimension.grid()
     elif dimension.one_minus or (dimension.is_whole and dimension.log):
         points = list(dict.fromkeys(dimension.at(i / 10) for i in range(11)))
     else:

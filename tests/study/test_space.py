@@ -23,7 +23,7 @@ SPACE = Space.of(NODE, "space")
 
 @pytest.mark.parametrize("sampler", DESIGNS)
 def test_points_of_a_design(sampler):
-    points = SPACE.design(sampler, 40, 0, "space")
+    points = SPACE.design(sampler, 40, 0)
     assert len(points) == (18 if sampler == "grid" else 40)
     for point in points:
         assert 1e-4 <= point["optimizer.lr"] <= 1.0
@@ -34,10 +34,10 @@ def test_points_of_a_design(sampler):
             assert point["scheduler.warmup_steps"] in range(5, 51)
     in_decade = [p for p in points if p["optimizer.lr"] < 1e-2]
     assert 0.3 < len(in_decade) / len(points) < 0.7  # half of the logarithmic scale
-    assert points == SPACE.design(sampler, 40, 0, "space")
+    assert points == SPACE.design(sampler, 40, 0)
     if sampler != "grid":
-        assert points[:7] == SPACE.design(sampler, 7, 0, "space")
-        assert points != SPACE.design(sampler, 40, 1, "space")
+        assert points[:7] == SPACE.design(sampler, 7, 0)
+        assert points != SPACE.design(sampler, 40, 1)
 
 
 def test_one_minus_is_the_setting_not_the_point():
@@ -48,9 +48,9 @@ def test_one_minus_is_the_setting_not_the_point():
 
 def test_grid_may_not_exceed_the_budget():
     with pytest.raises(ConfigError, match="grid of 18 points, more than the 10 trials"):
-        SPACE.design("grid", 10, 0, "space")
-    with pytest.raises(ConfigError, match=r"space\.a: a grid needs points"):
-        Space.of({"a": {"low": 0.0, "high": 1.0}}, "space").design("grid", 10, 0, "space")
+        SPACE.design("grid", 10, 0)
+    with pytest.raises(ConfigError, match="a: a grid needs points"):
+        Space.of({"a": {"low": 0.0, "high": 1.0}}, "space").design("grid", 10, 0)
 
 
 @pytest.mark.parametrize(

@@ -257,13 +257,13 @@ def test_command_line_may_not_contradict_the_study(tmp_path, arguments, message)
     ("changes", "message"),
     [
         ({"trials": 0}, "trials=0 should be"),
-        ({"sampler": "sobl"}, "sampler=sobl should be one of"),
+        ({"sampler": "sobl"}, "sampler=sobl should be 'grid', "),
         ({"repeat_seeds": [0, 1]}, r"share \[0\]"),
         ({"halving": {"rungs": [0.5, 0.1], "keep": 0.5}}, "ascending"),
-        ({"halving": {"rungs": [0.5], "keep": 1}}, "between 0 and 1"),
+        ({"halving": {"rungs": [0.5], "keep": 1}}, "halving.keep=1 should be less than 1"),
         ({"halving": {"rungs": [0.5], "keep": 0.5, "audit": 1}}, "true or false"),
         ({"candidates": {}}, "candidates is empty"),
-        ({"candidates": {"a": {"spaec": {}}}}, "should have overrides, space and source"),
+        ({"candidates": {"a": {"spaec": {}}}}, "did you mean candidates.a.space"),
     ],
 )
 def test_wrong_settings_are_named(tmp_path, changes, message):

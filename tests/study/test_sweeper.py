@@ -48,10 +48,10 @@ def test_study_composes_with_every_candidate(name):
         assert cfg.hydra.mode.name == sweeper.pop("mode") == "MULTIRUN", "without -m too"
         protocol = Protocol.of(sweeper)
         check_arguments((f"study={name}",), protocol)
-        for candidate in protocol.candidates:
+        for candidate in protocol.candidates.values():
             assert candidate.source, "a search space says where it comes from"
-            points = candidate.space.design("sobol", 1, 0, "")[0]
-            values = {d.key: d.value(points[d.key]) for d in candidate.space.dimensions}
+            points = candidate.search_space.design("sobol", 1, 0)[0]
+            values = {d.key: d.value(points[d.key]) for d in candidate.search_space.dimensions}
             overrides = [f"{key}={value}" for key, value in values.items()]
             run = compose("config", [f"study={name}", *candidate.overrides, *overrides])
             config = OmegaConf.to_container(run, resolve=True, throw_on_missing=True)
