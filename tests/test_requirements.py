@@ -5,6 +5,8 @@ import re
 import sys
 from importlib.metadata import packages_distributions
 
+from packaging.requirements import Requirement
+
 from tests.conftest import ROOT
 
 OWN = {path.stem for path in ROOT.iterdir()} | {"hydra_plugins"}
@@ -46,3 +48,11 @@ def test_imports_are_required():
         if not {normalized(d) for d in distributions.get(name, [name])} & required
     }
     assert missing == set()
+
+
+def test_lock_names_a_version_for_every_requirement():
+    lock = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "requirements.lock").read_text(), re.M))
+    for file in ("requirements.txt", "requirements-joblib.txt"):
+        for line in (ROOT / file).read_text().splitlines():
+            requirement = Requirement(line.partition("#")[0])
+            assert requirement.specifier.contains(lock[normalized(requirement.name)]), line
