@@ -47,7 +47,7 @@ class TrainerSettings:
     limit_train_steps: Count | None
     """Stop after so many updates; the schedule's horizon stays."""
     limit_eval_steps: Count | None
-    """Evaluation batches per split and process; null: all."""
+    """Evaluation batches per split and process, spread over the split; null: all."""
     test: bool
     """Measure the best weights on the test split at the end; a study's trials do not."""
 

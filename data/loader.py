@@ -97,15 +97,28 @@ class Loader:
                 update.append(batch if mix is None else mix(batch, draws))
             yield update
 
-    def evaluate(self, name: str) -> Iterator[Batch]:
-        """This process's share of a split, every sample once over all processes."""
-        low, high = self.share(name)
+    def evaluate(self, name: str, limit: int | None = None) -> Iterator[Batch]:
+        """This process's share of :meth:`evaluated`, every sample once over all processes."""
+        low, high = self.share(name, limit)
         size = min(self.eval_batch_size, len(self.splits[name]))
-        yield from self.prepared(name, torch.arange(low, high).split(size) if high > low else ())
+        indices = self.evaluated(name, limit)[low:high]
+        yield from self.prepared(name, indices.split(size) if high > low else ())
 
-    def share(self, name: str) -> tuple[int, int]:
-        """First and last index, exclusive, of this process's part of a split in evaluation."""
-        count = len(self.splits[name])
+    def evaluated(self, name: str, limit: int | None = None) -> Tensor:
+        """The indices of the samples that an evaluation measures.
+
+        Args:
+            limit: batches of each process; None: all. The samples are then spread evenly over the
+                split, for many are in the order of their classes.
+        """
+        count = total = len(self.splits[name])
+        if limit is not None:
+            count = min(total, limit * self.eval_batch_size * self.world_size)
+        return torch.arange(count) * total // count
+
+    def share(self, name: str, limit: int | None = None) -> tuple[int, int]:
+        """First and last place, exclusive, of this process's part of :meth:`evaluated`."""
+        count = len(self.evaluated(name, limit))
         return count * self.rank // self.world_size, count * (self.rank + 1) // self.world_size
 
     def prepared(self, name: str, batches: Iterable[Tensor]) -> Iterator[Batch]:

@@ -101,7 +101,8 @@ class Objective(nn.Module):
         """Metrics of the split as a whole, where they are no means over its samples.
 
         Args:
-            samples: the per-sample values of :meth:`evaluate`, of all processes.
+            samples: the per-sample values of :meth:`evaluate`, of all processes, and their
+                ``index`` in the split.
 
         Returns:
             The metrics, the same on every process, and further tensors for :meth:`media`.

@@ -116,14 +116,14 @@ class Classification(Objective):
         worst = samples["loss"].argsort(descending=True)[:WORST].tolist()
         rows = [
             [
-                index,
-                names[int(labels[index])],
-                names[int(predictions[index])],
-                round(float(samples["confidence"][index]), 4),
-                round(float(samples["loss"][index]), 4),
-                self.shown(split, index, folder),
+                int(samples["index"][place]),
+                names[int(labels[place])],
+                names[int(predictions[place])],
+                round(float(samples["confidence"][place]), 4),
+                round(float(samples["loss"][place]), 4),
+                self.shown(split, int(samples["index"][place]), folder),
             ]
-            for index in worst
+            for place in worst
         ]
         columns = ["index", "label", "prediction", "confidence", "loss", "sample"]
         images = () if isinstance(split, TokenSplit) else ("sample",)

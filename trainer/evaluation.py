@@ -1,7 +1,6 @@
 """Measuring a model on a split: every sample once, whatever the number of processes."""
 
 from collections.abc import Callable
-from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -32,26 +31,27 @@ def evaluate(
 
     Args:
         model: the network to measure: the objective's own, or its average.
-        limit_steps: measure only so many batches.
-        keep_samples: return the objective's per-sample values, in the order of the split.
+        limit_steps: measure only so many batches; see :meth:`data.loader.Loader.evaluated`.
+        keep_samples: return the objective's per-sample values, in the order of the split, and the
+            samples' ``index`` in it.
         between: called after each batch that every process has, such as to end an interrupted run.
     """
     keep_samples = keep_samples or objective.keeps_samples
-    objective.begin_evaluation(first=data.share(split)[0])
+    objective.begin_evaluation(first=data.share(split, limit_steps)[0])
     was_training = model.training
     model.eval()
     make_whole(model)
     meter = Meter()
     kept: list[dict[str, Tensor]] = []
-    shared = len(data.splits[split]) // data.world_size // data.eval_batch_size
-    steps = count() if limit_steps is None else range(limit_steps)
-    for index, batch in zip(steps, data.evaluate(split), strict=False):
+    indices = data.evaluated(split, limit_steps)
+    shared = len(indices) // data.world_size // data.eval_batch_size
+    for step, batch in enumerate(data.evaluate(split, limit_steps)):
         with autocast(data.device, precision):
             sums, samples = objective.evaluate(model, batch)
         meter.add(sums)
         if keep_samples:
             kept.append({name: values.cpu() for name, values in samples.items()})
-        if between is not None and index < shared:
+        if between is not None and step < shared:
             between()
     means = meter.means()
     means.update(objective.derived(means))
@@ -60,6 +60,8 @@ def evaluate(
         everywhere = [part for parts in gather(kept) for part in parts]
         names = everywhere[0] if everywhere else {}
         samples = {name: torch.cat([part[name] for part in everywhere]) for name in names}
+        if samples:
+            samples["index"] = indices
         with autocast(data.device, precision):
             metrics, further = objective.conclude(model, samples)
         means.update(metrics)

@@ -69,6 +69,17 @@ def test_an_epoch_has_every_sample_once_and_evaluation_too(splits):
     assert torch.cat([batch[1] for batch in loader.evaluate("val")]).tolist() == list(range(50))
 
 
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_limited_evaluation_is_spread_over_the_split(splits, world_size):
+    """Splits are often in the order of their classes."""
+    ranks = [Loader(splits, CPU, 0, rank, world_size, 1, 10, 5, 0) for rank in range(world_size)]
+    batches = [batch for loader in ranks for batch in loader.evaluate("val", limit=1)]
+    assert [len(batch[1]) for batch in batches] == [5] * world_size
+    seen = torch.cat([batch[1] for batch in batches]).tolist()
+    assert seen == list(range(0, 50, 10 // world_size))
+    assert ranks[0].evaluated("val", limit=1).tolist() == seen
+
+
 def test_limit_takes_the_same_samples_for_every_seed(composed, data_root):
     config = composed(f"data.root={data_root}")["data"]
     config |= {"limit_train_samples": 40, "batch_size": 20}
