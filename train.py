@@ -92,7 +92,9 @@ def run(config: dict[str, Any], job: Job) -> float:
             data = build_data(
                 config["data"], device, config["seed"], ranks, settings.accumulate_steps
             )
-        model = build_model(config["model"], data.spec, device, settings)
+        model = build_model(
+            config["model"], data.spec, device, settings.channels_last, settings.compile
+        )
         objective = build_objective(config["objective"], model, data.spec)
         offset = batches_offset(start, data)
         horizon = Horizon.of(settings.max_epochs, settings.max_steps, data.steps_per_epoch, offset)

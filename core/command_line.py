@@ -225,7 +225,8 @@ def wrong_override(parsed: list[Override], is_command_line: bool) -> str:
         if override.is_add() and override.package is None and group.is_dir():
             return f"{word}: leave out the plus: {word.removeprefix('+')}"
         is_choice = group.is_dir() and not override.is_delete() and not is_multirun
-        if is_choice and not isinstance(option, str | list | None):
+        names = option if isinstance(option, list) else [option]
+        if is_choice and not all(isinstance(name, str | None) for name in names):
             options = sorted(file.stem for file in group.glob("*.yaml"))
             return no_option(override.key_or_group, str(option), options)
     return ""
@@ -246,13 +247,15 @@ def wrong_key(parsed: list[Override], compose: Compose) -> str:
         check_phases(list(config.get("phases", ())), words)
     except ConfigError as reason:
         return str(reason)
-    known = dotted_keys(config)
+    known, node = dotted_keys(config), OmegaConf.create(config)
     for override in parsed:
         key = override.key_or_group
         is_new = override.is_add() or override.is_force_add() or override.is_delete()
         is_hydra = key.startswith("hydra")
         if not (is_new or is_hydra or key in known or (CONF / key).is_dir()):
             return unknown_key(key, known)
+        if isinstance(override.value(), dict) and OmegaConf.is_list(OmegaConf.select(node, key)):
+            return f"{key} should be a list: {key}=[{{...}}]"
     return ""
 
 
@@ -279,8 +282,8 @@ def missing_plugin(words: Sequence[str]) -> str:
         suppress(HydraException, ValueError),
         initialize_config_dir(str(CONF), version_base="1.3"),
     ):
-        hydra = compose("config", list(words), return_hydra_config=True).hydra
-        for target in (hydra.launcher._target_, hydra.sweeper._target_):
+        chosen = compose("config", list(words), return_hydra_config=True).hydra
+        for target in (chosen.launcher._target_, chosen.sweeper._target_):
             try:
                 is_found = find_spec(target.rpartition(".")[0]) is not None
             except ModuleNotFoundError:

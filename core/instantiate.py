@@ -21,7 +21,6 @@ from typing import Any, get_type_hints
 from torch import nn
 from torch.optim import Optimizer
 
-from core.allowlist import in_any
 from core.errors import ConfigError
 
 PROJECT_PACKAGES = ("models", "data", "optim", "objectives")
@@ -83,6 +82,11 @@ def instantiate(node: Any, where: str, later: Sequence[str] = (), **injected: An
         raise ConfigError(f"{where}: {target.__name__} refused its settings: {reason}") from error
 
 
+def is_within(module_name: str, packages: tuple[str, ...]) -> bool:
+    """Whether a module is one of ``packages`` or inside one."""
+    return any(module_name == name or module_name.startswith(name + ".") for name in packages)
+
+
 def trusted_packages() -> tuple[str, ...]:
     """The project's packages, and those that the user names in ``TRAIN_PACKAGES``."""
     named = os.environ.get("TRAIN_PACKAGES", "").split(",")
@@ -99,7 +103,7 @@ def resolve(name: Any, where: str) -> Callable[..., Any]:
         "the environment variable TRAIN_PACKAGES"
     )
     module_name, _, attribute = name.rpartition(".") if isinstance(name, str) else ("", "", "")
-    if not in_any(module_name, packages + LIBRARIES) or attribute.startswith("_"):
+    if not is_within(module_name, packages + LIBRARIES) or attribute.startswith("_"):
         raise refusal
     try:
         module = importlib.import_module(module_name)
@@ -115,8 +119,8 @@ def resolve(name: Any, where: str) -> Callable[..., Any]:
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         raise ConfigError(f"{where}={name}: {module_name} has no {attribute}{hint}")
     home = getattr(target, "__module__", None) or ""
-    is_class = inspect.isclass(target) and in_any(home, packages + LIBRARIES)
-    if not is_class and not (in_any(home, packages) and makes_a_part(target)):
+    is_class = inspect.isclass(target) and is_within(home, packages + LIBRARIES)
+    if not is_class and not (is_within(home, packages) and makes_a_part(target)):
         raise refusal
     return target
 
@@ -137,13 +141,18 @@ def check_arguments(
     parameters = inspect.signature(target).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     own = [name for name in parameters if name not in injected]
+    unknown = [key for key in settings if key not in parameters and not takes_any]
+    if unknown:
+        nearest = get_close_matches(unknown[0], own, n=1)
+        hint = f"did you mean {where}.{nearest[0]}?" if nearest else f"it has {', '.join(own)}"
+        removal = " ".join(f"~{where}.{key}" for key in unknown)
+        raise ConfigError(
+            f"{where}.{unknown[0]}: {target.__name__} has no such setting; {hint}; what a recipe "
+            f"or an option set for another _target_ is dropped with {removal}"
+        )
     for key, value in settings.items():
         if key in injected:
             raise ConfigError(f"{where}.{key} is set by the program, not by the config")
-        if key not in parameters and not takes_any:
-            nearest = get_close_matches(key, own, n=1)
-            hint = f"did you mean {where}.{nearest[0]}?" if nearest else f"it has {', '.join(own)}"
-            raise ConfigError(f"{where}.{key}: {target.__name__} has no such setting; {hint}")
         annotation = parameters[key].annotation if key in parameters else inspect.Parameter.empty
         number = annotation in (int, float)
         if number and (isinstance(value, bool) or not isinstance(value, int | float)):

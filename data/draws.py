@@ -16,6 +16,7 @@ from torch import Tensor
 # what a seed is for: the second part of every key, the first being the run's seed
 EPOCH_STREAM, BATCH_STREAM, SAMPLE_STREAM, SUBSET_STREAM, MIX_STREAM = 1, 2, 3, 4, 5
 PROCESS_STREAM, WORKER_STREAM, EVALUATION_STREAM, PREPARE_STREAM = 6, 7, 8, 9
+LATENT_STREAM, UNIFORM_STREAM, TRAINING_IMAGES_STREAM = 10, 11, 12
 
 
 def seed_of(*key: int) -> int:

@@ -123,7 +123,7 @@ def open_run(run_dir: Path) -> FinishedRun:
         settings = needed_settings(config)
     except ConfigError as error:
         raise ConfigError(f"{run_dir / 'config.yaml'} cannot be used: {error}") from error
-    model = build_model(without_download(config["model"]), spec, CPU, settings)
+    model = build_model(without_download(config["model"]), spec, CPU, settings.channels_last)
     checkpoint.load_best_weights(model, run_dir)
     objective = resolve(config["objective"]["_target_"], "objective._target_")
     return FinishedRun(
@@ -154,7 +154,7 @@ def needed_settings(config: dict[str, Any]) -> TrainerSettings:
     for name in ("model", "data", "objective"):
         if "_target_" not in needed[name]:
             raise ConfigError(f"{name}._target_ is missing")
-    return replace(settings.trainer, accelerator="cpu", compile=False)
+    return replace(settings.trainer, accelerator="cpu")
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:

@@ -29,24 +29,24 @@ def attend(
     Returns:
         ``(..., T, width)``; of single precision where it works in that.
     """
-    if not is_wide(queries):
+    if not attends_in_fp32(queries):
         return F.scaled_dot_product_attention(queries, keys, values, mask, dropout, is_causal)
-    queries, keys, values = single(queries), single(keys), single(values)
-    mask = None if mask is None else single(mask)
+    queries, keys, values = to_fp32(queries), to_fp32(keys), to_fp32(values)
+    mask = None if mask is None else to_fp32(mask)
     with torch.autocast("cpu", enabled=False):
         return F.scaled_dot_product_attention(queries, keys, values, mask, dropout, is_causal)
 
 
-def is_wide(x: Tensor) -> bool:
-    """Whether :func:`attend` works on ``(..., T, width)`` in single precision, not in half."""
+def attends_in_fp32(x: Tensor) -> bool:
+    """Whether :func:`attend` computes ``(..., T, width)`` in fp32, whatever autocast says."""
     is_short = x.shape[-2] <= MOST_TOKENS
     return is_short and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 
-def widened(x: Tensor) -> Tensor:
-    """``(..., T, width)`` in the precision that :func:`attend` works in."""
-    return single(x) if is_wide(x) else x
+def to_attention_dtype(x: Tensor) -> Tensor:
+    """``(..., T, width)`` in the precision that :func:`attend` computes in."""
+    return to_fp32(x) if attends_in_fp32(x) else x
 
 
-def single(x: Tensor) -> Tensor:
+def to_fp32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in HALF else x

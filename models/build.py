@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from core.errors import ConfigError
 from core.instantiate import instantiate
-from core.schema import TrainerSettings
 
 FROM_DATA = (
     "in_channels",
@@ -21,20 +20,37 @@ FROM_DATA = (
 
 
 def build_model(
-    settings: dict[str, Any], spec: Any, device: torch.device, trainer: TrainerSettings
+    settings: dict[str, Any],
+    spec: Any,
+    device: torch.device,
+    channels_last: bool = False,
+    compile: bool = False,
 ) -> nn.Module:
-    """The model on its device, in the memory format and mode that the trainer settings ask for.
+    """The model on its device.
 
     Settings that are null are filled from the attribute of the same name of the data's ``spec``
     (``in_channels``, ``num_classes``, ...), so one model file serves every data set.
+
+    Args:
+        channels_last: memory format of four-dimensional weights; others stay as they are.
+        compile: let ``torch.compile`` translate it when it is first called.
+
+    Raises:
+        ConfigError: a setting is wrong, the data do not suit it, or it is no model to train here.
     """
     model = instantiate(fill_from_data(settings, spec), "model")
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model._target_={settings['_target_']} does not build a torch module")
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.sparse:
+            raise ConfigError(
+                f"model: the layer {name} makes sparse gradients, which cannot be clipped or "
+                "averaged over processes: build it with sparse=False"
+            )
     model = model.to(device)
-    if trainer.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # 4-d weights; others stay as they are
-    if trainer.compile:
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    if compile:
         model.compile()
     return model
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.attention import attend, widened
+from models.attention import attend, to_attention_dtype
 from models.positions import alibi_bias, rotary_table, rotate
 
 INIT_STD = 0.02  # GPT-2's
@@ -53,7 +53,7 @@ class Attention(nn.Module):
     ) -> Tensor:
         """``table`` has the rotary angles, ``mask`` what to add; without one, plainly causal."""
         count, length, width = x.shape
-        qkv = widened(self.qkv(x)).view(count, length, 3, self.num_heads, -1)
+        qkv = to_attention_dtype(self.qkv(x)).view(count, length, 3, self.num_heads, -1)
         qkv = qkv.permute(2, 0, 3, 1, 4)  # queries, keys, values: each (N, heads, T, head_width)
         both, values = qkv.split([2, 1])  # whose gradient is one concatenation, unlike indexing's
         queries, keys = both if table is None else rotate(both, table)

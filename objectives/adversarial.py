@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from core.errors import ConfigError
 from data.splits import Batch
-from objectives.base import Sums, mean_over_batch
-from objectives.generation import Generation
+from objectives.base import Sums, mean_over_batch, try_model
+from objectives.generation import Generation, check_output
 
 
 class Adversarial(Generation):
@@ -36,6 +36,15 @@ class Adversarial(Generation):
                 f"model and objective=adversarial do not fit: {type(model).__name__} is no pair of "
                 "a generator and a discriminator; model=dcgan is"
             )
+        misfit = "model and objective=adversarial do not fit: the {} cannot take its input"
+        images = spec.example(2)
+        shapes = {"generator": tuple(images.shape), "discriminator": (2,)}
+        pair: Any = model
+        inputs = {"generator": torch.zeros(2, *pair.noise_shape), "discriminator": images}
+        for name, blank in inputs.items():
+            network = model.get_submodule(name)
+            output = try_model(network, [blank], misfit.format(name))
+            check_output(output, shapes[name], network, "adversarial")
 
     def phases(self) -> dict[str, nn.Module]:
         pair: Any = self.model

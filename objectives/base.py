@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from core.errors import ConfigError, reason
 from data.splits import Batch, Mix
 
 # name -> (sum over samples, number of samples); sums add up over batches and processes
@@ -123,6 +124,28 @@ class Objective(nn.Module):
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Put :meth:`state` back."""
+
+
+def try_model(model: nn.Module, inputs: Sequence[Tensor], misfit: str) -> Any:
+    """What ``model`` returns for blank inputs, so that a misfit is one line before any training.
+
+    Raises:
+        ConfigError: it cannot take them; ``misfit`` says what that means.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            return model.eval()(*(tensor.to(device) for tensor in inputs))
+    except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
+        raise ConfigError(f"{misfit}: {reason(error)}") from error
+    finally:
+        model.train(was_training)
+
+
+def shape_of(output: Any) -> str:
+    """What a model returned, for messages."""
+    return str(tuple(output.shape)) if isinstance(output, Tensor) else type(output).__name__
 
 
 def mean_over_batch(values: Tensor) -> tuple[Tensor, int]:

@@ -20,6 +20,7 @@ from objectives.base import (
     Sums,
     Table,
     mean_over_batch,
+    try_model,
 )
 
 WORST = 20  # predictions shown at the end
@@ -221,22 +222,13 @@ def check_fit(model: nn.Module, spec: Any) -> None:
             f"model and objective=classification do not fit: {type(model).__name__} generates "
             "images and has no classes; leave the objective to the model"
         )
-    was_training = model.training
-    parameter = next(model.parameters())
     example = spec.example(2)
     inputs = example if isinstance(example, tuple) else (example,)
-    try:
-        with torch.no_grad():
-            logits = model.eval()(*(tensor.to(parameter.device) for tensor in inputs))
-    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
-        shape = tuple(inputs[0].shape[1:])
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"model and data={spec.name} do not fit: {type(model).__name__} cannot take its "
-            f"samples of shape {shape}: {reason}"
-        ) from error
-    finally:
-        model.train(was_training)
+    misfit = (
+        f"model and data={spec.name} do not fit: {type(model).__name__} cannot take its samples of "
+        f"shape {tuple(inputs[0].shape[1:])}"
+    )
+    logits = try_model(model, inputs, misfit)
     if not isinstance(logits, Tensor):
         raise ConfigError(
             f"model and objective=classification do not fit: {type(model).__name__} returns a "

@@ -10,8 +10,8 @@ from core.errors import ConfigError
 from data.draws import EVALUATION_STREAM, seeded
 from data.splits import Batch
 from models.diffusion import CosineDiffusion
-from objectives.base import Sums, mean_over_batch
-from objectives.generation import EVAL_SEED, Generation
+from objectives.base import Sums, mean_over_batch, try_model
+from objectives.generation import EVAL_SEED, Generation, check_output
 
 
 class Denoising(Generation):
@@ -36,6 +36,11 @@ class Denoising(Generation):
                 f"model and objective=denoising do not fit: {type(model).__name__} has no "
                 "diffusion; model=unet does"
             )
+        images = spec.example(2)
+        misfit = f"model and objective=denoising do not fit: {type(model).__name__} cannot take "
+        misfit += "noisy images and their times"
+        predicted = try_model(model, [images, torch.ones(2, dtype=torch.long)], misfit)
+        check_output(predicted, tuple(images.shape), model, "denoising")
 
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
         losses = self.losses(self.model, batch[0])

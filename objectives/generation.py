@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from core.collectives import gather
 from core.errors import ConfigError
 from core.ranks import ranks_of_this_process
-from data.draws import seeded
+from data.draws import LATENT_STREAM, TRAINING_IMAGES_STREAM, UNIFORM_STREAM, seeded
 from data.loader import Loader
 from data.pictures import save_grid
 from data.splits import Batch
 from metrics.fid import Extractor, frechet_distance, load_extractor, own_extractor
 from models.generative import SAMPLES_AT_ONCE, GenerativeModel
-from objectives.base import Media, Objective, Picture, Sums
+from objectives.base import Media, Objective, Picture, Sums, shape_of
 
 GRID = 64  # samples shown
 EVAL_SEED = 0  # every evaluation of every run starts from the same noise, so that they compare
@@ -88,9 +88,10 @@ class Generation(Objective):
         assert isinstance(model, GenerativeModel)
         assert self.training_features is not None
         real = samples["features"]
-        generated, shown = self.generate(model, model.noise(len(real), seeded(EVAL_SEED)))
+        noise = model.noise(len(real), seeded(EVAL_SEED, LATENT_STREAM))
+        generated, shown = self.generate(model, noise)
         shape = self.spec.example(len(real)).shape
-        static = 2 * torch.rand(shape, generator=seeded(EVAL_SEED)) - 1
+        static = 2 * torch.rand(shape, generator=seeded(EVAL_SEED, UNIFORM_STREAM)) - 1
         sets = {
             "fid": generated,
             "fid_of_noise": self.features(static.to(self.device)),
@@ -120,10 +121,19 @@ class Generation(Objective):
         return {"samples": Picture(file, "of the same noise at every evaluation")}
 
 
+def check_output(output: Any, shape: tuple[int, ...], model: nn.Module, objective: str) -> None:
+    """Raises: ConfigError: what a model returned for two samples is no tensor of ``shape``."""
+    if not isinstance(output, Tensor) or tuple(output.shape) != shape:
+        raise ConfigError(
+            f"model and objective={objective} do not fit: {type(model).__name__} returns "
+            f"{shape_of(output)} for two samples, it should be one tensor {shape}"
+        )
+
+
 def training_images(data: Loader) -> Tensor:
     """As many random training images as the largest evaluated split has, not augmented."""
     split = data.splits["train"]
     count = max(len(data.splits[name]) for name in data.splits if name != "train")
-    order = torch.randperm(len(split), generator=seeded(EVAL_SEED))[:count]
+    order = torch.randperm(len(split), generator=seeded(EVAL_SEED, TRAINING_IMAGES_STREAM))[:count]
     batches = data.prepared("train", order.split(data.eval_batch_size))
     return torch.cat([batch[0] for batch in batches])

@@ -12,7 +12,7 @@ from core.errors import ConfigError
 from data.splits import Batch
 from data.windows import IGNORE
 from models.generation import generate
-from objectives.base import Media, Objective, Sums, Text
+from objectives.base import Media, Objective, Sums, Text, shape_of, try_model
 
 LINE_BREAK = "\n"
 FIRST_TOKEN = 0  # of a text without line breaks, usually the space
@@ -121,24 +121,16 @@ def check_fit(model: nn.Module, spec: Any) -> None:
     """Try the model on two blank samples, so that a misfit is one line before any training."""
     if getattr(spec, "kind", None) != "text":
         raise ConfigError(f"objective=language_modeling needs a text, data={spec.name} is none")
-    device = next(model.parameters()).device
-    was_training = model.training
-    try:
-        with torch.no_grad():
-            logits = logits_of(model.eval()(spec.example(2).to(device)))
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"model and data={spec.name} do not fit: {type(model).__name__} cannot take "
-            f"{spec.context_length} tokens at once (data.context_length): {reason}"
-        ) from error
-    finally:
-        model.train(was_training)
+    misfit = (
+        f"model and data={spec.name} do not fit: {type(model).__name__} cannot take "
+        f"{spec.context_length} tokens at once (data.context_length)"
+    )
+    logits = logits_of(try_model(model, [spec.example(2)], misfit))
     if not isinstance(logits, Tensor) or logits.ndim != 3:
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ConfigError(
             f"model and objective=language_modeling do not fit: {type(model).__name__} returns "
-            f"{found}; it should be logits (N, T, vocab_size), alone or in a tuple with a state"
+            f"{shape_of(logits)}; it should be logits (N, T, vocab_size), alone or in a tuple "
+            "with a state"
         )
     if logits.shape[-1] != spec.vocab_size:
         raise ConfigError(

@@ -65,26 +65,27 @@ def parameter_groups(
 
 
 def layer_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
-    """The factor of every parameter's learning rate, by name.
+    """The factor of every trained parameter's learning rate, by name.
 
-    The layers are the numbered blocks that hold most of the parameters (``encoder.layer.3.``,
-    ``blocks.3.``). What comes before them, such as embeddings, is one layer below the first block;
-    what comes after, such as the classifier, is the top layer, one above the last block.
+    The layers are the numbered blocks that hold most of the trained parameters, such as
+    ``encoder.layer.3.`` or ``blocks.3.``. What comes before them, such as embeddings, is one layer
+    below the first block; what comes after, such as the classifier, one above the last block.
     """
     if not 0 < layer_decay <= 1:
         raise ConfigError(f"param_groups.layer_decay={layer_decay} should be above 0, at most 1")
+    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     sizes: Counter[str] = Counter()
-    for name, parameter in module.named_parameters():
+    for name, parameter in trained:
         if found := BLOCK.match(name):
             sizes[found[1]] += parameter.numel()
     if not sizes:
         raise ConfigError(
             f"param_groups.layer_decay={layer_decay}: {type(module).__name__} has no numbered "
-            "layers; set it to null"
+            "layers to train; set it to null"
         )
     stack = sizes.most_common(1)[0][0]
     depths, depth = {}, 0
-    for name, _ in module.named_parameters():
+    for name, _ in trained:
         found = BLOCK.match(name)
         if found and found[1] == stack:
             depth = int(found[2]) + 1

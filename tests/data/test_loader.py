@@ -10,7 +10,6 @@ from torch.nn import functional as F
 import data.augment
 from core.errors import ConfigError, Interrupted
 from core.ranks import Ranks
-from core.schema import check_settings
 from data.augment import HorizontalFlip, RandomCrop
 from data.build import build_data, build_splits
 from data.images import PrepareImages, image_splits
@@ -113,7 +112,7 @@ def test_overfit_learns_every_training_sample(train, composed, data_root):
     run_dir = train("debug=overfit", "data.augment=[]", "trainer.max_epochs=60")
     config = composed("debug=overfit", "data.augment=[]", f"data.root={data_root}")
     data = build_data(config["data"], CPU, 0, Ranks(), 1)
-    model = build_model(config["model"], data.spec, CPU, check_settings(config))
+    model = build_model(config["model"], data.spec, CPU)
     model.load_state_dict(checkpoint.load(run_dir / "checkpoints" / "last.pt")["model"])
     images, labels = next(data.prepared("train", [torch.arange(64)]))
     with torch.no_grad():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.attention import MOST_TOKENS, attend, widened
+from models.attention import MOST_TOKENS, attend, to_attention_dtype
 
 
 def arguments(dtype, mask=False):
@@ -23,7 +23,7 @@ def test_without_autocast_it_is_torchs_own(dtype, mask):
     found = attend(*given)
     assert found.dtype == dtype
     assert torch.equal(found, F.scaled_dot_product_attention(*given))
-    assert widened(given[0]) is given[0]
+    assert to_attention_dtype(given[0]) is given[0]
 
 
 @pytest.mark.parametrize("is_causal", [False, True])
@@ -56,7 +56,7 @@ def test_many_tokens_are_left_to_torch():
     queries = torch.randn(1, MOST_TOKENS + 1, 8)
     with torch.autocast("cpu", torch.bfloat16):
         assert attend(queries, queries, queries).dtype == torch.bfloat16
-        assert widened(queries.bfloat16()).dtype == torch.bfloat16
+        assert to_attention_dtype(queries.bfloat16()).dtype == torch.bfloat16
         # one that comes after many: decided by the queries alone
         assert attend(queries[:, :1], queries.bfloat16(), queries).dtype == torch.float32
 

@@ -33,6 +33,17 @@ def test_rates_by_depth():
     }
 
 
+def test_frozen_layers_are_not_counted():
+    model = Stack()
+    model.frozen = nn.ModuleList([nn.Linear(40, 40) for _ in range(9)]).requires_grad_(False)
+    scales = layer_scales(model, 0.5)
+    assert scales["blocks.2.0.weight"] == 0.5
+    assert scales["embed.weight"] == 0.0625
+    model.blocks.requires_grad_(False)
+    with pytest.raises(ConfigError, match="no numbered layers to train"):
+        layer_scales(model, 0.5)
+
+
 def test_bert_is_scaled_by_its_layers(tiny_bert):
     model = bert(str(tiny_bert), None, 2, 16, "mean", 0.0)
     scales = layer_scales(model, 0.5)

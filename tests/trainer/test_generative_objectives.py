@@ -186,6 +186,15 @@ def test_another_model_is_refused(objective, model):
         objective(LightCNN(1, 10, (28, 28)), SPEC, None, "unused")
 
 
+@pytest.mark.parametrize("name", ["diffusion", "generator", "discriminator"])
+def test_a_network_that_returns_no_tensor_is_refused(name):
+    objective = denoising() if name == "diffusion" else adversarial()
+    network = objective.model if name == "diffusion" else objective.model.get_submodule(name)
+    network.forward = lambda *inputs: (inputs[0], None)
+    with pytest.raises(ConfigError, match="returns tuple for two samples, it should be one tensor"):
+        type(objective)(objective.model, SPEC, None, "unused")
+
+
 # --- denoising
 
 

@@ -38,7 +38,7 @@ OUTSIDE = [
 
 @pytest.mark.parametrize("target", OUTSIDE)
 @pytest.mark.parametrize("shape", ["plain", "nested", "in a list", "partial"])
-def test_targets_outside_the_rooms_are_refused(target, shape):
+def test_targets_outside_the_packages_are_refused(target, shape):
     node = {"_target_": target}
     if shape == "nested":
         node = {"_target_": "models.blocks.Residual", "in_channels": node, "out_channels": 8}
@@ -68,6 +68,12 @@ def test_unknown_setting_names_the_nearest():
     node = {"_target_": "models.blocks.Residual", "in_channel": 8, "out_channels": 8}
     with pytest.raises(ConfigError, match=r"model\.in_channel: .* did you mean model\.in_channels"):
         instantiate(node, "model")
+
+
+def test_settings_of_another_target_can_be_dropped():
+    node = {"_target_": "torch.nn.ReLU", "betas": [0.9, 0.95], "eps": 1e-8}
+    with pytest.raises(ConfigError, match=r"dropped with ~optimizer\.betas ~optimizer\.eps"):
+        instantiate(node, "optimizer")
 
 
 def test_missing_setting_is_named():
