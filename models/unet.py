@@ -45,8 +45,8 @@ class UNet(GenerativeModel):
         self.noise_shape = (in_channels, *image_size)
         self.sample_steps = sample_steps
         self.diffusion = CosineDiffusion(num_steps, prediction)
-        self.time = TimeEmbedding(width, 4 * width)
         self.stem = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.time = TimeEmbedding(width, 4 * width)
         widths = [width * multiplier for multiplier in multipliers]
         levels = list(zip([width, *widths], widths, [*widths[1:], widths[-1]], strict=False))
         bottom = len(widths) - 1

@@ -43,8 +43,8 @@ def undecayed(module: nn.Module) -> set[int]:
 def hidden_matrices(module: nn.Module, not_hidden: Sequence[str]) -> set[int]:
     """The ids of the weights of hidden layers: matrices and convolution kernels.
 
-    Not hidden are embeddings, or without one the first layer, the last layer, what shares its
-    weights with one of them, and whatever is :func:`undecayed`; kernels of one input channel
+    Not hidden are embeddings, the first layer, the last layer, what shares its weights with
+    one of them, and whatever is :func:`undecayed`; kernels of one input channel
     (depthwise ones) are no matrices. First and last is the order in which the model makes its
     layers.
 
@@ -55,9 +55,8 @@ def hidden_matrices(module: nn.Module, not_hidden: Sequence[str]) -> set[int]:
         ConfigError: an expression matches no parameter.
     """
     layers = list(weight_matrices(module))
-    embeddings = [weight for layer, weight in layers if isinstance(layer, EMBEDDINGS)]
-    outside = embeddings or [weight for _, weight in layers[:1]]
-    outside += [weight for _, weight in layers[-1:]]
+    outside = [weight for layer, weight in layers if isinstance(layer, EMBEDDINGS)]
+    outside += [weight for _, weight in layers[:1] + layers[-1:]]
     for pattern in not_hidden:
         matched = [p for name, p in module.named_parameters() if search(pattern, name)]
         if not matched:

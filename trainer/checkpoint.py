@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
 
@@ -284,9 +285,11 @@ def is_complete(content: dict[str, Any]) -> bool:
 def random_state(device: torch.device) -> dict[str, Any]:
     """The random state of this process, as tensors and primitives."""
     version, internal, gauss = random.getstate()
+    name, keys, *rest = numpy.random.get_state()
     return {
         "torch": torch.get_rng_state(),
         "python": [version, list(internal), gauss],
+        "numpy": [name, keys.tolist(), *rest],
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
 
@@ -295,5 +298,7 @@ def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["torch"])
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
+    if "numpy" in state:  # checkpoints of earlier versions do without
+        numpy.random.set_state(tuple(state["numpy"]))
     if device.type == "cuda" and state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"], device)

@@ -7,6 +7,7 @@ from torch import nn
 from core.errors import ConfigError
 from models.recurrent import RecurrentModel
 from models.transformer import Transformer
+from models.unet import UNet
 from models.vit import VisionTransformer
 from optim.build import build_optimizer
 from optim.muon import COEFFICIENTS, newton_schulz
@@ -44,6 +45,18 @@ def test_patches_positions_and_classifier_are_adamw_s():
     names = muon_s(model)
     assert len(names) == 4
     assert all(name.startswith("blocks.0.") for name in names)
+
+
+def test_first_layer_is_adamw_s_also_where_positions_are_an_embedding():
+    layers = [nn.Conv2d(3, 8, 4), nn.Embedding(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)]
+    assert muon_s(nn.Sequential(*layers)) == {"2.weight"}
+
+
+def test_first_convolution_of_a_unet_is_adamw_s():
+    settings = {"width": 8, "multipliers": [1, 1], "num_steps": 10, "sample_steps": 2}
+    names = muon_s(UNet(3, (8, 8), prediction="velocity", **settings))
+    assert "time.mlp.0.weight" in names
+    assert "stem.weight" not in names
 
 
 @pytest.mark.parametrize("name", ["nmuon", "adamuon"])

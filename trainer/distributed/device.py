@@ -89,7 +89,7 @@ def synchronize(device: torch.device) -> None:
     """Wait for the device's queue, for timing."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    elif device.type == "mps":
+    elif device.type == "mps" or device.type == "mps":
         torch.mps.synchronize()
 
 
