@@ -26,7 +26,7 @@ from core.errors import ConfigError, Diverged, Interrupted, RankFailed, RunInUse
 from core.files import write_json
 from core.job import Job
 from core.monitor import worst_value
-from core.ranks import ranks_of_this_process, started_by_torchrun
+from core.ranks import started_by_torchrun
 from core.schema import dotted_keys, unknown_key
 
 Compose = Callable[[list[str]], DictConfig]
@@ -103,13 +103,6 @@ def failures_reported(job: Job, cfg: DictConfig) -> Iterator[Outcome]:
             name = f"{Path(job.run_dir).name} ({' '.join(job.overrides)})"
             print(f"job {name} failed; the sweep goes on", file=sys.stderr)
         leave_summary(job, error)
-
-
-def announce(text: str) -> None:
-    """A line on the screen before there is a run log, seconds before torch is imported."""
-    with suppress(OSError):  # nobody reads it
-        if ranks_of_this_process().is_main:
-            print(text, flush=True)
 
 
 def stack_of(error: Exception) -> str:

@@ -4,6 +4,7 @@ import secrets
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -14,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from core.environment import recordable
 from core.errors import ConfigError
 from core.job import Job
 from core.schema import check_settings
@@ -58,8 +60,10 @@ NOT_WITH_PHASES = (
 )
 
 
-def resolved(cfg: DictConfig) -> dict[str, Any]:
+def resolved(cfg: DictConfig, job: Job) -> tuple[dict[str, Any], Job]:
     """The config with every interpolation resolved and every setting checked, as plain data.
+
+    And the job, with the config as records may show it.
 
     Raises:
         ConfigError: a mandatory value is missing, an interpolation names nothing, a setting is
@@ -77,7 +81,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     check_phases(list(config["phases"]), typed_overrides(HydraConfig.get()))
     plain = {str(key): value for key, value in config.items()}
     check_settings(plain)
-    return plain
+    return plain, replace(job, recordable=recordable(cfg, plain))
 
 
 def job_of_this_process(cfg: DictConfig) -> Job:

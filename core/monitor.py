@@ -5,9 +5,11 @@ Nothing is built, and torch is imported only when the objective has to be asked.
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, get_type_hints
 
 from core.errors import ConfigError
+from core.job import Job
 from core.progress import Monitor
 
 
@@ -31,6 +33,13 @@ def monitor_of(config: Mapping[str, Any]) -> Monitor:
             "monitor_mode out"
         )
     return Monitor(name, mode)
+
+
+def with_monitor(config: dict[str, Any], job: Job) -> tuple[dict[str, Any], Job, Monitor]:
+    """The monitor, and its mode in the config and in the recordable one that the job holds."""
+    monitor = monitor_of(config)
+    mode = {"monitor_mode": monitor.mode}
+    return config | mode, replace(job, recordable=(job.recordable or config) | mode), monitor
 
 
 def worst_value(config: Mapping[str, Any]) -> float:

@@ -1,6 +1,7 @@
 """Which process of a job this is, from the environment that torchrun gives it."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 
@@ -31,6 +32,13 @@ def ranks_of_this_process() -> Ranks:
         world_size=int(os.environ["WORLD_SIZE"]),
         local_world_size=int(os.environ["LOCAL_WORLD_SIZE"]),
     )
+
+
+def announce(text: str) -> None:
+    """A line on the screen before there is a run log, seconds before torch is imported."""
+    with suppress(OSError):  # nobody reads it
+        if ranks_of_this_process().is_main:
+            print(text, flush=True)
 
 
 def was_restarted() -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from core.errors import ConfigError
 from core.job import Job
 from core.progress import Monitor
+from core.ranks import announce
 from core.run_directory import read_config
 
 # what may change between two parts of a run: none of it changes what is computed ...
@@ -48,6 +49,8 @@ SHOWN = 3  # changed settings in a message
 def finished_value(config: dict[str, Any], job: Job) -> float | None:
     """The value of a job that has already run with this config; None if there is work to do.
 
+    It is said where there is none.
+
     The record of a run that was killed says ``running``. One that ended before it made the updates
     that are asked for has work to do as well, unless it was stopped or diverged.
     """
@@ -69,6 +72,7 @@ def finished_value(config: dict[str, Any], job: Job) -> float | None:
         now = {**now, "monitor_mode": monitor.mode}
     if status not in FINISHED or is_short or differences(now, recorded, FREE):
         return None
+    announce("this run has finished already: nothing to do")
     return monitor.worst if status == "diverged" or value is None else value
 
 

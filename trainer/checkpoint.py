@@ -15,7 +15,7 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from core.collectives import full_tensor
+from core.collectives import broadcast, full_tensor
 from core.errors import ConfigError, reason
 from trainer.optimizer_state import share_of
 
@@ -67,10 +67,11 @@ class Writer:
 
     Args:
         folder: where ``last.pt``, the ``previous.pt`` before it, and ``best.pt`` go.
+        is_main: whether this is the process that writes; the others do nothing here.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, is_main: bool = True) -> None:
+        self.folder, self.is_main = folder, is_main
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.pending: Future[None] | None = None
         self.is_first = True
@@ -84,6 +85,8 @@ class Writer:
             ConfigError: the checkpoint before this one could not be written, or this run's cannot
                 be read back.
         """
+        if not self.is_main:
+            return
         self.wait()
         self.pending = self.thread.submit(self.work, on_cpu(content), is_best)
         if self.is_first:
@@ -102,6 +105,14 @@ class Writer:
         pending, self.pending = self.pending, None
         if pending is not None:
             pending.result()
+
+    def best_weights(self) -> dict[str, Tensor]:
+        """Those of ``best.pt``, on every process.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        return broadcast(measured_weights(self.folder / "best.pt") if self.is_main else None)
 
 
 def on_cpu(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """Measuring a model on a split: every sample once, whatever the number of processes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,41 @@ def evaluate(
     return means, samples
 
 
+def check_monitor(
+    monitor: Monitor,
+    settings: TrainerSettings,
+    objective: Objective,
+    data: Loader,
+    tried: Callable[[], Iterable[str]],
+) -> None:
+    """Refuse a metric that evaluations do not measure.
+
+    The objective is taken at its word for those it declares; for another, one batch is tried.
+
+    Args:
+        tried: evaluates a batch; the names of its metrics.
+
+    Raises:
+        ConfigError: there is no such metric, or no validation split for what needs one.
+    """
+    if "val" not in data.splits:
+        for setting in ("target", "early_stopping_patience"):
+            if (value := getattr(settings, setting)) is not None:
+                raise ConfigError(
+                    f"trainer.{setting}={value} needs a validation split, and "
+                    f"data={data.spec.name} has none"
+                )
+    elif monitor.name.removeprefix("val/") not in objective.metric_modes:
+        check_measured(monitor, tried())
+
+
+def check_measured(monitor: Monitor, names: Iterable[str]) -> None:
+    """Raises: ConfigError: the monitored metric is not among ``names``."""
+    if monitor.name not in names:
+        measured = ", ".join(name for name in names if name.startswith("val/"))
+        raise ConfigError(f"monitor={monitor.name} is not measured; there are {measured}")
+
+
 def judge(
     metrics: dict[str, float],
     monitor: Monitor,
@@ -91,9 +126,7 @@ def judge(
         ConfigError: there is no such metric.
     """
     name = monitor.name
-    if name not in metrics:
-        measured = ", ".join(key for key in metrics if key.startswith("val/"))
-        raise ConfigError(f"monitor={name} is not measured; there are {measured}")
+    check_measured(monitor, metrics)
     value = metrics[name]
     is_best = monitor.improves(value, progress.best.value if progress.best else None)
     if is_best:

@@ -8,6 +8,7 @@ import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -82,6 +83,21 @@ class Snapshot:
             current.copy_(before)
         for phase, state in zip(self.phases, self.optimizers, strict=True):
             phase.optimizer.load_state_dict(state)
+
+
+def advice(error: Diverged, phases: list[Phase], step: int, last: Path) -> Diverged:
+    """What went wrong, when, and what can be done.
+
+    Args:
+        step: updates made.
+        last: the last good checkpoint, if it was written.
+    """
+    rates = ", ".join(f"{phase.lr:.3g}" for phase in phases)
+    return Diverged(
+        f"{error} after {step} updates (lr {rates}); last good checkpoint: "
+        f"{last if last.exists() else 'none'}. Try a lower learning rate, a warm-up or "
+        "clip_grad_norm=1"
+    )
 
 
 def check_finite(value: float, what: str) -> None:

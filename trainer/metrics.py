@@ -1,5 +1,7 @@
 """Means of metrics over many batches, read back from the device only when asked for."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -58,6 +60,62 @@ class Meter:
     def reset(self) -> None:
         self.sums.clear()
         self.counts.clear()
+
+
+class TrainingMetrics:
+    """What training measures between two records of it.
+
+    Args:
+        log_every_steps: updates that the recorded means are over.
+        check: is given the means; raises where one is not finite.
+    """
+
+    def __init__(self, log_every_steps: int, check: Callable[[dict[str, float]], None]) -> None:
+        self.log_every_steps = log_every_steps
+        self.check = check
+        self.window = Meter()
+        self.since_eval = Meter()
+        self.norms: dict[str, Tensor] = {}  # of the last update at which they were measured
+
+    def add(self, sums: Sums) -> None:
+        self.window.add(sums)
+        self.since_eval.add(sums)
+
+    def is_logging_step(self, step: int) -> bool:
+        """The first update and every ``log_every_steps``-th, whatever else is due."""
+        return step == 1 or step % self.log_every_steps == 0
+
+    def values(self, step: int) -> dict[str, float]:
+        """The means of the last ``log_every_steps`` updates, and the norms of this one.
+
+        The first update is recorded by itself, and counts in the means that follow as well, so
+        that they are all over the same number of updates.
+        """
+        means = self.window.means()
+        if step % self.log_every_steps == 0:
+            self.window.reset()
+        self.check(means)
+        values = {f"train/{name}": value for name, value in means.items()}
+        return values | {name: norm.item() for name, norm in self.norms.items()}
+
+    def losses_since_evaluation(self) -> dict[str, float]:
+        """Means of the training losses since the last evaluation: at the defaults, the epoch's."""
+        means = self.since_eval.means()
+        self.check(means)
+        return {
+            f"train/{name}_since_eval": value
+            for name, value in means.items()
+            if name.endswith("loss")
+        }
+
+    def state(self) -> dict[str, list[MeterState]]:
+        """The sums of every process."""
+        return {"meter": gather(self.window.state()), "eval_meter": gather(self.since_eval.state())}
+
+    def load_state(self, state: dict[str, list[MeterState]], ranks: Ranks) -> None:
+        """Go on from :meth:`state`, of any number of processes."""
+        self.window.load_state(own_share(state["meter"], ranks))
+        self.since_eval.load_state(own_share(state["eval_meter"], ranks))
 
 
 def own_share(meters: list[MeterState], ranks: Ranks) -> list[MeterState]:

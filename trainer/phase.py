@@ -1,11 +1,13 @@
 """A phase of the update: its own parameters, optimizer, schedule and clipping."""
 
+import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from core.collectives import full_tensor
@@ -15,8 +17,11 @@ from objectives.base import Objective
 from optim.build import Schedule, build_optimizer, build_schedule
 from optim.schedules import Horizon
 from optim.uncompiled import leave_compiler_out
+from trainer.distributed.device import synchronize
 from trainer.distributed.parallel import distribute, for_strategy, wrap
 from trainer.optimizer_state import OptimizerState
+
+Norms = dict[str, Tensor]
 
 
 class Phase:
@@ -70,16 +75,17 @@ class Phase:
             nn.utils.clip_grad_value_(self.parameters, self.clip_grad_value)
         return norm
 
-    def copy_weights(self) -> list[Tensor]:
-        return [parameter.detach().clone() for parameter in self.parameters]
-
-    def weight_norm(self) -> Tensor:
-        return total_norm(parameter.detach() for parameter in self.parameters)
-
-    def update_norm(self, before: list[Tensor]) -> Tensor:
-        """How far the weights have moved since :meth:`copy_weights`."""
-        pairs = zip(self.parameters, before, strict=True)
-        return total_norm(parameter.detach() - old for parameter, old in pairs)
+    def measured_step(self, scaler: GradScaler, device: torch.device) -> tuple[float, Norms]:
+        """The optimizer's step: its seconds, and the norms of the new weights and the update."""
+        before = [parameter.detach().clone() for parameter in self.parameters]
+        synchronize(device)
+        start = time.perf_counter()
+        scaler.step(self.optimizer)
+        synchronize(device)
+        seconds = time.perf_counter() - start
+        weights = [parameter.detach() for parameter in self.parameters]
+        updates = [new - old for new, old in zip(weights, before, strict=True)]
+        return seconds, {"weight_norm": total_norm(weights), "update_norm": total_norm(updates)}
 
     def gradient_exchange(self, is_last: bool) -> AbstractContextManager:
         """Exchange gradients between processes in the last micro-batch of an update only."""

@@ -19,7 +19,9 @@ from core.job import Job
 from core.ranks import Ranks, was_restarted
 from core.run_directory import read_config
 from core.same_run import ENDS, compare
+from core.schema import TrainerSettings
 from data.loader import Loader
+from optim.schedules import Horizon
 from trainer import checkpoint
 from trainer.checkpoint import Start
 from trainer.phase import Phase
@@ -140,6 +142,12 @@ def newest(folder: Path, notes: list[str]) -> tuple[Path | None, dict[str, Any] 
     if problem is not None:
         raise problem
     return None, None
+
+
+def planned_horizon(settings: TrainerSettings, data: Loader, start: Start) -> Horizon:
+    """The updates to make in all, counted from the beginning of the run that goes on."""
+    offset = batches_offset(start, data)
+    return Horizon.of(settings.max_epochs, settings.max_steps, data.steps_per_epoch, offset)
 
 
 def batches_offset(start: Start, data: Loader) -> int:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.collectives import agree, broadcast, gather
-from core.errors import ConfigError, Diverged, Interrupted
+from core.collectives import agree, gather
+from core.errors import Diverged, Interrupted
 from core.progress import Best, Monitor, Progress
 from core.ranks import Ranks
 from core.schema import TrainerSettings
@@ -25,11 +25,17 @@ from objectives.base import Objective
 from optim.schedules import Horizon
 from trainer import checkpoint
 from trainer.averaging import Average
-from trainer.distributed.device import autocast, peak_memory_bytes, synchronize
-from trainer.evaluation import evaluate, judge
-from trainer.finite import FiniteCheck, Snapshot, all_finite
+from trainer.distributed.device import (
+    autocast,
+    choose_precision,
+    peak_memory_bytes,
+    synchronize,
+)
+from trainer.evaluation import check_monitor, evaluate, judge
+from trainer.finite import FiniteCheck, Snapshot, advice, all_finite
+from trainer.loggers.provenance import run_facts
 from trainer.loggers.run_log import RunLog
-from trainer.metrics import Meter, own_share
+from trainer.metrics import TrainingMetrics
 from trainer.phase import Phase, optimizer_state_bytes
 from trainer.signals import Interruption
 
@@ -49,13 +55,13 @@ class Trainer:
     monitor: Monitor
     run_log: RunLog
     ranks: Ranks
-    device: torch.device
-    precision: str
     interruption: Interruption
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
         settings = self.settings
+        self.device = self.data.device
+        self.precision = choose_precision(settings.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.finite = FiniteCheck(
             skips=settings.on_nonfinite == "skip",
@@ -71,12 +77,11 @@ class Trainer:
             settings.eval_every_steps or settings.eval_every_epochs * self.horizon.steps_per_epoch
         )
         self.eval_offset = 0 if settings.eval_every_steps else self.horizon.batches_offset
-        self.meter = Meter()  # of the updates that the next event averages
-        self.eval_meter = Meter()  # of the updates since the last evaluation
-        self.norms: dict[str, Tensor] = {}  # at the last logging step
+        self.metrics = TrainingMetrics(settings.log_every_steps, self.finite.check_means)
         self.initial_weights_hash = weights_hash(checkpoint.weights(self.objective.model))
         self.diverged: Diverged | None = None
-        self.writer = checkpoint.Writer(self.run_log.run_dir / "checkpoints")
+        folder = self.run_log.run_dir / "checkpoints"
+        self.writer = checkpoint.Writer(folder, self.ranks.is_main)
         self.saved_at = time.monotonic()
         self.timed_until = time.perf_counter()
 
@@ -88,7 +93,8 @@ class Trainer:
                 self.train()
                 self.test()
         except Diverged as error:
-            report = self.report(error)
+            last = self.run_log.run_dir / "checkpoints" / "last.pt"
+            report = advice(error, self.phases, self.progress.step, last)
             if self.settings.on_nonfinite != "stop":
                 raise report from error
             self.diverged = report
@@ -98,7 +104,12 @@ class Trainer:
 
     def train(self) -> None:
         """All updates, and what is due between them. An interruption loses none."""
-        self.check_monitor()
+        check_monitor(self.monitor, self.settings, self.objective, self.data, self.tried_metrics)
+        if "val" not in self.data.splits:
+            self.run_log.print(
+                f"there is no validation split: {self.monitor.name} is not measured, and the last "
+                "weights are the ones that are tested"
+            )
         self.run_log.start_progress(self.last_step, self.progress.step)
         try:
             self.timed_until = time.perf_counter()
@@ -144,7 +155,7 @@ class Trainer:
             update: the micro-batches of the update; their gradients are averaged.
         """
         before = Snapshot(self.objective, self.phases) if self.finite.may_skip else None
-        is_logged = self.is_logging_step(self.progress.step + 1)
+        is_logged = self.metrics.is_logging_step(self.progress.step + 1)
         is_finite, sums = True, []
         for phase in self.phases:
             phase.set_lr(self.progress.step)
@@ -163,7 +174,7 @@ class Trainer:
             if not is_finite:
                 break
             if is_logged:
-                self.measured_step(phase, grad_norm)
+                self.step_measured(phase, grad_norm)
             else:
                 self.scaler.step(phase.optimizer)
         if before is not None and not (self.update_scale() and is_finite):
@@ -172,45 +183,28 @@ class Trainer:
             self.progress.skipped_in_a_row += 1
             return
         for metrics in sums:
-            self.meter.add(metrics)
-            self.eval_meter.add(metrics)
+            self.metrics.add(metrics)
         if self.ema is not None:
             self.ema.update(self.objective.model)
         self.progress.step += 1
         self.progress.skipped_in_a_row = 0
 
-    def measured_step(self, phase: Phase, grad_norm: Tensor | None) -> None:
+    def step_measured(self, phase: Phase, grad_norm: Tensor | None) -> None:
         """The optimizer's step at a logging step: timed, with the norms of what it did."""
-        before = phase.copy_weights()
-        synchronize(self.device)
-        start = time.perf_counter()
-        self.scaler.step(phase.optimizer)
-        synchronize(self.device)
-        self.progress.optimizer_seconds += time.perf_counter() - start
+        seconds, norms = phase.measured_step(self.scaler, self.device)
+        self.progress.optimizer_seconds += seconds
         self.progress.optimizer_steps_timed += 1
         prefix = self.prefix(phase)
         assert grad_norm is not None
-        self.norms |= {
-            f"train/{prefix}grad_norm": grad_norm,
-            f"optim/{prefix}weight_norm": phase.weight_norm(),
-            f"optim/{prefix}update_norm": phase.update_norm(before),
-        }
+        self.metrics.norms[f"train/{prefix}grad_norm"] = grad_norm
+        for name, norm in norms.items():
+            self.metrics.norms[f"optim/{prefix}{name}"] = norm
 
     def update_scale(self) -> bool:
         """Adapt fp16's loss scale; whether the optimizers' steps were applied."""
         before = self.scaler.get_scale()
         self.scaler.update()
         return self.scaler.get_scale() >= before
-
-    def report(self, error: Diverged) -> Diverged:
-        """What went wrong, when, and what can be done."""
-        good = self.run_log.run_dir / "checkpoints" / "last.pt"
-        rates = ", ".join(f"{phase.lr:.3g}" for phase in self.phases)
-        return Diverged(
-            f"{error} after {self.progress.step} updates (lr {rates}); last good checkpoint: "
-            f"{good if good.exists() else 'none'}. Try a lower learning rate, a warm-up or "
-            "clip_grad_norm=1"
-        )
 
     def after_step(self) -> None:
         """Whatever is due between two updates: logging, evaluation, checkpoints."""
@@ -220,7 +214,7 @@ class Trainer:
         if skips >= MAX_SKIPS_IN_A_ROW:
             raise Diverged(f"{skips} updates in a row had losses or gradients not finite")
         if not skips:
-            if self.is_logging_step(step):
+            if self.metrics.is_logging_step(step):
                 self.log_training()
             if self.evaluation_is_due():
                 with self.untimed():
@@ -236,27 +230,14 @@ class Trainer:
         """Agreeing makes a GPU wait for the others: not after every update."""
         return self.ranks.world_size == 1 or self.progress.batches % MEETING_BATCHES == 0
 
-    def is_logging_step(self, step: int) -> bool:
-        """The first update and every ``log_every_steps``-th, whatever else is due."""
-        return step == 1 or step % self.settings.log_every_steps == 0
-
     def evaluation_is_due(self) -> bool:
         step = self.progress.step
         is_time = (step + self.eval_offset) % self.eval_every == 0 or step == self.last_step
         return is_time and step > self.progress.evaluated_at
 
     def log_training(self) -> None:
-        """Record the means of the last ``log_every_steps`` updates, and the norms of this one.
-
-        The first update is recorded by itself, and counts in the means that follow as well, so
-        that they are all over the same number of updates.
-        """
-        means = self.meter.means()
-        if self.progress.step % self.settings.log_every_steps == 0:
-            self.meter.reset()
-        self.finite.check_means(means)
-        values = {f"train/{name}": value for name, value in means.items()}
-        values |= {name: norm.item() for name, norm in self.norms.items()}
+        """Record training's metrics, the rates and what else steers the optimizers."""
+        values = self.metrics.values(self.progress.step)
         for phase in self.phases:
             values[f"optim/{self.prefix(phase)}lr"] = phase.lr
         if self.scaler.is_enabled():
@@ -265,16 +246,6 @@ class Trainer:
             values["optim/skipped"] = float(self.progress.skipped)
         self.take_time()  # reading has waited for the device
         self.record(values)
-
-    def losses_since_evaluation(self) -> dict[str, float]:
-        """Means of the training losses since the last evaluation: at the defaults, the epoch's."""
-        means = self.eval_meter.means()
-        self.finite.check_means(means)
-        return {
-            f"train/{name}_since_eval": value
-            for name, value in means.items()
-            if name.endswith("loss")
-        }
 
     def prefix(self, phase: Phase) -> str:
         """Of the phase's metrics: none where there is but one."""
@@ -291,7 +262,7 @@ class Trainer:
 
     def validate(self) -> None:
         """Evaluate, keep the best weights, decide whether to stop, save."""
-        losses, is_best = self.losses_since_evaluation(), False
+        losses, is_best = self.metrics.losses_since_evaluation(), False
         self.set_training(False)
         if "val" in self.data.splits:
             metrics, samples = self.measure("val")
@@ -306,7 +277,7 @@ class Trainer:
         elif losses:
             self.record(losses)
         self.summarize()
-        self.eval_meter.reset()
+        self.metrics.since_eval.reset()
         self.progress.evaluated_at = self.progress.step
         self.save(is_best)
         self.set_training(True)
@@ -318,7 +289,7 @@ class Trainer:
 
     def facts(self) -> dict[str, Any]:
         """What the summary says of the run before training."""
-        return {
+        return run_facts(self.objective.model, self.data, self.device) | {
             "initial_weights_hash": self.initial_weights_hash,
             "horizon_steps": self.horizon.total_steps,
             "planned_steps": self.last_step,
@@ -356,39 +327,19 @@ class Trainer:
         )
         return {f"{split}/{name}": value for name, value in means.items()}, samples
 
-    def check_monitor(self) -> None:
-        """Refuse a metric that evaluations do not measure.
-
-        The objective is taken at its word for those it declares; for another, one batch is tried.
-        """
-        settings, name = self.settings, self.monitor.name
-        if "val" not in self.data.splits:
-            needs = ("target", "early_stopping_patience")
-            for setting in needs:
-                if (value := getattr(settings, setting)) is not None:
-                    raise ConfigError(
-                        f"trainer.{setting}={value} needs a validation split, and "
-                        f"data={self.data.spec.name} has none"
-                    )
-            self.run_log.print(
-                f"there is no validation split: {name} is not measured, and the last weights are "
-                "the ones that are tested"
-            )
-        elif name.removeprefix("val/") not in self.objective.metric_modes:
-            state = checkpoint.random_state(self.device)
-            metrics, _ = self.measure("val", limit_steps=1)
-            checkpoint.restore_random_state(state, self.device)
-            if name not in metrics:
-                raise ConfigError(f"monitor={name} is not measured; there are {', '.join(metrics)}")
+    def tried_metrics(self) -> dict[str, float]:
+        """What evaluations measure, found out by one batch that leaves no trace."""
+        state = checkpoint.random_state(self.device)
+        metrics, _ = self.measure("val", limit_steps=1)
+        checkpoint.restore_random_state(state, self.device)
+        return metrics
 
     def test(self) -> None:
         """Measure the weights that were best in validation on the test split, once."""
         if "test" not in self.data.splits or not self.settings.test:
             return
         if self.settings.checkpoint and self.progress.best is not None:
-            best = self.run_log.run_dir / "checkpoints" / "best.pt"
-            measured = checkpoint.measured_weights(best) if self.ranks.is_main else None
-            checkpoint.load_weights(self.eval_model, broadcast(measured))
+            checkpoint.load_weights(self.eval_model, self.writer.best_weights())
         metrics, samples = self.measure("test", keep_samples=True)
         self.record(metrics)
         self.show(samples, "test")
@@ -410,8 +361,7 @@ class Trainer:
         if agree(not all_finite(content["model"].values())):
             raise Diverged("a weight is not finite")
         self.saved_at = time.monotonic()
-        if self.ranks.is_main:
-            self.writer.write(content, is_best)
+        self.writer.write(content, is_best)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the run needs to go on as if it had not been interrupted."""
@@ -432,8 +382,7 @@ class Trainer:
             "counters": {
                 **asdict(self.progress),
                 "ema_updates": None if ema is None else ema.num_updates,
-                "meter": gather(self.meter.state()),
-                "eval_meter": gather(self.eval_meter.state()),
+                **self.metrics.state(),
                 "events": self.run_log.num_events,
             },
             "wandb": self.run_log.summary.get("wandb", {}),
@@ -456,8 +405,9 @@ class Trainer:
         if content["scaler"]:
             self.scaler.load_state_dict(content["scaler"])
         self.objective.load_state(content["data"]["carried"])
-        self.meter.load_state(own_share(counters.pop("meter"), self.ranks))
-        self.eval_meter.load_state(own_share(counters.pop("eval_meter"), self.ranks))
+        self.metrics.load_state(
+            {name: counters.pop(name) for name in ("meter", "eval_meter")}, self.ranks
+        )
         best = counters.pop("best")
         self.progress = Progress(**counters, best=best and Best(**best))
         self.data.continue_order(content["data"]["order_hash"], self.progress.batches)

@@ -13,6 +13,7 @@ from tests.trainer.interrupting import (
     signal_at,
     summary,
 )
+from trainer.phase import Phase
 from trainer.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -86,16 +87,15 @@ def test_the_first_update_is_made_with_the_new_setting(train, tmp_path, setting,
     train(*SHORT, *SGD, f"trainer.limit_train_steps={HALF}", run_dir=run_dir)
     before = checkpoint_of(run_dir)
     gradients = {}
-    apply = Trainer.apply_gradients
+    clip = Phase.clip_gradients
 
-    def apply_and_keep(self, phase):
-        if self.progress.step == HALF:
-            named = self.objective.model.named_parameters()
-            gradients.update({name: p.grad.clone() for name, p in named})
-        apply(self, phase)
+    def keep_and_clip(self, *args, **kwargs):
+        named = self.compute.objective.model.named_parameters()
+        gradients.update({name: p.grad.clone() for name, p in named})
+        return clip(self, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "apply_gradients", apply_and_keep)
+        patch.setattr(Phase, "clip_gradients", keep_and_clip)
         name, value = setting.split("=")
         train(*SHORT, *SGD, f"optimizer.{setting}", f"resume_changes=[optimizer.{name}]",
               f"trainer.limit_train_steps={HALF + 1}", "resume=auto", run_dir=run_dir)  # fmt: skip

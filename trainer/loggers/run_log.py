@@ -87,8 +87,10 @@ class RunLog:
         self.summary |= values
         self.write_summary()
 
-    def write_header(self, spec: Any, facts: dict[str, Any]) -> None:
-        """All is built: write the config and the data's ``spec``, and begin the W&B run."""
+    def write_header(self, spec: Any, facts: dict[str, Any], notes: Sequence[str]) -> None:
+        """All is built: print the ``notes`` on the data, write its ``spec``, begin the W&B run."""
+        for note in notes:
+            self.print(note)
         self.summary |= facts
         for writer in self.writers:
             writer.write_header(spec, facts)
