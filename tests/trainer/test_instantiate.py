@@ -19,7 +19,7 @@ OUTSIDE = [
     "data.cache.os.system",
     "data.cache.torch.load",
     "data.cache.fingerprinted",
-    "data.download.download",
+    "data.torchvision_set.training_and_test",
     "data.image_folder.list_files",
     "metrics.fid.own_extractor",
     "trainer.distributed.launch.launch",

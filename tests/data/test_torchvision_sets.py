@@ -1,0 +1,107 @@
+"""MNIST and CIFAR-10: every image once, and one line for files that are damaged or missing."""
+
+import os
+import pickle
+
+import numpy
+import pytest
+import torch
+from torchvision import datasets
+
+from core.errors import ConfigError
+from data.build import build_splits
+
+COUNTS = {"mnist": (110, 10, 20), "cifar10": (90, 10, 10)}
+
+
+def write_idx(file, array):
+    header = numpy.array([0x0800 + array.ndim, *array.shape], dtype=">i4")
+    file.write_bytes(header.tobytes() + array.astype(numpy.uint8).tobytes())
+
+
+def write_mnist(root):
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    random = numpy.random.default_rng(0)
+    for part, count in (("train", 120), ("t10k", 20)):
+        write_idx(raw / f"{part}-images-idx3-ubyte", random.integers(0, 256, (count, 28, 28)))
+        write_idx(raw / f"{part}-labels-idx1-ubyte", numpy.arange(count) % 10)
+
+
+def write_cifar10(root):
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir()
+    for number, name in enumerate([f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]):
+        labels = list(range(10)) * (1 if name == "test_batch" else 2)
+        pixels = numpy.random.default_rng(number).integers(0, 256, (len(labels), 3072), numpy.uint8)
+        content = {"data": pixels, "labels": labels}
+        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": ["a"] * 10}))
+
+
+@pytest.fixture
+def splits(composed, tmp_path):
+    def build(name):
+        return build_splits({**composed(f"data={name}")["data"], "root": str(tmp_path)})
+
+    return build
+
+
+@pytest.mark.parametrize(("name", "write"), [("mnist", write_mnist), ("cifar10", write_cifar10)])
+def test_every_image_once_and_the_same_split_every_time(name, write, splits, tmp_path, monkeypatch):
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    write(tmp_path)
+    built, again = splits(name), splits(name)
+    parts = (built.train, built.val, built.test)
+    assert tuple(map(len, parts)) == COUNTS[name]
+    assert torch.equal(built.val.tensors[0], again.val.tensors[0])
+    assert built.val.tensors[1].bincount().tolist() == [1] * 10
+    kind = getattr(datasets, name.upper())
+    for train, ours in ((True, parts[:2]), (False, parts[2:])):
+        reference = numpy.asarray(kind(str(tmp_path), train=train, download=False).data)
+        images = torch.cat([part.tensors[0] for part in ours])
+        assert tuple(images.shape[1:]) == (built.spec.in_channels, *built.spec.image_size)
+        pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
+        assert sorted(map(bytes, pixels)) == sorted(map(bytes, numpy.ascontiguousarray(reference)))
+
+
+@pytest.mark.parametrize("damage", ["short", "other kind", "empty"])
+def test_damaged_file(damage, splits, tmp_path):
+    write_mnist(tmp_path)
+    file = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    content = file.read_bytes()
+    damaged = {"short": content[:-1], "other kind": b"\x01" + content[1:], "empty": b""}
+    file.write_bytes(damaged[damage])
+    with pytest.raises(ConfigError, match="MNIST can neither be read nor downloaded"):
+        splits("mnist")
+
+
+def test_counts_that_differ(splits, tmp_path):
+    write_mnist(tmp_path)
+    write_idx(tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte", numpy.zeros(3))
+    with pytest.raises(ConfigError, match="differ in length"):
+        splits("mnist")
+
+
+@pytest.mark.parametrize("name", ["MNIST", "CIFAR10"])
+def test_no_network(name, splits, monkeypatch):
+    def fail(self):
+        raise OSError("<urlopen error>\nTried many, got: ...")
+
+    monkeypatch.setattr(getattr(datasets, name), "download", fail)
+    with pytest.raises(ConfigError, match=f"{name} can neither be read nor downloaded") as info:
+        splits(name.lower())
+    assert "\n" not in str(info.value)
+
+
+def test_a_file_that_is_not_as_published_is_not_unpickled(splits, tmp_path, monkeypatch):
+    class Attack:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "attacked"),)
+
+    write_cifar10(tmp_path)
+    (tmp_path / "cifar-10-batches-py" / "data_batch_3").write_bytes(pickle.dumps(Attack()))
+    monkeypatch.setattr(datasets.CIFAR10, "download", lambda self: None)
+    with pytest.raises(ConfigError, match="CIFAR10 can neither be read nor downloaded"):
+        splits("cifar10")
+    assert not (tmp_path / "attacked").exists()
