@@ -43,6 +43,8 @@ def broadcast(value: Any) -> Any:
 
 def agree(flag: bool) -> bool:
     """Whether ``flag`` is true on any process."""
+    if not dist.is_initialized():
+        return flag
     return bool(sum_over_ranks(torch.tensor([int(flag)])).item())
 
 

@@ -39,7 +39,10 @@ def distribute(objective: Objective, settings: TrainerSettings) -> None:
         from trainer.distributed.fsdp import shard  # its imports cost a second
 
         if settings.ema_decay is not None:
-            raise ConfigError("trainer.ema_decay does not go with trainer.strategy=fsdp: use ddp")
+            raise ConfigError(
+                f"trainer.ema_decay={settings.ema_decay} does not go with trainer.strategy=fsdp: "
+                "use trainer.strategy=ddp, or trainer.ema_decay=null"
+            )
         for module in objective.phases().values():
             shard(module)
 
