@@ -121,7 +121,7 @@ def compare(runs: list[Run], question: Question, target: float | None = None) ->
 def standing(row: Row, question: Question) -> tuple[bool, float, float]:
     """The order of rows: a seed that diverged is the worst there is, so fewest of them first."""
     diverged = row.num_diverged / max(row.num_seeds, 1)
-    return bool(row.runs), -diverged, question.key(row.value and row.value.mean)
+    return bool(row.runs), -diverged, question.key(row.value.mean if row.value else None)
 
 
 def without_test(rows: Iterable[Row]) -> list[str]:
@@ -185,7 +185,7 @@ def merit(runs: Sequence[Run], question: Question) -> tuple[int, bool, float]:
     found = over([run.validation for run in finished])
     broken = sum(run.status in BROKEN for run in runs)
     is_full = bool(finished) and not any(run.is_partial for run in finished)
-    return -broken, is_full, question.key(found and found.mean)
+    return -broken, is_full, question.key(found.mean if found else None)
 
 
 def over(

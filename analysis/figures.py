@@ -14,7 +14,7 @@ from analysis.looks import INK, Palette
 from analysis.plot import Plot, axis_label, hopeful, spans
 from analysis.question import Question
 from analysis.runs import Run
-from analysis.statistics import pareto
+from analysis.statistics import Estimate, pareto
 from analysis.tuning import best_by, expected_best_curves, swept_keys, trials_of
 from analysis.wording import better, interval, intervals, metric_value, shown, with_fate, words
 
@@ -62,21 +62,22 @@ def palette_of(comparison: Comparison) -> Palette:
 def forest(rows: Sequence[Row], question: Question) -> Figure:
     """The headline: each candidate's mean and interval, and its seeds, on one scale."""
     metric, larger = question.decides, question.larger_is_better
-    estimates = [row.value for row in rows if row.value]
-    texts = intervals(metric, estimates)
-    good = hopeful([value.mean for value in estimates], larger)
+    placed = [(row, row.value) for row in rows if row.value]
+    texts = intervals(metric, [value for _, value in placed])
+    good = hopeful([value.mean for _, value in placed], larger)
 
     def draw(plot: Plot) -> None:
         axes = plot.axes
         plot.metric = metric
-        start, stop = forest_limits([row for row in rows if row.value.mean in good], question)
+        near = [(row, value) for row, value in placed if value.mean in good]
+        start, stop = forest_limits(near, question)
         axes.set_xlim(plot.percent(start), plot.percent(stop))
-        axes.set_ylim(len(rows) - 0.5, -0.6)
+        axes.set_ylim(len(placed) - 0.5, -0.6)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(axis_label(metric))
         across = axes.get_yaxis_transform()
-        for i, (row, value, text) in enumerate(zip(rows, estimates, texts, strict=True)):
+        for i, ((row, value), text) in enumerate(zip(placed, texts, strict=True)):
             name = with_fate(row)
             short = name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
             style: dict[str, Any] = {"transform": across, "va": "center", "color": INK}
@@ -89,7 +90,7 @@ def forest(rows: Sequence[Row], question: Question) -> Figure:
                 plot.mark(row.name, 0.99, at, ">", tip, transform=across)
             else:
                 seeds = plot.percent(seed_values(row, question))
-                rings = {"markerfacecolor": "none", "markersize": 3.5, "alpha": 0.8}
+                rings: dict[str, Any] = {"markerfacecolor": "none", "markersize": 3.5, "alpha": 0.8}
                 plot.mark(row.name, seeds, [at] * len(seeds), "o", **rings)
                 if value.low is not None:
                     ends = plot.percent([value.low, value.high])
@@ -97,14 +98,16 @@ def forest(rows: Sequence[Row], question: Question) -> Figure:
                 plot.mark(row.name, plot.percent(value.mean), at, "o", tip)
 
     note = f"Mean, 95 % interval and the single seeds; {better(question)}."
-    height = 0.55 + FOREST_ROW * len(rows)
+    height = 0.55 + FOREST_ROW * len(placed)
     return Figure(f"{words(metric)} by candidate", note, draw, (), height)
 
 
-def forest_limits(rows: Sequence[Row], question: Question) -> tuple[float, float]:
+def forest_limits(
+    placed: Sequence[tuple[Row, Estimate]], question: Question
+) -> tuple[float, float]:
     """Of the axis: means and seeds, and intervals no wider than these again to either side."""
-    near = [number for row in rows for number in (row.value.mean, *seed_values(row, question))]
-    ends = [end for row in rows for end in (row.value.low, row.value.high) if end is not None]
+    near = [number for row, v in placed for number in (v.mean, *seed_values(row, question))]
+    ends = [end for _, v in placed for end in (v.low, v.high) if end is not None]
     spread = max(near) - min(near) or abs(near[0]) * 0.05 or 1.0
     start = max(min([*near, *ends]), min(near) - spread) - 0.04 * spread
     return start, min(max([*near, *ends]), max(near) + spread) + 0.04 * spread

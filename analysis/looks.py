@@ -4,7 +4,7 @@ import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 INK, SOFT, LINE, PAPER = "#1c1f24", "#5d6570", "#e3e6ea", "#ffffff"
 COLOURS = (
@@ -45,7 +45,7 @@ class Look:
     is_other: bool = False
 
     @property
-    def line(self) -> str:
+    def line(self) -> Literal["-", "--"]:
         """matplotlib's name of the line style."""
         return "--" if self.dashed else "-"
 

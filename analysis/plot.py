@@ -113,8 +113,7 @@ class Plot:
     ) -> None:
         look = self.palette[name]
         style = {"linewidth": 0.8, "alpha": 0.5} if look.is_other else {"linewidth": width}
-        kind = "--" if look.dashed else "-"
-        self.mark(name, x, self.percent(y), kind, name, **{"alpha": alpha, **style})
+        self.mark(name, x, self.percent(y), look.line, name, **{"alpha": alpha, **style})
 
     def band(self, name: str, x: Sequence[float], low: Any, high: Any) -> None:
         look = self.palette[name]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,11 +62,12 @@ def estimate(
     mean, n = float(np.mean(values)), len(values)
     if n < 2 or np.ptp(values) == 0:
         return Estimate(mean, None, None, n)
-    low, high = stats.t.interval(CONFIDENCE, n - 1, loc=mean, scale=stats.sem(values))
+    error = float(np.std(values, ddof=1)) / math.sqrt(n)
+    low, high = stats.t.interval(CONFIDENCE, n - 1, loc=mean, scale=error)
     return Estimate(mean, max(float(low), least), min(float(high), greatest), n)
 
 
-def difference(candidate: Mapping[object, float], best: Mapping[object, float]) -> Difference:
+def difference(candidate: Mapping[Any, float], best: Mapping[Any, float]) -> Difference:
     """How far a candidate is from the best: paired where at least two seeds are shared.
 
     The paired t-test, or Wilcoxon's signed-rank test where the differences are plainly not normal
@@ -88,7 +90,7 @@ def difference(candidate: Mapping[object, float], best: Mapping[object, float]) 
     return replace(apart, low=low, high=high, p=float(result.pvalue), test=WELCH)
 
 
-def untested(candidate: Mapping[object, float], best: Mapping[object, float]) -> Difference:
+def untested(candidate: Mapping[Any, float], best: Mapping[Any, float]) -> Difference:
     """How far the means are apart, and nothing more."""
     mean = np.mean(list(candidate.values())) - np.mean(list(best.values()))
     return Difference(float(mean), None, None, min(len(candidate), len(best)))

@@ -1,8 +1,8 @@
 """The course of a study: tune every candidate, then repeat its best setting over fresh seeds.
 
-What a trial is and how it ended is in Optuna's journal, what a run measured in its directory;
-nothing else is remembered. A study that was killed therefore goes on by doing everything again:
-whatever is there already is read, not run.
+Trials and how they ended are in Optuna's journal, the measurements of a run in its directory; no
+other state is kept. A study that was killed is resumed by going through it from the start: runs
+that have ended are read, not run again.
 """
 
 from __future__ import annotations
@@ -257,7 +257,7 @@ class Study:
         return -value if self.monitor.mode == "max" else value
 
     def overrides(self, tuning: Tuning, phase: str) -> tuple[str, ...]:
-        """What a trial's runs add to the command line, and how W&B is to file them."""
+        """What a trial's runs add to the command line: settings, and W&B's job type and tags."""
         return (
             *tuning.candidate.overrides,
             *(f"{key}={text(value)}" for key, value in tuning.params.items()),
@@ -268,7 +268,7 @@ class Study:
 
 
 def value_of(summary: Summary, monitor: Monitor) -> float:
-    """What a run counts for: the best value it reached; the worst there is, if it came to grief."""
+    """The best value a run reached; the worst possible one if it failed or diverged."""
     best = summary.get("best")
     if summary.get("status") in ("failed", "diverged") or not best or best["value"] is None:
         return monitor.worst

@@ -1,4 +1,4 @@
-"""The runs of a study: started through whatever launcher there is, read from what they leave.
+"""The runs of a study: started through any Hydra launcher, read from the files they leave.
 
 The study and its runs share nothing but files: a run gets a command line and leaves a
 ``summary.json``. So the same study works in one process, on several and on a cluster.
@@ -94,7 +94,7 @@ class Jobs:
         return read_json(self.directory / run.name / "summary.json")
 
     def amend(self, run: Run, **news: str) -> None:
-        """Say in a run's summary what the run itself cannot know."""
+        """Add to a run's summary what only the study knows."""
         file = self.directory / run.name / "summary.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.summary(run) | news, file)

@@ -92,7 +92,7 @@ class Protocol:
         Raises:
             ConfigError: names the setting and what it should be.
         """
-        defaults = {"overrides": [], "space": {}, "source": None}
+        defaults: dict[str, Any] = {"overrides": [], "space": {}, "source": None}
         candidates = {
             name: {**defaults, **node, "name": name} if isinstance(node, dict) else node
             for name, node in settings["candidates"].items()

@@ -1,4 +1,4 @@
-"""``study.json``: the protocol of a study and what came of it, for reports."""
+"""``study.json``: the protocol and the results of a study, for reports."""
 
 import json
 import sys

@@ -167,7 +167,7 @@ class Space:
         return points
 
     def branches(self) -> list[tuple[Params, tuple[Dimension, ...]]]:
-        """The space without conditions: what others depend on, and for each what is left."""
+        """An unconditional space for every value of the settings that others depend on."""
         deciding = {key for dimension in self.dimensions for key in dimension.when}
         settled = Space(tuple(d for d in self.dimensions if d.key in deciding), self.where).grid()
         return [

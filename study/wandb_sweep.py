@@ -65,7 +65,7 @@ def write(study: str, folder: Path) -> None:
 
 
 def losses(protocol: Protocol) -> list[str]:
-    """What a W&B sweep does not do of a study's protocol."""
+    """The parts of a study's protocol that a W&B sweep does not have."""
     lost = []
     if protocol.sampler not in (*METHODS, "random"):
         lost.append(f"sampler={protocol.sampler}, it draws at random")

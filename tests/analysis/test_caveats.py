@@ -1,14 +1,11 @@
 """What a report says where a comparison is not like for like, or shows less than it seems to."""
 
 import json
-import re
-import shutil
 
 import pandas as pd
 import pytest
-import yaml
 
-from tests.analysis.run_directories import edit, figure_of, write_run
+from tests.analysis.run_directories import edit, write_run
 
 
 @pytest.mark.parametrize(
@@ -29,23 +26,16 @@ def test_caveats(sweep, run_report, changes, said):
     assert said in run_report(folder)[1]
 
 
-def test_unequal_lengths(sweep, run_report):
-    folder = sweep()
-    config = yaml.safe_load((folder / "0" / "config.yaml").read_text())
-    for job in range(5):
-        shutil.rmtree(folder / str(job))
+def test_unequal_lengths(tmp_path, run_report):
+    for seed in range(5):
+        write_run(tmp_path / f"a{seed}", "sgd_cosine", seed)
         write_run(
-            folder / str(job),
-            seed=job,
-            config={**config, "seed": job, "trainer": {"max_epochs": 9}},
+            tmp_path / f"b{seed}", "adam_constant", seed, config={"trainer": {"max_epochs": 9}}
         )
-    assert (
-        "Not the same length: 9 epochs (sgd_cosine); 3 epochs (adam_constant)"
-        in run_report(folder)[1]
-    )
+    assert "Not the same length: 3 epochs (sgd_cosine); 9 epochs (adam" in run_report(tmp_path)[1]
 
 
-def test_few_seeds_and_the_edge_of_the_search(sweep, run_report):
+def test_the_edge_of_the_search(sweep, run_report):
     folder = sweep(seeds=range(2), lrs=(0.1, 0.2, 0.3))
     write_run(folder / "90", lr=0.4, level=0.99)
     out = run_report(folder)[1]
@@ -66,31 +56,11 @@ def test_equals_are_rarely_told_apart(sweep, run_report):
 def test_a_machine_that_was_not_equally_busy(sweep, run_report):
     folder = sweep()
     assert "not equally busy" not in run_report(folder)[1]
-    for run_dir in folder.iterdir():
-        if run_dir.is_dir() and json.loads((run_dir / "summary.json").read_text())["seed"] > 1:
+    for run_dir in folder.glob("*/"):
+        if json.loads((run_dir / "summary.json").read_text())["seed"] > 1:
             edit(run_dir, step_ms=180.0)
     assert "not equally busy" not in run_report(folder)[1], "the same for both candidates"
-    for run_dir in folder.iterdir():
-        if run_dir.is_dir() and "adam" in (run_dir / "config.yaml").read_text():
+    for run_dir in folder.glob("*/"):
+        if "adam" in (run_dir / "config.yaml").read_text():
             edit(run_dir, step_ms=300.0)
     assert "a step took 148 ms for sgd_cosine and 300 ms for adam_constant" in run_report(folder)[1]
-
-
-def test_where_a_swept_number_reaches_the_target(sweep, run_report):
-    folder = sweep(seeds=range(2), lrs=(0.01, 0.1, 1.0))
-    run_report(folder, "--target", "0.94")
-    html = (folder / "report.html").read_text()
-    assert "of 94.00% is reached: sgd_cosine from 0.01 to 1; adam_constant nowhere" in html
-
-
-@pytest.mark.usefixtures("figures")
-def test_hopeless_trials_are_arrows_with_their_value(sweep, run_report):
-    folder = sweep(seeds=range(1), lrs=(0.01, 0.02, 0.1, 1.0))
-    write_run(folder / "hopeless", "sgd_cosine", 0, 5.0, level=0.1)
-    run_report(folder)
-    html = (folder / "report.html").read_text()
-    figure = figure_of(html, "validation accuracy by learning rate")
-    value = json.loads((folder / "hopeless" / "summary.json").read_text())["best"]["value"]
-    assert f">{value:.2%}</text>" in figure, "written beside its arrow"
-    ticks = [float(text) for text in re.findall(r">(\d+(?:\.\d+)?)</text>", figure)]
-    assert min(tick for tick in ticks if tick > 20) > 80, "the axis ends above it"

@@ -110,13 +110,6 @@ def page_of(study):
     return (study / "report.html").read_text()
 
 
-@pytest.mark.usefixtures("figures")
-def test_trials_alone_make_the_tuning_curves(study):
-    report.main([str(study)])
-    html = (study / "report.html").read_text()
-    assert html.count("<title>sgd, lr=") == 3
-
-
 @pytest.mark.parametrize("record", ["{", '{"runs": [{}, 1]}', '{"protocol": 3}'])
 def test_a_record_that_cannot_be_read_leaves_the_names(study, record, capsys):
     (study / "study.json").write_text(record)
@@ -234,6 +227,17 @@ def test_pruned_trials_are_marked_and_no_line_is_promised_that_is_not_drawn(stud
     report.main([str(study)])
     html = page_of(study)
     assert html.count("hollow if it was pruned, at what it had reached by then.") == 2
-    assert html.count(", pruned: ") == 4, "hover text of two trials in two figures"
+    assert html.count("<title>sgd, lr=") == 6, "hover text of three trials in two figures"
+    assert html.count(", pruned: ") == 4
     assert "A pruned trial counts with what it had reached by then" in html
     assert "through the best" not in html
+
+
+def test_a_setting_may_be_a_list(study):
+    record = json.loads((study / "study.json").read_text())
+    for entry in record["runs"]:
+        entry["params"]["optimizer.betas"] = [0.9, 0.95]
+    (study / "study.json").write_text(json.dumps(record))
+    assert report.main([str(study)]) == 0
+    table = pd.read_csv(study / "report.csv")
+    assert set(table["best_setting"]) == {"lr=0.1, betas=[0.9, 0.95]"}

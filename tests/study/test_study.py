@@ -13,13 +13,16 @@ HALVING = {"rungs": [0.1, 0.5], "keep": 0.5}
 
 def test_equal_budgets_then_repeats_of_the_best_on_fresh_paired_seeds(tmp_path):
     launcher = FakeLauncher(tmp_path)
-    conduct_fake(tmp_path, launcher)
+    done = conduct_fake(tmp_path, launcher)
     tuned = [job for job in launcher.jobs if "-tune-" in job["hydra.sweep.subdir"]]
     repeated = [job for job in launcher.jobs if "-repeat-" in job["hydra.sweep.subdir"]]
     for name in ("sgd", "adam"):
         of_tuning = [job for job in tuned if job["optimizer"] == name]
         of_repeats = [job for job in repeated if job["optimizer"] == name]
         assert len(of_tuning) == 4
+        best = done.best()[name]
+        assert best.value == max(tuning.value for tuning in done.trials[name])
+        assert float(of_repeats[0]["optimizer.lr"]) == best.params["optimizer.lr"]
         assert {job["seed"] for job in of_tuning} == {"0"}
         assert {job["trainer.test"] for job in of_tuning} == {"false"}
         assert [job["seed"] for job in of_repeats] == ["11", "12"]
@@ -32,18 +35,6 @@ def test_equal_budgets_then_repeats_of_the_best_on_fresh_paired_seeds(tmp_path):
     assert record["paired"] == {"initial_weights_hash": True, "data_order_hash": True}
     assert [entry["phase"] for entry in record["runs"]] == ["tune"] * 8 + ["repeat"] * 4
     assert record["tuning_compute"]["saved_fraction"] == 0
-
-
-def test_best_setting_is_the_one_that_is_repeated(tmp_path):
-    launcher = FakeLauncher(tmp_path)
-    done = conduct_fake(tmp_path, launcher, trials=8)
-    for name, chosen in done.best().items():
-        values = [tuning.value for tuning in done.trials[name]]
-        assert chosen.value == max(values)
-        repeat = next(
-            j for j in launcher.jobs if j["hydra.sweep.subdir"] == f"{name}-repeat-seed11"
-        )
-        assert float(repeat["optimizer.lr"]) == chosen.params["optimizer.lr"]
 
 
 def test_halving_continues_the_best_in_their_own_directories(tmp_path):
@@ -103,7 +94,7 @@ def test_audit_runs_pruned_trials_to_the_end_and_decides_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("sampler", ["sobol", "tpe"])
-@pytest.mark.parametrize("killed_after", [0, 1, 5, 9, 12, 17, 20])
+@pytest.mark.parametrize("killed_after", [0, 5, 12, 20])
 def test_killed_study_goes_on_and_runs_nothing_twice(tmp_path, sampler, killed_after):
     settings = {"halving": HALVING, "trials": 4, "sampler": sampler, "batch_size": 2}
     first = FakeLauncher(tmp_path, killed_after=killed_after)
@@ -132,19 +123,6 @@ def test_killed_study_goes_on_and_runs_nothing_twice(tmp_path, sampler, killed_a
     third = FakeLauncher(tmp_path)
     conduct_fake(tmp_path, third, **settings)
     assert third.jobs == []
-
-
-def test_killed_study_ends_as_if_it_had_not_been(tmp_path):
-    settings = {"halving": HALVING, "trials": 8}
-    with pytest.raises(KeyboardInterrupt):
-        conduct_fake(tmp_path, FakeLauncher(tmp_path, killed_after=13), **settings)
-    resumed = conduct_fake(tmp_path, FakeLauncher(tmp_path), **settings)
-    folder = tmp_path / "whole"
-    folder.mkdir()
-    whole = conduct_fake(folder, FakeLauncher(folder), **settings)
-    for name in ("sgd", "adam"):
-        assert [t.values for t in resumed.trials[name]] == [t.values for t in whole.trials[name]]
-        assert resumed.best()[name].number == whole.best()[name].number
 
 
 def test_diverged_and_failed_trials_are_the_worst_and_not_run_on(tmp_path):
