@@ -296,7 +296,8 @@ def is_complete(content: dict[str, Any]) -> bool:
 def random_state(device: torch.device) -> dict[str, Any]:
     """The random state of this process, as tensors and primitives."""
     version, internal, gauss = random.getstate()
-    name, keys, *rest = numpy.random.get_state()
+    of_numpy: Any = numpy.random.get_state()
+    name, keys, *rest = of_numpy
     return {
         "torch": torch.get_rng_state(),
         "python": [version, list(internal), gauss],
