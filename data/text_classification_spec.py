@@ -1,4 +1,4 @@
-"""What models, objectives and predictions need to know of labelled texts."""
+"""What models, objectives and predictions need to know of labelled documents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

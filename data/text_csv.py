@@ -1,4 +1,4 @@
-"""Labelled texts from CSV files, as the tokens of a pretrained model's own tokenizer."""
+"""Labelled documents from CSV files, as the tokens of a pretrained model's own tokenizer."""
 
 import csv
 import io
@@ -93,7 +93,7 @@ def text_csv(
     class_names = tuple(sorted(set(parts["train"].labels)))
     if len(class_names) < 2:
         raise ConfigError(
-            f"data.path={path}: all texts have the label {class_names[0]}: nothing to learn"
+            f"data.path={path}: all examples have the label {class_names[0]}: nothing to learn"
         )
     name = source.parent.name if source.name == "train.csv" else source.stem
     spec = make_spec(name, class_names, tokenizer, max_length)
@@ -178,7 +178,7 @@ def table(
                 raise ConfigError(f"{where}, line {line}: the column {header[place]} is empty")
         found.append((line, [cells[place] for place in places]))
     if not found:
-        raise ConfigError(f"{where} has a header and no texts")
+        raise ConfigError(f"{where} has a header and no rows")
     return found
 
 
@@ -272,14 +272,14 @@ def token_split(
     for label in rows.labels:
         if label not in classes:
             raise ConfigError(
-                f"the {name} texts have a label {label}, which no training text has: those have "
+                f"the {name} examples have a label {label}, which training has not: those have "
                 f"{', '.join(spec.class_names)}"
             )
     encodings = spec.encodings(rows.texts)
     num_cut = sum(bool(encoding.overflowing) for encoding in encodings)
     if num_cut:
         notes.append(
-            f"{num_cut:,} of {len(rows):,} {name} texts are cut at data.max_length="
+            f"{num_cut:,} of {len(rows):,} {name} documents are cut at data.max_length="
             f"{spec.max_length} tokens"
         )
     encoded = [encoding.ids for encoding in encodings]

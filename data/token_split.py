@@ -7,7 +7,7 @@ from data.splits import Batch, TensorSplit
 
 
 class TokenSplit(TensorSplit):
-    """Labelled texts: their tokens end to end in one tensor, and where each one begins.
+    """Labelled documents: their tokens end to end in one tensor, and where each begins.
 
     Args:
         tokens: ``(all tokens,)``.

@@ -67,7 +67,7 @@ def test_long_texts_are_cut_and_keep_their_last_special_token(read, tmp_path):
     file = write(tmp_path / "x.csv", rows)
     splits = read(file, "data.max_length=6", "data.val_fraction=0", "data.test_fraction=0")
     assert splits.train.text(0) == [2, 6, 6, 6, 6, 3]
-    assert splits.notes == ["1 of 2 train texts are cut at data.max_length=6 tokens"]
+    assert splits.notes == ["1 of 2 train documents are cut at data.max_length=6 tokens"]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -127,7 +127,7 @@ def test_spec_alone_encodes(read, tmp_path):
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"text,label\n", "has a header and no texts"),
+        (b"text,label\n", "has a header and no rows"),
         (b"review,label\na,b\n", r"no column text \(data.text_column\), but review, label"),
         (b"text,labels\na,b\n", r"no column label \(data.label_column\).* did you mean labels\?"),
         (b"text,label\na,pos\nb,\n", "line 3: the column label is empty"),
@@ -139,7 +139,7 @@ def test_spec_alone_encodes(read, tmp_path):
         (b"a\tb\n1\t2\n", "no column text .*, but a, b, with data.delimiter=tab"),
         (b'text,label\na,pos\nthe "best" of "all,neg\n"b" c,pos\n', "line 4 is no CSV: ',' expec"),
         (b"text,label\na,pos\n  ,neg\n", "line 3: the column text is empty"),
-        (b"text,label\na,pos\nb,pos\n", "all texts have the label pos"),
+        (b"text,label\na,pos\nb,pos\n", "all examples have the label pos"),
         (b"text,label\n\xff\xfe,pos\n", "x.csv is not UTF-8 text: byte 11 is 0xff"),
         (b'text,label\n"a,pos\n', "line 2 is no CSV: unexpected end of data"),
     ],
@@ -190,5 +190,5 @@ def test_folder_without_a_tokenizer(read, tmp_path):
 def test_label_that_training_lacks(read, tmp_path):
     file = write(tmp_path / "train.csv")
     write(tmp_path / "val.csv", [("good", "neutral")])
-    with pytest.raises(ConfigError, match="the val texts have a label neutral"):
+    with pytest.raises(ConfigError, match="the val examples have a label neutral"):
         read(file)
