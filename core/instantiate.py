@@ -145,7 +145,11 @@ def check_arguments(
     if unknown:
         nearest = get_close_matches(unknown[0], own, n=1)
         hint = f"did you mean {where}.{nearest[0]}?" if nearest else f"it has {', '.join(own)}"
-        removal = " ".join(f"~{where}.{key}" for key in unknown)
+        # Hydra deletes no null: it is given a value first
+        removal = " ".join(
+            f"{where}.{key}=0 ~{where}.{key}" if settings[key] is None else f"~{where}.{key}"
+            for key in unknown
+        )
         raise ConfigError(
             f"{where}.{unknown[0]}: {target.__name__} has no such setting; {hint}; what a recipe "
             f"or an option set for another _target_ is dropped with {removal}"

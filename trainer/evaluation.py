@@ -85,8 +85,11 @@ def check_monitor(
         tried: evaluates a batch; the names of its metrics.
 
     Raises:
-        ConfigError: there is no such metric, or no validation split for what needs one.
+        ConfigError: there is no such metric, no validation split for what needs one, or no target
+            to stop at.
     """
+    if settings.stop_at_target and settings.target is None:
+        raise ConfigError("trainer.stop_at_target=true needs a trainer.target to stop at")
     if "val" not in data.splits:
         for setting in ("target", "early_stopping_patience"):
             if (value := getattr(settings, setting)) is not None:

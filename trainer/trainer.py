@@ -110,6 +110,9 @@ class Trainer:
                 f"there is no validation split: {self.monitor.name} is not measured, and the last "
                 "weights are the ones that are tested"
             )
+        elif self.monitor.name.removeprefix("val/") not in self.objective.metric_modes:
+            better = "higher" if self.monitor.mode == "max" else "lower"
+            self.run_log.print(f"a {better} {self.monitor.name} is taken for better (monitor_mode)")
         self.run_log.start_progress(self.last_step, self.progress.step)
         try:
             self.timed_until = time.perf_counter()

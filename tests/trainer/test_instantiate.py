@@ -76,6 +76,12 @@ def test_settings_of_another_target_can_be_dropped():
         instantiate(node, "optimizer")
 
 
+def test_how_a_null_of_another_target_is_dropped():
+    """Hydra takes a null for a setting that does not exist, and refuses to delete it."""
+    with pytest.raises(ConfigError, match=r"objective.weights=0 ~objective.weights ~objective.x$"):
+        instantiate({"_target_": "torch.nn.Flatten", "weights": None, "x": 1}, "objective")
+
+
 def test_missing_setting_is_named():
     with pytest.raises(ConfigError, match=r"needs model\.out_channels"):
         instantiate({"_target_": "models.blocks.Residual", "in_channels": 8}, "model")

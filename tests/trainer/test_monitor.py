@@ -102,6 +102,24 @@ def test_unmeasured(train, few_digits, tmp_path, overrides, there_are):
     assert events(run_dir) == []
 
 
+def test_which_way_is_better_is_said_where_the_objective_does_not(
+    train, few_digits, monkeypatch, capsys
+):
+    from objectives.classification import Classification
+
+    monkeypatch.setattr(Classification, "metric_modes", {"loss": "min"})
+    overrides = ("debug=fast", "monitor=val/accuracy")
+    train(*overrides)
+    assert "a higher val/accuracy is taken for better (monitor_mode)" in capsys.readouterr().out
+    train(*overrides, "monitor_mode=min")
+    assert "a lower val/accuracy is taken for better (monitor_mode)" in capsys.readouterr().out
+
+
+def test_no_target_to_stop_at(train, few_digits):
+    with pytest.raises(ConfigError, match=r"stop_at_target=true needs a trainer\.target"):
+        train("debug=fast", "trainer.stop_at_target=true")
+
+
 def test_a_trial_evaluation_changes_nothing(train, few_digits, monkeypatch):
     """Of an objective that does not declare what it measures; it may draw random numbers."""
     import torch
