@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 
 import torch.distributed as dist
@@ -16,6 +17,8 @@ from trainer.distributed.device import choose_device
 
 STORE_FOLDER = "TRAIN_STORE_FOLDER"  # environment: where processes of one machine find each other
 PEER_EXIT_SECONDS = 30.0
+
+groups_made = count()  # the same in every process: each makes all of them
 
 
 @contextmanager
@@ -69,11 +72,12 @@ def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
 
 
 def group_store(ranks: Ranks, timeout: timedelta) -> dist.Store:
-    """Where the processes find each other: a store that no earlier attempt has written to.
+    """Where the processes find each other: a store that no earlier group has written to.
 
-    A restarted process would otherwise meet the addresses of its predecessors.
+    They would otherwise meet the addresses of a process before it was restarted, or of the run
+    before this one in the same process.
     """
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    attempt = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}_{next(groups_made)}"
     if STORE_FOLDER in os.environ:
         file = Path(os.environ[STORE_FOLDER]) / f"attempt_{attempt}"
         return dist.FileStore(str(file), ranks.world_size)
