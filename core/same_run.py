@@ -87,7 +87,8 @@ def compare(config: dict[str, Any], recorded: dict[str, Any]) -> list[str]:
         shown = "; ".join(list(refused.values())[:SHOWN])
         more = f" and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
         # no setting makes the weights of one model those of another
-        advice = f"add 'resume_changes=[{','.join(refused)}]' if that is what you want"
+        named = ",".join([*config["resume_changes"], *refused])
+        advice = f"add 'resume_changes=[{named}]' if that is what you want"
         if "model._target_" in refused:
             shown, more, advice = refused["model._target_"], "", "start a new run"
         raise ConfigError(f"resume: not the same run: {shown}{more}; {advice}")

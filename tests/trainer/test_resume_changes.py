@@ -5,6 +5,7 @@ import torch
 import yaml
 
 from core.errors import ConfigError, Interrupted
+from core.same_run import compare
 from tests.trainer.interrupting import (
     SHORT,
     assert_equal,
@@ -282,3 +283,10 @@ def test_a_schedule_free_run_keeps_its_averages(changed):
     group = changed(before, ["optimizer.weight_decay=0.25"]).phases[0].optimizer.param_groups[0]
     assert group["weight_decay"] == 0.25
     assert group["k"] == 9
+
+
+def test_advice_keeps_the_changes_that_are_named_already():
+    config = {"seed": 1, "model": {"dropout": 0.5}, "resume_changes": ["seed"]}
+    recorded = {"seed": 0, "model": {"dropout": 0.1}, "resume_changes": []}
+    with pytest.raises(ConfigError, match=r"'resume_changes=\[seed,model\.dropout\]'"):
+        compare(config, recorded)
