@@ -22,7 +22,7 @@ PRIVATE = re.compile(
     r"\bsys\.modules\[|__globals__|__code__|__wrapped__|\bctypes\b|os\._exit"
     r"|\b(?:torch|dist|nn|hydra|wandb|omegaconf|timm|optuna|plt|np|pd)(?:\.\w+)*\._(?!target_)[a-z]"
     r"|(?:from|import) (?:torch|hydra|wandb|omegaconf|timm|optuna)[\w.]*\._"
-    r"|\bsetattr\(|\._register\b"
+    r"|\bsetattr\(|\.__(?!class__)[a-z]\w* = "
 )
 # at most three, each for a measured reason
 ALLOWED = {
