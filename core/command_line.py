@@ -275,7 +275,9 @@ def missing_plugin(words: Sequence[str]) -> str:
         suppress(HydraException, ValueError),
         initialize_config_dir(str(CONF), version_base="1.3"),
     ):
-        chosen = compose("config", list(words), return_hydra_config=True).hydra
+        # the others may be sweeps, which do not compose here
+        own = [word for word in words if word.startswith("hydra")]
+        chosen = compose("config", own, return_hydra_config=True).hydra
         for target in (chosen.launcher._target_, chosen.sweeper._target_):
             try:
                 is_found = find_spec(target.rpartition(".")[0]) is not None

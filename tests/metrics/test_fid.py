@@ -111,6 +111,7 @@ def test_own_extractor_tells_digits_apart(data, tmp_path):
     assert (extractor.network(real).argmax(1) == labels).float().mean() > 0.9
 
 
+@pytest.mark.slow
 def test_extractor_is_made_before_training(few_digits, command, data_root, tmp_path):
     """Whoever has none types nothing more, and is told."""
     small = ("model=dcgan", "model.width=8", "model.latent_dim=16", "debug=fast")

@@ -200,6 +200,7 @@ def check_two_phases(ranks, settings):
         torch.testing.assert_close(averaged, [p.grad for p in module.parameters()])
 
 
+@pytest.mark.slow
 def test_three_processes_measure_every_sample_once(config, tmp_path):
     composed = config("trainer.devices=3")
     run = (THIS, "on_three_processes")

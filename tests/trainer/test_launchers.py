@@ -53,5 +53,5 @@ def test_a_launcher_that_is_not_installed(command):
     done = command("train.py", "-m", "seed=0,1", f"hydra.launcher._target_={target}")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        f"error: Unknown plugin class : '{target}': pip install -r requirements-cluster.txt"
+        f"error: {target} is not installed: pip install -r requirements-cluster.txt"
     ]

@@ -292,10 +292,10 @@ def test_interrupted_evaluation(train, tmp_path):
     run_dir = tmp_path / "evaluating"
     evaluations = 0
 
-    def signal_in_evaluation(self, name):
+    def signal_in_evaluation(self, *arguments):
         nonlocal evaluations
         evaluations += 1
-        for index, batch in enumerate(evaluate(self, name)):
+        for index, batch in enumerate(evaluate(self, *arguments)):
             if evaluations == 2 and index == 1:
                 os.kill(os.getpid(), signal.SIGUSR1)
             yield batch

@@ -36,7 +36,7 @@ ATTACKS = (
     "data.mnist5k.mnist5k.__globals__",
     "data.__builtins__.eval",
     "models.build.torch.load",
-    "optim.build.partial",
+    "optim.build.inspect.getsource",
     "optim.build.instantiate",
     "trainer.distributed.launch.launch",
     "trainer.checkpoint.load",

@@ -177,7 +177,7 @@ def test_time_to_target(train):
     [
         ("objective.label_smoothing=0.1",),
         ("objective.mixup_alpha=0.2", "objective.cutmix_alpha=1.0"),
-        ("trainer.precision=bf16",),
+        pytest.param(("trainer.precision=bf16",), marks=pytest.mark.slow),  # emulated on many CPUs
         ("trainer.channels_last=false",),
         ("trainer.deterministic=true",),
         ("optim=schedulefree_adamw", "trainer.ema_decay=0.9"),
