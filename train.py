@@ -67,7 +67,7 @@ def run(config: dict[str, Any], job: Job) -> float:
         open_run_log(config, job, ranks, start.num_events, start.notes, start.wandb) as run_log,
     ):
         device = choose_device(settings, ranks.local_rank)
-        prepare_process(settings, config["seed"], ranks)
+        prepare_process(settings, config["seed"], ranks, device)
         with first_on_node(ranks):  # it downloads and prepares what the others then find
             data = build_data(
                 config["data"], device, config["seed"], ranks, settings.accumulate_steps

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.draws import kept_global_generators, seed_global_generators
+from data.draws import seed_global_generators
 from data.splits import Draws
 
 
@@ -113,8 +113,7 @@ class PerImage:
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         transformed = []
-        with kept_global_generators():
-            for image, seed in zip(images, draws.seeds(), strict=True):
-                seed_global_generators(seed)
-                transformed.append(self.transform(image))
+        for image, seed in zip(images, draws.seeds(), strict=True):
+            seed_global_generators(seed)
+            transformed.append(self.transform(image))
         return torch.stack(transformed)

@@ -16,7 +16,7 @@ from torch import Tensor
 # what a seed is for: the second part of every key, the first being the run's seed
 EPOCH_STREAM, BATCH_STREAM, SAMPLE_STREAM, SUBSET_STREAM, MIX_STREAM = 1, 2, 3, 4, 5
 PROCESS_STREAM, WORKER_STREAM, EVALUATION_STREAM, PREPARE_STREAM = 6, 7, 8, 9
-LATENT_STREAM, UNIFORM_STREAM, TRAINING_IMAGES_STREAM = 10, 11, 12
+LATENT_STREAM, UNIFORM_STREAM, TRAINING_IMAGES_STREAM, UPDATE_STREAM = 10, 11, 12, 13
 
 
 def seed_of(*key: int) -> int:
@@ -38,11 +38,11 @@ def seed_global_generators(*key: int) -> None:
     torch.default_generator.manual_seed(seed)
 
 
-def seed_process(seed: int, rank: int) -> None:
-    """Start all global generators, those of GPUs included, of the process ``rank`` of a run."""
-    key = (seed, PROCESS_STREAM, rank)
-    torch.manual_seed(seed_of(*key))
+def seed_process(device: torch.device, *key: int) -> None:
+    """Start all global generators of this process at ``key``, that of ``device`` included."""
     seed_global_generators(*key)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed_of(*key))
 
 
 @contextmanager
@@ -89,19 +89,13 @@ class BatchDraws:
         high, low = (self.uniform(2) * 2**24).long().unbind(1)
         return (high * 2**24 + low).tolist()
 
-    @contextmanager
-    def for_all_samples(self) -> Iterator[None]:
-        """What is drawn from the global CPU generators is the same for the whole update."""
-        with kept_global_generators():
-            seed_global_generators(*self.key(MIX_STREAM))
-            yield
+    def seed_for_all_samples(self) -> None:
+        """What is now drawn from the global CPU generators is the same for the whole update."""
+        seed_global_generators(*self.key(MIX_STREAM))
 
-    @contextmanager
-    def for_these_samples(self) -> Iterator[None]:
-        """What is drawn from the global CPU generators depends on the micro-batch alone."""
-        with kept_global_generators():
-            seed_global_generators(*self.key(PREPARE_STREAM), self.low)
-            yield
+    def seed_for_these_samples(self) -> None:
+        """What is now drawn from the global CPU generators depends on the micro-batch alone."""
+        seed_global_generators(*self.key(PREPARE_STREAM), self.low)
 
     def key(self, stream: int) -> tuple[int, ...]:
         seed, epoch, step = self.update

@@ -9,7 +9,7 @@ from torch import Tensor
 from core.errors import ConfigError
 from data.augment import PerImage
 from data.background import common_background
-from data.draws import BatchDraws
+from data.draws import BatchDraws, kept_global_generators
 from data.splits import Batch, Draws, ImageSpec, Splits, StreamedSplit, TensorSplit
 
 Augment = Callable[[Tensor, Draws], Tensor]
@@ -132,8 +132,8 @@ def check_augmentations(steps: Sequence[Augment], image: Tensor, targets: Sequen
                 "can stay as they are: use data.augment=[]"
             )
         try:
-            with (draws := BatchDraws(0, 0, 0, 2, 0, 2)).for_these_samples():
-                made = step(images, draws)
+            with kept_global_generators():
+                made = step(images, BatchDraws(0, 0, 0, 2, 0, 2))
         except Exception as error:  # whatever somebody else's code raises
             reason = str(error).strip().partition("\n")[0]
             raise ConfigError(

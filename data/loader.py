@@ -69,9 +69,6 @@ class Loader:
     def train(self, epoch: int, start: int = 0, mix: Mix | None = None) -> Iterator[list[Batch]]:
         """The micro-batches of each update of ``epoch``, from its update ``start`` on.
 
-        Each update is prepared when it is asked for, so a checkpoint between two updates finds the
-        random state that the next one begins with.
-
         Args:
             mix: what mixes each sample with its neighbour. The update is a ring, and a micro-batch
                 is prepared with one sample more, the neighbour of its first: so nothing depends on
@@ -92,8 +89,8 @@ class Loader:
             for low, high in parts:
                 draws = BatchDraws(self.seed, epoch, step, self.batch_size, low, high)
                 batch = next(raw)
-                with draws.for_these_samples():
-                    batch = self.prepare(batch, draws)
+                draws.seed_for_these_samples()
+                batch = self.prepare(batch, draws)
                 update.append(batch if mix is None else mix(batch, draws))
             yield update
 

@@ -14,7 +14,6 @@ from data.draws import (
     EVALUATION_STREAM,
     SAMPLE_STREAM,
     WORKER_STREAM,
-    kept_global_generators,
     seed_global_generators,
     seeded,
 )
@@ -100,8 +99,7 @@ class SeededSamples(Dataset[Any]):
 
     def __getitems__(self, items: list[Item]) -> list[Any]:
         """What torch calls for a batch."""
-        with kept_global_generators():
-            return [self.sample(epoch, index) for epoch, index in items]
+        return [self.sample(epoch, index) for epoch, index in items]
 
     def sample(self, epoch: int | None, index: int) -> Any:
         if epoch is None:

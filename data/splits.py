@@ -3,7 +3,6 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, ClassVar, Protocol
@@ -32,7 +31,7 @@ class Draws(Protocol):
 class UpdateDraws(Draws, Protocol):
     """Random draws for one update: per sample, plus some shared by the batch."""
 
-    def for_all_samples(self) -> AbstractContextManager[None]: ...
+    def seed_for_all_samples(self) -> None: ...
 
 
 Prepare = Callable[[Batch, Draws | None], Batch]

@@ -85,7 +85,7 @@ class FinishedRun:
 
     def test(self) -> dict[str, float]:
         """The metrics of the test split, measured anew in the precision of the run."""
-        prepare_process(self.settings, self.config["seed"], Ranks())
+        prepare_process(self.settings, self.config["seed"], Ranks(), CPU)
         data = self.load_data()
         if "test" not in data.splits:
             raise ConfigError(f"data={data.spec.name} has no test split")

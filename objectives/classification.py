@@ -208,8 +208,8 @@ def mixing(mixup_alpha: float, cutmix_alpha: float, spec: Any) -> Mix | None:
 
     def mix(batch: Batch, draws: UpdateDraws) -> Batch:
         images, labels = batch
-        with draws.for_all_samples():
-            mixed, targets = transform(images, labels)  # each with the one before it
+        draws.seed_for_all_samples()
+        mixed, targets = transform(images, labels)  # each with the one before it
         return mixed[1:], targets[1:], labels[1:]
 
     return mix

@@ -2,7 +2,6 @@
 
 import io
 import os
-import random
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 from torch import Tensor, nn
 
@@ -19,14 +17,12 @@ from core.collectives import broadcast, full_tensor
 from core.errors import ConfigError, reason
 from trainer.optimizer_state import share_of
 
-FORMAT_VERSION = 2
-READABLE = (1, 2)  # 1 had optimizer states by number: of use for its weights alone
+FORMAT_VERSION = 3
 KINDS: dict[str, Any] = {
     "model": dict,
     "ema": dict | None,
     "optimizers": dict,
     "scaler": dict,
-    "rng": list,
     "data": dict,
     "counters": dict,
     "wandb": dict,
@@ -191,7 +187,7 @@ def load(path: Path) -> dict[str, Any]:
     except Exception as error:  # whatever a damaged file raises
         raise ConfigError(f"the checkpoint {path} is damaged: {reason(error)}") from error
     version = content.get("format_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version not in READABLE:
+    if isinstance(version, int) and version != FORMAT_VERSION:
         raise ConfigError(f"{path} has format {version}, this program reads {FORMAT_VERSION}")
     if not isinstance(content, dict) or not is_complete(content):
         raise ConfigError(f"{path} is not a checkpoint of this program")
@@ -289,28 +285,4 @@ def is_complete(content: dict[str, Any]) -> bool:
     if not all(key in content and isinstance(content[key], kind) for key, kind in KINDS.items()):
         return False
     counts = [content["counters"].get(name) for name in COUNTERS]
-    has_states = bool(content["rng"]) and all(isinstance(state, dict) for state in content["rng"])
-    return has_states and all(isinstance(n, int) and n >= 0 for n in counts)
-
-
-def random_state(device: torch.device) -> dict[str, Any]:
-    """The random state of this process, as tensors and primitives."""
-    version, internal, gauss = random.getstate()
-    of_numpy: Any = numpy.random.get_state()
-    name, keys, *rest = of_numpy
-    return {
-        "torch": torch.get_rng_state(),
-        "python": [version, list(internal), gauss],
-        "numpy": [name, keys.tolist(), *rest],
-        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-    }
-
-
-def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
-    torch.set_rng_state(state["torch"])
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    if "numpy" in state:  # checkpoints of earlier versions do without
-        numpy.random.set_state(tuple(state["numpy"]))
-    if device.type == "cuda" and state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"], device)
+    return all(isinstance(n, int) and n >= 0 for n in counts)

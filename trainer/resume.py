@@ -102,11 +102,6 @@ def find(config: dict[str, Any], job: Job, is_restart: bool) -> Start:
         start.path, start.content = newest(folder, start.notes)
         if start.path is None and source != "auto":
             raise ConfigError(f"resume={source}: it has no checkpoint")
-    if start.content is not None and start.content["format_version"] < checkpoint.FORMAT_VERSION:
-        raise ConfigError(
-            f"resume: {start.path} is of an earlier version of this program, and serves for its "
-            "weights only: start a new run, or finish this one with that version"
-        )
     recorded = folder.parent / "config.yaml"
     if start.path is not None or recorded.exists():
         start.changed = compare(job.recordable or config, read_config(recorded))
@@ -185,7 +180,6 @@ def resume(trainer: Trainer, start: Start) -> None:
         for phase in trainer.phases:
             if changed := settings_of(phase, start.changed):
                 try_step(phase, changed)
-        trainer.restore_random_state(content)  # last, for nothing above may draw
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"the checkpoint {start.path} does not fit this run: {reason(error)}"
@@ -243,8 +237,6 @@ def adapted(trainer: Trainer, start: Start, notes: list[str]) -> dict[str, Any]:
             optimizers[phase.name] = phase.optimizer_state.state_dict()
             notes.append(f"{now} in place of {before}: it starts with a fresh state")
     counters["batches_offset"] = trainer.horizon.batches_offset
-    if "seed" in changed:
-        content["rng"] = []
     if "data.batch_size" in changed and data["carried"]:
         data["carried"] = trainer.objective.state()
         notes.append("data.batch_size has changed: the carried state starts empty")

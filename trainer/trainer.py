@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.collectives import agree, gather
+from core.collectives import agree
 from core.errors import Diverged, Interrupted
 from core.progress import Best, Monitor, Progress
 from core.ranks import Ranks
 from core.schema import TrainerSettings
+from data.draws import UPDATE_STREAM, seed_process
 from data.loader import Loader
 from data.splits import Batch
 from models.build import weights_hash
@@ -157,6 +158,10 @@ class Trainer:
         Args:
             update: the micro-batches of the update; their gradients are averaged.
         """
+        # draws such as dropout's depend on the position in the run: no state to save for resuming
+        seed_process(
+            self.device, self.data.seed, UPDATE_STREAM, self.progress.batches, self.ranks.rank
+        )
         before = Snapshot(self.objective, self.phases) if self.finite.may_skip else None
         is_logged = self.metrics.is_logging_step(self.progress.step + 1)
         is_finite, sums = True, []
@@ -332,9 +337,7 @@ class Trainer:
 
     def tried_metrics(self) -> dict[str, float]:
         """What evaluations measure, found out by one batch that leaves no trace."""
-        state = checkpoint.random_state(self.device)
         metrics, _ = self.measure("val", limit_steps=1)
-        checkpoint.restore_random_state(state, self.device)
         return metrics
 
     def test(self) -> None:
@@ -374,7 +377,6 @@ class Trainer:
             "ema": None if ema is None else checkpoint.weights(ema.module),
             "optimizers": {p.name: p.optimizer_state.state_dict() for p in self.phases},
             "scaler": self.scaler.state_dict(),
-            "rng": gather(checkpoint.random_state(self.device)),
             "data": {
                 "order_hash": data.order_hash(self.progress.batches),
                 "fingerprint": data.fingerprint,
@@ -414,11 +416,6 @@ class Trainer:
         best = counters.pop("best")
         self.progress = Progress(**counters, best=best and Best(**best))
         self.data.continue_order(content["data"]["order_hash"], self.progress.batches)
-
-    def restore_random_state(self, content: dict[str, Any]) -> None:
-        """Of this process; a process that was not there before keeps its own."""
-        if self.ranks.rank < len(content["rng"]):
-            checkpoint.restore_random_state(content["rng"][self.ranks.rank], self.device)
 
     def set_training(self, on: bool) -> None:
         self.objective.train(on)

@@ -13,7 +13,7 @@ def test_no_two_processes_of_neighbouring_seeds_draw_alike():
     with kept_global_generators():
         for seed in range(100, 105):
             for rank in range(4):
-                seed_process(seed, rank)
+                seed_process(torch.device("cpu"), seed, rank)
                 drawn.append([float(torch.rand(1)), numpy.random.rand(), random.random()])
     for numbers in zip(*drawn, strict=True):
         assert len(set(numbers)) == 20

@@ -78,18 +78,6 @@ def test_every_evaluation_draws_the_same():
     assert torch.equal(draws_of(other.evaluate("val")), expected)
 
 
-def test_reading_leaves_the_global_generators_alone():
-    def states():
-        return random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state()
-
-    before = states()
-    epoch(loader(Drawing()), 0)
-    epoch(loader(Drawing(), num_workers=1), 0)
-    after = states()
-    assert before[:2] == after[:2]
-    assert torch.equal(before[2], after[2])
-
-
 def test_workers_stay_for_the_run_and_end_with_it():
     data = loader(Drawing(), num_workers=2)
     workers = {int(pid) for batch in epoch(data, 0) for pid in batch[2]}

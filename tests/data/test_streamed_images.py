@@ -76,12 +76,6 @@ def test_every_epoch_and_seed_crops_anew(loader):
         assert (first != other).flatten(1).any(1).all()
 
 
-def test_streaming_leaves_the_global_random_state_alone(loader):
-    state = torch.get_rng_state()
-    images_of(loader())
-    assert torch.equal(torch.get_rng_state(), state)
-
-
 def test_evaluation_equals_that_of_resident_images(loader):
     streamed, resident = loader(), loader(resident=True)
     for one, two in zip(streamed.evaluate("val"), resident.evaluate("val"), strict=True):

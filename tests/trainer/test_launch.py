@@ -50,7 +50,7 @@ def test_a_wrong_endpoint_is_one_line(config, endpoint):
 
 def test_threads_are_shared_out(config):
     settings = check_settings(config("trainer.num_threads=null"))
-    prepare_process(settings, 0, Ranks(0, 0, 2, 2))
+    prepare_process(settings, 0, Ranks(0, 0, 2, 2), torch.device("cpu"))
     assert torch.get_num_threads() == max(1, NUM_THREADS // 2)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -9,11 +10,13 @@ from unittest.mock import patch
 
 import numpy
 import pytest
+import torch
 from PIL import Image
 
 from core.errors import ConfigError, Interrupted, RunInUse
 from core.same_run import differences, finished_value
 from data.loader import Loader
+from models.lightcnn import LightCNN
 from tests.conftest import QUIET, ROOT
 from tests.trainer.interrupting import (
     SHORT,
@@ -54,6 +57,22 @@ def interrupted(train, tmp_path):
         return train(*overrides, "resume=auto", run_dir=run_dir)
 
     return run_in_parts
+
+
+def test_what_a_model_of_its_own_draws_is_the_same(train, interrupted, monkeypatch):
+    """From whatever generator: draws depend on the position in the run alone."""
+    forward = LightCNN.forward
+
+    def noisy(self, images):
+        noise = random.random() + numpy.random.normal() + torch.randn_like(images)
+        return forward(self, images + 0.01 * noise)
+
+    monkeypatch.setattr(LightCNN, "forward", noisy)
+    whole = train(*SHORT)
+    assert_same_run(whole, interrupted([3, 7], *SHORT))
+    losses = [event["train/loss"] for event in events(whole) if "train/loss" in event]
+    again = train(*SHORT, "trainer.eval_every_steps=1")  # evaluations draw, too, and change nothing
+    assert losses == [event["train/loss"] for event in events(again) if "train/loss" in event]
 
 
 RECIPES = [

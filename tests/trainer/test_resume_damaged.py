@@ -16,7 +16,7 @@ from tests.trainer.interrupting import (
 pytestmark = pytest.mark.usefixtures("few_digits")
 
 
-EMPTIED = ("rng", "counters", "data", "wandb")  # a part of the checkpoint that is of no use
+EMPTIED = ("counters", "data", "wandb")  # a part of the checkpoint that is of no use
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "garbage", "missing", *EMPTIED])

@@ -13,7 +13,7 @@ import torch
 from core.errors import ConfigError
 from core.ranks import Ranks
 from core.schema import TrainerSettings
-from data.draws import seed_process
+from data.draws import PROCESS_STREAM, seed_process
 
 NUM_THREADS = torch.get_num_threads()  # torch's choice: the machine's cores or OMP_NUM_THREADS
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -61,10 +61,12 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     return torch.autocast(device.type, DTYPES[precision])
 
 
-def prepare_process(settings: TrainerSettings, seed: int, ranks: Ranks) -> None:
+def prepare_process(
+    settings: TrainerSettings, seed: int, ranks: Ranks, device: torch.device
+) -> None:
     """Random state, threads and math modes; all set by every run, so none leaks into the next."""
     keep_freed_memory()
-    seed_process(seed, ranks.rank)
+    seed_process(device, seed, PROCESS_STREAM, ranks.rank)
     torch.set_num_threads(settings.num_threads or max(1, NUM_THREADS // ranks.local_world_size))
     if settings.deterministic != torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(settings.deterministic)  # imports the compiler: seconds
