@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from analysis.comparison import Comparison, Row, without_test
-from analysis.provenance import FACTS
-from analysis.runs import Run
+from analysis.provenance import facts_of
+from analysis.runs import TUNE, Run
 from analysis.statistics import WELCH
 from analysis.tuning import at_the_edge, swept_keys, trials_of
-from analysis.wording import listed, shown, words
+from analysis.words import listed, shown
 
 UNEVEN = 1.5  # times the fastest
 FEW_SEEDS = 5  # of four, a t-interval reaches 1.6 standard deviations of a run to either side
@@ -57,33 +57,35 @@ def left_out(comparison: Comparison) -> Iterator[str]:
             metric = question.validation if lacks_validation else question.decides
             names = listed([run.name for run in row.without_value])
             yield f"Left out of {row.name}, for {metric} is missing or no number: {names}."
-    statuses: dict[str, list[str]] = defaultdict(list)
+    ends: dict[str, list[str]] = defaultdict(list)  # candidates by status
     for run in runs:
         if not run.finished and run.status != "pruned":
-            statuses[run.status].append(run.candidate)
-    if statuses:
-        ends = ", ".join(
+            where = " in tuning" * (run.phase == TUNE)
+            ends[f"{run.status}{where}"].append(run.candidate)
+    if ends:
+        counts = [
             f"{len(names)} {status} ({listed(list(dict.fromkeys(names)))})"
-            for status, names in statuses.items()
+            for status, names in ends.items()
+        ]
+        yield (
+            f"Of {len(runs)} runs, {', '.join(counts)}: they are counted, and have no value in "
+            "the table."
         )
-        yield f"Of {len(runs)} runs, {ends}: they are counted, and have no value in the table."
     if damaged := sum(run.damaged_lines for run in runs):
         yield f"{damaged} damaged lines in metrics.jsonl were passed over."
-    if unknown := [run.name for run in runs if not run.config]:
-        yield f"Runs without a readable config, so of no known candidate: {listed(unknown)}."
 
 
 def differing(rows: Sequence[Row]) -> Iterator[str]:
-    """What must be alike for values and costs to be comparable."""
-    for name, fact in FACTS.items():
-        found: dict[str, dict[str, None]] = defaultdict(dict)  # candidates by value, in order
-        for row in rows:
-            for run in row.runs:
-                if name != "model" and (value := fact(run)) is not None:
-                    found[str(value)][row.name] = None
-        if len(found) > 1:
-            values = "; ".join(f"{value} ({listed(list(who))})" for value, who in found.items())
-            yield f"Not the same {name}: {values}."
+    """What must be alike for values and costs to be comparable; a model may be what differs."""
+    found: dict[str, dict[str, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        for run in row.runs:
+            for name, value in facts_of(run).items():
+                found[name][value][row.name] = None  # a set in order
+    for name, values in found.items():
+        if len(values) > 1 and name != "model":
+            whose = [f"{value} ({listed(list(names))})" for value, names in values.items()]
+            yield f"Not the same {name}: {'; '.join(whose)}."
 
 
 def unpaired(runs: Sequence[Run]) -> Iterator[str]:
@@ -93,30 +95,30 @@ def unpaired(runs: Sequence[Run]) -> Iterator[str]:
     for run in runs:
         summary = run.summary
         # a hash follows the samples consumed: only runs of the same length can agree
-        if order := summary.get("data_order_hash"):
-            consumed = str(summary.get("steps")), str(summary.get("skipped_steps"))
-            orders[run.seed, *consumed].add(str(order))
-        if weight := summary.get("initial_weights_hash"):
-            weights[run.seed, str(run.config.get("model"))].add(str(weight))
+        orders[run.seed, summary["steps"], summary["skipped_steps"]].add(summary["data_order_hash"])
+        weights[run.seed, str(run.config["model"])].add(summary["initial_weights_hash"])
     for found, what in ((orders, "order of samples"), (weights, "initial weights")):
-        if broken := sorted({str(key[0]) for key, hashes in found.items() if len(hashes) > 1}):
+        if broken := sorted({key[0] for key, hashes in found.items() if len(hashes) > 1}):
             yield f"Not the same {what} for the same seed ({listed(broken)}): not paired."
 
 
 def source(runs: Sequence[Run]) -> Iterator[str]:
-    if dirty := sum(bool(run.summary.get("git_dirty")) for run in runs):
+    if dirty := sum(bool(run.summary["git_dirty"]) for run in runs):
         yield f"{dirty} of {len(runs)} runs had uncommitted changes: their code is not on record."
-    if synthetic := sum(bool(run.summary.get("synthetic_data")) for run in runs):
+    if synthetic := sum(run.summary["synthetic_data"] for run in runs):
         yield f"{synthetic} of {len(runs)} runs used synthetic data."
 
 
 def busy(rows: Sequence[Row]) -> Iterator[str]:
     """The same model and batch take the same time outside of the optimizer, on an even machine."""
-    times: dict[str, dict[str, float]] = defaultdict(dict)
+    times: dict[str, dict[str, float]] = defaultdict(dict)  # by what a step does, then by candidate
     for row in rows:
         if {"step_ms", "optimizer_step_ms"} <= set(row.cost):
+            config, summary = row.runs[0].config, row.runs[0].summary
+            work = [config["model"], config["data"], config["objective"]]
+            work += [summary["precision"], summary["world_size"]]
             outside = row.cost["step_ms"].mean - row.cost["optimizer_step_ms"].mean
-            times[work(row.runs[0])][row.name] = outside
+            times[json.dumps(work)][row.name] = outside
     for found in times.values():
         fast, slow = min(found, key=found.__getitem__), max(found, key=found.__getitem__)
         if found[slow] > UNEVEN * found[fast] > 0:
@@ -127,14 +129,8 @@ def busy(rows: Sequence[Row]) -> Iterator[str]:
             )
 
 
-def work(run: Run) -> str:
-    """What a step costs apart from its optimizer."""
-    parts = [run.config.get(group) for group in ("model", "data", "objective")]
-    return json.dumps([*parts, run.summary.get("precision"), run.summary.get("world_size")])
-
-
 def budgets(comparison: Comparison) -> Iterator[str]:
-    trials = trials_of(comparison.runs, comparison.question)
+    trials = trials_of(comparison.runs)
     counts = dict.fromkeys(sorted({run.family for run in comparison.runs}), 1)
     counts |= trials["family"].value_counts()
     if len(set(counts.values())) > 1:
@@ -143,7 +139,7 @@ def budgets(comparison: Comparison) -> Iterator[str]:
     for key in swept_keys(trials):
         for family, of_family in trials.groupby("family", sort=False):
             if edge := at_the_edge(of_family, key, comparison.question):
-                what = f"The best {words(key)} of {family}"
+                what = f"The best {key} of {family}"
                 yield f"{what} is the {edge} tried: a better may lie beyond."
 
 
@@ -159,5 +155,5 @@ def selection(comparison: Comparison) -> Iterator[str]:
             f"No run of {listed(without_test(rows))} has {question.test}: candidates are "
             f"compared on {question.validation} itself."
         )
-    if any(row.versus_best and row.versus_best.test == WELCH for row in rows):
+    if WELCH in comparison.tests:
         yield "Some candidates share too few seeds with the best: tested unpaired (Welch's t)."

@@ -7,16 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.candidates import label
+from analysis.claims import with_fate
 from analysis.comparison import Comparison, Row
-from analysis.figure import Figure, save
-from analysis.looks import INK, Palette
-from analysis.plot import Plot, axis_label, hopeful, spans
+from analysis.plot import INK, SOFT, Figure, Palette, Plot, hopeful, name_axis, save
 from analysis.question import Question
 from analysis.runs import Run
-from analysis.statistics import Estimate, pareto
+from analysis.statistics import pareto
 from analysis.tuning import best_by, expected_best_curves, swept_keys, trials_of
-from analysis.wording import better, interval, intervals, metric_value, shown, with_fate, words
+from analysis.words import interval, intervals, label, listed, metric_value, shown, words
 
 MAX_POINTS = 240  # per line; more would only make the file larger
 FEW_POINTS = 12  # up to here each point gets a dot
@@ -26,6 +24,7 @@ COSTS = {
     "optimizer_step_ms": "time in the optimizer (ms an update)",
     "state_bytes_per_parameter": "optimizer state (bytes a parameter)",
 }
+DECADES_OF_RATE = 1e-4  # of the highest: the end of a schedule may be near zero
 FOREST_ROW = 0.44  # inches
 NAME_LENGTH = 40  # letters of a candidate beside its value
 
@@ -36,8 +35,8 @@ def figures_of(comparison: Comparison) -> dict[str, list[Figure]]:
     return {
         "result": [forest(rows, comparison.question)],
         "cost": [
-            against(rows, comparison.question, cost, label)
-            for cost, label in COSTS.items()
+            against(rows, comparison.question, cost)
+            for cost in COSTS
             if sum(cost in row.cost for row in rows) > 1
         ],
         "tuning": list(of_tuning(comparison)),
@@ -61,21 +60,16 @@ def palette_of(comparison: Comparison) -> Palette:
 
 def forest(rows: Sequence[Row], question: Question) -> Figure:
     """The headline: each candidate's mean and interval, and its seeds, on one scale."""
-    metric, larger = question.decides, question.larger_is_better
     placed = [(row, row.value) for row in rows if row.value]
-    texts = intervals(metric, [value for _, value in placed])
-    good = hopeful([value.mean for _, value in placed], larger)
+    texts = intervals(question.decides, [value for _, value in placed])
+    good = hopeful([value.mean for _, value in placed], question.larger_is_better)
 
     def draw(plot: Plot) -> None:
         axes = plot.axes
-        plot.metric = metric
-        near = [(row, value) for row, value in placed if value.mean in good]
-        start, stop = forest_limits(near, question)
-        axes.set_xlim(plot.percent(start), plot.percent(stop))
         axes.set_ylim(len(placed) - 0.5, -0.6)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel(axis_label(metric))
+        name_axis(axes.xaxis, question.decides)
         across = axes.get_yaxis_transform()
         for i, ((row, value), text) in enumerate(zip(placed, texts, strict=True)):
             name = with_fate(row)
@@ -84,40 +78,24 @@ def forest(rows: Sequence[Row], question: Question) -> Figure:
             axes.text(0, i - 0.3, short, fontweight="bold", **style)
             axes.text(1, i - 0.3, text, ha="right", **style)
             at, tip = i + 0.12, f"{row.name}: {text}"
-            if value.mean < start:
-                plot.mark(row.name, 0.01, at, "<", tip, transform=across)
-            elif value.mean > stop:
-                plot.mark(row.name, 0.99, at, ">", tip, transform=across)
-            else:
-                seeds = plot.percent(seed_values(row, question))
-                rings: dict[str, Any] = {"markerfacecolor": "none", "markersize": 3.5, "alpha": 0.8}
-                plot.mark(row.name, seeds, [at] * len(seeds), "o", **rings)
-                if value.low is not None:
-                    ends = plot.percent([value.low, value.high])
-                    plot.mark(row.name, ends, [at] * 2, "-", linewidth=2.2, alpha=0.55)
-                plot.mark(row.name, plot.percent(value.mean), at, "o", tip)
+            if value.mean not in good:
+                edge, arrow = (0.01, "<") if value.mean < good[0] else (0.99, ">")
+                plot.mark(row.name, edge, at, arrow, tip, transform=across)
+                continue
+            seeds = [question.value_of(run) for run in row.runs]
+            rings: dict[str, Any] = {"markerfacecolor": "none", "markersize": 3.5, "alpha": 0.8}
+            plot.mark(row.name, seeds, [at] * len(seeds), "o", tip, **rings)
+            if value.low is not None:
+                ends = [value.low, value.high]
+                plot.mark(row.name, ends, [at] * 2, "-", tip, linewidth=2.2, alpha=0.55)
+            plot.mark(row.name, value.mean, at, "o", tip)
 
-    note = f"Mean, 95 % interval and the single seeds; {better(question)}."
+    note = f"Mean, 95 % interval and the single seeds; {question.better}."
     height = 0.55 + FOREST_ROW * len(placed)
-    return Figure(f"{words(metric)} by candidate", note, draw, (), height)
+    return Figure(f"{words(question.decides)} by candidate", note, draw, (), height)
 
 
-def forest_limits(
-    placed: Sequence[tuple[Row, Estimate]], question: Question
-) -> tuple[float, float]:
-    """Of the axis: means and seeds, and intervals no wider than these again to either side."""
-    near = [number for row, v in placed for number in (v.mean, *seed_values(row, question))]
-    ends = [end for _, v in placed for end in (v.low, v.high) if end is not None]
-    spread = max(near) - min(near) or abs(near[0]) * 0.05 or 1.0
-    start = max(min([*near, *ends]), min(near) - spread) - 0.04 * spread
-    return start, min(max([*near, *ends]), max(near) + spread) + 0.04 * spread
-
-
-def seed_values(row: Row, question: Question) -> list[float]:
-    return [value for run in row.runs if (value := question.value_of(run)) is not None]
-
-
-def against(rows: Sequence[Row], question: Question, cost: str, label: str) -> Figure:
+def against(rows: Sequence[Row], question: Question, cost: str) -> Figure:
     """Quality against a cost, with intervals in both and the Pareto front."""
     metric, larger = question.decides, question.larger_is_better
     placed = [(r, r.cost[cost], r.value) for r in rows if cost in r.cost and r.value]
@@ -126,35 +104,34 @@ def against(rows: Sequence[Row], question: Question, cost: str, label: str) -> F
 
     def draw(plot: Plot) -> None:
         means = [value.mean for _, _, value in placed]
-        costs = [x.mean for _, x, _ in placed]
-        ends = [end for _, x, _ in placed for end in (x.low, x.high) if end is not None]
-        plot.x_axis(label, [*costs, *ends], log=spans(costs))
+        plot.x_axis(COSTS[cost], [x.mean for _, x, _ in placed])
         plot.y_axis(metric, means, hopeful(means, larger), larger)
-        plot.front([sound[i][0] for i in best], [sound[i][1] for i in best])
+        front = [sound[i] for i in best]
+        plot.axes.plot([x for x, _ in front], [y for _, y in front], ":", color=SOFT, zorder=1)
         for row, x, value in placed:
+            tip = f"{row.name}: {interval(metric, value)}, {shown(x.mean)} {COSTS[cost]}"
             if value.low is not None and value.high is not None:
-                plot.line(row.name, [x.mean] * 2, [value.low, value.high], 1.2, alpha=0.6)
+                plot.mark(row.name, [x.mean] * 2, [value.low, value.high], "-", tip, alpha=0.6)
             if x.low is not None and x.high is not None:
-                plot.line(row.name, [x.low, x.high], [value.mean] * 2, 1.2, alpha=0.6)
-            tip = f"{row.name}: {interval(metric, value)}, {shown(x.mean)} {label}"
+                plot.mark(row.name, [x.low, x.high], [value.mean] * 2, "-", tip, alpha=0.6)
             plot.dot(row.name, x.mean, value.mean, tip)
 
-    note = f"{better(question).capitalize()}. Dotted: the Pareto front."
+    note = f"{question.better.capitalize()}. Dotted: the Pareto front."
     if len(sound) < len(placed):
         note += " Candidates with seeds that diverged are no part of it."
-    title = f"{words(metric)} against {label.partition(' (')[0]}"
+    title = f"{words(metric)} against {COSTS[cost].partition(' (')[0]}"
     return Figure(title, note, draw, tuple(row.name for row, _, _ in placed))
 
 
 def of_training(rows: Sequence[Row], comparison: Comparison) -> Iterator[Figure]:
-    """Validation, loss and rate as training went, over steps and over seconds."""
+    """Validation, loss and rate as training went; the former over steps and over seconds."""
     validation = comparison.question.validation
     for metric in (validation, *comparison.metrics("train/", "loss")):
         larger = metric == validation and comparison.question.larger_is_better
         for x in UNITS:
             yield from curves(rows, metric, x, larger)
     for metric in comparison.metrics("optim/", "lr"):
-        yield from rates(rows, metric)
+        yield from curves(rows, metric, "step", larger=True)
 
 
 def curves(rows: Sequence[Row], metric: str, x: str, larger: bool) -> Iterator[Figure]:
@@ -165,15 +142,8 @@ def curves(rows: Sequence[Row], metric: str, x: str, larger: bool) -> Iterator[F
         return
 
     def draw(plot: Plot) -> None:
-        last = [float(curve["mean"].iloc[-1]) for _, curve in lines]
-        good = hopeful(last, larger)
-        near = [  # from the first tenth on, of the curves that end well
-            float(value)
-            for end, (_, curve) in zip(last, lines, strict=True)
-            if end in good
-            for value in curve["mean"].iloc[len(curve) // 10 :]
-        ]
         every = [v for _, curve in lines for v in (*curve["low"], *curve["high"])]
+        near = worth_showing([curve for _, curve in lines], metric, larger)
         plot.x_axis(UNITS[x])
         plot.y_axis(metric, every, near, larger)
         for row, curve in lines:
@@ -194,21 +164,23 @@ def curves(rows: Sequence[Row], metric: str, x: str, larger: bool) -> Iterator[F
     yield Figure(title, note, draw, tuple(row.name for row, _ in lines))
 
 
-def rates(rows: Sequence[Row], metric: str) -> Iterator[Figure]:
-    """The learning rate of every candidate's first seed."""
-    found = [(row.name, mean_curve(row.runs[:1], metric)) for row in rows]
-    lines = {name: curve for name, curve in found if not curve.empty}
-    if not lines:
-        return
+def worth_showing(curves: Sequence[pd.DataFrame], metric: str, larger: bool) -> list[float]:
+    """The values that curves are to be told apart by.
 
-    def draw(plot: Plot) -> None:
-        plot.x_axis(UNITS["step"])
-        plot.rate_axis(metric, [rate for curve in lines.values() for rate in curve["mean"]])
-        for name, curve in lines.items():
-            plot.line(name, curve["step"], curve["mean"])
-
-    note = "As the schedule set it; the first seed of each candidate."
-    yield Figure(f"{words(metric)} over {UNITS['step']}", note, draw, tuple(lines))
+    Of a learning rate its upper decades; else those from the first tenth on, of the curves that
+    end well.
+    """
+    if metric.endswith("/lr"):
+        rates = [rate for curve in curves for rate in curve["mean"]]
+        return [rate for rate in rates if rate >= DECADES_OF_RATE * max(rates)]
+    last = [float(curve["mean"].iloc[-1]) for curve in curves]
+    good = hopeful(last, larger)
+    return [
+        float(value)
+        for end, curve in zip(last, curves, strict=True)
+        if end in good
+        for value in curve["mean"].iloc[len(curve) // 10 :]
+    ]
 
 
 def mean_curve(runs: Sequence[Run], metric: str) -> pd.DataFrame:
@@ -235,7 +207,7 @@ def mean_curve(runs: Sequence[Run], metric: str) -> pd.DataFrame:
 def of_tuning(comparison: Comparison) -> Iterator[Figure]:
     """What searching for settings bought, and how much each setting matters."""
     question = comparison.question
-    trials = trials_of(comparison.runs, question)
+    trials = trials_of(comparison.runs)
     order = palette_of(comparison).order
     trials = trials.sort_values("family", key=lambda names: names.map(order), kind="stable")
     if curves := expected_best_curves(trials, question):
@@ -265,23 +237,23 @@ def expected_best(curves: dict[str, list[float]], any_pruned: bool, question: Qu
     return Figure(title, note, draw, tuple(curves))
 
 
-def sensitivity(tried: pd.DataFrame, key: str, question: Question, target: float | None) -> Figure:
+def sensitivity(tried: pd.DataFrame, key: str, question: Question, target: float) -> Figure:
     """Validation by one swept number."""
     metric, larger = question.validation, question.larger_is_better
     families = dict(list(tried.groupby("family", sort=False)))
+    bests = {family: best_by(trials, key, question) for family, trials in families.items()}
     lines = {
-        family: line
+        family: bests[family]
         for family, trials in families.items()
-        if not (line := best_by(trials, key, question)).empty
         # a line through random points would show noise
-        and (trials[key].nunique() < len(trials) or len(trials["setting"].iloc[0]) == 1)
+        if trials[key].nunique() < len(trials) or len(trials["setting"].iloc[0]) == 1
     }
+    values = tried["value"].dropna().tolist()
+    full = [value for best in bests.values() for value in best]
+    worst = min(map(question.key, hopeful(full or values, larger)))
 
     def draw(plot: Plot) -> None:
-        values = tried["value"].dropna().tolist()
-        full = [value for trials in families.values() for value in best_by(trials, key, question)]
-        worst = min(map(question.key, hopeful(full or values, larger)))
-        plot.x_axis(words(key), tried[key].tolist(), log=spans(tried[key]))
+        plot.x_axis(key, tried[key].tolist())
         plot.y_axis(metric, values, [v for v in values if question.key(v) >= worst], larger)
         for family, line in lines.items():
             plot.line(family, line.index, line)
@@ -294,19 +266,24 @@ def sensitivity(tried: pd.DataFrame, key: str, question: Question, target: float
                 tip = f"{tip}: {metric_value(metric, value)}"
                 plot.dot(family, at, value, tip, trial["is_partial"])
 
+    outside = [
+        f"{trial['family']} at {shown(trial[key], 3)}: {metric_value(metric, trial['value'])}"
+        for trial in tried.dropna(subset="value").to_dict("records")
+        if question.key(trial["value"]) < worst
+    ]
     parts = {
         "A dot per trial": True,
-        "an arrow where it lies outside": True,
-        "the line through the best": bool(lines),
+        f"an arrow where it lies outside ({listed(outside)})": bool(outside),
+        "the line through the best": bool(full and lines),
         "hollow if it was pruned, at what it had reached by then": tried["is_partial"].any(),
         "a cross if it broke down": tried["value"].isna().any(),
     }
     note = f"{', '.join(part for part, is_there in parts.items() if is_there)}."
-    if lines and target is not None:
+    if full and lines:
         hits = "; ".join(f"{name} {reaching(lines[name], question, target)}" for name in lines)
         value = metric_value(metric, target)
         note += f" {words(metric).capitalize()} of {value} is reached: {hits}."
-    return Figure(f"{words(metric)} by {words(key)}", note, draw, tuple(families))
+    return Figure(f"{words(metric)} by {key}", note, draw, tuple(families))
 
 
 def reaching(best: pd.Series, question: Question, target: float) -> str:

@@ -1,4 +1,4 @@
-"""The report as one HTML file (no network, no script) and as Markdown, both from templates.
+"""What a report says, and how: as one HTML file (no network, no script) and as Markdown.
 
 Names of runs, overrides and errors come from whoever made the runs; the templates escape each.
 """
@@ -12,68 +12,62 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from analysis.caveats import caveats
-from analysis.citation import methods, sentence
+from analysis.claims import claims, notes_and_methods
 from analysis.comparison import Comparison
-from analysis.figure import inline_svg
 from analysis.figures import figures_of, palette_of
-from analysis.looks import NUM_LOOKS
+from analysis.plot import NUM_LOOKS, inline_svg
 from analysis.provenance import facts, run_table
 from analysis.study import SPACE_COLUMNS
 from analysis.sweep import Sweep
-from analysis.table import notes, tables
-from analysis.wording import claims
+from analysis.tables import tables
 
 HERE = Path(__file__).parent
 
 
-def page(comparison: Comparison, sweep: Sweep, title: str) -> str:
-    """The whole report as HTML."""
-    palette = palette_of(comparison)
-    return render(
-        "page.html",
-        comparison,
-        sweep,
-        title,
-        style=Markup((HERE / "page.css").read_text()),  # our own file, not a run's
-        made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        palette=palette,
-        num_looks=NUM_LOOKS,
-        figures=figures_of(comparison),
-        draw=partial(inline_svg, palette=palette),
-        facts=sweep.facts | facts(comparison.runs),
-        spaces=[row for study in sweep.studies for row in study.spaces()],
-        space_columns=SPACE_COLUMNS,
-        runs=run_table(comparison),
-    )
+class Report:
+    """What a report says, whatever shows it."""
 
+    def __init__(self, comparison: Comparison, sweep: Sweep, title: str) -> None:
+        self.comparison, self.sweep, self.title = comparison, sweep, title
+        self.claims = claims(comparison)
+        self.caveats = [*sweep.unfinished, *caveats(comparison)]
+        self.tables = tables(comparison)
+        self.notes, self.methods = notes_and_methods(comparison, sweep.studies)
 
-def markdown(comparison: Comparison, sweep: Sweep, title: str) -> str:
-    """The report but for its figures."""
-    return render("report.md", comparison, sweep, title)
+    def page(self) -> str:
+        """All of it as HTML."""
+        comparison, studies = self.comparison, self.sweep.studies
+        palette = palette_of(comparison)
+        protocols = {f"{study.prefix}protocol": study.facts() for study in studies}
+        return self.render(
+            "page.html",
+            style=Markup((HERE / "page.css").read_text()),  # our own file, not a run's
+            made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+            palette=palette,
+            num_looks=NUM_LOOKS,
+            figures=figures_of(comparison),
+            draw=partial(inline_svg, palette=palette),
+            facts={"command": self.sweep.commands, **protocols, **facts(comparison.used)},
+            spaces=[row for study in studies for row in study.spaces()],
+            space_columns=SPACE_COLUMNS,
+            runs=run_table(comparison),
+        )
 
+    def markdown(self) -> str:
+        """All but the figures."""
+        return self.render("report.md")
 
-def render(
-    template: str, comparison: Comparison, sweep: Sweep, title: str, **others: object
-) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=template.endswith(".html"),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["md"] = in_markdown
-    return environment.get_template(template).render(
-        title=title,
-        claims=claims(comparison),
-        caveats=[*sweep.unfinished, *caveats(comparison)],
-        tables=tables(comparison),
-        table_note=notes(comparison),
-        sentence=sentence(comparison),
-        methods=methods(comparison, sweep.studies),
-        **others,
-    )
+    def render(self, template: str, **others: object) -> str:
+        environment = Environment(
+            loader=FileSystemLoader(HERE),
+            autoescape=template.endswith(".html"),
+            undefined=StrictUndefined,
+            keep_trailing_newline=True,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters["md"] = in_markdown
+        return environment.get_template(template).render(report=self, **others)
 
 
 def in_markdown(text: str) -> str:

@@ -1,46 +1,122 @@
-"""One plot on matplotlib's axes: scales that suit the data, marks with what hovering shows."""
+"""Plots on matplotlib's axes, for the page (SVG in the page's own colours) and for a paper.
+
+A candidate's colour is its name's, on every page and on paper.
+"""
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import re
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from analysis.looks import PAPER, SOFT, Palette
-from analysis.question import is_share
-from analysis.wording import MINUS, metric_value, words
+from analysis.words import is_share, words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+INK, SOFT, LINE, PAPER = "#1c1f24", "#5d6570", "#e3e6ea", "#ffffff"
+COLOURS = (
+    "#0b6fb8", "#d1500b", "#0d8f69", "#b3478f", "#b98500", "#6a4fc8", "#2aa4c9", "#7d6a55",
+)  # fmt: skip
+# page.css has a light and a dark value for each of these
+CSS_VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", PAPER: "paper"} | {
+    colour: f"c{i}" for i, colour in enumerate(COLOURS)
+}
+NUM_LOOKS = 2 * len(COLOURS)  # solid, then dashed; all others are grey
+# names that keep their look whoever else is compared
+KNOWN = (
+    "sgd", "adamw", "adam", "radam", "lamb", "adafactor", "rmsprop", "muon",
+    "lion", "nadam", "adan", "schedulefree_adamw", "schedulefree_sgd", "soap", "prodigy", "sam",
+)  # fmt: skip
+
+STYLE: Any = {
+    "font.size": 9, "axes.labelsize": 9, "text.color": INK, "axes.labelcolor": SOFT,
+    "xtick.color": SOFT, "ytick.color": SOFT, "axes.edgecolor": SOFT, "axes.facecolor": "none",
+    "figure.facecolor": "none", "axes.grid": True, "grid.color": LINE, "grid.linewidth": 0.8,
+    "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
+    "lines.solid_joinstyle": "round", "legend.frameon": False, "text.parse_math": False,
+    "svg.fonttype": "none", "svg.hashsalt": "report", "pdf.fonttype": 42,
+}  # fmt: skip
+PAPER_STYLE: Any = STYLE | {
+    "font.size": 8, "axes.labelsize": 8, "legend.fontsize": 7.5, "axes.linewidth": 0.6,
+    "figure.facecolor": "white", "svg.fonttype": "path",
+}  # fmt: skip
+PAGE_WIDTH = 4.2  # inches
+PAPER_WIDTHS = {"column": 3.25, "page": 6.75}
+FORMATS = ("svg", "pdf", "png")
+METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same file every time
+
 LOG_FROM = 5  # values that span more than this factor are shown on a logarithmic scale
-LEAST_ERROR = 0.005  # percent; an accuracy of 100 % has no logarithm of its error
-DECADES_OF_RATE = 1e-4  # of the highest: the end of a schedule may be zero
-MAX_LABELS = 12  # values written beside marks at the edge; more would cover each other
-LABEL_WIDTH, LABEL_HEIGHT = 12, 30
+LEAST_ERROR = 5e-5  # an accuracy of 100 % has no logarithm of its error
+SHARES = (0.1, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one candidate is drawn."""
+
+    css_class: str
+    colour: str
+    line: Literal["-", "--"] = "-"  # matplotlib's names of line styles
+
+
+OTHER = Look("series other", SOFT)  # of the many that share a look
+
+
+class Palette:
+    """The looks of all names of a page.
+
+    Args:
+        names: in the order of their standing; from the 17th on they share one look.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        ordered = list(dict.fromkeys(names))
+        self.order = {name: i for i, name in enumerate(ordered)}
+        self.slots: dict[str, int] = {}
+        for name in sorted(ordered[:NUM_LOOKS], key=lambda name: (known(name) is None, name)):
+            word = known(name)
+            slot = KNOWN.index(word) if word else zlib.crc32(name.encode()) % NUM_LOOKS
+            while slot in self.slots.values():
+                slot = (slot + 1) % NUM_LOOKS
+            self.slots[name] = slot
+
+    def __getitem__(self, name: str) -> Look:
+        if (slot := self.slots.get(name)) is None:
+            return OTHER
+        column = slot % len(COLOURS)
+        if slot == column:
+            return Look(f"series s{slot} c{column}", COLOURS[column])
+        return Look(f"series s{slot} c{column} dashed", COLOURS[column], "--")
+
+
+def known(name: str) -> str | None:
+    """The optimizer that a candidate's name begins with; of ``study/sgd`` the second part."""
+    bare = name.rpartition("/")[2]
+    found = [word for word in KNOWN if bare == word or re.match(rf"{word}[_,]", bare)]
+    return max(found, key=len, default=None)
 
 
 class Plot:
-    """Axes and the looks of candidates; y is a metric, shares in percent."""
+    """Axes and the looks of candidates."""
 
     def __init__(self, axes: "Axes", palette: Palette) -> None:
         self.axes, self.palette = axes, palette
-        self.metric = ""
-        self.is_focused = False  # some values lie outside
-        self.labelled: list[float] = []  # where along x values stand at the edge, in pixels
 
-    def x_axis(self, label: str, values: Sequence[float] = (), log: bool = False) -> None:
-        """Name the axis; with ``values``, fix its limits."""
+    def x_axis(self, label: str, values: Sequence[float] = ()) -> None:
+        """Name the axis; logarithmic if ``values`` span enough."""
         self.axes.set_xlabel(label)
-        if log:
-            values = [value for value in values if value > 0]
+        if values and spans(values):
             self.axes.set_xscale("log")
             log_ticks(self.axes.xaxis, values)
-        if values:  # now, since values written at the edge must know their places
-            self.axes.dataLim.update_from_data_x(values)
-            self.axes.autoscale_view(scaley=False)
-            self.axes.set_xlim(*self.axes.get_xlim())
 
     def y_axis(
         self,
@@ -57,111 +133,66 @@ class Plot:
             inside: the values to be told apart; arrows point at those that are worse than all of
                 them. Empty: all.
         """
-        self.metric = metric
-        self.axes.set_ylabel(axis_label(metric))
-        resolved = inside or values
-        errors = [max(100 - 100 * value, LEAST_ERROR) for value in resolved]
-        if is_share(metric) and spans(errors):
+        from matplotlib.ticker import FixedLocator, NullLocator
+
+        inside = inside or values
+        if is_share(metric) and spans([max(1 - value, LEAST_ERROR) for value in inside]):
             self.axes.set_yscale("function", functions=(minus_log_error, accuracy_of))
-            error_ticks(self.axes.yaxis, min(errors), max(errors))
-        elif not is_share(metric) and spans(resolved):
+            self.axes.yaxis.set_major_locator(FixedLocator(SHARES))
+            self.axes.yaxis.set_minor_locator(NullLocator())
+        elif not is_share(metric) and spans(inside):
             self.axes.set_yscale("log")
-            log_ticks(self.axes.yaxis, resolved)
-        low, high = min(resolved), max(resolved)
+            log_ticks(self.axes.yaxis, inside)
+        name_axis(self.axes.yaxis, metric)
+        low, high = min(inside), max(inside)
         has_worse = min(values) < low if larger_is_better else max(values) > high
         if has_worse and low < high:
             low, high = (low, max(values)) if larger_is_better else (min(values), high)
-            self.is_focused = True
             scale = self.axes.yaxis.get_transform()
-            bottom, top = scale.transform(self.percent([low, high]))
+            bottom, top = scale.transform([low, high])
             margin = 0.06 * (top - bottom)
             self.axes.set_ylim(*scale.inverted().transform([bottom - margin, top + margin]))
 
-    def rate_axis(self, metric: str, values: Sequence[float]) -> None:
-        """A learning rate: logarithmic, and no more than four decades of a schedule's end."""
-        self.metric = metric
-        self.axes.set_ylabel(axis_label(metric))
-        positive = [value for value in values if value > 0]
-        if positive:
-            self.axes.set_yscale("log")
-            log_ticks(self.axes.yaxis, positive)
-            if min(positive) < DECADES_OF_RATE * max(positive):
-                self.axes.set_ylim(DECADES_OF_RATE * max(positive), 2 * max(positive))
-
     def is_outside(self, value: float) -> bool:
         low, high = self.axes.get_ylim()
-        return self.is_focused and not low <= self.percent(value) <= high
-
-    def percent(self, value: Any) -> Any:
-        return (100 if is_share(self.metric) else 1) * np.asarray(value)
+        return not self.axes.get_autoscaley_on() and not low <= value <= high
 
     def mark(self, name: str, x: Any, y: Any, kind: str, tip: str = "", **style: Any) -> None:
-        """A candidate's marks or line at ``x`` and ``y``, with what hovering shows."""
+        """A candidate's marks or line; hovering shows ``tip``, or its name."""
         look, order = self.palette[name], self.palette.order
         depth = 3 - order.get(name, len(order)) / (len(order) + 1)  # the best lie on top
         style = {"color": look.colour, "zorder": depth, **style}
         (drawn,) = self.axes.plot(x, y, kind, **style)
-        drawn.set_gid(f"{look.css_class}|{tip}")
+        drawn.set_gid(f"{look.css_class}|{tip or name}")
 
-    def line(
-        self,
-        name: str,
-        x: Sequence[float],
-        y: Sequence[float],
-        width: float = 1.6,
-        alpha: float = 1,
-    ) -> None:
-        look = self.palette[name]
-        style = {"linewidth": 0.8, "alpha": 0.5} if look.is_other else {"linewidth": width}
-        self.mark(name, x, self.percent(y), look.line, name, **{"alpha": alpha, **style})
+    def line(self, name: str, x: Sequence[float], y: Sequence[float]) -> None:
+        self.mark(name, x, y, self.palette[name].line, linewidth=1.6)
 
     def band(self, name: str, x: Sequence[float], low: Any, high: Any) -> None:
         look = self.palette[name]
-        style: dict[str, Any] = {"color": look.colour, "alpha": 0.16, "linewidth": 0}
-        area = self.axes.fill_between(x, self.percent(low), self.percent(high), **style)
-        area.set_gid(f"{look.css_class}|")
+        area = self.axes.fill_between(x, low, high, color=look.colour, alpha=0.16, linewidth=0)
+        area.set_gid(f"{look.css_class}|{name}")
 
     def dot(self, name: str, x: float, y: float, tip: str, hollow: bool = False) -> None:
         """A mark with what hovering shows; an arrow at the edge if it lies outside."""
         if self.is_outside(y):
-            is_top = self.percent(y) > self.axes.get_ylim()[1]
-            self.at_edge(name, x, "^" if is_top else "v", tip, is_top, metric_value(self.metric, y))
+            is_top = y > self.axes.get_ylim()[1]
+            self.at_edge(name, x, "^" if is_top else "v", tip, is_top)
             return
         colour = self.palette[name].colour
         fill, rim = (PAPER, colour) if hollow else (colour, PAPER)
-        style = {"markersize": 5.5, "markerfacecolor": fill, "markeredgecolor": rim}
-        self.mark(name, x, self.percent(y), "o", tip, **style)
+        self.mark(name, x, y, "o", tip, markersize=5.5, markerfacecolor=fill, markeredgecolor=rim)
 
-    def at_edge(
-        self, name: str, x: float, kind: str, tip: str, is_top: bool, text: str = ""
-    ) -> None:
+    def at_edge(self, name: str, x: float, kind: str, tip: str, is_top: bool) -> None:
         """A mark at the upper or lower edge, for a value that lies outside or a failure."""
         y, place = 0.97 if is_top else 0.03, self.axes.get_xaxis_transform()
         self.mark(name, x, y, kind, tip, transform=place, markersize=5.5, clip_on=False)
-        if not text or len(self.labelled) == MAX_LABELS:
-            return
-        at = self.axes.transData.transform((x, 1.0))[0]
-        offset = 6 + LABEL_HEIGHT * sum(abs(at - other) < LABEL_WIDTH for other in self.labelled)
-        self.labelled.append(at)
-        self.axes.annotate(
-            text,
-            (x, y),
-            xycoords=place,
-            xytext=(0, -offset if is_top else offset),
-            textcoords="offset points",
-            rotation=90,
-            ha="center",
-            va="top" if is_top else "bottom",
-            fontsize="x-small",
-            color=self.palette[name].colour,
-        )
-
-    def front(self, x: Sequence[float], y: Sequence[float]) -> None:
-        self.axes.plot(x, self.percent(y), ":", color=SOFT, linewidth=1.2, zorder=1)
 
 
-def axis_label(metric: str) -> str:
-    return f"{words(metric)}{' (%)' if is_share(metric) else ''}"
+def name_axis(axis: Any, metric: str) -> None:
+    axis.set_label_text(words(metric))
+    if is_share(metric):
+        axis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
 
 
 def hopeful(values: Sequence[float], larger_is_better: bool) -> list[float]:
@@ -180,37 +211,84 @@ def spans(values: Sequence[float]) -> bool:
     return min(values) > 0 and max(values) >= LOG_FROM * min(values)
 
 
-def minus_log_error(percent: NDArray[np.float64]) -> NDArray[np.float64]:
-    return -np.log10(np.maximum(100 - np.asarray(percent, dtype=float), LEAST_ERROR))
+def minus_log_error(share: NDArray[np.float64]) -> NDArray[np.float64]:
+    return -np.log10(np.maximum(1 - np.asarray(share, dtype=float), LEAST_ERROR))
 
 
 def accuracy_of(position: NDArray[np.float64]) -> NDArray[np.float64]:
-    return 100 - 10 ** -np.asarray(position, dtype=float)
+    return 1 - 10 ** -np.asarray(position, dtype=float)
 
 
 def log_ticks(axis: Any, values: Sequence[float]) -> None:
     """Ticks at powers of ten, or closer where there are few, as plain numbers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import LogLocator, NullLocator
 
     subs = (1.0, 2.0, 5.0) if math.log10(max(values) / min(values)) < 2 else (1.0,)
     axis.set_major_locator(LogLocator(subs=subs, numticks=8))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
+    axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())
 
 
-def tick_text(value: float) -> str:
-    if 1e-3 <= value < 1e5:
-        return f"{value:g}"
-    mantissa, exponent = f"{value:.0e}".split("e")
-    return f"{mantissa}e{int(exponent)}".replace("-", MINUS)
+@dataclass(frozen=True)
+class Figure:
+    """What one figure shows.
+
+    Attributes:
+        names: of the legend, in order; empty if the plot names them itself.
+        height: in inches; None: in proportion to the width.
+    """
+
+    title: str
+    note: str
+    draw: Callable[[Plot], None]
+    names: tuple[str, ...]
+    height: float | None = None
 
 
-def error_ticks(axis: Any, least: float, greatest: float) -> None:
-    """Accuracies at 1, 2, 3 and 5 times powers of ten below 100 %."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+def inline_svg(figure: Figure, palette: Palette) -> Markup:
+    """The figure for the page: colours are the page's own, so it is right in light and dark."""
+    text = rendered(figure, palette, PAGE_WIDTH, "svg", STYLE).decode()
+    text = re.sub(
+        r"<!--.*?-->|<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S
+    )
+    # Plot put class and hover text into the id, escaped by matplotlib
+    text = re.sub(r'<g id="(series[^"|]*)\|([^"]*)">', r'<g class="\1"><title>\2</title>', text)
+    text = re.sub(r'<g id="[^"]*">', "<g>", text)
+    text = re.sub(r'(<svg [^>]*?) width="[^"]*" height="[^"]*"', r"\1", text)
+    text = text.replace("<svg ", f'<svg role="img" aria-label="{escape(figure.title)}" ', 1)
+    for colour, name in CSS_VARIABLES.items():
+        text = text.replace(colour, f"var(--{name})")
+    return Markup(text)
 
-    errors = [m * 10.0**power for power in range(-3, 3) for m in (1, 2, 3, 5)]
-    inside = [error for error in errors if least / 2 <= error <= greatest * 1.2 and error < 100]
-    axis.set_major_locator(FixedLocator([100 - error for error in reversed(inside)]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_locator(NullLocator())
+
+def save(figure: Figure, palette: Palette, folder: Path) -> None:
+    """The figure for a paper: at the widths of a column and of a page, fonts embedded."""
+    name = re.sub(r"\W+", "_", figure.title).strip("_")
+    for width, inches in PAPER_WIDTHS.items():
+        for kind in FORMATS:
+            content = rendered(figure, palette, inches, kind, PAPER_STYLE)
+            (folder / f"{name}_{width}.{kind}").write_bytes(content)
+
+
+def rendered(figure: Figure, palette: Palette, inches: float, kind: str, style: Any) -> bytes:
+    import matplotlib
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.lines import Line2D
+
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks
+        height = figure.height or min(0.66 * inches, 3.0)
+        canvas = Canvas(figsize=(inches, height), layout="constrained")
+        figure.draw(Plot(canvas.subplots(), palette))
+        if style is PAPER_STYLE and figure.names:  # the page has legends of its own
+            handles = [
+                Line2D([], [], color=palette[name].colour, linestyle=palette[name].line, label=name)
+                for name in figure.names
+            ]
+            columns = min(2 if inches < PAGE_WIDTH else 4, len(handles))
+            canvas.legend(
+                handles=handles, loc="outside lower center", ncols=columns, labelcolor=INK
+            )
+        buffer = BytesIO()
+        canvas.savefig(buffer, format=kind, dpi=300, metadata=METADATA.get(kind))
+    return buffer.getvalue()

@@ -1,119 +1,78 @@
 """How the runs of a comparison were made: data, model, length, hardware, source, versions."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from analysis.candidates import label
 from analysis.comparison import Comparison
-from analysis.runs import Run, nested
-from analysis.wording import listed, metric_value
+from analysis.runs import Run
+from analysis.words import label, listed, metric_value
 
 SPLITS = {"train": "training", "val": "validation"}
 
 
-def data_set(run: Run) -> str | None:
-    name = run.summary.get("data")
-    return f"{name}{' (synthetic)' if run.summary.get('synthetic_data') else ''}" if name else None
+def facts_of(run: Run) -> dict[str, str]:
+    """How a finished run was made, in words."""
+    summary, trainer = run.summary, run.config["trainer"]
+    synthetic = " (synthetic)" if summary["synthetic_data"] else ""
+    counts = [f"{n:,} {SPLITS.get(split, split)}" for split, n in summary["num_samples"].items()]
+    # what the run was given, not what it used: an early stop is a result
+    if trainer["max_steps"]:
+        length = f"{trainer['max_steps']} steps"
+    elif trainer["limit_train_steps"]:
+        limit, horizon = trainer["limit_train_steps"], summary["horizon_steps"]
+        length = f"{limit} steps of a horizon of {horizon}"
+    else:
+        length = f"{trainer['max_epochs']} epochs"
+    processes, threads = summary["world_size"], summary["num_threads"]
+    changed = " with uncommitted changes" if summary["git_dirty"] else ""
+    return {
+        "data": f"{summary['data']}{synthetic} ({listed(counts)} samples; "
+        f"batch size {summary['batch_size']})",
+        "model": f"{run.choices.get('model', summary['model'])} "
+        f"({summary['num_parameters']:,} parameters)",
+        "length": length,
+        "hardware": f"{summary['device']} ({summary['hardware']}), "
+        f"{processes} process{'es' * (processes != 1)}, {threads} thread{'s' * (threads != 1)}",
+        "precision": summary["precision"],
+        "commit": f"{(summary['git_commit'] or 'unknown')[:12]}{changed}",
+        "versions": ", ".join(f"{name} {v}" for name, v in summary["versions"].items()),
+    }
 
 
-def data(run: Run) -> str | None:
-    name, sizes = data_set(run), run.summary.get("num_samples")
-    if not name or not isinstance(sizes, dict):
-        return name
-    counts = [f"{count:,} {SPLITS.get(split, split)}" for split, count in sizes.items()]
-    return f"{name} ({listed(counts)} samples; batch size {run.summary.get('batch_size')})"
+def facts(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Every value that a fact has among finished runs, with its count where there are several."""
+    of_runs = [facts_of(run) for run in runs]
+    return {name: counted(facts[name] for facts in of_runs) for name in of_runs[0]}
 
 
-def model(run: Run) -> str | None:
-    parameters = run.number("num_parameters")
-    name = run.choices.get("model") or nested(run.config, "model", "_target_")
-    return f"{name} ({parameters:,.0f} parameters)" if name and parameters else None
-
-
-def length(run: Run) -> str | None:
-    """What the run was given, not what it used: an early stop is a result."""
-    if steps := nested(run.config, "trainer", "max_steps"):
-        return f"{steps} steps"
-    if limit := nested(run.config, "trainer", "limit_train_steps"):
-        return f"{limit} steps of a horizon of {run.summary.get('horizon_steps')}"
-    epochs = nested(run.config, "trainer", "max_epochs")
-    return f"{epochs} epochs" if epochs else None
-
-
-def hardware(run: Run) -> str | None:
-    device, name = run.summary.get("device"), run.summary.get("hardware")
-    if not device:
-        return None
-    processes, threads = run.summary.get("world_size"), run.summary.get("num_threads")
-    return (
-        f"{device}{f' ({name})' if name else ''}, {processes} process{'es' * (processes != 1)}, "
-        f"{threads} thread{'s' * (threads != 1)}"
-    )
-
-
-def commit(run: Run) -> str | None:
-    name = str(run.summary.get("git_commit") or "")[:12]
-    changed = " with uncommitted changes" if run.summary.get("git_dirty") else ""
-    return f"{name}{changed}" if name else None
-
-
-def versions(run: Run) -> str | None:
-    found = run.summary.get("versions")
-    if not isinstance(found, dict):
-        return None
-    return ", ".join(f"{name} {version}" for name, version in found.items())
-
-
-def precision(run: Run) -> str | None:
-    return run.summary.get("precision")
-
-
-FACTS: dict[str, Callable[[Run], str | None]] = {
-    "data": data,
-    "model": model,
-    "length": length,
-    "hardware": hardware,
-    "precision": precision,
-    "commit": commit,
-    "versions": versions,
-}
-
-
-def counted(runs: Sequence[Run], fact: Callable[[Run], str | None]) -> list[str]:
-    """Every value that a fact has among the runs, with its count where there are several."""
-    found = Counter(str(value) for run in runs if (value := fact(run)))
+def counted(values: Iterable[str]) -> list[str]:
+    found = Counter(values)
     if len(found) == 1:
         return list(found)
     return [f"{value} ({count} runs)" for value, count in found.most_common()]
 
 
-def facts(runs: Sequence[Run]) -> dict[str, list[str]]:
-    return {name: counted(runs, fact) for name, fact in FACTS.items()}
-
-
 def run_table(comparison: Comparison) -> pd.DataFrame:
     """One row per run, in words; columns that no run fills are left out."""
     metric = comparison.question.validation
-    rows = []
-    for run in comparison.runs:
-        value = run.validation
-        rows.append(
-            {
-                "run": run.name,
-                "candidate": run.candidate,
-                "setting": label(run.setting) if run.candidate == run.family else "",
-                "phase": run.phase,
-                "seed": run.seed,
-                "status": run.status,
-                metric: "" if value is None else metric_value(metric, value),
-                "steps": str(run.summary.get("steps", "")),
-                "initial weights": str(run.summary.get("initial_weights_hash", ""))[:8],
-                "sample order": str(run.summary.get("data_order_hash", ""))[:8],
-                "overrides": " ".join(run.overrides),
-                "error": str(run.summary.get("error") or ""),
-            }
-        )
+    rows = [
+        {
+            "run": run.name,
+            "candidate": run.candidate,
+            "setting": label(run.setting) if run.candidate == run.family else "",
+            "phase": run.phase,
+            "seed": run.seed,
+            "status": run.status,
+            metric: "" if run.validation is None else metric_value(metric, run.validation),
+            "steps": str(run.summary.get("steps", "")),
+            "initial weights": str(run.summary.get("initial_weights_hash", ""))[:8],
+            "sample order": str(run.summary.get("data_order_hash", ""))[:8],
+            "overrides": " ".join(run.overrides),
+            "error": str(run.summary.get("error") or ""),
+        }
+        for run in comparison.runs
+    ]
     table = pd.DataFrame(rows)
     return table.loc[:, (table != "").any()]

@@ -62,8 +62,7 @@ def estimate(
     mean, n = float(np.mean(values)), len(values)
     if n < 2 or np.ptp(values) == 0:
         return Estimate(mean, None, None, n)
-    error = float(np.std(values, ddof=1)) / math.sqrt(n)
-    low, high = stats.t.interval(CONFIDENCE, n - 1, loc=mean, scale=error)
+    low, high = stats.t.interval(CONFIDENCE, n - 1, loc=mean, scale=stats.sem(values))
     return Estimate(mean, max(float(low), least), min(float(high), greatest), n)
 
 
@@ -98,15 +97,15 @@ def untested(candidate: Mapping[Any, float], best: Mapping[Any, float]) -> Diffe
 
 def paired(differences: Sequence[float]) -> Difference:
     """Test whether differences by seed are centred on zero."""
-    sample = np.asarray(differences)
-    around = estimate(differences)
-    found = Difference(around.mean, around.low, around.high, around.n)
-    if not sample.any():
-        return replace(found, p=1.0, test="identity of every pair")
+    sample, around = np.asarray(differences), estimate(differences)
     alike = np.ptp(sample) <= 1e-12 * np.abs(sample).max()
-    if alike or (found.n >= MANY_PAIRS and stats.shapiro(sample).pvalue < ALPHA):
-        return replace(found, p=float(stats.wilcoxon(sample).pvalue), test="Wilcoxon signed-rank")
-    return replace(found, p=float(stats.ttest_1samp(sample, 0.0).pvalue), test="paired t")
+    if not sample.any():
+        p, test = 1.0, "identity of every pair"
+    elif alike or (len(sample) >= MANY_PAIRS and stats.shapiro(sample).pvalue < ALPHA):
+        p, test = stats.wilcoxon(sample).pvalue, "Wilcoxon signed-rank"
+    else:
+        p, test = stats.ttest_1samp(sample, 0.0).pvalue, "paired t"
+    return Difference(around.mean, around.low, around.high, around.n, float(p), test)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

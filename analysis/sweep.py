@@ -1,13 +1,35 @@
-"""What report.py is given: the runs of some directories, and what their studies say of them."""
+"""What report.py is given: the runs of some directories, and who is compared with whom.
 
+A *candidate* is a combination of choices (an optimizer and its schedule, a model). A *setting* is a
+point of the numbers swept within a candidate (a learning rate). Runs that differ in neither repeat
+each other over seeds. The record of a study says which run is what; else it is told from what
+differs between the runs.
+"""
+
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
-from analysis.candidates import assign
-from analysis.runs import STUDY_FILE, Run, nested, read_mapping, read_runs
+from analysis.runs import STUDY_FILE, ReportError, Run, Setting, nested, read_mapping, read_runs
 from analysis.study import Study
+from analysis.words import label
+
+# where a run happened, not what it was; differences that matter are reported as caveats
+NOT_COMPARED = (
+    "seed", "resume", "wandb", "data.root", "data.num_workers",
+    "trainer.progress", "trainer.num_threads", "trainer.checkpoint", "trainer.log_every_steps",
+    "trainer.checkpoint_every_steps", "trainer.checkpoint_every_seconds",
+)  # fmt: skip
+RECIPES = ("experiment", "optim", "model")  # groups that choose other groups
+ONE_FAMILY = "all runs"
+UNKNOWN = "unknown"  # of a run that left no readable config
+MAX_SETTINGS_AS_CANDIDATES = 20
+
+Leaves = dict[str, Any]  # a run's config as dotted keys, and its choices
 
 
 @dataclass(frozen=True)
@@ -22,12 +44,6 @@ class Sweep:
     def unfinished(self) -> list[str]:
         """A sentence for each study that is not over."""
         return [said for study in self.studies if (said := study.unfinished())]
-
-    @property
-    def facts(self) -> dict[str, list[str]]:
-        """Commands and protocols."""
-        protocols = {f"{study.prefix}protocol": study.facts() for study in self.studies}
-        return {"command": self.commands, **protocols}
 
 
 def read_sweep(directories: Sequence[Path], by: Sequence[str] = ()) -> Sweep:
@@ -58,6 +74,18 @@ def read_sweep(directories: Sequence[Path], by: Sequence[str] = ()) -> Sweep:
     return Sweep(runs, studies, [command for path in directories for command in command_of(path)])
 
 
+def command_of(directory: Path) -> list[str]:
+    """The sweep's command line as Hydra recorded it, if it did."""
+    recorded = nested(read_mapping(directory / "multirun.yaml"), "hydra", "overrides")
+    given = [
+        override
+        for kind in ("task", "hydra")
+        for override in nested(recorded, kind) or []
+        if not override.startswith(("hydra.mode=", "hydra.sweep.dir="))
+    ]
+    return [f"python train.py -m {' '.join(given)}"] if given else []
+
+
 def regroup(runs: Sequence[Run], by: Sequence[str]) -> None:
     """Assign candidates as ``--by`` asks; what a study tuned, and when, stays."""
     places = [(run.candidate, run.setting) for run in runs]
@@ -68,13 +96,96 @@ def regroup(runs: Sequence[Run], by: Sequence[str]) -> None:
             run.setting = (*joined, *setting)
 
 
-def command_of(directory: Path) -> list[str]:
-    """The sweep's command line as Hydra recorded it, if it did."""
-    recorded = nested(read_mapping(directory / "multirun.yaml"), "hydra", "overrides")
-    given = [
-        str(override)
-        for kind in ("task", "hydra")
-        for override in nested(recorded, kind) or []
-        if not str(override).startswith(("hydra.mode=", "hydra.sweep.dir="))
+def assign(runs: Sequence[Run], by: Sequence[str] = ()) -> None:
+    """Give every run its candidate, family and setting.
+
+    Args:
+        by: groups or config keys that tell candidates apart; without any, every choice that
+            differs does, and if no choice differs, every swept number.
+
+    Raises:
+        ReportError: no run has a key of ``by``.
+    """
+    known = [run for run in runs if run.config]
+    for run in runs:
+        run.candidate = run.family = UNKNOWN
+    leaves = [leaves_of(run) for run in known]
+    axes = check_keys(by, leaves) if by else choice_axes(known, leaves)
+    families = [tuple(leaf.get(axis) for axis in axes) for leaf in leaves]
+    settings = swept(leaves, families)
+    split = not by and len(set(families)) == 1 and len(set(settings)) <= MAX_SETTINGS_AS_CANDIDATES
+    for run, family, setting in zip(known, families, settings, strict=True):
+        run.family = label(zip(axes, family, strict=True)) or ONE_FAMILY
+        run.candidate = (split and label(setting)) or run.family
+        run.setting = setting
+
+
+def check_keys(by: Sequence[str], leaves: Sequence[Leaves]) -> list[str]:
+    known = {key for leaf in leaves for key in leaf}
+    for key in by:
+        if key not in known:
+            nearest = get_close_matches(key, known, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            raise ReportError(f"--by {key}: no run has such a group or key{hint}")
+    return list(by)
+
+
+def choice_axes(runs: Sequence[Run], leaves: Sequence[Leaves]) -> list[str]:
+    """The fewest choices that tell apart whatever choices tell apart.
+
+    Groups given on the command line come first, then recipes, so that ``optim`` stands for the
+    optimizer and the schedule that it picks; values that are no numbers (``trainer.precision``)
+    count as choices too.
+    """
+    given = {override.lstrip("+").split("=")[0] for run in runs for override in run.overrides}
+    groups = {key for run in runs for key in run.choices}
+    keys = {key for leaf in leaves for key in leaf}
+    choices = {key for key in keys if not all(is_number(leaf.get(key)) for leaf in leaves)}
+    order = sorted(
+        choices, key=lambda key: (key not in groups, key not in given, key not in RECIPES, key)
+    )
+    axes: list[str] = []
+    cells: list[tuple[Any, ...]] = [()] * len(leaves)
+    for key in order:
+        finer = [(*cell, leaf.get(key)) for cell, leaf in zip(cells, leaves, strict=True)]
+        if len(set(finer)) > len(set(cells)):
+            axes.append(key)
+            cells = finer
+    return axes
+
+
+def swept(leaves: Sequence[Leaves], families: Sequence[tuple[Any, ...]]) -> list[Setting]:
+    """Per run, the values that vary within its family."""
+    found: dict[tuple[Any, ...], dict[str, set[Any]]] = {}
+    keys = sorted({key for leaf in leaves for key in leaf})
+    for leaf, family in zip(leaves, families, strict=True):
+        values = found.setdefault(family, defaultdict(set))
+        for key in keys:
+            values[key].add(leaf.get(key))
+    return [
+        tuple((key, leaf.get(key)) for key in keys if len(found[family][key]) > 1)
+        for leaf, family in zip(leaves, families, strict=True)
     ]
-    return [f"python train.py -m {' '.join(given)}"] if given else []
+
+
+def leaves_of(run: Run) -> Leaves:
+    """What can tell a run from others."""
+    leaves = {**flat(run.config), **run.choices}
+    unimportant = tuple(f"{name}." for name in NOT_COMPARED)
+    return {key: value for key, value in leaves.items() if not f"{key}.".startswith(unimportant)}
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> Leaves:
+    """A nested config as dotted keys; a list is one value."""
+    leaves: Leaves = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            leaves |= flat(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, list) else value
+    return leaves
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value can belong to a swept number; null stands for one that is switched off."""
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))

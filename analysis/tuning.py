@@ -8,42 +8,43 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.candidates import is_number
 from analysis.question import Question
 from analysis.runs import BROKEN, FINISHED, REPEAT, Run
 from analysis.statistics import expected_best
 
 COUNTED = (*FINISHED, "pruned", *BROKEN)  # a trial still running or interrupted is none yet
+COLUMNS = ["family", "setting", "value", "is_partial"]
 
 
-def trials_of(runs: Sequence[Run], question: Question) -> pd.DataFrame:
+def trials_of(runs: Sequence[Run]) -> pd.DataFrame:
     """The trials of every family that was tuned: that has more than one setting.
 
-    Columns family, setting, value and is_partial, and one for each swept number, the learning rate
-    first.
+    ``COLUMNS``, and one for each swept number, the learning rate first.
     """
-    of_runs = pd.DataFrame(
-        [
-            (run.family, run.setting, run.status not in BROKEN and run.validation, run.is_partial)
-            for run in runs
-            if run.phase != REPEAT and run.status in COUNTED
-        ],
-        columns=["family", "setting", "value", "is_partial"],
-    )
-    of_runs["value"] = pd.to_numeric(of_runs["value"].replace(False, None))
+    rows = [
+        (run.family, run.setting, None if run.status in BROKEN else run.validation, run.is_partial)
+        for run in runs
+        if run.phase != REPEAT and run.status in COUNTED
+    ]
+    of_runs = pd.DataFrame(rows, columns=COLUMNS).astype({"value": float})
     trials = of_runs.groupby(["family", "setting"], sort=False, as_index=False).agg(
         value=("value", lambda values: values.mean(skipna=False)), is_partial=("is_partial", "any")
     )
     trials = trials[trials.groupby("family")["setting"].transform("size") > 1]
-    numbers = {key for setting in trials["setting"] for key, value in setting if is_swept(value)}
+    points = [dict(setting) for setting in trials["setting"]]
+    numbers = {key for point in points for key, value in point.items() if is_swept(value)}
     for key in sorted(numbers, key=lambda key: (not key.endswith("lr"), key)):
-        at = [dict(setting).get(key) for setting in trials["setting"]]
+        at = [point.get(key) for point in points]
         trials = trials.assign(**{key: pd.Series(at, trials.index, dtype=float)})
     return trials
 
 
 def is_swept(value: object) -> bool:
-    return value is not None and is_number(value)
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def swept_keys(trials: pd.DataFrame) -> list[str]:
+    return [str(column) for column in trials.columns[len(COLUMNS) :]]
 
 
 def expected_best_curves(trials: pd.DataFrame, question: Question) -> dict[str, list[float]]:
@@ -76,7 +77,3 @@ def at_the_edge(trials: pd.DataFrame, key: str, question: Question) -> str | Non
         return None
     at = best.idxmax() if question.larger_is_better else best.idxmin()
     return {trials[key].min(): "lowest", trials[key].max(): "highest"}.get(at)
-
-
-def swept_keys(trials: pd.DataFrame) -> list[str]:
-    return [str(column) for column in trials.columns[4:]]

@@ -14,21 +14,21 @@ from typing import Any
 import wandb
 
 from analysis.comparison import Comparison
+from analysis.page import Report
 from analysis.runs import ReportError, Run, nested
-from analysis.table import frame
+from analysis.tables import frame
 from analysis.tuning import swept_keys, trials_of
-from analysis.wording import claims
 
 LOGIN_SECONDS = 30
 
 
-def publish(comparison: Comparison, title: str, files: list[Path]) -> str:
+def publish(report: Report, files: list[Path]) -> str:
     """Log the table and the page as a run of the group; what was done, in one line.
 
     Raises:
         ReportError: W&B cannot be reached, or refuses.
     """
-    runs = comparison.runs
+    comparison, runs = report.comparison, report.comparison.runs
     group = most_common(runs, "group") or runs[0].path.resolve().parent.name
     mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
     if mode == "disabled":
@@ -55,7 +55,7 @@ def publish(comparison: Comparison, title: str, files: list[Path]) -> str:
             config={"candidate": "report", "monitor": comparison.question.validation},
             settings=quiet,
         ) as run:
-            log(run, comparison, files)
+            log(run, report, files)
             where = run.url or f"{run.dir} (send it with: wandb sync {Path(run.dir).parent})"
             place = (run.entity, run.project)
         if mode == "offline":
@@ -65,9 +65,9 @@ def publish(comparison: Comparison, title: str, files: list[Path]) -> str:
         raise ReportError(f"W&B: {error}") from error
 
 
-def log(run: wandb.Run, comparison: Comparison, files: list[Path]) -> None:
+def log(run: wandb.Run, report: Report, files: list[Path]) -> None:
     """The table, the page and the claims."""
-    table = frame(comparison)
+    table = frame(report.comparison)
     rows = table.astype(object).where(table.notna(), None).values.tolist()
     content: dict[str, Any] = {"report/candidates": wandb.Table(columns=list(table), data=rows)}
     for file in files:
@@ -75,8 +75,8 @@ def log(run: wandb.Run, comparison: Comparison, files: list[Path]) -> None:
         if file.suffix == ".html":
             content["report/page"] = wandb.Html(file.read_text(encoding="utf-8"), inject=False)
     run.log(content)
-    run.summary["report/claims"] = " ".join(claims(comparison))
-    run.summary["report/best"] = comparison.best.name
+    run.summary["report/claims"] = " ".join(report.claims)
+    run.summary["report/best"] = report.comparison.best.name
 
 
 def save_workspace(comparison: Comparison, entity: str, project: str, group: str) -> str:
@@ -95,7 +95,7 @@ def save_workspace(comparison: Comparison, entity: str, project: str, group: str
     ]
     numbers = ["best.value", question.test, "train_seconds", "step_ms", "optimizer_step_ms"]
     bars = [panels.BarPlot(title=name, metrics=[name]) for name in numbers if name]
-    swept = swept_keys(trials_of(comparison.runs, question))
+    swept = swept_keys(trials_of(comparison.runs))
     try:
         view = workspaces.Workspace(
             entity=entity,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import report
@@ -42,12 +43,24 @@ def figures() -> None:
 
 
 @pytest.fixture
-def run_report(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """``run_report(sweep, ...)``: exit code, standard output, standard error."""
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """``refused(sweep, ...)``: the one line that a mistake is answered with."""
 
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = report.main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return code, " ".join(out.split()), err
+    def run(*arguments: object) -> str:
+        assert report.main([str(argument) for argument in arguments]) == 1
+        return capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def run_report(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, pd.DataFrame]]:
+    """``run_report(sweep, ...)``: standard output, and ``report.csv`` by candidate."""
+
+    def run(*arguments: object) -> tuple[str, pd.DataFrame]:
+        assert report.main([str(argument) for argument in arguments]) == 0
+        out = capsys.readouterr().out
+        file = next(line for line in out.splitlines() if line.endswith("report.csv"))
+        return " ".join(out.split()), pd.read_csv(file).set_index("candidate")
 
     return run

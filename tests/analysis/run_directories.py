@@ -26,16 +26,19 @@ def write_run(
     final = (LEVELS.get(optim, 0.9) if level is None else level) + noise
     (path / ".hydra").mkdir(parents=True)
     choices = {"optim": optim, "optimizer": optim.split("_")[0], "hydra/launcher": "basic"}
-    overrides = [f"optim={optim}", f"optimizer.lr={lr}", f"seed={seed}"]
-    hydra = {"hydra": {"runtime": {"choices": choices}, "overrides": {"task": overrides}}}
+    hydra = {"hydra": {"runtime": {"choices": choices}}}
     (path / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
+    trainer = {"max_epochs": 3, "max_steps": None, "limit_train_steps": None, "target": None}
+    config = config or {}
     resolved = {
         "seed": seed,
         "model": {"_target_": "models.lightcnn.LightCNN"},
+        "data": {"_target_": "data.mnist5k.mnist5k"},
+        "objective": {"_target_": "objectives.classification.Classification"},
         "optimizer": {"_target_": f"torch.optim.{optim}", "lr": lr},
-        "trainer": {"max_epochs": 3, "target": None},
         "wandb": {"project": "p", "entity": None, "group": None, "mode": "disabled"},
-        **(config or {}),
+        **config,
+        "trainer": {**trainer, **config.get("trainer", {})},
     }
     (path / "config.yaml").write_text(yaml.safe_dump(resolved))
     events = []
@@ -43,28 +46,37 @@ def write_run(
         events.append({"step": step, "seconds": step / 10, "train/loss": 3 / step, "optim/lr": lr})
         value = final * step / 30
         events.append({"step": step, "seconds": step / 10, "val/accuracy": value})
+    events.append({"step": 30, "media": {"val/samples": {"file": "samples.png"}}})
     (path / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     content = {
         "status": status,
         "error": None,
         "seed": seed,
-        "overrides": overrides,
+        "overrides": [f"optim={optim}", f"optimizer.lr={lr}", f"seed={seed}"],
         "monitor": "val/accuracy",
         "monitor_mode": "max",
         "best": {"value": final, "step": 30, "epoch": 3},
-        "target": None,
         "test/accuracy": final - 0.01,
         "steps": 30,
+        "skipped_steps": 0,
+        "planned_steps": 10 if status == "pruned" else 30,
+        "horizon_steps": 30,
         "train_seconds": 3.0 + seed / 10,
         "step_ms": 100.0,
         "optimizer_step_ms": 0.5,
         "optimizer_state_bytes": 80,
+        "model": "LightCNN",
         "num_parameters": 10,
         "peak_memory_bytes": 2**29,
         "precision": "fp32",
         "device": "cpu",
+        "hardware": "a processor",
+        "num_threads": 1,
         "world_size": 1,
         "data": "mnist5k",
+        "synthetic_data": False,
+        "num_samples": {"train": 3500, "val": 500, "test": 1000},
+        "batch_size": 64,
         "data_order_hash": f"order{seed}",
         "initial_weights_hash": f"weights{seed}",
         "git_commit": "0123456789abcdef",
@@ -85,6 +97,6 @@ def edit(run_dir: Path, **changes: Any) -> None:
 
 
 def figure_of(html: str, title: str) -> str:
-    """The part of a page from a figure's caption to the end of its drawing."""
+    """The part of a page from a figure's caption to the end of its note."""
     start = html.index(f"{title}</figcaption>")
-    return html[start : html.index("</svg>", start)]
+    return html[start : html.index("</figure>", start)]

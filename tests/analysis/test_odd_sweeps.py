@@ -1,33 +1,46 @@
-"""Odd and broken sweeps: a useful report, or one clear line."""
+"""Odd and broken sweeps: a useful report with its caveats, or one clear line."""
 
 import json
 import math
 
-import pandas as pd
 import pytest
-import yaml
 
 from tests.analysis.run_directories import edit, write_run
 
 
-def test_no_such_directory(tmp_path, run_report):
-    code, _, err = run_report(tmp_path / "typo")
-    assert code == 1
-    assert err == f"error: {tmp_path / 'typo'}: no such directory\n"
+def test_a_mistake_is_one_line(sweep, tmp_path, refused):
+    folder = sweep()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    missing = tmp_path / "no" / "t.tex"
+    for arguments, error in {
+        (tmp_path / "typo",): f"{tmp_path / 'typo'}: no such directory",
+        (
+            tmp_path / "empty",
+        ): f"{tmp_path / 'empty'}: no run directory in it (none has summary.json)",
+        (folder, "--metric", "val/f1"): "which way is val/f1 better? Add --mode max or --mode min",
+        (folder, "--metric", "val/f1", "--mode", "max"): (
+            "no finished run has val/f1; there are optim/lr, train/loss, val/accuracy"
+        ),
+        (folder, "--by", "optimiser.lr"): (
+            "--by optimiser.lr: no run has such a group or key; did you mean optimizer.lr?"
+        ),
+        (folder, "--output", tmp_path / "file"): f"cannot write {tmp_path / 'file'}: File exists",
+        (folder, "--latex", missing): f"cannot write {missing}: No such file or directory",
+    }.items():
+        assert refused(*arguments) == f"error: {error}\n"
 
 
-def test_no_run_directory(tmp_path, run_report):
-    code, _, err = run_report(tmp_path)
-    assert code == 1
-    assert "no run directory in it" in err
-
-
-def test_runs_that_were_all_killed(sweep, run_report):
-    """Their configs tell what they monitored; that none has finished is the reason."""
+def test_no_finished_run(sweep, refused):
     folder = sweep(seeds=range(1))
     for run_dir in folder.iterdir():
-        (run_dir / "summary.json").unlink()
-    assert run_report(folder)[2] == "error: no run has finished (2 unfinished)\n"
+        edit(run_dir, status="running")
+    assert refused(folder) == "error: no run has finished (2 unfinished)\n"
+    edit(folder / "0", status="failed", error="ConfigError: no data")
+    assert refused(folder) == (
+        "error: no run has finished (1 failed, 1 unfinished); "
+        "the first error: ConfigError: no data\n"
+    )
 
 
 @pytest.mark.parametrize("steps", [10, 30])
@@ -35,80 +48,35 @@ def test_a_run_that_says_running_is_not_finished(sweep, run_report, steps):
     """It was killed, or still runs: the values in its summary are those of its last evaluation."""
     folder = sweep()
     edit(folder / "3", status="running", steps=steps)
-    code, out, _ = run_report(folder)
-    assert code == 0
-    assert pd.read_csv(folder / "report.csv")["n"].tolist() == [4, 5]
-    assert "Of 10 runs, 1 unfinished (sgd_cosine)" in out
+    out, table = run_report(folder)
+    assert table["n"].tolist() == [4, 5]
+    assert "Of 10 runs, 1 unfinished (sgd_cosine): they are counted, and have no value" in out
 
 
-def test_a_run_that_monitored_nothing_stops_no_report(sweep, run_report):
+def test_different_monitors(sweep, run_report, refused):
     folder = sweep()
-    edit(folder / "3", monitor=None)
-    code, _, _ = run_report(folder)
-    assert code == 0
-    assert pd.read_csv(folder / "report.csv")["n"].tolist() == [5, 5]
-
-
-def test_no_finished_run(sweep, run_report):
-    folder = sweep(seeds=range(1), status="failed")
-    edit(folder / "0", error="ConfigError: no data")
-    (folder / "1" / "summary.json").unlink()
-    code, _, err = run_report(folder)
-    assert code == 1
-    assert err == (
-        "error: no run has finished (1 failed, 1 unfinished); "
-        "the first error: ConfigError: no data\n"
-    )
-
-
-def test_one_candidate_all_diverged(sweep, run_report):
-    folder = sweep(("sgd_cosine",))
-    write_run(folder / "90", "adam_constant", status="diverged")
-    code, out, _ = run_report(folder)
-    assert code == 0
-    assert "Without a finished run: adam_constant" in out
-
-
-def test_different_monitors(sweep, run_report):
-    folder = sweep()
+    edit(folder / "4", monitor=None)
+    assert run_report(folder)[1]["n"].tolist() == [5, 5], "monitoring nothing stops no report"
     edit(folder / "3", monitor="val/loss", monitor_mode="min")
-    code, _, err = run_report(folder)
-    assert code == 1
-    assert "val/accuracy (9 runs), val/loss (1 runs): choose with --metric" in err
-    assert run_report(folder, "--metric", "val/accuracy")[0] == 0
+    assert "val/accuracy (8 runs), val/loss (1 runs): choose with --metric" in refused(folder)
+    run_report(folder, "--metric", "val/accuracy")
 
 
-def test_an_unknown_metric(sweep, run_report):
-    folder = sweep()
-    code, _, err = run_report(folder, "--metric", "val/f1", "--mode", "max")
-    assert code == 1
-    assert "no finished run has val/f1; there are optim/lr, train/loss, val/accuracy" in err
-    assert "--mode max or --mode min" in run_report(folder, "--metric", "val/f1")[2]
-
-
-def test_a_metric_that_some_runs_lack(sweep, run_report):
+def test_runs_without_a_number_are_left_out_by_name(sweep, run_report):
     folder = sweep()
     edit(folder / "0", **{"test/accuracy": None})
-    code, out, _ = run_report(folder)
-    table = pd.read_csv(folder / "report.csv").set_index("candidate")
-    assert code == 0
+    out, table = run_report(folder)
     assert "Left out of sgd_cosine, for test/accuracy is missing or no number: 0." in out
+    assert "Unequal numbers of seeds, from 4 to 5" in out
     assert table["n"].to_dict() == {"sgd_cosine": 4, "adam_constant": 5}
     assert set(table["compared_on"]) == {"test/accuracy"}
     for seed in range(1, 5):
         edit(folder / str(seed), **{"test/accuracy": None})
-    out = run_report(folder)[1]
+    edit(folder / "3", best=None)
+    out, table = run_report(folder)
     assert "No run of sgd_cosine has test/accuracy: candidates are compared on val/accuracy" in out
-
-
-def test_a_finished_run_without_a_number(sweep, run_report):
-    folder = sweep()
-    edit(folder / "3", best={"value": None})
-    (folder / "3" / "metrics.jsonl").write_text("")
-    code, out, _ = run_report(folder)
-    assert code == 0
     assert "Left out of sgd_cosine, for val/accuracy is missing or no number: 3." in out
-    assert "Unequal numbers of seeds, from 4 to 5" in out
+    assert set(table["compared_on"]) == {"val/accuracy"}
 
 
 def test_survivors_are_not_crowned(sweep, run_report):
@@ -119,14 +87,19 @@ def test_survivors_are_not_crowned(sweep, run_report):
             folder / f"wild{seed}", "wild", seed, level=0.99,
             status="diverged" if seed > 2 else "completed",
         )  # fmt: skip
-    out = run_report(folder)[1]
-    table = pd.read_csv(folder / "report.csv")
-    assert table["candidate"].tolist() == ["adamw_warmup_cosine", "adam_constant", "wild"]
-    assert table["verdict"].tolist() == ["highest mean", "worse", "seeds diverged"]
-    assert table["num_seeds_diverged"].tolist() == [0, 0, 5]
-    assert math.isnan(table["p"][2])
+    write_run(folder / "broken", "broken", status="diverged")
+    out, table = run_report(folder)
+    assert table["verdict"].to_dict() == {
+        "adamw_warmup_cosine": "highest mean",
+        "adam_constant": "worse",
+        "wild": "seeds diverged",
+        "broken": "seeds diverged",
+    }
+    assert table["num_seeds_diverged"].tolist() == [0, 0, 5, 1]
+    assert math.isnan(table["p"]["wild"])
     assert "adamw_warmup_cosine has the highest mean test accuracy" in out
     assert "survivors tell only half of it: wild (5 of 8 seeds diverged), 98." in out
+    assert "Without a finished run: broken." in out
     assert "│ 3 of 8 │" in out
 
 
@@ -134,60 +107,84 @@ def test_where_every_candidate_has_seeds_that_diverged(sweep, run_report):
     folder = sweep()
     for job in (0, 5, 6):
         edit(folder / str(job), status="diverged", best=None)
-    out = run_report(folder)[1]
+    out, _ = run_report(folder)
     assert "Every candidate has seeds that diverged: of sgd_cosine (1 of 5 seeds diverged)." in out
     assert "orse: adam_constant" not in out
 
 
 def test_one_seed_only(sweep, run_report):
-    folder = sweep(seeds=range(1))
-    code, out, _ = run_report(folder)
-    assert code == 0
+    out, table = run_report(sweep(seeds=range(1)))
     assert "no interval, and no claim" in out
     assert "Too few seeds to tell the difference from chance" in out
-    assert "p by" not in out
-    assert pd.read_csv(folder / "report.csv")["p"].isna().all()
+    assert "were tested" not in out
+    assert table["p"].isna().all()
 
 
-def test_half_written_records(sweep, run_report):
+def test_damaged_records(sweep, run_report):
     folder = sweep()
     file = folder / "0" / "metrics.jsonl"
-    file.write_bytes(file.read_bytes()[:-20] + b"\xff\xfe\n[1]\n")
+    file.write_bytes(file.read_bytes()[:-20] + b"\xff\xfe\n")
     (folder / "1" / "summary.json").write_text('{"status": "comp')
     (folder / "2" / "config.yaml").write_text("seed: [")
-    code, out, _ = run_report(folder)
-    assert code == 0
-    assert "2 damaged lines" in out
-    assert "Of 10 runs, 1 unfinished" in out
-    assert "Runs without a readable config, so of no known candidate: 2" in out
-
-
-def test_empty_run_directories(sweep, run_report):
-    folder = sweep()
-    (folder / "90" / ".hydra").mkdir(parents=True)
     for name in ("metrics.jsonl", "config.yaml"):
-        (folder / "0" / name).unlink()
-    assert run_report(folder)[0] == 0
+        (folder / "3" / name).unlink()
+    bomb = "!!python/object/apply:os.mkdir [%s]" % (folder / "made")
+    (folder / "4" / "config.yaml").write_text(bomb)
+    out, table = run_report(folder)
+    assert "1 damaged lines" in out
+    assert "Of 10 runs, 1 unfinished (sgd_cosine), 3 unreadable (unknown)" in out
+    assert table["n"].to_dict() == {"adam_constant": 5, "sgd_cosine": 1, "unknown": 0}
+    assert not (folder / "made").exists(), "nothing in a run is executed"
 
 
-@pytest.mark.parametrize("value", [3, "text", [1], {"a": [1]}, None])
-def test_values_of_another_kind(sweep, run_report, value):
-    """A record by another version, or edited by hand."""
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"precision": "bf16"}, "Not the same precision: "),
+        ({"device": "cuda"}, "Not the same hardware: cuda (a processor), 1 process, 1 thread"),
+        ({"git_dirty": True}, "1 of 10 runs had uncommitted changes"),
+        ({"data_order_hash": "other"}, "Not the same order of samples for the same seed (0)"),
+        ({"initial_weights_hash": "other"}, "Not the same initial weights for the same seed (0)"),
+        ({"synthetic_data": True}, "1 of 10 runs used synthetic data"),
+        ({"git_commit": "fedcba"}, "Not the same commit: "),
+        ({"planned_steps": 20}, "Values of runs that ended before their horizon: sgd_cosine."),
+    ],
+)
+def test_what_differs_between_runs_is_said(sweep, run_report, changes, said):
     folder = sweep()
-    edit(
-        folder / "0",
-        **dict.fromkeys(json.loads((folder / "0" / "summary.json").read_text()), value),
-    )
-    edit(folder / "1", status="completed", **dict.fromkeys(("seed", "best", "versions"), value))
-    (folder / "2" / "config.yaml").write_text(
-        yaml.safe_dump(dict.fromkeys(("trainer", "model"), value))
-    )
-    (folder / "3" / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": value}))
-    assert run_report(folder, "--metric", "val/accuracy", "--mode", "max")[0] == 0
+    edit(folder / "0", **changes)
+    assert said in run_report(folder)[0]
 
 
-def test_an_unwritable_directory(sweep, tmp_path, run_report):
-    (tmp_path / "file").write_text("")
-    code, _, err = run_report(sweep(), "--output", tmp_path / "file")
-    assert code == 1
-    assert err == f"error: cannot write {tmp_path / 'file'}: File exists\n"
+def test_unequal_lengths(sweep, run_report):
+    folder = sweep(("sgd_cosine",))
+    for seed in range(5):
+        write_run(folder / f"b{seed}", "adam_constant", seed, config={"trainer": {"max_epochs": 9}})
+    assert "Not the same length: 3 epochs (sgd_cosine); 9 epochs (adam" in run_report(folder)[0]
+
+
+def test_the_edge_of_the_search(sweep, run_report):
+    folder = sweep(seeds=range(2), lrs=(0.1, 0.2, 0.3))
+    write_run(folder / "90", lr=0.4, level=0.99)
+    out, _ = run_report(folder)
+    assert "The best optimizer.lr of sgd_cosine is the highest tried" in out
+    assert "optimistic" in out
+
+
+def test_equals_are_rarely_told_apart(sweep, run_report):
+    """The best of seven equals was chosen by what is tested: all 21 pairs count."""
+    table = run_report(sweep(tuple(f"equal{i}" for i in range(7))))[1]
+    assert table["p_holm"].min() >= min(1.0, table["p"].min() * 7)
+
+
+def test_a_machine_that_was_not_equally_busy(sweep, run_report):
+    folder = sweep()
+    for run_dir in folder.glob("*/"):
+        if json.loads((run_dir / "summary.json").read_text())["seed"] > 1:
+            edit(run_dir, step_ms=180.0)
+    assert "not equally busy" not in run_report(folder)[0], "the same for both candidates"
+    for run_dir in folder.glob("*/"):
+        if "adam" in (run_dir / "config.yaml").read_text():
+            edit(run_dir, step_ms=300.0)
+    out, _ = run_report(folder)
+    assert "a step took 148 ms for sgd_cosine and 300 ms for adam_constant" in out

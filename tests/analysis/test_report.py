@@ -8,30 +8,23 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis.looks import Palette
+from analysis.plot import Palette
 from tests.analysis.run_directories import edit, figure_of, write_run
 
 
 def test_a_sound_sweep(sweep, run_report):
     folder = sweep(("sgd_cosine", "adam_constant", "adamw_warmup_cosine"))
-    code, out, _ = run_report(folder)
-    table = pd.read_csv(folder / "report.csv").set_index("candidate")
-    assert code == 0
+    out, table = run_report(folder)
     assert set(table["n"]) == {5}
     assert table.loc["adam_constant", "verdict"] == "worse"
     assert set(table["verdict"]) == {"highest mean", "worse", "no detectable difference"}
-    assert (table["state_bytes_per_parameter"] == 8).all()
     assert "No detectable difference from it" in out
     assert "note" not in out, "nothing to warn of"
-
-
-def test_the_csv_holds_the_numbers(sweep, run_report):
-    folder = sweep()
-    run_report(folder)
-    row = pd.read_csv(folder / "report.csv").set_index("candidate").loc["sgd_cosine"]
+    row = table.loc["sgd_cosine"]
     runs = [json.loads((folder / str(job) / "summary.json").read_text()) for job in range(5)]
     assert row["test/accuracy"] == pytest.approx(sum(run["test/accuracy"] for run in runs) / 5)
     assert row["val/accuracy_low"] < row["val/accuracy"] < row["val/accuracy_high"]
+    assert row["state_bytes_per_parameter"] == 8
     assert row["target_steps"] == 30
     assert row["target_seconds"] == pytest.approx(3.0)
 
@@ -58,15 +51,17 @@ def test_the_page(tmp_path, run_report):
     evil = "<script>alert(1)</script>"
     for lr in (0.01, 0.02, 0.1, 1.0):
         for optim in (f"a{evil}", "sgd_cosine"):
-            write_run(tmp_path / f"{lr}{optim[0]}", optim, 0, lr, device=evil, versions={evil: 1})
+            write_run(
+                tmp_path / f"{lr}{optim[0]}", optim, 0, lr, device=evil, versions={"torch": evil}
+            )
     write_run(tmp_path / "hopeless", "sgd_cosine", 0, 5.0, level=0.1)
     write_run(tmp_path / "broken", "sgd_cosine", 0, 10.0, status="diverged", error=evil)
     for optim in (f"a{evil}", "sgd_cosine"):
         write_run(tmp_path / f"again{optim[0]}", optim, 1, 0.1)
     edit(tmp_path / "broken", overrides=[evil])
     with (tmp_path / "0.1s" / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 40, "seconds": 4.0, "train/loss": NaN, "val/accuracy": Infinity}\n')
-    assert run_report(tmp_path)[0] == 0
+        file.write('{"step": 40, "seconds": 4.0, "train/loss": null, "val/accuracy": null}\n')
+    run_report(tmp_path)
     html = (tmp_path / "report.html").read_text()
     page = Page(html)
     assert not page.links
@@ -79,39 +74,29 @@ def test_the_page(tmp_path, run_report):
         "test accuracy by candidate",
         "test accuracy against training time",
         "expected best validation accuracy after k trials",
-        "validation accuracy by learning rate",
+        "validation accuracy by optimizer.lr",
         "validation accuracy over updates",
         "validation accuracy over training time",
         "learning rate over updates",
     }
     assert titles <= set(page.texts)
-    figure = figure_of(html, "validation accuracy by learning rate")
+    figure = figure_of(html, "validation accuracy by optimizer.lr")
     value = json.loads((tmp_path / "hopeless" / "summary.json").read_text())["best"]["value"]
-    assert f">{value:.2%}</text>" in figure, "a value outside is written beside its arrow"
-    ticks = [float(text) for text in re.findall(r">(\d+(?:\.\d+)?)</text>", figure)]
-    assert min(tick for tick in ticks if tick > 20) > 80, "the axis ends above it"
+    assert f"an arrow where it lies outside (sgd_cosine at 5: {value:.2%})" in figure
+    ticks = [float(text) for text in re.findall(r">(\d+(?:\.\d+)?)%</text>", figure)]
+    assert min(ticks) > 80, "the axis ends above it"
     assert "broke down</title>" in figure
     figure = figure_of(html, "expected best validation accuracy after k trials")
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", figure)
     assert texts[: texts.index("trials")] == ["1", "2", "3", "4", "5", "6"]
 
 
-def test_nothing_in_a_run_is_executed(tmp_path, run_report):
-    write_run(tmp_path / "0")
-    bomb = "!!python/object/apply:os.mkdir [%s]" % (tmp_path / "made")
-    (tmp_path / "0" / "config.yaml").write_text(bomb)
-    run_report(tmp_path)
-    assert not (tmp_path / "made").exists()
-
-
 def test_settings_are_tuned_on_validation(sweep, run_report):
     folder = sweep(seeds=range(3), lrs=(0.01, 0.1))
     write_run(folder / "90", "sgd_cosine", 0, lr=10.0, status="diverged")
     write_run(folder / "91", "sgd_cosine", 0, lr=0.05, level=0.97)
-    code, out, _ = run_report(folder, "--target", "0.94")
-    table = pd.read_csv(folder / "report.csv").set_index("candidate")
-    assert code == 0
-    assert table.loc["sgd_cosine", "best_setting"] == "lr=0.05"
+    out, table = run_report(folder, "--target", "0.94")
+    assert table.loc["sgd_cosine", "best_setting"] == "optimizer.lr=0.05"
     assert table.loc["sgd_cosine", "num_settings"] == 4
     assert table.loc["sgd_cosine", "num_diverged"] == 1
     assert "Unequal budgets, in settings tried: adam_constant 2, sgd_cosine 4" in out
@@ -120,10 +105,15 @@ def test_settings_are_tuned_on_validation(sweep, run_report):
     assert "of 94.00% is reached: sgd_cosine from 0.01 to 0.1; adam_constant nowhere" in html
 
 
-def test_a_sweep_of_numbers_alone_compares_them(sweep, run_report):
+def test_candidates_are_told_from_numbers_where_nothing_else_differs(sweep, run_report):
     folder = sweep(("sgd_cosine",), seeds=range(2), lrs=(0.1, 0.2))
-    run_report(folder)
-    assert set(pd.read_csv(folder / "report.csv")["candidate"]) == {"lr=0.1", "lr=0.2"}
+    assert set(run_report(folder)[1].index) == {"optimizer.lr=0.1", "optimizer.lr=0.2"}
+    write_run(folder / "90", "adam_constant", lr=0.1)
+    assert set(run_report(folder)[1].index) == {"sgd_cosine", "adam_constant"}
+    assert set(run_report(folder, "--by", "optimizer.lr")[1].index) == {
+        "optimizer.lr=0.1",
+        "optimizer.lr=0.2",
+    }
 
 
 def test_settings_of_two_phases_are_told_apart(tmp_path, run_report):
@@ -131,28 +121,15 @@ def test_settings_of_two_phases_are_told_apart(tmp_path, run_report):
         rates = {"generator": generator, "discriminator": discriminator}
         phases = {phase: {"optimizer": {"lr": rate}} for phase, rate in rates.items()}
         write_run(tmp_path / str(number), config={"phases": phases})
-    run_report(tmp_path)
-    assert set(pd.read_csv(tmp_path / "report.csv")["candidate"]) == {
-        "discriminator.optimizer.lr=0.0002, generator.optimizer.lr=0.0001",
-        "discriminator.optimizer.lr=0.0001, generator.optimizer.lr=0.0003",
+    assert set(run_report(tmp_path)[1].index) == {
+        "phases.discriminator.optimizer.lr=0.0002, phases.generator.optimizer.lr=0.0001",
+        "phases.discriminator.optimizer.lr=0.0001, phases.generator.optimizer.lr=0.0003",
     }
-
-
-def test_by_names_the_axes(sweep, run_report):
-    folder = sweep(seeds=range(2), lrs=(0.1, 0.2))
-    assert run_report(folder, "--by", "optimizer.lr")[0] == 0
-    assert set(pd.read_csv(folder / "report.csv")["candidate"]) == {"lr=0.1", "lr=0.2"}
-    code, _, err = run_report(folder, "--by", "optimiser.lr")
-    assert (code, err) == (
-        1,
-        "error: --by optimiser.lr: no run has such a group or key; did you mean optimizer.lr?\n",
-    )
 
 
 def test_several_run_directories(tmp_path, run_report, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    runs = [write_run(tmp_path / "a", "sgd_cosine"), write_run(tmp_path / "b", "adam_constant")]
-    assert run_report(*runs)[0] == 0
+    run_report(write_run(tmp_path / "a", "sgd_cosine"), write_run(tmp_path / "b", "adam_constant"))
     assert (tmp_path / "report" / "report.html").is_file()
 
 
@@ -162,12 +139,11 @@ def test_intervals_end_at_what_is_possible(sweep, run_report):
     for job, milliseconds in enumerate((0.1, 5.0, 0.1, 5.0)):
         edit(folder / str(job), optimizer_step_ms=milliseconds)
     edit(folder / "0", best={"value": 0.999})
-    out = run_report(folder)[1]
-    table = pd.read_csv(folder / "report.csv")
+    out, table = run_report(folder)
     assert (table["optimizer_step_ms_low"] == 0).all()
     assert (table["val/accuracy_high"] <= 1).all()
     assert ", 100.00]" in out
-    assert "Intervals end at what is possible: 0, and 100 % of a share." in out
+    assert "95 % t-intervals, which end at what is possible (0, and 100 % of a share);" in out
     column = re.findall(r"(?:sgd_cosine|adam_constant) │ 2 │ ([^│]+) │", out)
     assert len(column) == 2
     assert all("[" in cell and "±" not in cell for cell in column), "one form in a column"
@@ -180,14 +156,12 @@ def test_an_interval_that_reaches_zero_is_inside_its_figure(sweep):
     from analysis.comparison import compare
     from analysis.figures import figures_of, palette_of
     from analysis.plot import Plot
-    from analysis.question import ask
     from analysis.sweep import read_sweep
 
     folder = sweep(seeds=range(2))
     for job, milliseconds in enumerate((0.1, 5.0, 0.1, 5.0)):
         edit(folder / str(job), optimizer_step_ms=milliseconds)
-    runs = read_sweep([folder]).runs
-    comparison = compare(runs, ask(runs))
+    comparison = compare(read_sweep([folder]).runs)
     figure = figures_of(comparison)["cost"][1]
     axes = Canvas().subplots()
     figure.draw(Plot(axes, palette_of(comparison)))
@@ -196,13 +170,10 @@ def test_an_interval_that_reaches_zero_is_inside_its_figure(sweep):
 
 
 def test_many_candidates_can_be_read(sweep, run_report):
-    folder = sweep(tuple(f"optimizer{i:02d}" for i in range(18)), seeds=range(2))
-    out = run_report(folder)[1]
-    html = (folder / "report.html").read_text()
+    out, _ = run_report(sweep(tuple(f"optimizer{i:02d}" for i in range(18)), seeds=range(2)))
     claim = out[out.index("No detectable difference from it") :].split(". ")[0]
     assert len(claim) < 350
     assert "more" in claim
-    assert '<span class="key series other"><i></i>2 more</span>' in html
 
 
 def test_a_candidate_keeps_its_colour_on_every_page():
@@ -211,46 +182,42 @@ def test_a_candidate_keeps_its_colour_on_every_page():
     for name in ("sgd", "adamw"):
         assert alone[name] == among[name]
     assert Palette(["adamw_warmup_cosine"])["adamw_warmup_cosine"] == alone["adamw"]
-    looks = [among[name] for name in among.order]
-    assert len({(look.colour, look.dashed) for look in looks}) == 5
+    assert len({among[name] for name in among.order}) == 5
     steps = Palette(["sgd_cosine", "sgd_step"])
     assert steps["sgd_cosine"] != steps["sgd_step"]
 
 
 def test_what_is_not_shown_to_be_best_is_not_called_so(sweep, run_report):
     folder = sweep(("sgd_cosine", "adam_constant"))
-    out = run_report(folder)[1]
+    out, _ = run_report(folder)
     assert "sgd_cosine is the best in test accuracy" in out, "the other is detectably worse"
     for run_dir in folder.glob("*/"):
         edit(run_dir, **{"test/accuracy": 0.9 + int(run_dir.name) % 5 / 100})
     edit(folder / "0", **{"test/accuracy": 0.95})
-    out = run_report(folder)[1]
+    out, _ = run_report(folder)
     assert "sgd_cosine has the highest mean test accuracy" in out
     assert "is the best" not in out
 
 
 def test_a_table_for_latex_and_a_report_in_markdown(sweep, tmp_path, run_report):
-    folder = sweep()
     tex, text = tmp_path / "table.tex", tmp_path / "report.md"
-    assert run_report(folder, "--latex", tex, "--markdown", text)[0] == 0
+    run_report(sweep(), "--latex", tex, "--markdown", text)
     table = tex.read_text()
     for part in (r"\toprule", r"sgd\_cosine & 5 & ", r"\% $\pm$ ", r"\bottomrule"):
         assert part in table
     report = text.read_text()
     assert "| candidate | n | validation accuracy | test accuracy |" in report
     cited = report[report.index("## To cite") :]
-    assert re.search(r"On mnist5k, sgd\\_cosine reached a test accuracy of 9\d\.\d\d%, 95 %", cited)
-    assert "detectably better than adam" in cited
+    assert re.search(r"sgd\\_cosine is the best in test accuracy: 9\d\.\d\d%, 95 % inter", cited)
+    assert "Detectably worse: adam" in cited
+    assert "on mnist5k (3,500 training, 500 validation and 1,000 test samples; batch" in cited
     assert "trained with the seeds 0, 1, 2, 3 and 4." in cited
     assert "paired t-tests, corrected for all pairs by Holm's method" in cited
-    missing = tmp_path / "no" / "t.tex"
-    error = f"error: cannot write {missing}: No such file or directory\n"
-    assert run_report(folder, "--latex", missing)[2] == error
 
 
 @pytest.mark.slow
 def test_figures_for_a_paper(sweep, tmp_path, run_report):
-    assert run_report(sweep(), "--figures", tmp_path / "figures")[0] == 0
+    run_report(sweep(), "--figures", tmp_path / "figures")
     names = {file.name for file in (tmp_path / "figures").iterdir()}
     for width, inches in (("column", 3.25), ("page", 6.75)):
         for kind in ("svg", "pdf", "png"):
@@ -263,7 +230,7 @@ def test_figures_for_a_paper(sweep, tmp_path, run_report):
 
 
 @pytest.mark.slow
-def test_a_real_sweep(command, tmp_path, run_report, data_root):
+def test_a_real_sweep(command, tmp_path, data_root):
     done = command(
         "train.py", "-m", "optim=sgd_cosine,adam_constant", "seed=0,1", "debug=fast",
         "wandb.mode=disabled", f"data.root={data_root}", "hydra.sweep.dir=sweep",
