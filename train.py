@@ -12,7 +12,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from core.command_line import command_line, failures_reported
+from core.command_line import command_line, report_failure
 from core.composed import job_of_this_process, resolved
 from core.job import Job
 from core.monitor import with_monitor
@@ -32,11 +32,12 @@ def main(cfg: DictConfig) -> float:
     """
     job = job_of_this_process(cfg)
     announce(f"run directory  {job.run_dir}")
-    with failures_reported(job, cfg) as outcome:
+    try:
         config, job = resolved(cfg, job)
         value = finished_value(config, job)
-        outcome.value = launch(run, config, job) if value is None else value
-    return outcome.value
+        return launch(run, config, job) if value is None else value
+    except Exception as error:
+        return report_failure(error, job, cfg)
 
 
 def run(config: dict[str, Any], job: Job) -> float:

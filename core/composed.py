@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 from hydra import compose
@@ -22,26 +21,6 @@ from core.schema import check_settings
 
 CONF = Path(__file__).parent.parent / "conf"
 
-
-def config_groups() -> str:
-    """The groups and their options for ``--help``; names that begin with _ are shared parts."""
-    paragraphs = []
-    for group in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"):
-        options = sorted(file.stem for file in group.glob("*.yaml") if file.name[0] != "_")
-        paragraphs.append(
-            fill(
-                f"{group.name}: {', '.join(options)}",
-                width=79,
-                subsequent_indent="  ",
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-        )
-    launchers = sorted(file.stem for file in (CONF / "hydra" / "launcher").glob("*.yaml"))
-    return "\n".join([*paragraphs, f"hydra/launcher: {', '.join(launchers)}"])
-
-
-OmegaConf.register_new_resolver("config_groups", config_groups, replace=True)
 
 # two runs started in the same second must not share a directory
 OmegaConf.register_new_resolver(
@@ -118,7 +97,8 @@ def check_recipes(hydra: HydraConf) -> None:
     choices = hydra.runtime.choices
     given = {override.lstrip("+~").split("=")[0] for override in typed_overrides(hydra)}
     for group in ("optim", "experiment"):
-        recipe = read_group(group, choices.get(group))
+        file = CONF / group / f"{choices.get(group)}.yaml"
+        recipe: Any = OmegaConf.load(file) if file.is_file() else {}
         for part in ("optimizer", "scheduler"):
             left = [key for key in recipe.get(part, {}) if f"{part}.{key}" not in given]
             if not left or not given & {part, "optim"}:
@@ -132,14 +112,6 @@ def check_recipes(hydra: HydraConf) -> None:
                     f"{part}={choices[part]} was chosen: give these values on the command line, "
                     f"or take them out (~{part}.{left[-1]})"
                 )
-
-
-def read_group(group: str, name: Any) -> dict[str, Any]:
-    """The file of an option as it stands; empty where none is chosen."""
-    file = CONF / group / f"{name}.yaml"
-    content = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
-    assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}
 
 
 def check_phases(phases: list[str], overrides: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ Records show the interpolation in place of the value. Nothing is guessed from na
 typed as a setting is recorded as it was typed.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -55,11 +56,11 @@ def environment_unresolved() -> Iterator[None]:
     """Let ``oc.env`` and ``oc.decode`` return their own text."""
 
     def env(key: str, *default: Any) -> str:
-        return f"${{oc.env:{', '.join([key, *map(quoted, default)])}}}"
+        return f"${{oc.env:{', '.join([key, *map(json.dumps, default)])}}}"
 
     def decode(expr: Any, _parent_: Container, _node_: Node) -> Any:
         if isinstance(expr, str) and VARIABLE.search(expr):
-            return f"${{oc.decode:{quoted(expr)}}}"
+            return f"${{oc.decode:{json.dumps(expr)}}}"
         return oc.decode(expr, _parent_, _node_)
 
     OmegaConf.register_new_resolver("oc.env", env, replace=True)
@@ -69,13 +70,6 @@ def environment_unresolved() -> Iterator[None]:
     finally:
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
         OmegaConf.register_new_resolver("oc.decode", oc.decode, replace=True)
-
-
-def quoted(value: Any) -> str:
-    """An argument of an interpolation."""
-    if not isinstance(value, str):
-        return "null" if value is None else str(value)
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def from_environment(value: Any, key: str) -> Any:

@@ -21,7 +21,7 @@ from typing import Any, get_type_hints
 from torch import nn
 from torch.optim import Optimizer
 
-from core.errors import ConfigError
+from core.errors import ConfigError, reason
 
 PROJECT_PACKAGES = ("models", "data", "optim", "objectives")
 LIBRARIES = ("torch.optim", "torch.nn", "torchvision.transforms.v2", "timm.optim", "schedulefree")
@@ -33,6 +33,7 @@ class Part:
 
 PARTS = (Part, nn.Module, Optimizer, float)  # float: the rate that a schedule returns
 RESERVED = ("_target_", "_partial_", "_convert_")
+REFUSALS = (TypeError, ValueError, LookupError, ArithmeticError, AssertionError, RuntimeError)
 
 
 def instantiate(node: Any, where: str, later: Sequence[str] = (), **injected: Any) -> Any:
@@ -65,21 +66,14 @@ def instantiate(node: Any, where: str, later: Sequence[str] = (), **injected: An
     check_arguments(target, built, (*injected, *later), where)
     if is_partial:
         return partial(target, **built, **injected)
-    check_complete(target, {**built, **injected}, where)
     try:
         return target(**built, **injected)
     except ConfigError:
         raise
-    except (
-        TypeError,
-        ValueError,
-        LookupError,
-        ArithmeticError,
-        AssertionError,
-        RuntimeError,
-    ) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"{where}: {target.__name__} refused its settings: {reason}") from error
+    except REFUSALS as error:
+        raise ConfigError(
+            f"{where}: {target.__name__} refused its settings: {reason(error)}"
+        ) from error
 
 
 def is_within(module_name: str, packages: tuple[str, ...]) -> bool:
@@ -163,11 +157,3 @@ def check_arguments(
             raise ConfigError(f"{where}.{key}={value} should be a number")
         if annotation is int and value % 1 != 0:  # nor nan, inf
             raise ConfigError(f"{where}.{key}={value} should be a whole number")
-
-
-def check_complete(target: Callable[..., Any], arguments: dict[str, Any], where: str) -> None:
-    """Refuse a call that lacks a mandatory argument."""
-    for name, parameter in inspect.signature(target).parameters.items():
-        is_named = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        if is_named and parameter.default is parameter.empty and name not in arguments:
-            raise ConfigError(f"{where}: {target.__name__} needs {where}.{name}")

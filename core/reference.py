@@ -6,9 +6,6 @@ Types and meaning come from ``core/schema.py``; defaults, and the settings of th
 group with their comments, come from ``conf/``. A test compares the page with what this would write.
 """
 
-import ast
-import inspect
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +72,6 @@ def default_config() -> dict[str, Any]:
 
 
 def table(prefix: str, schema: type, defaults: dict[str, Any]) -> str:
-    meanings = field_docs(schema)
     section = prefix.rstrip(".")
     values = defaults.get(section, {}) if section else defaults
     rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
@@ -84,23 +80,9 @@ def table(prefix: str, schema: type, defaults: dict[str, Any]) -> str:
             continue
         default = values.get(key)
         shown = "" if isinstance(default, dict) or key not in values else f"`{in_yaml(default)}`"
-        meaning = " ".join(meanings[key].replace("``", "`").split())
+        meaning = " ".join(node["description"].replace("``", "`").split())
         rows.append(f"| `{prefix}{key}` | {type_in_words(node)} | {shown} | {meaning} |")
     return "\n".join(rows)
-
-
-def field_docs(schema: type) -> dict[str, str]:
-    """Field -> the string below it in the source of the dataclass."""
-    definition = ast.parse(inspect.getsource(schema)).body[0]
-    assert isinstance(definition, ast.ClassDef)
-    return {
-        ast.unparse(entry.target): following.value.value
-        for entry, following in pairwise(definition.body)
-        if isinstance(entry, ast.AnnAssign)
-        and isinstance(following, ast.Expr)
-        and isinstance(following.value, ast.Constant)
-        and isinstance(following.value.value, str)
-    }
 
 
 def type_in_words(node: dict[str, Any]) -> str:

@@ -98,16 +98,12 @@ def compare(config: dict[str, Any], recorded: dict[str, Any]) -> list[str]:
 def differences(
     config: dict[str, Any], recorded: dict[str, Any], allowed: tuple[str, ...]
 ) -> dict[str, str]:
-    """``key was a, is b`` for every setting that differs, ``allowed`` ones excepted.
-
-    A setting that is null or empty, and was not there yet when the run was made, is no difference.
-    """
+    """``key was a, is b`` for every setting that differs, ``allowed`` ones excepted."""
     now, before = flat(config), flat(recorded)
     return {
         key: f"{key} was {before.get(key, 'absent')}, is {now.get(key, 'absent')}"
         for key in sorted(now.keys() | before.keys())
         if now.get(key, ...) != before.get(key, ...)
-        and not (key not in before and now[key] in (None, [], {}))
         and not any(key == name or key.startswith(name + ".") for name in allowed)
     }
 

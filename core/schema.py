@@ -15,23 +15,10 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from core.errors import ConfigError
 
 T = TypeVar("T")
-FORBID = ConfigDict(extra="forbid")
+FORBID = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-WORDS = {  # in place of pydantic's, by the type of the problem
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "string_type": "a string",
-    "list_type": "a list",
-    "dict_type": "a group of settings",
-    "dataclass_type": "a group of settings",
-    "string_pattern_mismatch": "a metric of the validation split, such as val/accuracy",
-}
 
 
 @dataclass(frozen=True)
@@ -232,43 +219,35 @@ def checked(schema: type[T], node: dict[str, Any]) -> T:
         problems = error.errors(include_url=False)
     unknown = [p for p in problems if p["type"] == "unexpected_keyword_argument"]
     if unknown:
-        key = ".".join(map(str, unknown[0]["loc"]))
-        others = [known for known in dotted_keys(node) if known != key]
-        raise ConfigError(unknown_key(key, others))
-    key, value = place(problems[0]["loc"], node)
+        key = key_of(unknown[0], node)
+        raise ConfigError(unknown_key(key, [known for known in dotted_keys(node) if known != key]))
     if problems[0]["type"] == "missing":
         raise ConfigError(f"{'.'.join(map(str, problems[0]['loc']))} is missing from the config")
+    key, value = key_of(problems[0], node), problems[0]["input"]
     # a union has one problem for each of its types
-    wanted = [in_words(p) for p in problems if place(p["loc"], node)[0] == key]
-    raise ConfigError(f"{key}={value} should be {' or '.join(wanted)}")
+    wanted = [p["msg"].partition(" should ")[2] for p in problems if key_of(p, node) == key]
+    raise ConfigError(f"{key}={value} should {' or '.join(wanted)}")
 
 
-def in_words(problem: Any) -> str:
-    """What a value should be instead."""
-    words = WORDS.get(problem["type"])
-    return words or problem["msg"].removeprefix("Input should be ")
-
-
-def place(loc: tuple[int | str, ...], node: Any) -> tuple[str, Any]:
-    """The dotted key of a problem and the value there; ``loc`` ends with the type in a union."""
-    key = ""
-    for part in loc:
-        if isinstance(node, dict) and part in node:
-            key, node = join(key, str(part)), node[part]
-        elif isinstance(node, list) and isinstance(part, int):
-            key, node = f"{key}[{part}]", node[part]
-        else:
+def key_of(problem: Any, node: Any) -> str:
+    """The dotted key of a problem in ``node``; its ``loc`` ends with the type in a union."""
+    parts = []
+    for part in problem["loc"]:
+        try:
+            node = node[part]
+        except (LookupError, TypeError):
             break
-    return key, node
+        parts.append(str(part))
+    return ".".join(parts)
 
 
 def dotted_keys(node: dict[str, Any], where: str = "") -> list[str]:
     """Every key of a config, with dots."""
     keys = []
     for key, value in node.items():
-        keys.append(join(where, key))
+        keys.append(f"{where}{key}")
         if isinstance(value, dict):
-            keys += dotted_keys(value, join(where, key))
+            keys += dotted_keys(value, f"{where}{key}.")
     return keys
 
 
@@ -281,7 +260,3 @@ def unknown_key(key: str, known_keys: list[str]) -> str:
     guess = siblings[0] if siblings else by_last[last[0]] if last else None
     hint = f"did you mean {guess}?" if guess else "python train.py --cfg job shows all keys"
     return f"unknown setting {key}: {hint}"
-
-
-def join(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else str(key)

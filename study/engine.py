@@ -1,8 +1,8 @@
 """The course of a study: tune every candidate, then repeat its best setting over fresh seeds.
 
-Trials and how they ended are in Optuna's journal, the measurements of a run in its directory; no
-other state is kept. A study that was killed is resumed by going through it from the start: runs
-that have ended are read, not run again.
+The samplers are seeded, what was measured is in ``study.json`` and in the run directories; no other
+state is kept. A study that was killed is resumed by going through it from the start: it asks for
+the same settings, and runs that have ended are read, not run again.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from study.space import DESIGNS, Params, text
 if TYPE_CHECKING:
     import optuna
 
-JOURNAL = "optuna.journal"
-
 
 @dataclass
 class Tuning:
@@ -31,6 +29,7 @@ class Tuning:
     Attributes:
         values: the monitored metric's mean at each rung that the trial reached, by step.
         state: running, complete or pruned.
+        trial: Optuna's.
         audited: of a pruned trial, what it reached when it was run to the end all the same.
     """
 
@@ -38,13 +37,13 @@ class Tuning:
     number: int
     params: Params
     trial: optuna.Trial
-    values: dict[int, float]
-    state: str
+    values: dict[int, float] = field(default_factory=dict)
+    state: str = "running"
     audited: float | None = None
 
     @property
     def name(self) -> str:
-        return f"{self.candidate.name}-tune-{self.number:03d}"
+        return trial_name(self.candidate.name, self.number)
 
     @property
     def value(self) -> float:
@@ -55,6 +54,10 @@ class Tuning:
     def has_failed(self) -> bool:
         return bool(self.values) and math.isinf(self.value)
 
+    def note(self, step: int, value: float) -> None:
+        self.values[step] = value
+        self.trial.report(value, step)
+
 
 @dataclass
 class Study:
@@ -62,6 +65,7 @@ class Study:
 
     Args:
         horizons: updates of a full run, by candidate.
+        measured: the ``values`` of trials that a killed study had measured, by their names.
         keep: called before any runs start, so that a report knows their place while they run.
         tags: W&B tags that all runs have.
 
@@ -73,6 +77,7 @@ class Study:
     monitor: Monitor
     jobs: Jobs
     horizons: dict[str, int]
+    measured: dict[str, dict[int, float]]
     keep: Callable[[Study], None]
     tags: tuple[str, ...] = ()
     trials: dict[str, list[Tuning]] = field(default_factory=dict)
@@ -80,41 +85,33 @@ class Study:
 
     def tune(self) -> None:
         """Try every candidate's trials, batch by batch, all candidates side by side."""
-        studies = {c.name: self.open(c) for c in self.protocol.candidates.values()}
+        candidates = self.protocol.candidates.values()
+        studies = {candidate.name: self.new_study(candidate) for candidate in candidates}
         size = self.protocol.batch_size or self.protocol.trials
         for start in range(0, self.protocol.trials, size):
             batches = []
-            for candidate in self.protocol.candidates.values():
-                study = studies[candidate.name]
+            for candidate in candidates:
                 numbers = range(start, min(start + size, self.number_of_trials(candidate)))
-                batches.append([self.trial(study, candidate, number) for number in numbers])
-                self.trials.setdefault(candidate.name, []).extend(batches[-1])
+                batch = [self.ask(studies[candidate.name], candidate, n) for n in numbers]
+                self.trials.setdefault(candidate.name, []).extend(batch)
+                batches.append(batch)
             self.halve(batches)
             for tuning in (tuning for batch in batches for tuning in batch):
                 if tuning.state == "running":
-                    studies[tuning.candidate.name].tell(tuning.trial, tuning.value)
+                    tuning.trial.study.tell(tuning.trial, tuning.value)
                     tuning.state = "complete"
 
-    def open(self, candidate: Candidate) -> optuna.Study:
-        """The candidate's study in the journal, with the points of a design waiting in it."""
+    def new_study(self, candidate: Candidate) -> optuna.Study:
+        """The candidate's study, with the points of a design waiting in it."""
         import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(
-            study_name=candidate.name,
-            storage=JournalStorage(JournalFileBackend(str(self.jobs.directory / JOURNAL))),
             sampler=optuna.samplers.TPESampler(constant_liar=True, seed=self.protocol.sampler_seed),
             direction="maximize" if self.monitor.mode == "max" else "minimize",
-            load_if_exists=True,
         )
-        for points in self.design(candidate)[len(study.trials) :]:
+        for points in self.design(candidate):
             study.enqueue_trial(candidate.search_space.queued(points))
-        # a resumed sampler must not draw the same numbers again
-        study.sampler = optuna.samplers.TPESampler(
-            constant_liar=True, seed=self.protocol.sampler_seed + len(study.trials)
-        )
         return study
 
     def design(self, candidate: Candidate) -> list[Params]:
@@ -129,19 +126,9 @@ class Study:
         """The budget; a grid may be smaller."""
         return len(self.design(candidate)) or self.protocol.trials
 
-    def trial(self, study: optuna.Study, candidate: Candidate, number: int) -> Tuning:
-        """Trial ``number``: as the journal has it, or asked of the sampler."""
-        import optuna
-
-        known = study.get_trials(deepcopy=False)
-        if number < len(known) and known[number].state.name != "WAITING":
-            trial = optuna.Trial(study, known[number]._trial_id)
-            state, values = known[number].state.name.lower(), known[number].intermediate_values
-        else:
-            trial, state, values = study.ask(), "running", {}
-        if "params" not in trial.user_attrs:
-            trial.set_user_attr("params", candidate.search_space.suggest(trial))
-        return Tuning(candidate, number, trial.user_attrs["params"], trial, dict(values), state)
+    def ask(self, study: optuna.Study, candidate: Candidate, number: int) -> Tuning:
+        trial = study.ask()
+        return Tuning(candidate, number, candidate.search_space.suggest(trial), trial)
 
     def halve(self, batches: list[list[Tuning]]) -> None:
         """Run every trial to the first rung, the best of each batch to the next, and so on."""
@@ -155,14 +142,18 @@ class Study:
         waiting = {}
         for tuning in tunings:
             step = self.rung_step(tuning.candidate, rung)
-            if step not in tuning.values and not tuning.has_failed:
+            known = self.measured.get(tuning.name, {})
+            if step in tuning.values or tuning.has_failed:
+                continue
+            if step in known:
+                tuning.note(step, known[step])
+            else:
                 waiting[step, tuning.candidate.name, tuning.number] = tuning
         runs = {key: self.runs_of(tuning, key[0]) for key, tuning in waiting.items()}
         summaries = self.run([run for of_trial in runs.values() for run in of_trial])
         for key, tuning in waiting.items():
-            value = fmean(value_of(summaries[run.name], self.monitor) for run in runs[key])
-            tuning.values[key[0]] = value
-            tuning.trial.report(value, key[0])
+            values = [value_of(summaries[run.name], self.monitor) for run in runs[key]]
+            tuning.note(key[0], fmean(values))
 
     def survivors(self, batch: list[Tuning], rung: int) -> list[Tuning]:
         """The trials of a batch that go on from a rung; the others are pruned."""
@@ -176,8 +167,7 @@ class Study:
         kept = ranked[: math.ceil(len(batch) * halving.keep)]
         for tuning in ranked[len(kept) :]:
             if tuning.state == "running" and not tuning.has_failed:
-                for run in self.runs_of(tuning, step):
-                    self.jobs.amend(run, status="pruned")
+                self.mark_pruned(self.runs_of(tuning, step))
                 tuning.trial.study.tell(tuning.trial, state=optuna.trial.TrialState.PRUNED)
                 tuning.state = "pruned"
         return [tuning for tuning in batch if tuning in kept]
@@ -225,9 +215,13 @@ class Study:
         for tuning in self.pruned:
             of_trial = runs[tuning.name]
             tuning.audited = fmean(value_of(summaries[r.name], self.monitor) for r in of_trial)
-            for run in of_trial:
-                if summaries[run.name]["status"] == "completed":
-                    self.jobs.amend(run, status="pruned")  # which is what the study made of it
+            self.mark_pruned(of_trial)
+
+    def mark_pruned(self, runs: list[Run]) -> None:
+        """Record what the study has made of runs that would have gone on."""
+        for run in runs:
+            if self.jobs.summary(run).get("status") == "completed":
+                self.jobs.amend(run, status="pruned")
 
     def run(self, runs: list[Run]) -> dict[str, Summary]:
         if runs:
@@ -265,6 +259,10 @@ class Study:
             f"wandb.candidate={tuning.candidate.name}",
             f"wandb.tags={text([*self.tags, tuning.candidate.name])}",
         )
+
+
+def trial_name(candidate: str, number: int) -> str:
+    return f"{candidate}-tune-{number:03d}"
 
 
 def value_of(summary: Summary, monitor: Monitor) -> float:

@@ -6,21 +6,16 @@ The study and its runs share nothing but files: a run gets a command line and le
 
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+from hydra.plugins.launcher import Launcher
 
 from core.files import write_json
 
 Summary = dict[str, Any]
 FINAL = ("failed", "diverged", "stopped")
-
-
-class Launches(Protocol):
-    """What a study needs of a Hydra launcher."""
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -58,10 +53,10 @@ class Jobs:
     Args:
         launcher: any Hydra launcher.
         directory: the sweep directory.
-        arguments: the overrides of the study's own command line, shared by all runs.
+        arguments: the overrides that all runs share.
     """
 
-    launcher: Launches
+    launcher: Launcher
     directory: Path
     arguments: tuple[str, ...]
     launched: int = field(default=0)

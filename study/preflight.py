@@ -79,17 +79,15 @@ def preflight(protocol: Protocol, jobs: Jobs, compose: Compose) -> dict[str, Cos
 
 def representatives(candidate: Candidate) -> Iterable[list[str]]:
     """A few points of a candidate's space that have each of its choices at least once."""
-    dimensions = candidate.search_space.dimensions
-    most = max((len(dimension.choices) for dimension in dimensions), default=0)
+    space = candidate.search_space
+    most = max((len(dimension.choices) for dimension in space.dimensions), default=0)
     for number in range(max(most, 1)):
-        points = candidate.search_space.active(
-            {
-                d.key: d.choices[number % len(d.choices)] if d.choices else d.at(0.5)
-                for d in dimensions
-            }
-        )
-        values = {d.key: d.value(points[d.key]) for d in dimensions if d.key in points}
-        yield [*candidate.overrides, *(f"{key}={text(value)}" for key, value in values.items())]
+        shares = [
+            dimension.grid()[number % len(dimension.choices)] if dimension.choices else 0.5
+            for dimension in space.dimensions
+        ]
+        settings = space.at(shares)
+        yield [*candidate.overrides, *(f"{key}={text(value)}" for key, value in settings.items())]
 
 
 def cost_of(folder: Path, summary: Summary, limit: int | None) -> Cost:

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from core.errors import ConfigError
 from core.files import write_json
-from study.engine import Study, Tuning
+from core.progress import Monitor
+from study.engine import Study, Tuning, trial_name
 from study.jobs import Run, read_json
 from study.preflight import Cost
 from study.space import text
@@ -21,21 +22,21 @@ from trainer.loggers.console import LOG_WIDTH, format_metric
 FILE = "study.json"
 
 
-def begin(settings: dict[str, Any], arguments: tuple[str, ...], directory: Path) -> dict[str, Cost]:
+def begin(settings: dict[str, Any], arguments: tuple[str, ...], directory: Path) -> dict[str, Any]:
     """Write the protocol down, or check that a resumed study has the same one.
 
     Returns:
-        What an earlier preflight found; empty at the first start.
+        The record; without ``costs`` until a preflight has passed.
 
     Raises:
         ConfigError: the directory holds a study with another protocol.
     """
     now = json.loads(json.dumps({"protocol": settings, "arguments": sorted(arguments)}))
     before = read_json(directory / FILE)
-    if not before.get("costs"):  # no preflight has passed yet
+    if not before.get("costs"):
         new = {**now, "command": sys.argv, "costs": {}, "finished": False, "runs": []}
         write_json(new, directory / FILE)
-        return {}
+        return new
     decisive = deciding(before["protocol"])
     changed = [f"hydra.sweeper.{key}" for key, value in deciding(now["protocol"]).items()
                if decisive.get(key) != value]  # fmt: skip
@@ -47,7 +48,19 @@ def begin(settings: dict[str, Any], arguments: tuple[str, ...], directory: Path)
             "continue it as it was, or give hydra.sweep.dir a new directory"
         )
     update(directory, {"protocol": now["protocol"], "finished": False})
-    return {name: Cost(**cost) for name, cost in before["costs"].items()}
+    return before
+
+
+def measured(record: dict[str, Any], monitor: Monitor) -> dict[str, dict[int, float]]:
+    """What the trials of a killed study had reached at their rungs, by their names."""
+    return {
+        trial_name(entry["candidate"], entry["trial"]): {
+            rung["step"]: monitor.worst if rung["value"] is None else rung["value"]
+            for rung in entry["rungs"]
+        }
+        for entry in record["runs"]
+        if entry["phase"] == "tune"
+    }
 
 
 def deciding(protocol: dict[str, Any]) -> dict[str, Any]:

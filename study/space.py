@@ -13,6 +13,7 @@ A space maps dotted settings to where their values lie::
 import itertools
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -73,40 +74,38 @@ class Dimension:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def at(self, share: float) -> Any:
-        """The point at ``share`` of the way, in [0, 1]."""
+        """The setting's value at ``share`` of the way, in [0, 1]."""
         if self.choices:
-            return self.choices[min(int(share * len(self.choices)), len(self.choices) - 1)]
+            return self.choices[self.index(share)]
         if self.log:
             x = math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
         else:
             x = self.low + share * (self.high - self.low)
         x = round(x) if self.is_whole else float(f"{x:.4g}")  # more digits would only be noise
-        return min(max(x, self.low), self.high)
+        x = min(max(x, self.low), self.high)
+        return float(f"{1 - x:.12g}") if self.one_minus else x
 
-    def grid(self) -> list[Any]:
+    def index(self, share: float) -> int:
+        """The choice at ``share`` of the way."""
+        return min(int(share * len(self.choices)), len(self.choices) - 1)
+
+    def grid(self) -> list[float]:
+        """Evenly spaced shares, or the middle of every choice."""
         if self.choices:
-            return list(self.choices)
+            return [(index + 0.5) / len(self.choices) for index in range(len(self.choices))]
         if self.points is None:
             raise ConfigError(f"{self.key}: a grid needs points or a list of choices")
-        steps = max(self.points - 1, 1)
-        return list(dict.fromkeys(self.at(i / steps) for i in range(self.points)))
+        return [index / max(self.points - 1, 1) for index in range(self.points)]
 
     def matters(self, known: Params) -> bool:
-        """Whether the setting is part of the space, given the earlier settings' points."""
+        """Whether the setting is part of the space, given the values of earlier ones."""
         return all(key in known and known[key] == value for key, value in self.when.items())
 
-    def value(self, point: Any) -> Any:
-        """The setting's value at ``point``."""
-        return float(f"{1 - point:.12g}") if self.one_minus else point
-
     def suggest(self, trial: "Trial") -> Any:
-        """Optuna's choice, or what was queued with the trial, as a point."""
-        if self.choices:  # as strings, since Optuna keeps no lists
-            shown = trial.suggest_categorical(self.key, [text(choice) for choice in self.choices])
-            return next(choice for choice in self.choices if text(choice) == shown)
-        if self.is_whole:
-            return trial.suggest_int(self.key, int(self.low), int(self.high), log=self.log)
-        return trial.suggest_float(self.key, self.low, self.high, log=self.log)
+        """The value that Optuna's trial has: chosen by the sampler, or queued with it."""
+        if self.choices:  # by number, since Optuna keeps no lists
+            return self.choices[trial.suggest_categorical(self.key, range(len(self.choices)))]
+        return self.at(trial.suggest_float(self.key, 0.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -126,71 +125,59 @@ class Space:
                     raise ConfigError(f"{where}.{dimension.key}: when names {key}, not yet known")
         return cls(tuple(dimensions), where)
 
-    def active(self, points: Params) -> Params:
-        """Only the points of the settings that matter, given those before them."""
+    def at(self, shares: Sequence[float]) -> Params:
+        """The settings at these shares of the way, one for each dimension; those that matter."""
+        known: Params = {}
+        for dimension, share in zip(self.dimensions, shares, strict=True):
+            if dimension.matters(known):
+                known[dimension.key] = dimension.at(share)
+        return known
+
+    def suggest(self, trial: "Trial") -> Params:
+        """The settings of a trial of Optuna's."""
         known: Params = {}
         for dimension in self.dimensions:
             if dimension.matters(known):
-                known[dimension.key] = points[dimension.key]
+                known[dimension.key] = dimension.suggest(trial)
         return known
 
-    def points(self, shares: list[float]) -> Params:
-        """The point at these shares of the way, one for each dimension."""
+    def queued(self, shares: Sequence[float]) -> dict[str, float]:
+        """A point as Optuna's queue takes it."""
         pairs = zip(self.dimensions, shares, strict=True)
-        return self.active({dimension.key: dimension.at(share) for dimension, share in pairs})
+        return {d.key: d.index(share) if d.choices else share for d, share in pairs}
 
-    def design(self, sampler: str, trials: int, seed: int) -> list[Params]:
-        """The points of a sampler that does not look at results.
+    def design(self, sampler: str, trials: int, seed: int) -> list[list[float]]:
+        """The points of a sampler that does not look at results, as shares of the dimensions.
 
         They depend on nothing but the arguments, so a resumed study goes on with the same ones.
         """
-        if sampler == "grid":
-            chosen = self.grid()
-            if len(chosen) > trials:
-                raise ConfigError(
-                    f"{self.where} has a grid of {len(chosen)} points, more than the {trials} "
-                    "trials that every candidate gets (hydra.sweeper.trials)"
-                )
-            return chosen
-        return [
-            self.points(row) for row in unit_points(sampler, len(self.dimensions), trials, seed)
-        ]
+        if sampler != "grid":
+            return unit_points(sampler, len(self.dimensions), trials, seed)
+        chosen = self.grid()
+        if len(chosen) > trials:
+            raise ConfigError(
+                f"{self.where} has a grid of {len(chosen)} points, more than the {trials} trials "
+                "that every candidate gets (hydra.sweeper.trials)"
+            )
+        return chosen
 
-    def grid(self) -> list[Params]:
+    def grid(self) -> list[list[float]]:
         """Every point of the grid, once."""
-        keys = [dimension.key for dimension in self.dimensions]
-        points: list[Params] = []
-        for values in itertools.product(*(d.grid() for d in self.dimensions)):
-            point = self.active(dict(zip(keys, values, strict=True)))
-            if point not in points:
-                points.append(point)
-        return points
+        rows: list[list[float]] = []
+        seen: list[Params] = []
+        for row in itertools.product(*(dimension.grid() for dimension in self.dimensions)):
+            if (settings := self.at(row)) not in seen:
+                seen.append(settings)
+                rows.append(list(row))
+        return rows
 
     def branches(self) -> list[tuple[Params, tuple[Dimension, ...]]]:
         """An unconditional space for every value of the settings that others depend on."""
-        deciding = {key for dimension in self.dimensions for key in dimension.when}
-        settled = Space(tuple(d for d in self.dimensions if d.key in deciding), self.where).grid()
-        return [
-            (
-                points,
-                tuple(d for d in self.dimensions if d.key not in deciding and d.matters(points)),
-            )
-            for points in settled
-        ]
-
-    def suggest(self, trial: "Trial") -> Params:
-        """The settings' values for a trial of Optuna's."""
-        known: dict[str, Any] = {}
-        for dimension in self.dimensions:
-            if dimension.matters(known):
-                known[dimension.key] = dimension.suggest(trial)
-        by_key = {dimension.key: dimension for dimension in self.dimensions}
-        return {key: by_key[key].value(point) for key, point in known.items()}
-
-    def queued(self, points: Params) -> Params:
-        """A point as Optuna's queue takes it."""
-        choices = {dimension.key for dimension in self.dimensions if dimension.choices}
-        return {key: text(value) if key in choices else value for key, value in points.items()}
+        names = {key for dimension in self.dimensions for key in dimension.when}
+        deciding = Space(tuple(d for d in self.dimensions if d.key in names), self.where)
+        others = [dimension for dimension in self.dimensions if dimension.key not in names]
+        settled = [deciding.at(row) for row in deciding.grid()]
+        return [(known, tuple(d for d in others if d.matters(known))) for known in settled]
 
 
 def unit_points(sampler: str, dimensions: int, count: int, seed: int) -> list[list[float]]:

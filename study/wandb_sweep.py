@@ -128,15 +128,15 @@ def parameter(dimension: Dimension, method: str) -> dict[str, Any]:
         plain = all(isinstance(choice, str | int | float | bool) for choice in dimension.choices)
         return {"values": [c if plain else text(c) for c in dimension.choices]}
     if method == "grid":
-        points = dimension.grid()
+        shares = dimension.grid()
     elif dimension.one_minus or (dimension.is_whole and dimension.log):
-        points = list(dict.fromkeys(dimension.at(i / 10) for i in range(11)))
+        shares = [index / 10 for index in range(11)]
     else:
         ends = {"min": dimension.low, "max": dimension.high}
         if dimension.is_whole:
             return {"distribution": "int_uniform", **ends}
         return {"distribution": "log_uniform_values" if dimension.log else "uniform", **ends}
-    return {"values": [dimension.value(point) for point in points]}
+    return {"values": list(dict.fromkeys(dimension.at(share) for share in shares))}
 
 
 if __name__ == "__main__":

@@ -5,13 +5,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import hydra
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path(__file__).parent.parent
 QUIET = ("wandb.mode=disabled", "trainer.progress=false", "trainer.num_threads=1")
@@ -36,9 +40,13 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def composed() -> Callable[..., dict[str, Any]]:
     """``composed("optim=sgd_cosine", ...)``: the resolved config as plain data."""
 
-    def compose_config(*overrides: str) -> dict[str, Any]:
+    @cache
+    def unresolved(*overrides: str) -> DictConfig:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            cfg = compose("config", overrides=list(overrides))
+            return compose("config", overrides=list(overrides))
+
+    def compose_config(*overrides: str) -> dict[str, Any]:
+        cfg = unresolved(*overrides)
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         assert isinstance(config, dict)
         return {str(key): value for key, value in config.items()}
@@ -109,6 +117,38 @@ def command(data_root: Path, tmp_path: Path) -> Callable[..., subprocess.Complet
         )
 
     return run_command
+
+
+@pytest.fixture
+def command_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """As ``command``, but in this process: without the seconds of a start."""
+    import predict
+    import train
+    from core.command_line import command_line
+    from study.sweep import Sweep
+
+    # as the script has it: an imported module would look for conf/ as a package
+    main = hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")(
+        train.main.__wrapped__
+    )
+
+    def run_here(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", list(arguments))
+        GlobalHydra.instance().clear()
+        capfd.readouterr()
+        with patch.dict(os.environ, changes):
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+            try:
+                is_training = arguments[0] == "train.py"
+                code = command_line(main, Sweep.finish) if is_training else predict.main()
+            except SystemExit as usage:  # argparse's own
+                code = int(usage.code or 0)
+        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
+
+    return run_here
 
 
 @pytest.fixture(scope="session")

@@ -31,32 +31,29 @@ ALLOWED = {
 }
 
 
-def sources():
-    """Paths of the program's files, relative to the root."""
-    files = [*ROOT.glob("*.py"), *(f for name in LEVEL for f in (ROOT / name).rglob("*.py"))]
-    return sorted(file.relative_to(ROOT).as_posix() for file in files)
+FILES = [*ROOT.glob("*.py"), *(f for name in LEVEL for f in (ROOT / name).rglob("*.py"))]
+SOURCES = {file.relative_to(ROOT).as_posix(): file.read_text() for file in FILES}
+MODULES = {name: name.removesuffix(".py").replace("/", ".") for name in SOURCES}
 
 
-def imports_of(name):
+def imports_of(source):
     """The project's modules that a file imports, also those imported inside functions."""
-    modules = {Path(file).with_suffix("").as_posix().replace("/", ".") for file in sources()}
-    for node in ast.walk(ast.parse((ROOT / name).read_text())):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
         else:
             continue
-        yield from (module for module in names if module in modules)
+        yield from (module for module in names if module in MODULES.values())
 
 
-def graph():
-    return {name.removesuffix(".py").replace("/", "."): set(imports_of(name)) for name in sources()}
+GRAPH = {MODULES[name]: set(imports_of(source)) for name, source in SOURCES.items()}
 
 
 def test_files_import_in_no_circle():
     try:
-        list(TopologicalSorter(graph()).static_order())
+        list(TopologicalSorter(GRAPH).static_order())
     except CycleError as error:
         raise AssertionError(" -> ".join(error.args[1])) from None
 
@@ -64,7 +61,7 @@ def test_files_import_in_no_circle():
 def test_imports_point_downwards():
     upwards = [
         f"{module} imports {imported}"
-        for module, imports in graph().items()
+        for module, imports in GRAPH.items()
         for imported in sorted(imports)
         if (own := module.split(".")[0]) != (other := imported.split(".")[0])
         and LEVEL[own] >= LEVEL[other]
@@ -73,5 +70,5 @@ def test_imports_point_downwards():
 
 
 def test_no_private_part_of_a_library_is_touched():
-    found = {name for name in sources() if PRIVATE.search((ROOT / name).read_text())}
+    found = {name for name, source in SOURCES.items() if PRIVATE.search(source)}
     assert found == set(ALLOWED)

@@ -1,21 +1,10 @@
 """Nonsense on the command line ends in one clear line, never in a traceback."""
 
 import random
-import sys
 
-import hydra
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
-import train
-from core.command_line import command_line
-from study.sweep import Sweep
-from tests.conftest import QUIET, ROOT
-
-# as the script has it: an imported module would look for conf/ as a package
-main = hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")(
-    train.main.__wrapped__
-)
+from tests.conftest import QUIET
 
 NAMES = """
     model optim optimizer scheduler data objective debug model.dropout model.num_classes
@@ -31,49 +20,12 @@ NAMES = """
     a.b.c
 """
 KEYS = NAMES.split()
-VALUES = [
-    "",
-    "null",
-    "-1",
-    "0",
-    "1",
-    "2.5",
-    "1e309",
-    "nan",
-    "inf",
-    "true",
-    "abc",
-    "[1,2",
-    "[1,2]",
-    "[]",
-    "{}",
-    "{a:1}",
-    "{_target_:os.system}",
-    "${seed}",
-    "${nowhere}",
-    "${oc.env:NOWHERE}",
-    "???",
-    "'",
-    '"',
-    "é",
-    "a=b",
-    "a,b",
-    "/proc/nonexistent",
-    "/dev/null",
-    ".",
-    "os.system",
-    "torch.nn.ReLU",
-    "data.mnist5k.mnist5k",
-    "optim.schedules.cosine",
-    "sgd",
-    "lightcnn",
-    "cosine",
-    "auto",
-    "\\",
-    "@",
-    "  ",
-    "-",
-]
+SHOWN = r"""
+    null -1 0 1 2.5 1e309 nan inf true abc [1,2 [1,2] [] {} {a:1} {_target_:os.system} ${seed}
+    ${nowhere} ${oc.env:NOWHERE} ??? ' " é a=b a,b /proc/nonexistent /dev/null . os.system
+    torch.nn.ReLU data.mnist5k.mnist5k optim.schedules.cosine sgd lightcnn cosine auto \ @ -
+"""
+VALUES = ["", "  ", *SHOWN.split()]
 PREFIXES = ("", "", "", "", "+", "~", "++", "-", "--", "@", "/")
 
 
@@ -89,32 +41,16 @@ def nonsense(draw: random.Random) -> list[str]:
     return words
 
 
-def check(words, data_root, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "seed", [*range(40), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(100, 500))]
+)
+@pytest.mark.usefixtures("few_digits")
+def test_nonsense(seed, data_root, command_here):
+    words = nonsense(random.Random(seed))
     few = ("debug=fast", "trainer.limit_train_steps=1", "trainer.limit_eval_steps=1")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    place = (f"data.root={data_root}", f"hydra.run.dir={tmp_path}/run")
-    monkeypatch.setattr(sys, "argv", ["train.py", *QUIET, *place, *few, *words])
-    GlobalHydra.instance().clear()
-    try:
-        code = command_line(main, Sweep.finish)
-    except SystemExit as usage:  # argparse's own
-        code = usage.code
-    output = capsys.readouterr()
-    assert code in (0, 1, 2), words
-    assert "Traceback" not in output.err, words
-    errors = [line for line in output.err.splitlines() if "error: " in line]
-    assert len(errors) == (code != 0), (words, output.err)
-
-
-@pytest.mark.parametrize("seed", range(40))
-@pytest.mark.usefixtures("few_digits")
-def test_nonsense(seed, data_root, tmp_path, monkeypatch, capsys):
-    check(nonsense(random.Random(seed)), data_root, tmp_path, monkeypatch, capsys)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 500))
-@pytest.mark.usefixtures("few_digits")
-def test_more_nonsense(seed, data_root, tmp_path, monkeypatch, capsys):
-    check(nonsense(random.Random(seed)), data_root, tmp_path, monkeypatch, capsys)
+    place = (f"data.root={data_root}", "hydra.run.dir=run")
+    done = command_here("train.py", *QUIET, *place, *few, *words)
+    assert done.returncode in (0, 1, 2), words
+    assert "Traceback" not in done.stderr, words
+    errors = [line for line in done.stderr.splitlines() if "error: " in line]
+    assert len(errors) == (done.returncode != 0), (words, done.stderr)

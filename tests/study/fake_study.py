@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from core.progress import Monitor
-from study.conduct import conduct
 from study.engine import Study
+from study.sweeper import conduct
 
 HORIZON = 100
 SETTINGS: dict[str, Any] = {

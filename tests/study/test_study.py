@@ -239,7 +239,7 @@ def test_command_line_may_not_contradict_the_study(tmp_path, arguments, message)
         ({"repeat_seeds": [0, 1]}, r"share \[0\]"),
         ({"halving": {"rungs": [0.5, 0.1], "keep": 0.5}}, "ascending"),
         ({"halving": {"rungs": [0.5], "keep": 1}}, "halving.keep=1 should be less than 1"),
-        ({"halving": {"rungs": [0.5], "keep": 0.5, "audit": 1}}, "true or false"),
+        ({"halving": {"rungs": [0.5], "keep": 0.5, "audit": 1}}, "a valid boolean"),
         ({"candidates": {}}, "candidates is empty"),
         ({"candidates": {"a": {"spaec": {}}}}, "did you mean candidates.a.space"),
     ],

@@ -36,15 +36,10 @@ def test_one_process_is_this_one(config):
     assert launch(lambda config, job: os.getpid(), config(), Job("/nowhere")) == os.getpid()
 
 
-def test_a_wrong_setting_starts_no_process(config):
-    with pytest.raises(ConfigError, match="rdzv_endpoint"):
-        launch(end, config("trainer.num_nodes=2"), Job("/nowhere"))
-
-
-@pytest.mark.parametrize("endpoint", ["host", "host:port", ":29500", "no-such-host.invalid:29500"])
-def test_a_wrong_endpoint_is_one_line(config, endpoint):
-    composed = config("trainer.devices=2", f"trainer.rdzv_endpoint='{endpoint}'")
-    with pytest.raises(ConfigError, match=f"trainer.rdzv_endpoint={endpoint}"):
+@pytest.mark.parametrize("endpoint", ["null", "host", "host:port", "':29500'", "host:70000"])
+def test_several_nodes_need_an_endpoint(config, endpoint):
+    composed = config("trainer.num_nodes=2", f"trainer.rdzv_endpoint={endpoint}")
+    with pytest.raises(ConfigError, match=r"needs trainer\.rdzv_endpoint=host:port"):
         launch(end, composed, Job("/nowhere"))
 
 
@@ -107,7 +102,6 @@ def test_a_failing_process_fails_the_job(config, tmp_path, capfd, how, kind, mes
     with pytest.raises(kind, match=message) as raised:
         launch(end, composed, Job(str(tmp_path)))
     if how == "raise":
-        assert "ValueError: no such luck" not in raised.value.traceback  # it is the message
         assert "in end" in raised.value.traceback
     assert "Traceback" not in capfd.readouterr().err
     assert signal.getsignal(signal.SIGINT) is handler

@@ -45,6 +45,10 @@ EVERY_CASE = (
     "trainer.log_every_steps=1",
     "trainer.eval_every_steps=20",
     "data.batch_size=16",
+    "data=synthetic_images",
+    "data.num_train=160",
+    "data.num_val=51",
+    "data.num_test=51",
 )
 ACCUMULATION = ("trainer.accumulate_steps=2", "trainer.clip_grad_norm=0.5")
 CASES = {
@@ -113,11 +117,8 @@ def gradients_kept():
 
 
 @pytest.fixture(scope="module")
-def configs(composed, data_root):
-    return {
-        name: composed(*EVERY_CASE, f"data.root={data_root}", *overrides)
-        for name, overrides in CASES.items()
-    }
+def configs(composed):
+    return {name: composed(*EVERY_CASE, *overrides) for name, overrides in CASES.items()}
 
 
 @pytest.fixture(scope="module")

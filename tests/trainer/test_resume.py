@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from core.errors import ConfigError, Interrupted, RunInUse
-from core.same_run import differences, finished_value
+from core.same_run import finished_value
 from data.loader import Loader
 from models.lightcnn import LightCNN
 from tests.conftest import QUIET, ROOT
@@ -179,16 +179,6 @@ def test_change_is_refused(train, change):
     assert summary(run_dir) == before
     train(*SHORT, change, f"resume_changes=[{name}]", "resume=auto", run_dir=run_dir)
     assert summary(run_dir)["status"] == "completed"
-
-
-def test_a_setting_that_is_new_and_null_is_no_change():
-    before = {"objective": {"label_smoothing": 0.0}}
-    assert (
-        differences({"objective": {"label_smoothing": 0.0, "class_weights": None}}, before, ())
-        == {}
-    )
-    changed = differences({"objective": {"label_smoothing": 0.0, "mixup_alpha": 0.2}}, before, ())
-    assert changed == {"objective.mixup_alpha": "objective.mixup_alpha was absent, is 0.2"}
 
 
 def test_other_data_is_refused(train, tmp_path):

@@ -21,24 +21,18 @@ def test_candidate(composed, overrides, expected):
     assert candidate(composed(), overrides) == expected
 
 
-def test_candidate_that_a_study_names(composed):
+def test_candidate_of_a_study_and_of_a_run_with_phases(composed):
     config = composed("wandb.candidate=adamw")
     assert candidate(config, ["optimizer=adamw", "optimizer.lr=0.1"]) == "adamw"
-
-
-def test_candidate_of_a_run_with_phases(composed):
     assert candidate(composed("model=dcgan"), ["seed=1"]) == "DCGAN"
 
 
-def test_name_of_a_run(composed, tmp_path):
+def test_name(composed, tmp_path):
+    """Of a job of a sweep, without what it has in common with the others."""
     overrides = ["seed=1", "wandb.mode=offline", "data.root=x"]
     assert run_name(composed(), tmp_path, overrides) == "seed=1"
     assert run_name(composed(), tmp_path, []) == tmp_path.name
     assert run_name(composed("wandb.candidate=adamw"), tmp_path, overrides) == tmp_path.name
-
-
-def test_name_of_a_job_of_a_sweep(composed, tmp_path):
-    """What it has in common with the others is not in its name."""
     typed = "hydra: {overrides: {task: ['optimizer.lr=0.1,0.2', debug=fast]}}"
     (tmp_path / "multirun.yaml").write_text(typed)
     name = run_name(composed(), tmp_path / "0", ["optimizer.lr=0.1", "debug=fast"])
@@ -46,12 +40,7 @@ def test_name_of_a_job_of_a_sweep(composed, tmp_path):
 
 
 def test_tags(composed):
-    assert run_tags(composed("wandb.tags=[2026, mine]")) == [
-        "2026", "mine", "LightCNN", "mnist5k", "SGD",
-    ]  # fmt: skip
+    tags = run_tags(composed("wandb.tags=[2026, mine]"))
+    assert tags == ["2026", "mine", "LightCNN", "mnist5k", "SGD"]
     assert run_tags(composed("model=dcgan"))[-1] == "Adam"  # of both phases
-
-
-def test_tags_of_a_library(composed):
-    config = composed("optimizer=timm", "optimizer.name=lamb")
-    assert "lamb" in run_tags(config)
+    assert "lamb" in run_tags(composed("optimizer=timm", "optimizer.name=lamb"))

@@ -89,10 +89,8 @@ def keep_freed_memory() -> None:
 
 def synchronize(device: torch.device) -> None:
     """Wait for the device's queue, for timing."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps" or device.type == "mps":
-        torch.mps.synchronize()
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def reset_peak_memory() -> None:

@@ -19,7 +19,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from core.errors import ConfigError, Diverged, Interrupted, RankFailed, RunInUse
+from core.errors import ConfigError, Diverged, Interrupted, RankFailed, RunInUse, reason
 from core.job import Job
 from core.schema import TrainerSettings
 from trainer.distributed.process_group import STORE_FOLDER
@@ -64,8 +64,10 @@ def launch_workers(
         except SignalException as stopped:
             raise Interrupted(int(stopped.sigval)) from None
         except RendezvousError as lost:
-            reason = str(lost).splitlines()[0]
-            raise RankFailed(f"another node is gone or cannot be reached: {reason}") from None
+            raise RankFailed(
+                f"trainer.rdzv_endpoint={settings.rdzv_endpoint}: another node is gone or cannot "
+                f"be reached: {reason(lost)}"
+            ) from None
     return values[min(values)]
 
 
@@ -126,8 +128,8 @@ def as_raised(failed: ChildFailedError) -> BaseException:
         for known in (ConfigError, RunInUse, Diverged):
             if kind == known.__name__:
                 return known(text)
-        callstack = failure.message["extraInfo"]["py_callstack"].rstrip()
-        return RankFailed(f"rank {rank}: {kind}: {text}", callstack.removesuffix(f"{kind}: {text}"))
+        callstack = failure.message["extraInfo"]["py_callstack"]
+        return RankFailed(f"rank {rank}: {kind}: {text}", callstack)
     if failure.exitcode - 128 in STOP_SIGNALS:
         return Interrupted(failure.exitcode - 128)
     cause = failure.signal_name() if failure.exitcode < 0 else f"exit code {failure.exitcode}"

@@ -5,7 +5,6 @@ again, which is what lets every job of a sweep have processes of its own.
 """
 
 import inspect
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,12 @@ def launch(run: Run, config: dict[str, Any], job: Job) -> float:
         )
     if started_by_torchrun() or count * settings.num_nodes == 1:
         return run(config, job)
-    check_endpoint(settings)
+    host, _, port = (settings.rdzv_endpoint or "").rpartition(":")
+    if settings.num_nodes > 1 and not (host and port.isdecimal() and int(port) < 2**16):
+        raise ConfigError(
+            f"trainer.num_nodes={settings.num_nodes} needs trainer.rdzv_endpoint=host:port, the "
+            f"same on every node; it is {settings.rdzv_endpoint}"
+        )
     from trainer.distributed.elastic import launch_workers  # imports torch's engine
 
     return launch_workers(settings, count, import_path(run), config, job)
@@ -62,25 +66,3 @@ def import_path(run: Run) -> tuple[str, str]:
     """Where another process finds ``run``; a script is imported under its file's name."""
     is_script = run.__module__ == "__main__"
     return Path(inspect.getfile(run)).stem if is_script else run.__module__, run.__name__
-
-
-def check_endpoint(settings: TrainerSettings) -> None:
-    """Raises: ConfigError: there is no ``trainer.rdzv_endpoint``, or no machine of its name."""
-    endpoint = settings.rdzv_endpoint
-    if endpoint is None:
-        if settings.num_nodes == 1:
-            return
-        raise ConfigError(
-            f"trainer.num_nodes={settings.num_nodes} needs trainer.rdzv_endpoint=host:port, the "
-            "same on every node"
-        )
-    host, _, port = endpoint.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise ConfigError(f"trainer.rdzv_endpoint={endpoint} should be host:port")
-    try:
-        socket.getaddrinfo(host.strip("[]"), port)
-    except OSError as error:
-        raise ConfigError(
-            f"trainer.rdzv_endpoint={endpoint}: no machine is found under this name: "
-            f"{error.strerror}"
-        ) from error

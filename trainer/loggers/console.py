@@ -118,9 +118,6 @@ class Console(Writer):
             self.live = None
 
     def log_event(self, number: int, event: dict[str, Any]) -> None:
-        self.note_losses(event)
-
-    def note_losses(self, event: dict[str, Any]) -> None:
         for name, value in event.items():
             if name.startswith("train/") and name.endswith("loss") and value is not None:
                 self.losses[name] = value

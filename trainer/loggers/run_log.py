@@ -198,9 +198,9 @@ def open_run_log(
         "versions": versions(),
         "wandb": wandb_logger.state,
     }
-    for event in earlier:
+    for number, event in enumerate(earlier):
         run_log.note_results(event)
-        console.note_losses(event)
+        console.log_event(number, event)
     if len(earlier) < num_events:
         notes = [*notes, f"metrics.jsonl: the last {num_events - len(earlier)} events are lost"]
     for note in notes:

@@ -59,26 +59,31 @@ class WandbLogger(Writer):
     def write_header(self, spec: Any, facts: dict[str, Any]) -> None:
         """Begin the run; offline where the server cannot be reached."""
         global server_has_failed
+        state = self.state
         try:
-            self.state["mode"] = choose_mode(self.state["mode"])
-            if self.state["mode"] == "online" and server_has_failed:
-                self.go_offline("the server failed in an earlier job")
-            self.init(spec)
+            state["mode"] = choose_mode(state["mode"])
+            if state["mode"] == "online" and server_has_failed:
+                state["mode"] = "offline"
+                self.note_problem("the server failed in an earlier job", "logging offline")
+            if state["mode"] != "disabled":
+                self.init(spec)
+        except ImportError:
+            missing = "not installed: pip install wandb, or wandb.mode=disabled"
+            self.note_problem(missing, "logging without it")
         except Exception as error:  # whatever W&B raises
-            if self.state["mode"] == "offline" or isinstance(error, ImportError):
-                self.give_up(error)
+            if state["mode"] == "offline":
+                self.note_problem(describe(error), "logging without it")
                 return
             server_has_failed = True
-            end_service()  # in which the id would stay in use
-            self.go_offline(describe(error))
+            end_service()
+            state["mode"] = "offline"
+            self.note_problem(describe(error), "logging offline")
             self.write_header(spec, facts)
 
     def init(self, spec: Any) -> None:
-        state, config = self.state, self.config
-        if state["mode"] == "disabled":
-            return
         import wandb  # costs a second
 
+        state, config = self.state, self.config
         env_tags = os.environ.get("WANDB_TAGS", "").split(",")
         self.run = run = wandb.init(
             project=state["project"],
@@ -87,10 +92,10 @@ class WandbLogger(Writer):
             id=state["id"],
             mode=state["mode"],
             resume="allow" if state["mode"] == "online" else None,
-            name=config["wandb"].get("name")
+            name=config["wandb"]["name"]
             or os.environ.get("WANDB_NAME")
             or run_name(config, self.run_dir, self.overrides),
-            notes=config["wandb"].get("notes"),
+            notes=config["wandb"]["notes"],
             tags=[*run_tags(config), *filter(None, env_tags)],
             job_type=config["wandb"]["job_type"],
             dir=os.environ.get("WANDB_DIR") or self.run_dir,
@@ -110,9 +115,7 @@ class WandbLogger(Writer):
         for axis in ("step", "seconds", "epoch"):  # to choose as x, not to look at
             run.define_metric(axis, hidden=True)
         run.define_metric("*", step_metric="step")
-        mode = config["monitor_mode"]
-        if mode in ("min", "max"):
-            run.define_metric(config["monitor"], step_metric="step", summary=mode)
+        run.define_metric(config["monitor"], step_metric="step", summary=config["monitor_mode"])
         state["url"] = run.url if state["mode"] == "online" else None
         self.say(f"W&B: {state['url'] or f'offline, in {Path(run.dir).parent}'}")
 
@@ -129,7 +132,7 @@ class WandbLogger(Writer):
                 values[name] = wandb_medium(entry, self.run_dir / "media")
             self.run.log(values, step=number)
         except Exception as error:  # whatever W&B raises
-            self.give_up(error)
+            self.note_problem(describe(error), "logging without it")
             self.run = None
 
     def finalize(self, summary: dict[str, Any]) -> None:
@@ -148,13 +151,6 @@ class WandbLogger(Writer):
             server_has_failed = self.state["mode"] == "online"
             self.note_problem(describe(error), "it has only a part of the run")
 
-    def go_offline(self, problem: str) -> None:
-        self.state["mode"] = "offline"
-        self.note_problem(problem, "logging offline")
-
-    def give_up(self, error: Exception) -> None:
-        self.note_problem(describe(error), "logging without it")
-
     def note_problem(self, problem: str, so: str) -> None:
         """Say what happened and how to send the run again."""
         self.state["problem"] = problem
@@ -163,12 +159,11 @@ class WandbLogger(Writer):
 
 
 def describe(error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError) and error.name == "wandb":
-        return "not installed: pip install wandb, or wandb.mode=disabled"
     return f"{type(error).__name__}: {reason(error)}"
 
 
 def end_service() -> None:
+    """Stop W&B's service, in which the id of a run that could not begin would stay in use."""
     import wandb
 
     wandb.teardown(exit_code=1)

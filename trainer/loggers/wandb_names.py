@@ -22,7 +22,7 @@ def project(settings: dict[str, Any]) -> str:
 
 def run_name(config: dict[str, Any], run_dir: Path, overrides: Sequence[str]) -> str:
     """What the command line set; of a job of a sweep, what differs within the sweep."""
-    if config["wandb"].get("candidate"):  # a study names its runs: adamw-tune-003
+    if config["wandb"]["candidate"]:  # a study names its runs: adamw-tune-003
         return run_dir.name
     shared = overrides_of_sweep(run_dir.parent / "multirun.yaml")
     own = [text for text in overrides if text not in shared and not text.startswith(NOT_NAMED)]
@@ -40,7 +40,7 @@ def overrides_of_sweep(file: Path) -> Sequence[str]:
 
 def candidate(config: dict[str, Any], overrides: Sequence[str]) -> str:
     """What is compared in the group: a column that W&B can group the runs of a sweep by."""
-    if config["wandb"].get("candidate"):
+    if config["wandb"]["candidate"]:
         return str(config["wandb"]["candidate"])
     pairs = [override.lstrip("+").partition("=") for override in overrides]
     chosen = [
