@@ -75,7 +75,7 @@ def with_p(row: Row, metric: str) -> str:
 def notes_and_methods(comparison: Comparison, studies: Sequence[Study]) -> tuple[str, str]:
     """How to read the table, and the protocol as a paragraph of methods."""
     question, runs, rows = comparison.question, comparison.used, comparison.rows
-    estimates = [estimate for row in rows for estimate in (row.validation, row.test)]
+    estimates = [estimate for row in rows for estimate in (row.validation, row.value)]
     context = {
         "names": [row.name for row in rows],
         "facts": {name: "; ".join(values) for name, values in facts(runs).items()},

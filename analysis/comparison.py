@@ -38,7 +38,7 @@ class Row:
     num_settings: int
     is_chosen: bool  # the setting was chosen by the very runs that are reported
     validation: Estimate | None
-    test: Estimate | None
+    value: Estimate | None  # what candidates are compared on
     cost: dict[str, Estimate] = field(default_factory=dict)  # those that its runs recorded
     num_reached: int = 0  # runs that reached the target
     versus_best: Difference | None = None  # None: it is the best, or has no value
@@ -47,11 +47,6 @@ class Row:
     @property
     def num_seeds(self) -> int:
         return len(self.runs) + self.num_diverged
-
-    @property
-    def value(self) -> Estimate | None:
-        """What candidates are compared on."""
-        return self.test or self.validation
 
 
 @dataclass(frozen=True)
@@ -154,9 +149,7 @@ def row_of(name: str, runs: Sequence[Run], question: Question, phases: set[str])
         num_settings=len({run.setting for run in runs if run.phase != REPEAT}),
         is_chosen=len(settings) > 1,
         validation=of_known([run.validation for run in finished], *possible(question.validation)),
-        test=of_known([run.test for run in finished], *possible(question.decides))
-        if question.is_tested
-        else None,
+        value=of_known([question.value_of(run) for run in finished], *possible(question.decides)),
     )
 
 

@@ -12,8 +12,8 @@ from analysis.comparison import Comparison, Row
 from analysis.plot import INK, SOFT, Figure, Palette, Plot, hopeful, name_axis, save
 from analysis.question import Question
 from analysis.runs import Run
-from analysis.statistics import pareto
-from analysis.tuning import best_by, expected_best_curves, swept_keys, trials_of
+from analysis.statistics import expected_best, pareto
+from analysis.tuning import best_by, swept_keys, trials_of
 from analysis.words import interval, intervals, label, listed, metric_value, shown, words
 
 MAX_POINTS = 240  # per line; more would only make the file larger
@@ -210,8 +210,8 @@ def of_tuning(comparison: Comparison) -> Iterator[Figure]:
     trials = trials_of(comparison.runs)
     order = palette_of(comparison).order
     trials = trials.sort_values("family", key=lambda names: names.map(order), kind="stable")
-    if curves := expected_best_curves(trials, question):
-        yield expected_best(curves, bool(trials["is_partial"].any()), question)
+    if trials["value"].notna().any():
+        yield tuning_cost(trials, question)
     for key in swept_keys(trials):
         families = trials.groupby("family")[key].transform("nunique")
         tried = trials[trials[key].notna() & (families > 1)]
@@ -219,7 +219,15 @@ def of_tuning(comparison: Comparison) -> Iterator[Figure]:
             yield sensitivity(tried, key, question, comparison.target)
 
 
-def expected_best(curves: dict[str, list[float]], any_pruned: bool, question: Question) -> Figure:
+def tuning_cost(trials: pd.DataFrame, question: Question) -> Figure:
+    """The expected best validation value after 1, 2, ... random trials."""
+    larger = question.larger_is_better
+    values = trials["value"].fillna(trials["value"].min() if larger else trials["value"].max())
+    curves = {
+        family: expected_best(of_family.tolist(), larger).tolist()
+        for family, of_family in values.groupby(trials["family"], sort=False)
+    }
+
     def draw(plot: Plot) -> None:
         plot.x_axis("trials")
         plot.axes.locator_params(axis="x", integer=True)
@@ -231,7 +239,7 @@ def expected_best(curves: dict[str, list[float]], any_pruned: bool, question: Qu
         "Of k draws from the trials that were run, however these were chosen (Dodge et al. 2019). "
         "A trial that broke down counts as the worst value of all."
     )
-    if any_pruned:
+    if trials["is_partial"].any():
         note += " A pruned trial counts with what it had reached by then, so no curve is too high."
     title = f"expected best {words(question.validation)} after k trials"
     return Figure(title, note, draw, tuple(curves))

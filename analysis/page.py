@@ -17,7 +17,6 @@ from analysis.comparison import Comparison
 from analysis.figures import figures_of, palette_of
 from analysis.plot import NUM_LOOKS, inline_svg
 from analysis.provenance import facts, run_table
-from analysis.study import SPACE_COLUMNS
 from analysis.sweep import Sweep
 from analysis.tables import tables
 
@@ -30,7 +29,8 @@ class Report:
     def __init__(self, comparison: Comparison, sweep: Sweep, title: str) -> None:
         self.comparison, self.sweep, self.title = comparison, sweep, title
         self.claims = claims(comparison)
-        self.caveats = [*sweep.unfinished, *caveats(comparison)]
+        unfinished = filter(None, (study.unfinished() for study in sweep.studies))
+        self.caveats = [*unfinished, *caveats(comparison)]
         self.tables = tables(comparison)
         self.notes, self.methods = notes_and_methods(comparison, sweep.studies)
 
@@ -49,7 +49,6 @@ class Report:
             draw=partial(inline_svg, palette=palette),
             facts={"command": self.sweep.commands, **protocols, **facts(comparison.used)},
             spaces=[row for study in studies for row in study.spaces()],
-            space_columns=SPACE_COLUMNS,
             runs=run_table(comparison),
         )
 

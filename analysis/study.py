@@ -11,8 +11,6 @@ from typing import Any
 from analysis.runs import BROKEN, FINISHED, REPEAT, STUDY_FILE, ReportError, Run, read_mapping
 from analysis.words import listed, metric_value
 
-SPACE_COLUMNS = ["candidate", "setting", "searched", "overrides", "source"]
-
 
 class Study:
     """What a study set out to do, and its runs.
@@ -75,7 +73,7 @@ class Study:
         ]
 
     def spaces(self) -> list[list[str]]:
-        """Rows of ``SPACE_COLUMNS``, one for each tuned setting."""
+        """For each tuned setting: candidate, key, what was searched, overrides, source."""
         return [
             [
                 f"{self.prefix}{name}",

@@ -40,11 +40,6 @@ class Sweep:
     studies: list[Study]
     commands: list[str]
 
-    @property
-    def unfinished(self) -> list[str]:
-        """A sentence for each study that is not over."""
-        return [said for study in self.studies if (said := study.unfinished())]
-
 
 def read_sweep(directories: Sequence[Path], by: Sequence[str] = ()) -> Sweep:
     """Read the runs below ``directories`` and give each its place.

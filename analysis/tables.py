@@ -51,7 +51,7 @@ def record(row: Row, comparison: Comparison) -> dict[str, Any]:
         "candidate": row.name,
         "n": len(row.runs),
         **spread(question.validation, row.validation),
-        **(spread(question.decides, row.test) if question.is_tested else {}),
+        **spread(question.decides, row.value),
         "compared_on": question.decides,
         **spread("difference", diff),
         "p": diff and diff.p,

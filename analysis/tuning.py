@@ -10,7 +10,6 @@ import pandas as pd
 
 from analysis.question import Question
 from analysis.runs import BROKEN, FINISHED, REPEAT, Run
-from analysis.statistics import expected_best
 
 COUNTED = (*FINISHED, "pruned", *BROKEN)  # a trial still running or interrupted is none yet
 COLUMNS = ["family", "setting", "value", "is_partial"]
@@ -45,20 +44,6 @@ def is_swept(value: object) -> bool:
 
 def swept_keys(trials: pd.DataFrame) -> list[str]:
     return [str(column) for column in trials.columns[len(COLUMNS) :]]
-
-
-def expected_best_curves(trials: pd.DataFrame, question: Question) -> dict[str, list[float]]:
-    """Per family, the expected best validation value after 1, 2, ... random trials.
-
-    A trial that broke down counts as the worst value any trial of the comparison reached. One that
-    was pruned counts with what it had: more steps could only have improved the best it reached.
-    """
-    larger = question.larger_is_better
-    values = trials["value"].fillna(trials["value"].min() if larger else trials["value"].max())
-    return {
-        str(family): expected_best(of_family.tolist(), larger).tolist()
-        for family, of_family in values.dropna().groupby(trials["family"], sort=False)
-    }
 
 
 def best_by(trials: pd.DataFrame, key: str, question: Question) -> pd.Series:

@@ -2,7 +2,6 @@
 
 import json
 import re
-from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
@@ -29,22 +28,6 @@ def test_a_sound_sweep(sweep, run_report):
     assert row["target_seconds"] == pytest.approx(3.0)
 
 
-class Page(HTMLParser):
-    """Collects what a browser would load or run, and the text."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.links, self.texts = [], [], []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.links += [value for name, value in attributes if name in ("src", "href")]
-
-    def handle_data(self, data):
-        self.texts.append(data.strip())
-
-
 @pytest.mark.usefixtures("figures")
 def test_the_page(tmp_path, run_report):
     """It stands alone, escapes all that runs say, and shows every trial."""
@@ -63,14 +46,9 @@ def test_the_page(tmp_path, run_report):
         file.write('{"step": 40, "seconds": 4.0, "train/loss": null, "val/accuracy": null}\n')
     run_report(tmp_path)
     html = (tmp_path / "report.html").read_text()
-    page = Page(html)
-    assert not page.links
-    assert "script" not in page.tags
+    assert not re.search(r"<script|@import| src=| href=|nan|url\((?!#)", html)
     assert "&lt;script&gt;" in html
-    assert "url(" not in html.replace("url(#", ""), "clip paths of the same page alone"
-    assert "@import" not in html
-    assert "nan" not in html.lower()
-    titles = {
+    for title in (
         "test accuracy by candidate",
         "test accuracy against training time",
         "expected best validation accuracy after k trials",
@@ -78,8 +56,8 @@ def test_the_page(tmp_path, run_report):
         "validation accuracy over updates",
         "validation accuracy over training time",
         "learning rate over updates",
-    }
-    assert titles <= set(page.texts)
+    ):
+        assert f"<figcaption>{title}</figcaption>" in html
     figure = figure_of(html, "validation accuracy by optimizer.lr")
     value = json.loads((tmp_path / "hopeless" / "summary.json").read_text())["best"]["value"]
     assert f"an arrow where it lies outside (sgd_cosine at 5: {value:.2%})" in figure
@@ -147,26 +125,6 @@ def test_intervals_end_at_what_is_possible(sweep, run_report):
     column = re.findall(r"(?:sgd_cosine|adam_constant) │ 2 │ ([^│]+) │", out)
     assert len(column) == 2
     assert all("[" in cell and "±" not in cell for cell in column), "one form in a column"
-
-
-def test_an_interval_that_reaches_zero_is_inside_its_figure(sweep):
-    """Of a cost that varies widely over seeds."""
-    from matplotlib.figure import Figure as Canvas
-
-    from analysis.comparison import compare
-    from analysis.figures import figures_of, palette_of
-    from analysis.plot import Plot
-    from analysis.sweep import read_sweep
-
-    folder = sweep(seeds=range(2))
-    for job, milliseconds in enumerate((0.1, 5.0, 0.1, 5.0)):
-        edit(folder / str(job), optimizer_step_ms=milliseconds)
-    comparison = compare(read_sweep([folder]).runs)
-    figure = figures_of(comparison)["cost"][1]
-    axes = Canvas().subplots()
-    figure.draw(Plot(axes, palette_of(comparison)))
-    assert figure.title == "test accuracy against time in the optimizer"
-    assert axes.get_xlim()[0] < 0
 
 
 def test_many_candidates_can_be_read(sweep, run_report):

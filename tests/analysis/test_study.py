@@ -121,11 +121,6 @@ def test_the_page_says_whether_halving_changed_the_winner(study, change, run_rep
     assert "best in tuning: sgd, with and without halving" in page_of(study)
 
 
-def test_a_damaged_record_is_named(study, refused):
-    (study / "study.json").write_text("{")
-    assert refused(study).startswith(f"error: {study / 'study.json'} is damaged: ")
-
-
 def test_finished_repeats_of_a_killed_study_are_used(study, change, run_report):
     change({"finished": False})
     edit(study / "sgd-repeat-seed103", status="running")
@@ -154,10 +149,13 @@ def test_trials_of_a_study_killed_in_tuning(study, change, run_report):
     assert "Values of runs that ended before their horizon: sgd." in run_report(study)[0]
 
 
-def test_preflight_alone_is_no_result(tmp_path, refused):
-    (tmp_path / "study.json").write_text("{}")
-    write_run(tmp_path / "preflight" / "sgd-0")
-    assert "the study has not begun to tune" in refused(tmp_path)
+def test_a_study_without_trials_and_one_with_a_damaged_record(study, tmp_path, refused):
+    begun = tmp_path / "begun"
+    write_run(begun / "preflight" / "sgd-0")
+    (begun / "study.json").write_text("{}")
+    assert refused(begun) == f"error: {begun}: the study has not begun to tune\n"
+    (study / "study.json").write_text("{")
+    assert refused(study).startswith(f"error: {study / 'study.json'} is damaged: ")
 
 
 def test_several_studies_side_by_side(study, tmp_path, monkeypatch, run_report):
