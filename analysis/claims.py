@@ -1,10 +1,11 @@
 """What a comparison shows, in sentences; templates say how to read the table, and the methods."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from analysis.comparison import BEST, NO_DIFFERENCE, UNTESTED, WORSE, Comparison, Row
 from analysis.provenance import counted, facts
@@ -92,15 +93,7 @@ def notes_and_methods(comparison: Comparison, studies: Sequence[Study]) -> tuple
         "tests": [f"{t}-tests" if t.endswith("t") else f"{t} tests" for t in comparison.tests],
         "num_diverged": sum(row.num_diverged for row in rows),
     }
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"listed": listed, "seeds": seeds, "percent": percent}
-    names = ("statistics.txt", "methods.txt")
-    texts = [environment.get_template(name).render(context) for name in names]
+    texts = [template(f"{name}.txt").render(context) for name in ("statistics", "methods")]
     statistics, methods = (" ".join(text.split()) for text in texts)
     target = metric_value(question.validation, comparison.target)
     return (
@@ -109,9 +102,27 @@ def notes_and_methods(comparison: Comparison, studies: Sequence[Study]) -> tuple
     ), methods
 
 
+def template(name: str) -> Template:
+    """A template of this folder; values are escaped in HTML and, by ``md``, in Markdown."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=name.endswith(".html"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"listed": listed, "seeds": seeds, "percent": percent, "md": in_markdown}
+    return environment.get_template(name)
+
+
 def seeds(numbers: Sequence[Any]) -> str:
     return f"seed{'s' * (len(numbers) != 1)} {listed([str(n) for n in numbers], most=12)}"
 
 
 def percent(share: float) -> str:
     return f"{100 * share:g} %"
+
+
+def in_markdown(text: str) -> str:
+    return re.sub(r"([\\`*_|<])", r"\\\1", text).replace("\n", " ")

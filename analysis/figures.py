@@ -116,9 +116,10 @@ def against(rows: Sequence[Row], question: Question, cost: str) -> Figure:
                 plot.mark(row.name, [x.low, x.high], [value.mean] * 2, "-", tip, alpha=0.6)
             plot.dot(row.name, x.mean, value.mean, tip)
 
-    note = f"{question.better.capitalize()}. Dotted: the Pareto front."
-    if len(sound) < len(placed):
-        note += " Candidates with seeds that diverged are no part of it."
+    note = (
+        f"{question.better.capitalize()}. Dotted: the Pareto front, without candidates that have "
+        "seeds that diverged."
+    )
     title = f"{words(metric)} against {COSTS[cost].partition(' (')[0]}"
     return Figure(title, note, draw, tuple(row.name for row, _, _ in placed))
 
@@ -237,10 +238,9 @@ def tuning_cost(trials: pd.DataFrame, question: Question) -> Figure:
 
     note = (
         "Of k draws from the trials that were run, however these were chosen (Dodge et al. 2019). "
-        "A trial that broke down counts as the worst value of all."
+        "A trial that broke down counts as the worst value of all, a pruned one with what it had "
+        "reached by then, so no curve is too high."
     )
-    if trials["is_partial"].any():
-        note += " A pruned trial counts with what it had reached by then, so no curve is too high."
     title = f"expected best {words(question.validation)} after k trials"
     return Figure(title, note, draw, tuple(curves))
 
@@ -279,18 +279,18 @@ def sensitivity(tried: pd.DataFrame, key: str, question: Question, target: float
         for trial in tried.dropna(subset="value").to_dict("records")
         if question.key(trial["value"]) < worst
     ]
-    parts = {
-        "A dot per trial": True,
-        f"an arrow where it lies outside ({listed(outside)})": bool(outside),
-        "the line through the best": bool(full and lines),
-        "hollow if it was pruned, at what it had reached by then": tried["is_partial"].any(),
-        "a cross if it broke down": tried["value"].isna().any(),
-    }
-    note = f"{', '.join(part for part, is_there in parts.items() if is_there)}."
+    note = (
+        "A dot per trial; hollow if it was pruned, at what it had reached by then; a cross if it "
+        "broke down."
+    )
+    if outside:
+        note += f" Arrows: {listed(outside)}."
     if full and lines:
         hits = "; ".join(f"{name} {reaching(lines[name], question, target)}" for name in lines)
         value = metric_value(metric, target)
-        note += f" {words(metric).capitalize()} of {value} is reached: {hits}."
+        note += (
+            f" The line joins the best. {words(metric).capitalize()} of {value} is reached: {hits}."
+        )
     return Figure(f"{words(metric)} by {key}", note, draw, tuple(families))
 
 

@@ -3,24 +3,17 @@
 Names of runs, overrides and errors come from whoever made the runs; the templates escape each.
 """
 
-import re
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from analysis.caveats import caveats
-from analysis.claims import claims, notes_and_methods
+from analysis.claims import claims, notes_and_methods, template
 from analysis.comparison import Comparison
 from analysis.figures import figures_of, palette_of
 from analysis.plot import NUM_LOOKS, inline_svg
 from analysis.provenance import facts, run_table
 from analysis.sweep import Sweep
 from analysis.tables import tables
-
-HERE = Path(__file__).parent
 
 
 class Report:
@@ -39,9 +32,8 @@ class Report:
         comparison, studies = self.comparison, self.sweep.studies
         palette = palette_of(comparison)
         protocols = {f"{study.prefix}protocol": study.facts() for study in studies}
-        return self.render(
-            "page.html",
-            style=Markup((HERE / "page.css").read_text()),  # our own file, not a run's
+        return template("page.html").render(
+            report=self,
             made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
             palette=palette,
             num_looks=NUM_LOOKS,
@@ -54,20 +46,4 @@ class Report:
 
     def markdown(self) -> str:
         """All but the figures."""
-        return self.render("report.md")
-
-    def render(self, template: str, **others: object) -> str:
-        environment = Environment(
-            loader=FileSystemLoader(HERE),
-            autoescape=template.endswith(".html"),
-            undefined=StrictUndefined,
-            keep_trailing_newline=True,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.filters["md"] = in_markdown
-        return environment.get_template(template).render(report=self, **others)
-
-
-def in_markdown(text: str) -> str:
-    return re.sub(r"([\\`*_|<])", r"\\\1", text).replace("\n", " ")
+        return template("report.md").render(report=self)

@@ -60,7 +60,7 @@ def test_the_page(tmp_path, run_report):
         assert f"<figcaption>{title}</figcaption>" in html
     figure = figure_of(html, "validation accuracy by optimizer.lr")
     value = json.loads((tmp_path / "hopeless" / "summary.json").read_text())["best"]["value"]
-    assert f"an arrow where it lies outside (sgd_cosine at 5: {value:.2%})" in figure
+    assert f"Arrows: sgd_cosine at 5: {value:.2%}." in figure
     ticks = [float(text) for text in re.findall(r">(\d+(?:\.\d+)?)%</text>", figure)]
     assert min(ticks) > 80, "the axis ends above it"
     assert "broke down</title>" in figure

@@ -182,11 +182,10 @@ def test_pruned_trials_are_marked_and_no_line_is_promised_that_is_not_drawn(
     change(run=lambda run: run["params"].update({"optimizer.momentum": run["trial"] / 10}))
     run_report(study)
     html = page_of(study)
-    assert html.count("hollow if it was pruned, at what it had reached by then.") == 2
+    assert html.count("hollow if it was pruned, at what it had reached by then;") == 2
     assert html.count("<title>sgd, optimizer.lr=") == 6, "hover text of three trials in two figures"
     assert html.count(", pruned: ") == 4
-    assert "A pruned trial counts with what it had reached by then" in html
-    assert "through the best" not in html
+    assert "joins the best" not in html
 
 
 def test_a_setting_may_be_a_list(study, change, run_report):
