@@ -10,8 +10,10 @@ from torch.nn import functional as F
 
 from core.errors import ConfigError
 from data.splits import Batch
-from objectives.base import Sums, mean_over_batch, try_model
-from objectives.generation import Generation, check_output
+from objectives.base import Sums, check_output, mean_over_batch, try_model
+from objectives.generation import Generation
+
+MISFIT = "model and objective=adversarial do not fit"
 
 
 class Adversarial(Generation):
@@ -27,44 +29,40 @@ class Adversarial(Generation):
         ConfigError: the model has no ``generator`` and ``discriminator``.
     """
 
+    model: Any  # a pair, such as models.dcgan.DCGAN
+
     def __init__(
         self, model: nn.Module, spec: Any, fid_extractor: str | None, fid_cache: str
     ) -> None:
         super().__init__(model, spec, fid_extractor, fid_cache)
         if set(dict(model.named_children())) != {"generator", "discriminator"}:
             raise ConfigError(
-                f"model and objective=adversarial do not fit: {type(model).__name__} is no pair of "
-                "a generator and a discriminator; model=dcgan is"
+                f"{MISFIT}: {type(model).__name__} is no pair of a generator and a discriminator; "
+                "model=dcgan is"
             )
-        misfit = "model and objective=adversarial do not fit: the {} cannot take its input"
         images = spec.example(2)
-        shapes = {"generator": tuple(images.shape), "discriminator": (2,)}
-        pair: Any = model
-        inputs = {"generator": torch.zeros(2, *pair.noise_shape), "discriminator": images}
-        for name, blank in inputs.items():
+        noise = torch.zeros(2, *self.model.noise_shape)
+        tries = {"generator": (noise, tuple(images.shape)), "discriminator": (images, (2,))}
+        for name, (blank, shape) in tries.items():
             network = model.get_submodule(name)
-            output = try_model(network, [blank], misfit.format(name))
-            check_output(output, shapes[name], network, "adversarial")
+            check_output(try_model(network, [blank], MISFIT), shape, network, MISFIT)
 
     def phases(self) -> dict[str, nn.Module]:
-        pair: Any = self.model
-        return {"discriminator": pair.discriminator, "generator": pair.generator}
+        return {"discriminator": self.model.discriminator, "generator": self.model.generator}
 
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
-        pair: Any = self.model
         real = self.in_range(batch[0])
-        noise = pair.noise(len(real)).to(real.device)
+        noise = self.model.noise(len(real)).to(real.device)
         if phase == "discriminator":
             return self.discriminator_loss(real, noise)
         return self.generator_loss(noise)
 
     def discriminator_loss(self, real: Tensor, noise: Tensor) -> tuple[Tensor, Sums]:
         """Real images should be taken for real, generated ones should not."""
-        pair: Any = self.model
         with torch.no_grad():
-            generated = pair.generator(noise)
+            generated = self.model.generator(noise)
         # two batches, not one: the batch norms of the discriminator see one kind at a time
-        on_real, on_generated = pair.discriminator(real), pair.discriminator(generated)
+        on_real, on_generated = self.model.discriminator(real), self.model.discriminator(generated)
         losses = F.softplus(-on_real.float()) + F.softplus(on_generated.float())
         return losses.mean(), {
             "discriminator/loss": mean_over_batch(losses),
@@ -74,9 +72,9 @@ class Adversarial(Generation):
 
     def generator_loss(self, noise: Tensor) -> tuple[Tensor, Sums]:
         """Generated images should be taken for real (the non-saturating form)."""
-        pair: Any = self.model
-        with frozen(pair.discriminator):
-            losses = F.softplus(-pair.discriminator(pair.generator(noise)).float())
+        with frozen(self.model.discriminator):
+            generated = self.model.generator(noise)
+            losses = F.softplus(-self.model.discriminator(generated).float())
         return losses.mean(), {"generator/loss": mean_over_batch(losses)}
 
 

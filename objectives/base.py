@@ -130,7 +130,7 @@ def try_model(model: nn.Module, inputs: Sequence[Tensor], misfit: str) -> Any:
     """What ``model`` returns for blank inputs, so that a misfit is one line before any training.
 
     Raises:
-        ConfigError: it cannot take them; ``misfit`` says what that means.
+        ConfigError: it cannot take them; ``misfit`` says what does not fit what.
     """
     device = next(model.parameters()).device
     was_training = model.training
@@ -138,14 +138,23 @@ def try_model(model: nn.Module, inputs: Sequence[Tensor], misfit: str) -> Any:
         with torch.no_grad():
             return model.eval()(*(tensor.to(device) for tensor in inputs))
     except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
-        raise ConfigError(f"{misfit}: {reason(error)}") from error
+        shapes = " and ".join(str(tuple(tensor.shape)) for tensor in inputs)
+        raise ConfigError(
+            f"{misfit}: {type(model).__name__} cannot take inputs of shape {shapes}: "
+            f"{reason(error)}"
+        ) from error
     finally:
         model.train(was_training)
 
 
-def shape_of(output: Any) -> str:
-    """What a model returned, for messages."""
-    return str(tuple(output.shape)) if isinstance(output, Tensor) else type(output).__name__
+def check_output(output: Any, shape: tuple[int, ...], model: nn.Module, misfit: str) -> None:
+    """Raises: ConfigError: what a model returned for two samples is no tensor of ``shape``."""
+    found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if found != shape:
+        raise ConfigError(
+            f"{misfit}: {type(model).__name__} returns {found} for two samples, it should be one "
+            f"tensor {shape}"
+        )
 
 
 def mean_over_batch(values: Tensor) -> tuple[Tensor, int]:

@@ -1,6 +1,5 @@
 """Classification by cross-entropy, with label smoothing, mixup, cutmix and weights of classes."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 
 from core.errors import ConfigError
 from data.loader import Loader
+from data.pictures import save_grid
 from data.splits import Batch, Mix, TensorSplit, UpdateDraws
 from data.token_split import TokenSplit
 from objectives.base import (
@@ -19,6 +19,7 @@ from objectives.base import (
     Objective,
     Sums,
     Table,
+    check_output,
     mean_over_batch,
     try_model,
 )
@@ -111,26 +112,20 @@ class Classification(Objective):
 
     def media(self, samples: dict[str, Tensor], split: Any, folder: Path) -> Media:
         names = self.spec.class_names
-        labels, predictions = samples["label"], samples["prediction"]
-        counts = torch.zeros(len(names), len(names), dtype=torch.long)
-        counts.index_put_((labels, predictions), torch.ones_like(labels), accumulate=True)
-        worst = samples["loss"].argsort(descending=True)[:WORST].tolist()
-        rows = [
-            [
-                int(samples["index"][place]),
-                names[int(labels[place])],
-                names[int(predictions[place])],
-                round(float(samples["confidence"][place]), 4),
-                round(float(samples["loss"][place]), 4),
-                self.shown(split, int(samples["index"][place]), folder),
-            ]
-            for place in worst
-        ]
-        columns = ["index", "label", "prediction", "confidence", "loss", "sample"]
+        pairs = samples["label"] * len(names) + samples["prediction"]
+        counts = pairs.bincount(minlength=len(names) ** 2).view(len(names), -1)
+        columns = ["index", "label", "prediction", "confidence", "loss"]
+        worst = samples["loss"].argsort(descending=True)[:WORST]
+        rows = []
+        found = zip(*(samples[name][worst].tolist() for name in columns), strict=True)
+        for index, label, prediction, confidence, loss in found:
+            scores = round(confidence, 4), round(loss, 4)
+            sample = self.shown(split, index, folder)
+            rows.append([index, names[label], names[prediction], *scores, sample])
         images = () if isinstance(split, TokenSplit) else ("sample",)
         return {
             "confusion_matrix": ConfusionMatrix(names, counts.tolist()),
-            "worst_predictions": Table(columns, rows, images),
+            "worst_predictions": Table([*columns, "sample"], rows, images),
         }
 
     def shown(self, split: Any, index: int, folder: Path) -> str:
@@ -144,19 +139,17 @@ def check_class_weights(weights: Any, spec: Any) -> None:
     """Raises: ConfigError."""
     if weights is None or weights == "balanced":
         return
-    is_list = isinstance(weights, Sequence) and not isinstance(weights, str)
-    is_right = is_list and len(weights) == spec.num_classes
-    if not is_right or not all(is_weight(w) for w in weights) or not sum(weights):
+    try:
+        given = torch.tensor(weights, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):  # no numbers
+        given = torch.zeros(0)
+    is_right = given.isfinite().all() and (given >= 0).all() and given.any()
+    if given.shape != (spec.num_classes,) or not is_right:
         raise ConfigError(
             f"objective.class_weights={weights} should be null, balanced or {spec.num_classes} "
             "numbers, 0 or more and not all 0, one for each class: "
             f"{', '.join(spec.class_names)}"
         )
-
-
-def is_weight(value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and 0 <= value < math.inf
 
 
 def balanced_weights(split: Any, class_names: Sequence[str]) -> Tensor:
@@ -224,21 +217,9 @@ def check_fit(model: nn.Module, spec: Any) -> None:
         )
     example = spec.example(2)
     inputs = example if isinstance(example, tuple) else (example,)
-    misfit = (
-        f"model and data={spec.name} do not fit: {type(model).__name__} cannot take its samples of "
-        f"shape {tuple(inputs[0].shape[1:])}"
-    )
-    logits = try_model(model, inputs, misfit)
-    if not isinstance(logits, Tensor):
-        raise ConfigError(
-            f"model and objective=classification do not fit: {type(model).__name__} returns a "
-            f"{type(logits).__name__}; it should be one tensor of logits (N, num_classes)"
-        )
-    if logits.shape != (2, spec.num_classes):
-        raise ConfigError(
-            f"model.num_classes and data={spec.name} do not fit: {type(model).__name__} returns "
-            f"{tuple(logits.shape[1:])} for one sample, the data have {spec.num_classes} classes"
-        )
+    logits = try_model(model, inputs, f"model and data={spec.name} do not fit")
+    misfit = f"model.num_classes and data={spec.name} do not fit"
+    check_output(logits, (2, spec.num_classes), model, misfit)
 
 
 def save_image(split: Any, index: int, folder: Path) -> str:
@@ -246,12 +227,6 @@ def save_image(split: Any, index: int, folder: Path) -> str:
     sample = split.tensors[0][index] if isinstance(split, TensorSplit) else split[index][0]
     if not isinstance(sample, Tensor) or sample.dtype != torch.uint8:
         return ""
-    from PIL import Image
-
-    pixels = sample.cpu()
-    image = Image.fromarray(
-        pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy()
-    )
     file = folder / f"test_{index}.png"
-    image.save(file)
+    save_grid(sample[None] / 255, file)
     return file.name

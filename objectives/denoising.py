@@ -10,8 +10,10 @@ from core.errors import ConfigError
 from data.draws import EVALUATION_STREAM, seeded
 from data.splits import Batch
 from models.diffusion import CosineDiffusion
-from objectives.base import Sums, mean_over_batch, try_model
-from objectives.generation import EVAL_SEED, Generation, check_output
+from objectives.base import Sums, check_output, mean_over_batch, try_model
+from objectives.generation import EVAL_SEED, Generation
+
+MISFIT = "model and objective=denoising do not fit"
 
 
 class Denoising(Generation):
@@ -32,15 +34,10 @@ class Denoising(Generation):
     ) -> None:
         super().__init__(model, spec, fid_extractor, fid_cache)
         if not isinstance(getattr(model, "diffusion", None), CosineDiffusion):
-            raise ConfigError(
-                f"model and objective=denoising do not fit: {type(model).__name__} has no "
-                "diffusion; model=unet does"
-            )
+            raise ConfigError(f"{MISFIT}: {type(model).__name__} has no diffusion; model=unet does")
         images = spec.example(2)
-        misfit = f"model and objective=denoising do not fit: {type(model).__name__} cannot take "
-        misfit += "noisy images and their times"
-        predicted = try_model(model, [images, torch.ones(2, dtype=torch.long)], misfit)
-        check_output(predicted, tuple(images.shape), model, "denoising")
+        inputs = [images, torch.ones(2, dtype=torch.long)]  # and their times
+        check_output(try_model(model, inputs, MISFIT), tuple(images.shape), model, MISFIT)
 
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
         losses = self.losses(self.model, batch[0])

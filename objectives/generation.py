@@ -15,7 +15,7 @@ from data.pictures import save_grid
 from data.splits import Batch
 from metrics.fid import Extractor, frechet_distance, load_extractor, own_extractor
 from models.generative import SAMPLES_AT_ONCE, GenerativeModel
-from objectives.base import Media, Objective, Picture, Sums, shape_of
+from objectives.base import Media, Objective, Picture, Sums
 
 GRID = 64  # samples shown
 EVAL_SEED = 0  # every evaluation of every run starts from the same noise, so that they compare
@@ -119,15 +119,6 @@ class Generation(Objective):
         file = folder / "samples.png"
         save_grid((samples["generated"] + 1) / 2, file)
         return {"samples": Picture(file, "of the same noise at every evaluation")}
-
-
-def check_output(output: Any, shape: tuple[int, ...], model: nn.Module, objective: str) -> None:
-    """Raises: ConfigError: what a model returned for two samples is no tensor of ``shape``."""
-    if not isinstance(output, Tensor) or tuple(output.shape) != shape:
-        raise ConfigError(
-            f"model and objective={objective} do not fit: {type(model).__name__} returns "
-            f"{shape_of(output)} for two samples, it should be one tensor {shape}"
-        )
 
 
 def training_images(data: Loader) -> Tensor:

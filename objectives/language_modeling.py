@@ -12,7 +12,7 @@ from core.errors import ConfigError
 from data.splits import Batch
 from data.windows import IGNORE
 from models.generation import generate
-from objectives.base import Media, Objective, Sums, Text, shape_of, try_model
+from objectives.base import Media, Objective, Sums, Text, check_output, try_model
 
 LINE_BREAK = "\n"
 FIRST_TOKEN = 0  # of a text without line breaks, usually the space
@@ -121,19 +121,7 @@ def check_fit(model: nn.Module, spec: Any) -> None:
     """Try the model on two blank samples, so that a misfit is one line before any training."""
     if getattr(spec, "kind", None) != "text":
         raise ConfigError(f"objective=language_modeling needs a text, data={spec.name} is none")
-    misfit = (
-        f"model and data={spec.name} do not fit: {type(model).__name__} cannot take "
-        f"{spec.context_length} tokens at once (data.context_length)"
-    )
+    misfit = f"model and data.context_length={spec.context_length} do not fit"
     logits = logits_of(try_model(model, [spec.example(2)], misfit))
-    if not isinstance(logits, Tensor) or logits.ndim != 3:
-        raise ConfigError(
-            f"model and objective=language_modeling do not fit: {type(model).__name__} returns "
-            f"{shape_of(logits)}; it should be logits (N, T, vocab_size), alone or in a tuple "
-            "with a state"
-        )
-    if logits.shape[-1] != spec.vocab_size:
-        raise ConfigError(
-            f"model.vocab_size={logits.shape[-1]} and data={spec.name} do not fit: the data have "
-            f"{spec.vocab_size} tokens"
-        )
+    shape = (2, spec.context_length, spec.vocab_size)
+    check_output(logits, shape, model, f"model.vocab_size and data={spec.name} do not fit")

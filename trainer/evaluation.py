@@ -78,13 +78,16 @@ def check_monitor(
     objective: Objective,
     data: Loader,
     tried: Callable[[], Iterable[str]],
-) -> None:
+) -> str | None:
     """Refuse a metric that evaluations do not measure.
 
     The objective is taken at its word for those it declares; for another, one batch is tried.
 
     Args:
         tried: evaluates a batch; the names of its metrics.
+
+    Returns:
+        What a person should know of it, if anything.
 
     Raises:
         ConfigError: there is no such metric, no validation split for what needs one, or no target
@@ -99,8 +102,15 @@ def check_monitor(
                     f"trainer.{setting}={value} needs a validation split, and "
                     f"data={data.spec.name} has none"
                 )
-    elif monitor.name.removeprefix("val/") not in objective.metric_modes:
-        check_measured(monitor, tried())
+        return (
+            f"there is no validation split: {monitor.name} is not measured, and the last weights "
+            "are the ones that are tested"
+        )
+    if monitor.name.removeprefix("val/") in objective.metric_modes:
+        return None
+    check_measured(monitor, tried())
+    better = "higher" if monitor.mode == "max" else "lower"
+    return f"a {better} {monitor.name} is taken for better (monitor_mode)"
 
 
 def check_measured(monitor: Monitor, names: Iterable[str]) -> None:

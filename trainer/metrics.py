@@ -110,12 +110,15 @@ class TrainingMetrics:
 
     def state(self) -> dict[str, list[MeterState]]:
         """The sums of every process."""
-        return {"meter": gather(self.window.state()), "eval_meter": gather(self.since_eval.state())}
+        return {
+            "window": gather(self.window.state()),
+            "since_eval": gather(self.since_eval.state()),
+        }
 
     def load_state(self, state: dict[str, list[MeterState]], ranks: Ranks) -> None:
         """Go on from :meth:`state`, of any number of processes."""
-        self.window.load_state(own_share(state["meter"], ranks))
-        self.since_eval.load_state(own_share(state["eval_meter"], ranks))
+        self.window.load_state(own_share(state["window"], ranks))
+        self.since_eval.load_state(own_share(state["since_eval"], ranks))
 
 
 def own_share(meters: list[MeterState], ranks: Ranks) -> list[MeterState]:

@@ -19,13 +19,13 @@ class OptimizerState:
     """Saves and restores what training has made of ``optimizer``, newly built over ``module``.
 
     A few optimizers keep state in their parameter groups, such as the update count of the
-    schedule-free ones. What has changed since the optimizer was
-    built is state, the rest is settings.
+    schedule-free ones. What has changed since the optimizer was built is state, the rest is
+    settings.
     """
 
     def __init__(self, optimizer: Optimizer, module: nn.Module) -> None:
         self.optimizer = optimizer
-        by_id = {id(p): name.replace("_orig_mod.", "") for name, p in module.named_parameters()}
+        by_id = {id(p): name for name, p in module.named_parameters()}
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.names = [by_id[id(parameter)] for parameter in self.parameters]
         self.settings = [

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from core.collectives import full_tensor
 from core.errors import ConfigError
+from core.progress import Progress
 from core.schema import TrainerSettings
 from objectives.base import Objective
 from optim.build import Schedule, build_optimizer, build_schedule
@@ -21,13 +22,12 @@ from trainer.distributed.device import synchronize
 from trainer.distributed.parallel import distribute, for_strategy, wrap
 from trainer.optimizer_state import OptimizerState
 
-Norms = dict[str, Tensor]
-
 
 class Phase:
     """One of the steps an update is made of.
 
     Args:
+        prefix: of the phase's metrics; empty where there is but one phase.
         compute: ``batch -> (loss, sums)``; averages gradients under several processes.
         module: whose parameters the phase trains.
     """
@@ -35,6 +35,7 @@ class Phase:
     def __init__(
         self,
         name: str,
+        prefix: str,
         compute: Callable[..., Any],
         module: nn.Module,
         optimizer: Optimizer,
@@ -43,6 +44,7 @@ class Phase:
         clip_grad_value: float | None,
     ) -> None:
         self.name = name
+        self.prefix = prefix
         self.compute = compute
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.optimizer = optimizer
@@ -75,17 +77,26 @@ class Phase:
             nn.utils.clip_grad_value_(self.parameters, self.clip_grad_value)
         return norm
 
-    def measured_step(self, scaler: GradScaler, device: torch.device) -> tuple[float, Norms]:
-        """The optimizer's step: its seconds, and the norms of the new weights and the update."""
+    def measured_step(
+        self, scaler: GradScaler, grad_norm: Tensor | None, progress: Progress
+    ) -> dict[str, Tensor]:
+        """The optimizer's step, timed in ``progress``; the norms at a logging step, by name."""
+        assert grad_norm is not None
+        device = grad_norm.device
         before = [parameter.detach().clone() for parameter in self.parameters]
         synchronize(device)
         start = time.perf_counter()
         scaler.step(self.optimizer)
         synchronize(device)
-        seconds = time.perf_counter() - start
+        progress.optimizer_seconds += time.perf_counter() - start
+        progress.optimizer_steps_timed += 1
         weights = [parameter.detach() for parameter in self.parameters]
         updates = [new - old for new, old in zip(weights, before, strict=True)]
-        return seconds, {"weight_norm": total_norm(weights), "update_norm": total_norm(updates)}
+        return {
+            f"train/{self.prefix}grad_norm": grad_norm,
+            f"optim/{self.prefix}weight_norm": total_norm(weights),
+            f"optim/{self.prefix}update_norm": total_norm(updates),
+        }
 
     def gradient_exchange(self, is_last: bool) -> AbstractContextManager:
         """Exchange gradients between processes in the last micro-batch of an update only."""
@@ -109,58 +120,47 @@ def build_phases(
 ) -> list[Phase]:
     """The objective's phases, each with the optimizer, schedule and clipping of its own.
 
-    Without ``phases`` in the config, the objective's one phase takes the top-level ``optimizer``,
-    ``scheduler`` and ``trainer.clip_grad_*``.
-
     Raises:
         ConfigError: the config's ``phases`` are not those of the objective.
     """
     modules = objective.phases()
+    settings = phase_settings(config, list(modules))
+    distribute(objective, trainer)
+    if not trainer.compile:
+        leave_compiler_out()
+    phases = []
+    for name, module in modules.items():
+        own, where = settings[name], f"phases.{name}." if config["phases"] else ""
+        chosen = for_strategy(own["optimizer"], trainer, f"{where}optimizer")
+        phase = Phase(
+            name=name,
+            prefix=f"{name}/" if len(modules) > 1 else "",
+            compute=wrap(PhaseCompute(objective, name), module, trainer),
+            module=module,
+            optimizer=build_optimizer(chosen, module, config["param_groups"], f"{where}optimizer"),
+            schedule=build_schedule(own["scheduler"], horizon, f"{where}scheduler"),
+            clip_grad_norm=own["clip_grad_norm"],
+            clip_grad_value=own["clip_grad_value"],
+        )
+        phases.append(phase)
+    return phases
+
+
+def phase_settings(config: dict[str, Any], names: list[str]) -> dict[str, dict[str, Any]]:
+    """Of every phase: without ``phases`` in the config, the one phase takes the top-level ones."""
     settings = config["phases"]
     if not settings:
         for part in ("optimizer", "scheduler"):
             if not config[part]:
                 raise ConfigError(f"there is no {part}: choose one with {part}=NAME")
-        top = {key: config["trainer"][key] for key in ("clip_grad_norm", "clip_grad_value")}
-        top |= {"optimizer": config["optimizer"], "scheduler": config["scheduler"]}
-        settings = dict.fromkeys(modules, top)
-    if set(settings) != set(modules):
+        top = {"optimizer": config["optimizer"], "scheduler": config["scheduler"]}
+        top |= {key: config["trainer"][key] for key in ("clip_grad_norm", "clip_grad_value")}
+        return dict.fromkeys(names, top)
+    if set(settings) != set(names):
         raise ConfigError(
-            f"phases has {', '.join(settings)}, but the objective has {', '.join(modules)}"
+            f"phases has {', '.join(settings)}, but the objective has {', '.join(names)}"
         )
-    distribute(objective, trainer)
-    if not trainer.compile:
-        leave_compiler_out()
-    return [
-        build_phase(
-            name,
-            objective,
-            settings[name],
-            config["param_groups"],
-            horizon,
-            trainer,
-            where=f"phases.{name}." if config["phases"] else "",
-        )
-        for name in modules
-    ]
-
-
-def build_phase(
-    name: str,
-    objective: Objective,
-    settings: dict[str, Any],
-    grouping: dict[str, Any],
-    horizon: Horizon,
-    trainer: TrainerSettings,
-    where: str,
-) -> Phase:
-    module = objective.phases()[name]
-    chosen = for_strategy(settings["optimizer"], trainer, f"{where}optimizer")
-    optimizer = build_optimizer(chosen, module, grouping, f"{where}optimizer")
-    schedule = build_schedule(settings["scheduler"], horizon, f"{where}scheduler")
-    clip = {key: settings[key] for key in ("clip_grad_norm", "clip_grad_value")}
-    compute = wrap(PhaseCompute(objective, name), module, trainer)
-    return Phase(name, compute, module, optimizer, schedule, **clip)
+    return settings
 
 
 class PhaseCompute(nn.Module):

@@ -7,10 +7,13 @@ the first update on: settings come from the config, a checkpoint holds only stat
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+
+import torch
 
 from core.collectives import agree, broadcast
 from core.errors import ConfigError, RunInUse, reason
@@ -23,9 +26,38 @@ from core.schema import TrainerSettings
 from data.loader import Loader
 from optim.schedules import Horizon
 from trainer import checkpoint
-from trainer.checkpoint import Start
 from trainer.phase import Phase
 from trainer.trainer import Trainer
+
+# whatever torch and the optimizers raise where a state is not theirs
+MISFITS = (RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+
+
+@dataclass
+class Start:
+    """Where a run begins: at the beginning, or at a checkpoint.
+
+    Attributes:
+        content: of the checkpoint, if any.
+        continues: whether the checkpoint is of this run directory, so that the same run goes on.
+        changed: settings that differ from those the checkpoint was made with.
+        notes: what a person should know, such as a damaged file that was passed over.
+    """
+
+    path: Path | None = None
+    content: dict[str, Any] | None = None
+    continues: bool = False
+    changed: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def num_events(self) -> int:
+        """Lines of ``metrics.jsonl`` that were written when the checkpoint was."""
+        return self.content["num_events"] if self.content and self.continues else 0
+
+    @property
+    def wandb(self) -> dict[str, Any]:
+        return self.content["wandb"] if self.content and self.continues else {}
 
 
 @contextmanager
@@ -36,18 +68,12 @@ def starting_point(config: dict[str, Any], job: Job, ranks: Ranks) -> Iterator[S
         RunInUse: another process runs there, or it holds a run that ``resume`` does not name.
         ConfigError: the checkpoint is missing or damaged, or a setting has changed.
     """
-    start, problem = Start(), None
-    held = None
+    start, problem, held = Start(), None, None
     is_restart = agree(was_restarted())  # the nodes that did not fail do not count it
     if ranks.is_main:
         try:
             held = take_lock(job.path)
             start = find(config, job, is_restart)
-            if is_restart:
-                start.notes.append(
-                    "started again after a failure: the lines above and rank_*.log show what was "
-                    "raised; a process that was killed leaves none"
-                )
         except ConfigError as error:
             problem = error
     start, problem = broadcast((start, problem))  # other nodes may not see the file
@@ -80,52 +106,51 @@ def find(config: dict[str, Any], job: Job, is_restart: bool) -> Start:
     """The checkpoint that ``resume`` names, compared with the config.
 
     Args:
-        is_restart: torchrun's engine has started the processes again after a failure.
+        is_restart: torchrun's engine started the processes again after a failure.
     """
-    run_dir = job.path
-    source, own = config["resume"], (run_dir / "checkpoints").resolve()
-    if own.exists() and not own.is_dir():
-        raise ConfigError(f"{own} should be the folder of the checkpoints, but is a file")
+    source, own = config["resume"], (job.path / "checkpoints").resolve()
     if is_restart and (source is None or own.exists()):
         source = "auto"
-    path = None if source is None else named(source, own)
-    folder = path.parent if path is not None and path.is_file() else path
-    events = run_dir / "metrics.jsonl"
-    if folder != own and events.exists() and events.stat().st_size:
-        raise RunInUse(f"{run_dir} already holds a run: add resume=auto to continue it")
-    if path is None or folder is None:
-        return Start()
-    start = Start(continues=folder == own)
-    if path.is_file():
-        start.path, start.content = path, checkpoint.load(path)
-    else:
-        start.path, start.content = newest(folder, start.notes)
-        if start.path is None and source != "auto":
-            raise ConfigError(f"resume={source}: it has no checkpoint")
-    recorded = folder.parent / "config.yaml"
+    files = candidates(source, own)
+    start = Start(continues=bool(files) and files[0].parent == own)
+    if is_restart:
+        start.notes.append(
+            "started again after a failure: the lines above and rank_*.log show what was "
+            "raised; a process that was killed leaves none"
+        )
+    events = job.path / "metrics.jsonl"
+    if not start.continues and events.exists() and events.stat().st_size:
+        raise RunInUse(f"{job.path} already holds a run: add resume=auto to continue it")
+    if not files:
+        return start
+    start.path, start.content = newest(files, start.notes)
+    if start.path is None and source != "auto":
+        raise ConfigError(f"resume={source}: it has no checkpoint")
+    recorded = files[0].parent.parent / "config.yaml"
     if start.path is not None or recorded.exists():
         start.changed = compare(job.recordable or config, read_config(recorded))
+    settle_best(start, own)
     return start
 
 
-def named(source: str, own: Path) -> Path:
-    """The checkpoint, or the folder of checkpoints, that ``resume`` stands for."""
-    if source == "auto":
-        return own
-    path = Path(source).resolve()
-    if not path.exists():
+def candidates(source: str | None, own: Path) -> list[Path]:
+    """The files that ``resume`` stands for, in the order in which to try them."""
+    if source is None:
+        return []
+    folder = own if source == "auto" else Path(source).resolve()
+    if source != "auto" and not folder.exists():
         raise ConfigError(f"resume={source}: there is no such file or run directory")
-    if path.is_dir() and path.name != "checkpoints":
-        return path / "checkpoints"
-    return path
+    if folder.is_file():
+        return [folder]
+    if folder.name != "checkpoints":
+        folder = folder / "checkpoints"
+    return [folder / "last.pt", folder / "previous.pt"]
 
 
-def newest(folder: Path, notes: list[str]) -> tuple[Path | None, dict[str, Any] | None]:
+def newest(files: list[Path], notes: list[str]) -> tuple[Path | None, dict[str, Any] | None]:
     """The last good checkpoint: the one before, if the last cannot be read."""
     problem = None
-    for path in (folder / "last.pt", folder / "previous.pt"):
-        if not path.exists():
-            continue
+    for path in filter(Path.exists, files):
         try:
             content = checkpoint.load(path)
         except ConfigError as error:
@@ -137,6 +162,28 @@ def newest(folder: Path, notes: list[str]) -> tuple[Path | None, dict[str, Any] 
     if problem is not None:
         raise problem
     return None, None
+
+
+def settle_best(start: Start, own: Path) -> None:
+    """Make ``best.pt`` the best of what is continued: it may be older or newer, or elsewhere."""
+    if start.content is None or start.path is None or start.content["counters"]["best"] is None:
+        return
+    counters = start.content["counters"]
+    step = counters["best"]["step"]
+    for path in (own / "best.pt", start.path.with_name("best.pt"), start.path):
+        try:
+            found = checkpoint.load(path)["counters"]
+        except ConfigError:
+            continue
+        if found["step"] == found["evaluated_at"] == step:  # not saved after it
+            if path.parent != own or path.name != "best.pt":
+                own.mkdir(exist_ok=True)
+                checkpoint.duplicate(path, own / "best.pt")
+            return
+    start.notes.append(
+        f"the best weights, of step {step}, are lost: best.pt becomes those of the next evaluation"
+    )
+    counters |= {"best": None, "evaluations_since_best": 0}
 
 
 def planned_horizon(settings: TrainerSettings, data: Loader, start: Start) -> Horizon:
@@ -169,27 +216,28 @@ def resume(trainer: Trainer, start: Start) -> None:
     Raises:
         ConfigError: the checkpoint is of another model, optimizer or data, or beyond the end.
     """
-    if start.content is None or start.path is None:
+    content = start.content
+    if content is None:
         return
-    notes: list[str] = []
     check_data(trainer, start)
     check_weights(trainer, start)
-    content = adapted(trainer, start, notes)
     try:
+        adapt(content, trainer, set(start.changed))
         trainer.load_state_dict(content)
-        for phase in trainer.phases:
-            if changed := settings_of(phase, start.changed):
-                try_step(phase, changed)
-    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except MISFITS as error:
         raise ConfigError(
             f"the checkpoint {start.path} does not fit this run: {reason(error)}"
         ) from error
-    check_end(trainer, start)
-    if trainer.ranks.is_main:
-        settle_best(trainer, start.path, notes)
-        for note in notes:
-            trainer.run_log.print(note)
-    trainer.progress.best = broadcast(trainer.progress.best)
+    for phase in trainer.phases:
+        where = ("optimizer.", f"phases.{phase.name}.optimizer.")
+        if changed := [key for key in start.changed if key.startswith(where)]:
+            try_step(phase, changed)
+    step, last = trainer.progress.step, trainer.horizon.total_steps
+    if step > last and start.changed:  # a limit may lie behind the run, which then ends
+        raise ConfigError(
+            f"resume: the run is to end after {last} updates ({', '.join(start.changed)}), but has "
+            f"made {step} already"
+        )
 
 
 def check_data(trainer: Trainer, start: Start) -> None:
@@ -205,115 +253,58 @@ def check_data(trainer: Trainer, start: Start) -> None:
 def check_weights(trainer: Trainer, start: Start) -> None:
     """Names and shapes of the weights, which no setting can change."""
     assert start.content is not None
-    before = {name: tuple(value.shape) for name, value in start.content["model"].items()}
-    now = {
-        name.replace("_orig_mod.", ""): tuple(value.shape)
-        for name, value in trainer.objective.model.state_dict().items()
-    }
-    for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name):
-            causes = [key for key in start.changed if key.startswith(("model.", "data."))]
-            raise ConfigError(
-                f"resume: {', '.join(causes) or 'the model'} cannot be changed: {name} was "
-                f"{before.get(name, 'absent')}, is {now.get(name, 'absent')}; start a new run"
-            )
+    before, now = (
+        {name: tuple(value.shape) for name, value in weights.items()}
+        for weights in (start.content["model"], trainer.objective.model.state_dict())
+    )
+    if different := before.items() ^ now.items():
+        name, _ = min(different)
+        causes = [key for key in start.changed if key.startswith(("model.", "data."))]
+        raise ConfigError(
+            f"resume: {', '.join(causes) or 'the model'} cannot be changed: {name} was "
+            f"{before.get(name, 'absent')}, is {now.get(name, 'absent')}; start a new run"
+        )
 
 
-def adapted(trainer: Trainer, start: Start, notes: list[str]) -> dict[str, Any]:
-    """The checkpoint without what the changed settings make void."""
-    assert start.content is not None
-    content, changed = copy.copy(start.content), set(start.changed)
-    data, counters = content["data"].copy(), content["counters"].copy()
-    optimizers = content["optimizers"].copy()
-    content |= {"data": data, "counters": counters, "optimizers": optimizers}
+def adapt(content: dict[str, Any], trainer: Trainer, changed: set[str]) -> None:
+    """Take out of a checkpoint what the ``changed`` settings make void, and say so."""
+    optimizers, data, counters = content["optimizers"], content["data"], content["counters"]
+    say = trainer.run_log.print
     for phase in trainer.phases:
-        if phase.name not in optimizers:
-            raise ConfigError(
-                f"resume: the checkpoint has the phases {', '.join(optimizers)}, this run has "
-                f"{', '.join(p.name for p in trainer.phases)}; start a new run"
-            )
         before, now = optimizers[phase.name]["class"], phase.optimizer_state.kind
         if before != now:
             optimizers[phase.name] = phase.optimizer_state.state_dict()
-            notes.append(f"{now} in place of {before}: it starts with a fresh state")
+            say(f"{now} in place of {before}: it starts with a fresh state")
     counters["batches_offset"] = trainer.horizon.batches_offset
     if "data.batch_size" in changed and data["carried"]:
         data["carried"] = trainer.objective.state()
-        notes.append("data.batch_size has changed: the carried state starts empty")
+        say("data.batch_size has changed: the carried state starts empty")
     if changed & {"monitor", "monitor_mode"}:
         counters |= {"best": None, "evaluations_since_best": 0, "target": None}
-        notes.append(f"from here on the best is that of {trainer.monitor.name}")
+        say(f"from here on the best is that of {trainer.monitor.name}")
     if "trainer.target" in changed:
         counters["target"] = None
     if changed & set(ENDS):
         counters["stop_reason"] = None
-    return content
-
-
-def settings_of(phase: Phase, changed: Iterable[str]) -> list[str]:
-    """The changed settings of a phase's optimizer."""
-    where = ("optimizer.", f"phases.{phase.name}.optimizer.")
-    return [key for key in changed if key.startswith(where)]
 
 
 def try_step(phase: Phase, changed: list[str]) -> None:
-    """Make and take back one update with gradients of zero.
+    """Make one update with gradients of zero, of a copy of the optimizer and its parameters.
 
     Raises:
         ConfigError: with the ``changed`` settings the optimizer needs a state it has not.
     """
-    weights = [parameter.detach().clone() for parameter in phase.parameters]
-    state = copy.deepcopy(phase.optimizer.state_dict())
-    for parameter in phase.parameters:
-        parameter.grad = parameter.detach().clone().zero_()
-    phase.train_mode(True)
+    optimizer: Any = copy.deepcopy(phase.optimizer)
+    if hasattr(optimizer, "train"):  # schedule-free ones step in no other mode
+        optimizer.train()
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
     try:
-        phase.optimizer.step()
-    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        optimizer.step()
+    except MISFITS as error:
         lacks = f"has no {error}" if isinstance(error, KeyError) else f"does not fit ({error})"
         raise ConfigError(
             f"resume: {', '.join(changed)} cannot be changed: the state of "
-            f"{type(phase.optimizer).__name__} in the checkpoint {lacks}; start a new run"
+            f"{type(optimizer).__name__} in the checkpoint {lacks}; start a new run"
         ) from error
-    phase.optimizer.zero_grad()
-    for parameter, value in zip(phase.parameters, weights, strict=True):
-        parameter.data.copy_(value)
-    phase.optimizer.load_state_dict(state)
-
-
-def check_end(trainer: Trainer, start: Start) -> None:
-    """A limit may lie behind the run, which then ends; a horizon may not: schedules end with it.
-
-    Raises: ConfigError.
-    """
-    step, last = trainer.progress.step, trainer.horizon.total_steps
-    if step > last and start.changed:
-        raise ConfigError(
-            f"resume: the run is to end after {last} updates ({', '.join(start.changed)}), but has "
-            f"made {step} already"
-        )
-
-
-def settle_best(trainer: Trainer, source: Path, notes: list[str]) -> None:
-    """Make ``best.pt`` the best of what is continued: it may be older or newer, or elsewhere."""
-    best = trainer.progress.best
-    own = trainer.run_log.run_dir / "checkpoints" / "best.pt"
-    if best is None:
-        return
-    for path in (own, source.with_name("best.pt"), source):
-        try:
-            content = checkpoint.load(path)
-        except ConfigError:
-            continue
-        counters = content["counters"]
-        if counters["step"] == counters["evaluated_at"] == best.step:  # not saved after it
-            if path != own:
-                own.parent.mkdir(exist_ok=True)
-                checkpoint.duplicate(path, own)
-            return
-    notes.append(
-        f"the best weights, of step {best.step}, are lost: best.pt becomes those of the next "
-        "evaluation"
-    )
-    trainer.progress.best = None
-    trainer.progress.evaluations_since_best = 0

@@ -4,8 +4,6 @@ The loop knows phases and metrics; what they mean is the objective's business.
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.collectives import agree
+from core.collectives import agree, broadcast
 from core.errors import Diverged, Interrupted
 from core.progress import Best, Monitor, Progress
 from core.ranks import Ranks
@@ -26,12 +24,8 @@ from objectives.base import Objective
 from optim.schedules import Horizon
 from trainer import checkpoint
 from trainer.averaging import Average
-from trainer.distributed.device import (
-    autocast,
-    choose_precision,
-    peak_memory_bytes,
-    synchronize,
-)
+from trainer.clock import Clock
+from trainer.distributed.device import autocast, choose_precision, peak_memory_bytes
 from trainer.evaluation import check_monitor, evaluate, judge
 from trainer.finite import FiniteCheck, Snapshot, advice, all_finite
 from trainer.loggers.provenance import run_facts
@@ -81,10 +75,9 @@ class Trainer:
         self.metrics = TrainingMetrics(settings.log_every_steps, self.finite.check_means)
         self.initial_weights_hash = weights_hash(checkpoint.weights(self.objective.model))
         self.diverged: Diverged | None = None
-        folder = self.run_log.run_dir / "checkpoints"
-        self.writer = checkpoint.Writer(folder, self.ranks.is_main)
+        self.checkpoints = self.run_log.run_dir / "checkpoints"
         self.saved_at = time.monotonic()
-        self.timed_until = time.perf_counter()
+        self.has_saved = False
 
     def fit(self) -> None:
         """Train to the horizon, evaluating on the way, then test the best weights."""
@@ -94,8 +87,7 @@ class Trainer:
                 self.train()
                 self.test()
         except Diverged as error:
-            last = self.run_log.run_dir / "checkpoints" / "last.pt"
-            report = advice(error, self.phases, self.progress.step, last)
+            report = advice(error, self.phases, self.progress.step, self.checkpoints / "last.pt")
             if self.settings.on_nonfinite != "stop":
                 raise report from error
             self.diverged = report
@@ -105,37 +97,30 @@ class Trainer:
 
     def train(self) -> None:
         """All updates, and what is due between them. An interruption loses none."""
-        check_monitor(self.monitor, self.settings, self.objective, self.data, self.tried_metrics)
-        if "val" not in self.data.splits:
-            self.run_log.print(
-                f"there is no validation split: {self.monitor.name} is not measured, and the last "
-                "weights are the ones that are tested"
-            )
-        elif self.monitor.name.removeprefix("val/") not in self.objective.metric_modes:
-            better = "higher" if self.monitor.mode == "max" else "lower"
-            self.run_log.print(f"a {better} {self.monitor.name} is taken for better (monitor_mode)")
+        note = check_monitor(
+            self.monitor, self.settings, self.objective, self.data, self.tried_metrics
+        )
+        if note:
+            self.run_log.print(note)
         self.run_log.start_progress(self.last_step, self.progress.step)
+        self.clock = Clock(self.progress, self.device)
         try:
-            self.timed_until = time.perf_counter()
             if self.evaluation_is_due():  # the run was interrupted before it was over
-                with self.untimed():
+                with self.clock.paused():
                     self.validate()
             self.set_training(True)
             while not self.is_done():
                 epoch, start = divmod(self.progress.batches, self.horizon.steps_per_epoch)
-                self.timed_until = time.perf_counter()
                 for update in self.data.train(epoch, start, self.objective.mix):
                     self.train_step(update)
-                    self.take_time()
+                    self.clock.count()
                     self.after_step()
                     if self.is_done():
                         break
         except Interrupted:
-            with self.untimed():
+            with self.clock.paused():
                 self.save()
             raise
-        finally:
-            self.writer.wait()
         self.set_training(False)
 
     @property
@@ -182,7 +167,7 @@ class Trainer:
             if not is_finite:
                 break
             if is_logged:
-                self.step_measured(phase, grad_norm)
+                self.metrics.norms |= phase.measured_step(self.scaler, grad_norm, self.progress)
             else:
                 self.scaler.step(phase.optimizer)
         if before is not None and not (self.update_scale() and is_finite):
@@ -196,17 +181,6 @@ class Trainer:
             self.ema.update(self.objective.model)
         self.progress.step += 1
         self.progress.skipped_in_a_row = 0
-
-    def step_measured(self, phase: Phase, grad_norm: Tensor | None) -> None:
-        """The optimizer's step at a logging step: timed, with the norms of what it did."""
-        seconds, norms = phase.measured_step(self.scaler, self.device)
-        self.progress.optimizer_seconds += seconds
-        self.progress.optimizer_steps_timed += 1
-        prefix = self.prefix(phase)
-        assert grad_norm is not None
-        self.metrics.norms[f"train/{prefix}grad_norm"] = grad_norm
-        for name, norm in norms.items():
-            self.metrics.norms[f"optim/{prefix}{name}"] = norm
 
     def update_scale(self) -> bool:
         """Adapt fp16's loss scale; whether the optimizers' steps were applied."""
@@ -225,10 +199,10 @@ class Trainer:
             if self.metrics.is_logging_step(step):
                 self.log_training()
             if self.evaluation_is_due():
-                with self.untimed():
+                with self.clock.paused():
                     self.validate()
             elif self.checkpoint_is_due(step):
-                with self.untimed():
+                with self.clock.paused():
                     self.save()
         if self.processes_meet:
             self.interruption.check()
@@ -247,17 +221,13 @@ class Trainer:
         """Record training's metrics, the rates and what else steers the optimizers."""
         values = self.metrics.values(self.progress.step)
         for phase in self.phases:
-            values[f"optim/{self.prefix(phase)}lr"] = phase.lr
+            values[f"optim/{phase.prefix}lr"] = phase.lr
         if self.scaler.is_enabled():
             values["optim/loss_scale"] = self.scaler.get_scale()
         if self.progress.skipped:
             values["optim/skipped"] = float(self.progress.skipped)
-        self.take_time()  # reading has waited for the device
+        self.clock.count()  # reading has waited for the device
         self.record(values)
-
-    def prefix(self, phase: Phase) -> str:
-        """Of the phase's metrics: none where there is but one."""
-        return "" if len(self.phases) == 1 else f"{phase.name}/"
 
     @property
     def epoch(self) -> float:
@@ -336,16 +306,17 @@ class Trainer:
         return {f"{split}/{name}": value for name, value in means.items()}, samples
 
     def tried_metrics(self) -> dict[str, float]:
-        """What evaluations measure, found out by one batch that leaves no trace."""
-        metrics, _ = self.measure("val", limit_steps=1)
-        return metrics
+        """What evaluations measure, found out by one batch."""
+        return self.measure("val", limit_steps=1)[0]
 
     def test(self) -> None:
         """Measure the weights that were best in validation on the test split, once."""
         if "test" not in self.data.splits or not self.settings.test:
             return
         if self.settings.checkpoint and self.progress.best is not None:
-            checkpoint.load_weights(self.eval_model, self.writer.best_weights())
+            best = self.checkpoints / "best.pt"
+            weights = broadcast(checkpoint.measured_weights(best) if self.ranks.is_main else None)
+            checkpoint.load_weights(self.eval_model, weights)
         metrics, samples = self.measure("test", keep_samples=True)
         self.record(metrics)
         self.show(samples, "test")
@@ -366,8 +337,11 @@ class Trainer:
         content = self.state_dict()
         if agree(not all_finite(content["model"].values())):
             raise Diverged("a weight is not finite")
-        self.saved_at = time.monotonic()
-        self.writer.write(content, is_best)
+        if self.ranks.is_main:
+            checkpoint.write(content, self.checkpoints, is_best)
+            if not self.has_saved:
+                checkpoint.check_readable(self.checkpoints / "last.pt")
+        self.saved_at, self.has_saved = time.monotonic(), True
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the run needs to go on as if it had not been interrupted."""
@@ -375,6 +349,7 @@ class Trainer:
         return {
             "model": checkpoint.weights(self.objective.model),
             "ema": None if ema is None else checkpoint.weights(ema.module),
+            "ema_updates": 0 if ema is None else ema.num_updates,
             "optimizers": {p.name: p.optimizer_state.state_dict() for p in self.phases},
             "scaler": self.scaler.state_dict(),
             "data": {
@@ -384,12 +359,9 @@ class Trainer:
                 "steps_per_epoch": data.steps_per_epoch,
                 "carried": {name: value.cpu() for name, value in self.objective.state().items()},
             },
-            "counters": {
-                **asdict(self.progress),
-                "ema_updates": None if ema is None else ema.num_updates,
-                **self.metrics.state(),
-                "events": self.run_log.num_events,
-            },
+            "counters": asdict(self.progress),
+            "metrics": self.metrics.state(),
+            "num_events": self.run_log.num_events,
             "wandb": self.run_log.summary.get("wandb", {}),
             "format_version": checkpoint.FORMAT_VERSION,
         }
@@ -400,40 +372,20 @@ class Trainer:
         What this run has and the other had not, such as an average or a loss scale, starts afresh.
         """
         checkpoint.load_weights(self.objective.model, content["model"])
-        counters = dict(content["counters"])
-        ema_updates, _ = counters.pop("ema_updates"), counters.pop("events")
         if self.ema is not None:
             self.ema.module.load_state_dict(content["ema"] or content["model"])
-            self.ema.num_updates = ema_updates or 0
+            self.ema.num_updates = content["ema_updates"]
         for phase in self.phases:
             phase.optimizer_state.load_state_dict(content["optimizers"][phase.name])
         if content["scaler"]:
             self.scaler.load_state_dict(content["scaler"])
         self.objective.load_state(content["data"]["carried"])
-        self.metrics.load_state(
-            {name: counters.pop(name) for name in ("meter", "eval_meter")}, self.ranks
-        )
-        best = counters.pop("best")
-        self.progress = Progress(**counters, best=best and Best(**best))
+        self.metrics.load_state(content["metrics"], self.ranks)
+        best = content["counters"]["best"]
+        self.progress = Progress(**content["counters"] | {"best": best and Best(**best)})
         self.data.continue_order(content["data"]["order_hash"], self.progress.batches)
 
     def set_training(self, on: bool) -> None:
         self.objective.train(on)
         for phase in self.phases:
             phase.train_mode(on)
-
-    def take_time(self) -> None:
-        """Count what has passed as training: waiting for data, updates and logging."""
-        now = time.perf_counter()
-        self.progress.train_seconds += now - self.timed_until
-        self.timed_until = now
-
-    @contextmanager
-    def untimed(self) -> Iterator[None]:
-        """Evaluation and checkpoints are not training; what a GPU still has queued is."""
-        synchronize(self.device)
-        self.take_time()
-        try:
-            yield
-        finally:
-            self.timed_until = time.perf_counter()

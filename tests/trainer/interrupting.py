@@ -15,7 +15,6 @@ from trainer.trainer import Trainer
 
 CLOCKS = {"seconds", "train_seconds", "optimizer_seconds", "optimizer_steps_timed"}
 
-
 # 5 updates an epoch; logs, evaluations and epochs end at different updates
 SHORT = (
     "data.batch_size=40",
@@ -37,7 +36,6 @@ def killed_at(step: int) -> Iterator[None]:
 
     def train_step_or_die(self: Trainer, update: Any) -> None:
         if self.progress.step + 1 == step:
-            self.writer.wait()
             raise Killed
         train_step(self, update)
 

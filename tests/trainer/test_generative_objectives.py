@@ -1,6 +1,5 @@
 """Adversarial and denoising training: phases, losses, evaluation, records, exact continuation."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +8,9 @@ import torch
 from PIL import Image
 
 from core.composed import check_phases
-from core.errors import ConfigError
+from core.errors import ConfigError, Interrupted
 from core.ranks import Ranks
 from core.schema import check_settings, dotted_keys, unknown_key
-from data.draws import seeded
 from data.splits import ImageSpec
 from metrics.fid import Extractor
 from models.dcgan import DCGAN
@@ -22,8 +20,13 @@ from objectives import generation
 from objectives.adversarial import Adversarial
 from objectives.denoising import Denoising
 from optim.schedules import Horizon
+from tests.trainer.interrupting import (
+    assert_same_run,
+    events,
+    signal_at,
+    summary,
+)
 from trainer.phase import Phase, build_phases
-from trainer.trainer import Trainer
 
 SPEC = ImageSpec("tiny", 1, (28, 28), ("a", "b"), mean=(0.2,), std=(0.4,))
 SMALL_GAN = ("model=dcgan", "model.width=8", "model.latent_dim=16")
@@ -34,7 +37,6 @@ SMALL_UNET = (
     "model.num_steps=50",
     "model.sample_steps=2",
 )
-FEW = ("debug=fast", "data.eval_batch_size=40", "data.batch_size=16")
 
 
 def adversarial() -> Adversarial:
@@ -62,12 +64,6 @@ def phases_of(composed: Callable[..., dict[str, Any]]) -> Callable[..., list[Pha
         return build_phases(config, objective, Horizon(10, 5), check_settings(config))
 
     return build
-
-
-@pytest.fixture
-def extractor_run(train):
-    """A LightCNN of a few updates: what is measured with it does not matter here."""
-    return train("debug=fast")
 
 
 def test_images_reach_the_model_in_its_range():
@@ -155,21 +151,12 @@ def test_phases_are_chosen_independently(phases_of):
     ["optim=sgd_cosine", "optimizer=adam", "+optimizer.lr=1", "trainer.clip_grad_norm=1"],
 )
 def test_settings_of_no_phase_are_refused(override):
+    both = ["discriminator", "generator"]
     with pytest.raises(ConfigError, match=r"has no effect: .*phases\.generator\.optimizer\.lr="):
-        check_phases(["discriminator", "generator"], ["model=dcgan", override])
+        check_phases(both, ["model=dcgan", override])
     check_phases([], [override])
-
-
-def test_settings_of_phases_are_accepted():
-    overrides = ["optimizer@phases.generator.optimizer=adamw", "phases.generator.optimizer.lr=1"]
-    check_phases(["discriminator", "generator"], overrides)
-
-
-def test_command_line_refuses_the_optimizer_of_no_phase(command):
-    done = command("train.py", "model=dcgan", "optimizer=adam")
-    assert done.returncode == 1
-    assert "phases." in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    check_phases(both, ["optimizer@phases.generator.optimizer=adamw"])
+    check_phases(both, ["phases.generator.optimizer.lr=1"])
 
 
 def test_unknown_optimizer_setting_names_that_of_a_phase(composed):
@@ -210,24 +197,6 @@ def test_denoising_loss_of_a_perfect_prediction_is_zero():
 
     objective.model.forward = perfect
     assert objective("train", (images,))[0] < 1e-6
-
-
-def test_denoising_loss_falls_on_a_few_images():
-    objective = denoising()
-    optimizer = torch.optim.Adam(objective.model.parameters(), lr=3e-3)
-
-    def measured() -> float:
-        with torch.no_grad():
-            generators = [seeded(0, index) for index in range(16)]
-            losses = objective.losses(objective.model, batch()[0], generators)
-        return losses.mean().item()
-
-    first = measured()
-    for _ in range(40):
-        optimizer.zero_grad()
-        objective("train", batch())[0].backward()
-        optimizer.step()
-    assert measured() < 0.5 * first
 
 
 # --- evaluation
@@ -296,47 +265,44 @@ def test_processes_share_the_generation(monkeypatch):
 # --- whole runs
 
 
-@pytest.mark.parametrize("model", [SMALL_GAN, SMALL_UNET])
-def test_run_records_distances_and_grids(train, extractor_run, model):
-    run_dir = train(*model, *FEW, f"objective.fid_extractor={extractor_run}")
-    events = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    measured = [event["step"] for event in events if "val/fid" in event]
-    assert measured == [2, 4]
-    shown = [event["media"]["val/samples"]["file"] for event in events if "val/samples" in
+@pytest.fixture(scope="module")
+def extractor_run(train_once):
+    """A LightCNN of a few updates: what is measured with it does not matter here."""
+    return train_once("debug=fast")
+
+
+EVERYTHING = ("trainer.ema_decay=0.9", "trainer.accumulate_steps=2")
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ((*SMALL_GAN, *EVERYTHING, "phases.generator.clip_grad_norm=1",
+          "scheduler@phases.generator.scheduler=cosine"),
+         {"train/discriminator/loss", "train/generator/loss", "optim/generator/lr"}),
+        ((*SMALL_UNET, *EVERYTHING), {"train/loss", "val/loss", "optim/lr"}),
+    ],
+    ids=["gan", "diffusion"],
+)  # fmt: skip
+def test_run(train, extractor_run, few_digits, tmp_path, settings, names):
+    """It records distances and grids; an interruption changes nothing."""
+    settings = (*settings, "data.batch_size=16", "data.eval_batch_size=40", "trainer.max_steps=4",
+                "trainer.eval_every_steps=2", "trainer.log_every_steps=1",
+                "trainer.precision=fp32", f"objective.fid_extractor={extractor_run}")  # fmt: skip
+    run_dir = train(*settings)
+    found = events(run_dir)
+    assert [event["step"] for event in found if "val/fid" in event] == [2, 4]
+    shown = [event["media"]["val/samples"]["file"] for event in found if "val/samples" in
              event.get("media", {})]  # fmt: skip
     assert shown == ["val_step_2/samples.png", "val_step_4/samples.png"]
-    for file in [*shown, "samples.png"]:
-        with Image.open(run_dir / "media" / file) as grid:
-            assert grid.size == (8 * 30 - 2, 8 * 30 - 2)
-    names = set().union(*events)
-    if model is SMALL_GAN:
-        wanted = {"train/discriminator/loss", "train/generator/loss", "optim/generator/lr"}
-    else:
-        wanted = {"train/loss", "val/loss", "optim/lr"}
-    assert wanted <= names
-    summary = json.loads((run_dir / "summary.json").read_text())
-    assert summary["monitor"] == "val/fid"
-    assert summary["test/fid"] > 0
-
-
-@pytest.mark.parametrize("model", [SMALL_GAN, SMALL_UNET])
-def test_neither_evaluation_nor_interruption_changes_the_weights(train, extractor_run, model):
-    setting = (*model, *FEW, f"objective.fid_extractor={extractor_run}", "trainer.precision=fp32")
-    straight = train(*setting, "trainer.eval_every_steps=4")
-    half = train(*setting, "trainer.eval_every_steps=1", "trainer.limit_train_steps=2")
-    resumed = train(*setting, "trainer.eval_every_steps=1", "resume=auto", run_dir=half)
-    one, other = (
-        torch.load(run_dir / "checkpoints" / "last.pt", weights_only=True)
-        for run_dir in (straight, resumed)
-    )
-    for kind in ("model", "ema"):
-        if one[kind] is not None:
-            for name, value in one[kind].items():
-                assert torch.equal(value, other[kind][name]), name
-
-
-def test_the_trainer_knows_nothing_of_gans():
-    import inspect
-
-    source = inspect.getsource(inspect.getmodule(Trainer))
-    assert "discriminator" not in source
+    with Image.open(run_dir / "media" / shown[0]) as grid:
+        assert grid.size == (6 * 30 - 2, 5 * 30 - 2)
+    with Image.open(run_dir / "media" / "samples.png") as grid:
+        assert grid.size == (8 * 30 - 2, 8 * 30 - 2)
+    assert names <= set().union(*found)
+    assert summary(run_dir)["monitor"] == "val/fid"
+    assert summary(run_dir)["test/fid"] > 0
+    parts = tmp_path / "parts"
+    with signal_at(3), pytest.raises(Interrupted):
+        train(*settings, run_dir=parts)
+    assert_same_run(run_dir, train(*settings, "resume=auto", run_dir=parts))

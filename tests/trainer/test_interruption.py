@@ -81,25 +81,6 @@ def test_signal(started, tmp_path, number):
 
 
 @pytest.mark.slow
-def test_killed_after_its_end_was_moved(started, tmp_path):
-    """SIGKILL in the second part: the same command makes the updates that are left."""
-    often = ("resume=auto", "trainer.checkpoint_every_steps=5", "trainer.log_every_steps=1")
-    first = started(*often, "trainer.limit_train_steps=10")
-    first.communicate(timeout=60)
-    assert summary(tmp_path / "run")["steps"] == 10
-    again = (*often, "trainer.limit_train_steps=150")
-    second = started(*again)
-    wait_until(lambda: events(tmp_path / "run")[-1].get("step", 0) > 12)
-    second.kill()
-    second.wait()
-    assert events(tmp_path / "run")[-1]["step"] < 150
-    third = started(*again)
-    third.communicate(timeout=300)
-    assert summary(tmp_path / "run")["status"] == "completed"
-    assert summary(tmp_path / "run")["steps"] == 150
-
-
-@pytest.mark.slow
 def test_interrupted_sweep(started, tmp_path):
     """The sweep ends too, with the table of what was done; the same command goes on."""
     directory = tmp_path / "sweep"

@@ -27,10 +27,10 @@ class Reads(TorchDispatchMode):
     "settings",
     [
         (),
-        ("trainer.clip_grad_norm=1", "trainer.ema_decay=0.9"),
-        ("trainer.accumulate_steps=2", "optim=adamw_warmup_cosine"),
+        ("trainer.clip_grad_norm=1", "trainer.ema_decay=0.9", "trainer.accumulate_steps=2",
+         "optim=adamw_warmup_cosine"),
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("as_on_gpu", [True, False])
 def test_no_value_is_read_between_logging_steps(
     train, few_digits, monkeypatch, settings, as_on_gpu

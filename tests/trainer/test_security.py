@@ -39,7 +39,7 @@ def test_checkpoint_executes_nothing(tmp_path, kind):
     if kind == "pickle":
         file.write_bytes(pickle.dumps(Payload()))
     else:
-        content = Payload() if kind == "torch" else dict.fromkeys(checkpoint.KINDS, Payload())
+        content = Payload() if kind == "torch" else dict.fromkeys(checkpoint.PARTS, Payload())
         torch.save(content, file)
     with pytest.raises(ConfigError, match="is damaged"):
         checkpoint.load(file)
