@@ -110,35 +110,22 @@ def files_of(server, run_id):
 
 
 @pytest.mark.slow
-def test_the_report_on_a_server(server, sweep_of_two):
-    out = client(server, "report.py", sweep_of_two, "--wandb")
-    assert f"W&B summary run: {server}/" in out
-    ((run_id, run),) = runs_on(server, "p").items()
-    assert run_id.startswith("report-")
-    assert run["config"]["candidate"] == "report"
-    assert run["summary"]["report/best"] == "sgd_cosine"
-    assert "sgd_cosine has the highest mean test accuracy" in run["summary"]["report/claims"]
-    files = files_of(server, run_id)
-    assert {"report.csv", "report.html"} <= set(files)
-    for folder in ("media/html/report/page_", "media/table/report/candidates_"):
-        assert any(name.startswith(folder) for name in files), files
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["online", "offline"])
-def test_a_run_of_a_study_on_a_server(server, tmp_path, data_root, mode):
+def test_a_run_of_a_study_and_its_report_on_a_server(server, tmp_path, data_root, mode):
     """Offline runs say the same once ``wandb sync`` has sent them."""
+    run_dir = tmp_path / "adamw-tune-000"
     client(
         server, "train.py", "debug=fast", f"wandb.mode={mode}", "wandb.project=q",
         "wandb.group=a_study", "wandb.candidate=adamw", "wandb.job_type=tune", "wandb.tags=[adamw]",
-        f"data.root={data_root}", f"hydra.run.dir={tmp_path / 'adamw-tune-000'}",
+        f"data.root={data_root}", f"hydra.run.dir={run_dir}",
     )  # fmt: skip
     if mode == "offline":
-        (folder,) = (tmp_path / "adamw-tune-000" / "wandb").glob("offline-run-*")
+        (folder,) = (run_dir / "wandb").glob("offline-run-*")
         client(server, "-m", "wandb", "sync", folder)
-    ((run_id, run),) = runs_on(server, "q").items()
-    summary = json.loads((tmp_path / "adamw-tune-000" / "summary.json").read_text())
-    assert run_id == summary["wandb"]["id"]
+    assert f"W&B summary run: {server}/" in client(server, "report.py", run_dir, "--wandb")
+    summary = json.loads((run_dir / "summary.json").read_text())
+    runs = runs_on(server, "q")
+    run = runs.pop(summary["wandb"]["id"])
     assert run["displayName"] == "adamw-tune-000"
     assert run["tags"] == ["adamw", "LightCNN", "mnist5k", "SGD"]
     assert run["config"]["candidate"] == "adamw"
@@ -148,5 +135,15 @@ def test_a_run_of_a_study_on_a_server(server, tmp_path, data_root, mode):
     assert run["summary"]["test/accuracy"] == pytest.approx(summary["test/accuracy"])
     assert run["summary"]["best"] == summary["best"]
     assert run["summary"]["val/accuracy"] == {"max": pytest.approx(summary["best"]["value"])}
-    files = files_of(server, run_id)
+    files = files_of(server, summary["wandb"]["id"])
     assert any(name.startswith("media/table/test/confusion_matrix_table_") for name in files)
+
+    ((report_id, run),) = runs.items()
+    assert report_id.startswith("report-")
+    assert run["config"]["candidate"] == "report"
+    assert run["summary"]["report/best"] == "all runs"
+    assert "all runs has the highest mean test accuracy" in run["summary"]["report/claims"]
+    files = files_of(server, report_id)
+    assert {"report.csv", "report.html"} <= set(files)
+    for folder in ("media/html/report/page_", "media/table/report/candidates_"):
+        assert any(name.startswith(folder) for name in files), files
