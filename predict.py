@@ -60,9 +60,7 @@ def run_directory(given: Path) -> Path:
 def classify(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
     """A line per image or text of the files; the exit code says whether all could be read."""
     if run.use == "texts":
-        if options.invert is not None:
-            raise ConfigError("--invert has no effect on texts")
-        return classify_texts(run, text_inputs(run, options.inputs), options.top_k)
+        return classify_texts(run, options)
     check_use(run, "images")
     from deploy.export import Deployable
     from deploy.images import image_files, read_image
@@ -114,28 +112,20 @@ def ranked(
     return rows
 
 
-def classify_given_texts(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
+def classify_texts(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
+    """A line per text of the command line, of a CSV file or of another file's lines."""
     check_use(run, "texts")
-    if not all(text.strip() for text in options.text):
+    if options.invert is not None:
+        raise ConfigError("--invert has no effect on texts")
+    from data.text_files import read_lines
+
+    texts = {text: text for text in options.text or ()}  # by what each is called
+    if not all(text.strip() for text in texts):
         raise ConfigError("--text is empty")
-    return classify_texts(run, {text: text for text in options.text}, options.top_k)
-
-
-def text_inputs(run: FinishedRun, files: Sequence[Path]) -> dict[str, str]:
-    """The texts of CSV files, or a text on every line of other files, by file and line."""
-    from data.text_csv import read_texts
-
     data = run.config["data"]
-    column = data.get("text_column", "text")
-    return {
-        f"{file}:{line}": text
-        for file in files
-        for line, text in read_texts(file, column, data.get("delimiter"))
-    }
-
-
-def classify_texts(run: FinishedRun, texts: dict[str, str], top_k: int | None) -> tuple[int, Rows]:
-    """A line per text, which is called by its key."""
+    for file in options.inputs:
+        lines = read_lines(file, data.get("text_column", "text"), data.get("delimiter"))
+        texts |= {f"{file}:{line}": text for line, text in lines}
     rows: Rows = []
     for name, text in texts.items():
         if beyond := run.spec.tokens_beyond(text):
@@ -147,7 +137,7 @@ def classify_texts(run: FinishedRun, texts: dict[str, str], top_k: int | None) -
         with torch.inference_mode():
             logits = run.model(*run.spec.encode([text]))
         show_name = len(texts) > 1 or name != text
-        rows += ranked(name, logits, run.spec.class_names, top_k, show_name)
+        rows += ranked(name, logits, run.spec.class_names, options.top_k, show_name)
     return 0, rows
 
 
@@ -170,11 +160,11 @@ def continue_text(run: FinishedRun, options: argparse.Namespace) -> tuple[int, R
     tokens = generate(
         run.model,
         tokens,
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
+        max_new_tokens=200 if options.max_new_tokens is None else options.max_new_tokens,
+        temperature=1.0 if options.temperature is None else options.temperature,
         top_k=options.top_k,
         top_p=options.top_p,
-        generator=torch.Generator().manual_seed(options.seed),
+        generator=torch.Generator().manual_seed(options.seed or 0),
     )
     text = run.spec.decode(tokens[0].tolist())
     print(printable(text))
@@ -184,11 +174,9 @@ def continue_text(run: FinishedRun, options: argparse.Namespace) -> tuple[int, R
 def draw_samples(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
     """A PNG with a grid of generated images."""
     check_use(run, "samples")
-    if options.num_samples < 1:
-        raise ConfigError(f"--num-samples {options.num_samples} should be at least 1")
     from data.pictures import save_grid
 
-    generator = torch.Generator().manual_seed(options.seed)
+    generator = torch.Generator().manual_seed(options.seed or 0)
     file = options.output or run.run_dir / "samples.png"
     if file.suffix.lower() != ".png":
         raise ConfigError(f"--output {file} should be a file that ends in .png")
@@ -219,8 +207,7 @@ def export(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
     check_use(run, "images")
     from rich.console import Console
 
-    from deploy.deploy import deploy
-    from deploy.measure import table
+    from deploy.deploy import deploy, table
 
     folder = options.output or run.run_dir / "export"
     measurements = deploy(run, options.export, options.quantize, folder)
@@ -234,7 +221,7 @@ def export(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
 
 USES = {
     "inputs": classify,
-    "text": classify_given_texts,
+    "text": classify_texts,
     "prompt": continue_text,
     "num_samples": draw_samples,
     "test": test_again,

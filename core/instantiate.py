@@ -3,7 +3,7 @@
 ``_target_: package.module.Name`` may name a class of the project's packages, a function there that
 is annotated to return one of ``PARTS`` (a helper that writes files is none), or a class of the
 listed libraries. The check is made on the object the name resolves to, because a name such as
-``data.mnist.os.system`` begins in an allowed package and ends outside of it. Hydra's own blocklist
+``data.cache.os.system`` begins in an allowed package and ends outside of it. Hydra's own blocklist
 is, in its maintainers' words, no security boundary.
 
 The environment variable ``TRAIN_PACKAGES=mylab,prodigyopt`` adds packages of the user's own. It

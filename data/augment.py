@@ -1,8 +1,7 @@
 """Augmentations of uint8 image batches ``(N, C, H, W)``, each sample with a draw of its own.
 
 They are plain tensor code over the whole batch, which is many times as fast as one transform per
-sample. Add one as a class with ``__call__(images, draws)`` and name it in ``data.augment``; with
-``moves_pixels = False`` if targets such as masks may stay as they are.
+sample. Add one as a class with ``__call__(images, draws)`` and name it in ``data.augment``.
 """
 
 import math
@@ -12,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.draws import seed_global_generators
-from data.splits import Draws
+from data.draws import BatchDraws, seed_global_generators
 
 
 class RandomCrop:
@@ -22,18 +20,15 @@ class RandomCrop:
     def __init__(self, padding: int) -> None:
         self.padding = padding
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        count, channels, height, width = images.shape
-        padded = F.pad(images, (self.padding,) * 4).contiguous()
-        rows, columns = padded.shape[2:]
-        offsets = (draws.uniform(2) * (2 * self.padding + 1)).long()
-        # a row of the result is a run of `width` bytes of the padded batch: one gather takes all,
-        # several times as fast as a two-dimensional window for every sample
-        planes = torch.arange(count * channels).view(count, channels, 1) * rows
-        lines = planes + torch.arange(height) + offsets[:, :1, None]
-        starts = (lines * columns + offsets[:, 1:, None]).flatten().to(images.device)
-        runs = padded.view(-1).unfold(0, width, 1)
-        return runs.index_select(0, starts).view(images.shape)
+    def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
+        height, width = images.shape[2:]
+        padded = F.pad(images, (self.padding,) * 4)
+        offsets = (draws.uniform(2) * (2 * self.padding + 1)).long().tolist()
+        windows = [
+            image[:, top : top + height, left : left + width]
+            for image, (top, left) in zip(padded, offsets, strict=True)
+        ]
+        return torch.stack(windows)
 
 
 class HorizontalFlip:
@@ -42,22 +37,18 @@ class HorizontalFlip:
     def __init__(self, p: float = 0.5) -> None:
         self.p = p
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        count = len(images)
-        flipped = draws.uniform() < self.p
-        both = torch.cat([images, images.flip(3)])
-        return both.index_select(0, (torch.arange(count) + count * flipped).to(images.device))
+    def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
+        flipped = (draws.uniform(1, 1, 1) < self.p).to(images.device)
+        return torch.where(flipped, images.flip(3), images)
 
 
 class Cutout:
     """Blank a square of ``size`` pixels at a random place (arXiv:1708.04552)."""
 
-    moves_pixels = False
-
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
         height, width = images.shape[2:]
         centres = draws.uniform(2).to(images.device)
         rows = torch.arange(height, device=images.device)
@@ -84,7 +75,7 @@ class RandomAffine:
         self.translate = translate
         self.scale = scale
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
         height, width = images.shape[2:]
         draw = (draws.uniform(4).to(images.device) * 2 - 1).view(-1, 4, 1, 1)
         angle, zoom, right, down = draw.unbind(1)
@@ -111,7 +102,7 @@ class PerImage:
     def __init__(self, transform: Callable[[Tensor], Tensor]) -> None:
         self.transform = transform
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
         transformed = []
         for image, seed in zip(images, draws.seeds(), strict=True):
             seed_global_generators(seed)

@@ -5,8 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.splits import TensorSplit
-
 NUM_SAMPLES = 64  # looked at
 SAME = 0.1  # of the range from black to white: borders that differ by less are alike
 SHARE = 0.9  # of the images whose borders are alike
@@ -22,11 +20,7 @@ def border_brightness(images: Tensor) -> Tensor:
 def common_background(split: Any) -> float | None:
     """The brightness in [0, 1] that the borders of a split's grey images share, if they do."""
     count = min(NUM_SAMPLES, len(split))
-    indices = torch.arange(count) * len(split) // count
-    if isinstance(split, TensorSplit):
-        images = split.gather(indices)[0]
-    else:
-        images = torch.stack([split[index][0] for index in indices.tolist()])
+    images = torch.stack([split[i * len(split) // count][0] for i in range(count)])
     if images.shape[1] != 1:
         return None
     levels = border_brightness(images)

@@ -12,7 +12,7 @@ from data.draws import SUBSET_STREAM, seeded
 from data.loader import Loader
 from data.splits import Splits, StreamedSplit, TensorSplit
 
-LOADER_SETTINGS = ("batch_size", "eval_batch_size", "num_workers")
+LEAST = {"batch_size": 1, "eval_batch_size": 1, "num_workers": 0}  # the loader's settings
 MAX_WORKERS = 256  # for each split of each process; more can only be a slip
 
 
@@ -22,7 +22,7 @@ def build_splits(settings: dict[str, Any]) -> Splits:
     Raises:
         ConfigError: a folder or file is missing, empty or damaged, or a setting is wrong.
     """
-    not_its_own = (*LOADER_SETTINGS, "limit_train_samples")
+    not_its_own = (*LEAST, "limit_train_samples")
     source = {key: value for key, value in settings.items() if key not in not_its_own}
     splits = instantiate(source, "data")
     if not isinstance(splits, Splits):
@@ -44,31 +44,21 @@ def build_data(
     It may download files and prepare them for later runs: of several processes on one node, one
     should go first.
     """
-    for key in LOADER_SETTINGS:
-        value = settings.get(key)
-        least = 0 if key == "num_workers" else 1
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ConfigError(f"data.{key}={value} should be a whole number, {least} or more")
+    loading = {key: settings.get(key) for key in LEAST}
+    for key, value in loading.items():
+        if type(value) is not int or value < LEAST[key]:
+            raise ConfigError(f"data.{key}={value} should be a whole number, {LEAST[key]} or more")
     if settings["num_workers"] > MAX_WORKERS:
         raise ConfigError(
             f"data.num_workers={settings['num_workers']} should be at most {MAX_WORKERS}"
         )
-    loading = {key: settings[key] for key in LOADER_SETTINGS}
     splits = build_splits(settings)
-    return Loader(
-        splits,
-        device,
-        seed,
-        ranks.rank,
-        ranks.world_size,
-        accumulate_steps,
-        **loading,
-    )
+    return Loader(splits, device, seed, ranks.rank, ranks.world_size, accumulate_steps, **loading)
 
 
 def limited(split: Any, count: Any) -> Any:
     """``count`` samples of ``split``, always the same ones whatever the run's seed."""
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(split):
+    if type(count) is not int or not 1 <= count <= len(split):
         raise ConfigError(
             f"data.limit_train_samples={count} should be null or between 1 and the "
             f"{len(split)} training samples"

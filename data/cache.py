@@ -8,8 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-VERSION = 1
-
 
 def fingerprinted(
     cache: Path, fingerprint: str, make: Callable[[], tuple[Tensor, ...]]
@@ -21,16 +19,15 @@ def fingerprinted(
     """
     try:
         content = torch.load(cache, weights_only=True, mmap=True)
-        if content["version"] == VERSION and content["fingerprint"] == fingerprint:
+        if content["fingerprint"] == fingerprint:
             return tuple(content["tensors"])
     except Exception:  # not there yet, or whatever a damaged file raises: it is only a cache
         pass
     tensors = make()
-    content = {"version": VERSION, "fingerprint": fingerprint, "tensors": list(tensors)}
     temporary = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, temporary)
+        torch.save({"fingerprint": fingerprint, "tensors": list(tensors)}, temporary)
         temporary.replace(cache)
     except (OSError, RuntimeError):  # torch's for a file that it cannot write
         with suppress(OSError):

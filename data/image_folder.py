@@ -7,7 +7,6 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,44 +20,13 @@ from data.cache import fingerprinted
 from data.decode import MODES, VERSION, Decoder, unreadable, upright_size
 from data.images import Augment, as_size, image_splits
 from data.splits import Splits, TensorSplit, stratified_split
-from data.streamed_images import StreamedImages
+from data.streamed_images import StreamedImages, status
 
 SPLIT_SEED = 5000
 SUFFIXES = (
-    ".bmp",
-    ".gif",
-    ".jfif",
-    ".jpeg",
-    ".jpg",
-    ".pbm",
-    ".pgm",
-    ".png",
-    ".pnm",
-    ".ppm",
-    ".tif",
-    ".tiff",
-    ".webp",
-)
-
-
-@dataclass(frozen=True)
-class Files:
-    """The image files of one split, in a fixed order, with what shows that they have changed."""
-
-    paths: list[str]
-    labels: Tensor  # (N,), int64
-    stamps: list[str]  # size and time of change
-
-    @property
-    def sizes(self) -> Tensor:
-        """Bytes of each file."""
-        return torch.tensor([int(stamp.split()[0]) for stamp in self.stamps])
-
-    def take(self, indices: Tensor) -> "Files":
-        chosen = indices.tolist()
-        return Files(
-            [self.paths[i] for i in chosen], self.labels[indices], [self.stamps[i] for i in chosen]
-        )
+    ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
+    ".tif", ".tiff", ".webp",
+)  # fmt: skip
 
 
 def image_folder(
@@ -90,26 +58,24 @@ def image_folder(
     check(channels, val_fraction, resident, min_crop_area)
     folder = Path(root)
     class_names = names_of_classes(folder / "train")
-    parts = {
+    files = {
         name: list_files(folder / name, class_names)
         for name in ("train", "val", "test")
         if name == "train" or (folder / name).is_dir()
     }
-    if "val" not in parts:
-        kept, held_out = stratified_split(
-            parts["train"].labels, (1 - val_fraction, val_fraction), SPLIT_SEED
-        )
-        parts["train"], parts["val"] = parts["train"].take(kept), parts["train"].take(held_out)
-    size = as_size(image_size) if image_size is not None else size_of(parts["train"].paths[0])
+    first = files["train"][0][0]
+    size = as_size(image_size) if image_size is not None else size_of(first)
     decoder = Decoder(size, channels, image_size is None, max_pixels, min_crop_area)
-    num_bytes = sum(len(files.paths) for files in parts.values()) * channels * size[0] * size[1]
+    splits: dict[str, Any] = {
+        name: StreamedImages(paths, labels, decoder) for name, (paths, labels) in files.items()
+    }
+    if "val" not in splits:
+        train, fractions = splits["train"], (1 - val_fraction, val_fraction)
+        parts = stratified_split(train.labels, fractions, SPLIT_SEED)
+        splits["train"], splits["val"] = map(train.take, parts)
+    num_bytes = sum(map(len, splits.values())) * channels * size[0] * size[1]
     if resident is True or (resident == "auto" and num_bytes <= max_resident_bytes):
-        splits: dict[str, Any] = resident_splits(folder, parts, decoder)
-    else:
-        splits = {
-            name: StreamedImages(files.paths, files.labels, files.sizes, decoder)
-            for name, files in parts.items()
-        }
+        splits = in_memory(splits, folder)
     return image_splits(
         f"image_folder/{folder.resolve().name}",
         splits["train"],
@@ -144,21 +110,22 @@ def names_of_classes(train: Path) -> list[str]:
     return names
 
 
-def list_files(folder: Path, class_names: Sequence[str]) -> Files:
-    """The images of a split, by class and name."""
+def list_files(folder: Path, class_names: Sequence[str]) -> tuple[list[str], Tensor]:
+    """Paths and labels of the images of a split, by class and name."""
     unknown = set(names_of_classes(folder)) - set(class_names)
     if unknown:
         raise ConfigError(f"data.root: {folder / min(unknown)} is a class that train/ has not")
-    entries = []
+    paths: list[str] = []
+    labels: list[int] = []
     for label, name in enumerate(class_names):
         found = list(images_under(folder / name)) if (folder / name).is_dir() else []
         if not found and folder.name == "train":
             raise ConfigError(f"data.root: {folder / name} has no images")
-        entries += [(str(path), label, stamp(path)) for path in found]
-    if not entries:
+        paths += map(str, found)
+        labels += [label] * len(found)
+    if not paths:
         raise ConfigError(f"data.root: {folder} has no images")
-    paths, labels, stamps = zip(*entries, strict=True)
-    return Files(list(paths), torch.tensor(labels), list(stamps))
+    return paths, torch.tensor(labels)
 
 
 def images_under(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
@@ -188,15 +155,6 @@ def visible(folder: Path) -> list[Path]:
         raise ConfigError(f"cannot read the folder {folder}: {reason(error)}") from error
 
 
-def stamp(file: Path) -> str:
-    """Size in bytes and time of change."""
-    try:
-        status = file.stat()
-    except OSError as error:  # such as a link to a file that is gone
-        raise unreadable(file, error) from error
-    return f"{status.st_size} {status.st_mtime_ns}"
-
-
 def size_of(file: str) -> tuple[int, int]:
     """Height and width of an image, without decoding it."""
     try:
@@ -207,23 +165,24 @@ def size_of(file: str) -> tuple[int, int]:
     return height, width
 
 
-def resident_splits(
-    root: Path, parts: dict[str, Files], decoder: Decoder
-) -> dict[str, TensorSplit]:
+def in_memory(parts: dict[str, StreamedImages], root: Path) -> dict[str, TensorSplit]:
     """All images decoded, or as they were decoded before if neither files nor settings changed."""
+    decoder = parts["train"].decoder
     digest = hashlib.sha256(f"{VERSION} {PIL.__version__} {decoder}".encode())
-    for name, files in parts.items():
-        for path, stamp in zip(files.paths, files.stamps, strict=True):
-            digest.update(f"{name} {os.path.relpath(path, root)} {stamp}\n".encode())
+    for name, part in parts.items():
+        for path in part.paths:
+            found = status(path)
+            stamp = f"{found.st_size} {found.st_mtime_ns}"
+            digest.update(os.fsencode(f"{name} {os.path.relpath(path, root)} {stamp}\n"))
     shape = "x".join(map(str, (decoder.channels, *decoder.size)))
     images = fingerprinted(
         root / f".images_{shape}.pt",
         digest.hexdigest(),
-        lambda: tuple(decode_all(files.paths, decoder) for files in parts.values()),
+        lambda: tuple(decode_all(part.paths, decoder) for part in parts.values()),
     )
     return {
-        name: TensorSplit(pixels, files.labels)
-        for (name, files), pixels in zip(parts.items(), images, strict=True)
+        name: TensorSplit(pixels, part.labels)
+        for (name, part), pixels in zip(parts.items(), images, strict=True)
     }
 
 

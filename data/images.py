@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.errors import ConfigError
+from core.errors import ConfigError, reason
 from data.augment import PerImage
 from data.background import common_background
 from data.draws import BatchDraws, kept_global_generators
-from data.splits import Batch, Draws, ImageSpec, Splits, StreamedSplit, TensorSplit
+from data.splits import Batch, ImageSpec, Splits, StreamedSplit, TensorSplit
 
-Augment = Callable[[Tensor, Draws], Tensor]
+Augment = Callable[[Tensor, BatchDraws], Tensor]
 
 
 class PrepareImages:
@@ -26,21 +26,23 @@ class PrepareImages:
         self, mean: Sequence[float], std: Sequence[float], augment: Sequence[Augment]
     ) -> None:
         self.augment = tuple(augment)
-        # one multiplication and one addition: x * scale + shift
-        self.scale = torch.tensor([1 / (255 * s) for s in std]).view(1, -1, 1, 1)
-        self.shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).view(
-            1, -1, 1, 1
-        )
+        self.scale, self.shift = scale_and_shift(mean, std)
 
-    def __call__(self, batch: Batch, draws: Draws | None) -> Batch:
+    def __call__(self, batch: Batch, draws: BatchDraws | None) -> Batch:
         images, *rest = batch
         if draws is not None:
             for augment in self.augment:
                 images = augment(images, draws)
-        if self.scale.device != images.device:
-            self.scale, self.shift = self.scale.to(images.device), self.shift.to(images.device)
+        self.scale, self.shift = self.scale.to(images.device), self.shift.to(images.device)
         # conversion first: mixed types would take a path several times as slow
         return images.to(self.scale.dtype).mul_(self.scale).add_(self.shift), *rest
+
+
+def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """``(x / 255 - mean) / std`` as ``x * scale + shift``; each ``(1, C, 1, 1)``."""
+    scale = torch.tensor([1 / (255 * s) for s in std])
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
+    return scale.view(1, -1, 1, 1), shift.view(1, -1, 1, 1)
 
 
 def image_splits(
@@ -58,19 +60,17 @@ def image_splits(
 
     Args:
         mean, std: one value per channel, or one for all, as a number or a list.
-        augment: augmentations or transforms of torchvision, a list or a single one.
+        augment: a list of augmentations or transforms of torchvision.
 
     Raises:
         ConfigError: ``mean`` or ``std`` has another number of values, or ``std`` one that is not
             positive; an augmentation does not suit the data.
     """
-    image, *targets = first_sample(train)
+    image, *targets = train[0]
     channels, height, width = image.shape
     means, stds = per_channel(mean, channels, "mean"), per_channel(std, channels, "std")
     if min(stds) <= 0:
         raise ConfigError(f"data.std={std} should be above 0")
-    steps = augmentations(augment)
-    check_augmentations(steps, image, targets)
     spec = ImageSpec(
         name=name,
         in_channels=channels,
@@ -81,28 +81,34 @@ def image_splits(
         synthetic=synthetic,
         background=common_background(train),
     )
-    return Splits(train, val, test, spec, PrepareImages(means, stds, steps))
+    prepare = PrepareImages(means, stds, augmentations(augment, image, targets))
+    return Splits(train, val, test, spec, prepare)
 
 
-def first_sample(split: TensorSplit | StreamedSplit) -> Batch:
-    if isinstance(split, TensorSplit):
-        return tuple(tensor[0] for tensor in split.gather(torch.tensor([0])))
-    return split[0]
-
-
-def augmentations(augment: Any) -> list[Augment]:
-    """``augment`` as a list of functions of a batch.
+def augmentations(augment: Any, image: Tensor, targets: Sequence[Any]) -> list[Augment]:
+    """The augmentations, after each was tried on the first training sample.
 
     Raises:
-        ConfigError: it is no list of augmentations.
+        ConfigError: it is no list of augmentations, one of them does not suit the images, or the
+            targets (such as masks) would have to be augmented with the images.
     """
-    steps = augment if isinstance(augment, list | tuple) else [augment] if augment else []
-    if not all(callable(step) for step in steps):
+    steps = augment or []
+    if not isinstance(steps, list | tuple) or not all(callable(step) for step in steps):
         raise ConfigError(
             f"data.augment={augment} should be a list of _target_s of data/augment.py or of "
             "torchvision.transforms.v2"
         )
-    return [PerImage(step) if is_from_torchvision(step) else step for step in steps]
+    shapes = [tuple(torch.as_tensor(target).shape) for target in targets]
+    if steps and any(shapes):
+        raise ConfigError(
+            "data.augment would move the pixels of images and leave the targets of shape "
+            f"{next(filter(None, shapes))} where they are; only class labels, one per image, can "
+            "stay as they are: use data.augment=[]"
+        )
+    steps = [PerImage(step) if is_from_torchvision(step) else step for step in steps]
+    for step in steps:
+        try_augmentation(step, image)
+    return steps
 
 
 def is_from_torchvision(step: Any) -> bool:
@@ -110,44 +116,30 @@ def is_from_torchvision(step: Any) -> bool:
     return any(kind.__module__.startswith("torchvision.") for kind in type(step).__mro__)
 
 
-def check_augmentations(steps: Sequence[Augment], image: Tensor, targets: Sequence[Any]) -> None:
-    """Try every augmentation on two copies of ``image``.
-
-    Args:
-        image: uint8 ``(C, H, W)``.
-        targets: what else a training sample has.
+def try_augmentation(step: Augment, image: Tensor) -> None:
+    """Try an augmentation on two copies of ``image``, uint8 ``(C, H, W)``.
 
     Raises:
-        ConfigError: an augmentation fails, or returns something else than uint8 images of the same
-            size; or it moves pixels, and the targets may have to move with them.
+        ConfigError: it fails, or returns something else than uint8 images of the same size.
     """
-    images = torch.stack([image, image])
-    for step in steps:
-        name = type(step.transform if isinstance(step, PerImage) else step).__name__
-        shapes = [tuple(torch.as_tensor(target).shape) for target in targets]
-        if any(shapes) and getattr(step, "moves_pixels", True):
-            raise ConfigError(
-                f"data.augment: {name} moves pixels, and would leave the targets of shape "
-                f"{next(filter(None, shapes))} where they are; only class labels, one per image, "
-                "can stay as they are: use data.augment=[]"
-            )
-        try:
-            with kept_global_generators():
-                made = step(images, BatchDraws(0, 0, 0, 2, 0, 2))
-        except Exception as error:  # whatever somebody else's code raises
-            reason = str(error).strip().partition("\n")[0]
-            raise ConfigError(
-                f"data.augment: {name} fails on uint8 images of shape {tuple(image.shape)}: "
-                f"{type(error).__name__}: {reason}"
-            ) from error
-        if not isinstance(made, Tensor) or (made.shape, made.dtype) != (images.shape, images.dtype):
-            what = type(made).__name__
-            if isinstance(made, Tensor):
-                what = f"{made.dtype} of shape {tuple(made.shape[1:])}".removeprefix("torch.")
-            raise ConfigError(
-                f"data.augment: {name} makes {what} of uint8 images of shape {tuple(image.shape)}; "
-                "an augmentation keeps type and size"
-            )
+    name = type(step.transform if isinstance(step, PerImage) else step).__name__
+    images, draws = torch.stack([image, image]), BatchDraws(0, 0, 0, 2, 0, 2)
+    try:
+        with kept_global_generators():
+            made = step(images, draws)
+    except Exception as error:  # whatever somebody else's code raises
+        raise ConfigError(
+            f"data.augment: {name} fails on uint8 images of shape {tuple(image.shape)}: "
+            f"{type(error).__name__}: {reason(error)}"
+        ) from error
+    if not isinstance(made, Tensor) or (made.shape, made.dtype) != (images.shape, images.dtype):
+        what = type(made).__name__
+        if isinstance(made, Tensor):
+            what = f"{made.dtype} of shape {tuple(made.shape[1:])}".removeprefix("torch.")
+        raise ConfigError(
+            f"data.augment: {name} makes {what} of uint8 images of shape {tuple(image.shape)}; "
+            "an augmentation keeps type and size"
+        )
 
 
 def per_channel(values: Any, channels: int, name: str) -> tuple[float, ...]:
@@ -165,8 +157,7 @@ def per_channel(values: Any, channels: int, name: str) -> tuple[float, ...]:
 def as_size(value: Any) -> tuple[int, int]:
     """Height and width in pixels, from a pair or from one number for both."""
     size = tuple(value) if isinstance(value, list) else (value, value)
-    whole = [isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in size]
-    if len(size) != 2 or not all(whole):
+    if len(size) != 2 or not all(type(n) is int and n > 0 for n in size):
         raise ConfigError(
             f"data.image_size={value} should be a number of pixels, or two: height, width"
         )

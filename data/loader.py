@@ -200,7 +200,7 @@ def fingerprint(splits: Splits) -> str:
 
 
 def check_batch_size(batch_size: int, world_size: int, accumulate_steps: int, samples: int) -> None:
-    if batch_size < 1 or batch_size > samples:
+    if batch_size > samples:
         raise ConfigError(
             f"data.batch_size={batch_size} should be between 1 and the {samples} training samples"
         )

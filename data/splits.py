@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,30 +13,12 @@ from torch.utils.data import Dataset, IterableDataset
 
 from core.errors import ConfigError
 from core.instantiate import Part
+from data.draws import BatchDraws
 
 Batch = tuple[Tensor, ...]
-
-
-class Draws(Protocol):
-    """Random draws for a batch, one row per sample, which do not depend on the rest of the batch.
-
-    See :class:`data.draws.BatchDraws`.
-    """
-
-    def uniform(self, *shape: int) -> Tensor: ...
-
-    def seeds(self) -> list[int]: ...
-
-
-class UpdateDraws(Draws, Protocol):
-    """Random draws for one update: per sample, plus some shared by the batch."""
-
-    def seed_for_all_samples(self) -> None: ...
-
-
-Prepare = Callable[[Batch, Draws | None], Batch]
+Prepare = Callable[[Batch, BatchDraws | None], Batch]
 # mixes every sample of a batch but the first with the one before it
-Mix = Callable[[Batch, UpdateDraws], Batch]
+Mix = Callable[[Batch, BatchDraws], Batch]
 
 
 class TensorSplit:
@@ -53,6 +35,9 @@ class TensorSplit:
 
     def __len__(self) -> int:
         return len(self.tensors[0])
+
+    def __getitem__(self, index: int) -> Batch:
+        return tuple(tensor[0] for tensor in self.gather(torch.tensor([index])))
 
     def to(self, device: torch.device) -> "TensorSplit":
         moved = copy.copy(self)
@@ -156,22 +141,13 @@ class Splits(Part):
     def __post_init__(self) -> None:
         for name in ("train", "val", "test"):
             split = getattr(self, name)
-            if split is not None and not is_map_style(split):
+            is_iterable_only = isinstance(split, IterableDataset) or not hasattr(split, "__len__")
+            if split is not None and is_iterable_only:
                 raise ConfigError(
                     f"the {name} split is a {type(split).__name__}, which cannot be shuffled, "
                     "shared by processes or resumed: it should be a map-style data set, with "
                     "__len__ and __getitem__"
                 )
-
-
-def is_map_style(split: Any) -> bool:
-    if isinstance(split, TensorSplit):
-        return True
-    return (
-        hasattr(split, "__len__")
-        and hasattr(split, "__getitem__")
-        and not isinstance(split, IterableDataset)
-    )
 
 
 def stratified_split(labels: Tensor, fractions: Sequence[float], seed: int) -> list[Tensor]:

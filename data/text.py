@@ -5,105 +5,122 @@ the training part alone.
 """
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from core.errors import ConfigError
 from data.cache import fingerprinted
-from data.read_text import read_text
 from data.splits import Splits, TensorSplit
-from data.text_spec import TextSpec
+from data.text_files import read_text
 from data.tokenizer import TOKENIZERS
 from data.windows import Blocks, Lanes, RandomWindows
 
 
-def python_docs(
-    root: str,
-    context_length: int,
-    tokenizer: str,
-    bpe_vocab_size: int,
-    val_fraction: float,
-    test_fraction: float,
-    lanes: int | None,
-) -> Splits:
-    """The language reference that ``help()`` shows: 465,000 characters that Python carries."""
-    from pydoc_data.topics import topics
+@dataclass(frozen=True)
+class TextSpec:
+    """What models, objectives and predictions need to know of a corpus.
 
-    text = "\n\n".join(topics[name] for name in sorted(topics))
-    fractions = (val_fraction, test_fraction)
-    return text_splits(
-        "python_docs", text, root, context_length, tokenizer, bpe_vocab_size, fractions, lanes
-    )
+    Model settings that are null in the config are filled from the attribute of the same name.
 
-
-def text_file(
-    path: str,
-    root: str,
-    context_length: int,
-    tokenizer: str,
-    bpe_vocab_size: int,
-    val_fraction: float,
-    test_fraction: float,
-    lanes: int | None,
-) -> Splits:
-    """A UTF-8 text file.
-
-    Raises:
-        ConfigError: the file is missing, empty, no UTF-8 text, or shorter than a window.
+    Attributes:
+        context_length: tokens a training sample has.
+        tokenizer_kind: a name in ``data.tokenizer.TOKENIZERS``.
+        tokenizer_content: what builds the tokenizer again, so that the spec alone can decode.
     """
-    text = read_text(Path(path), f"data.path={path}")
-    if not text.strip():
-        raise ConfigError(f"data.path={path} is empty")
-    fractions = (val_fraction, test_fraction)
-    name = Path(path).stem
-    return text_splits(
-        name, text, root, context_length, tokenizer, bpe_vocab_size, fractions, lanes
-    )
+
+    name: str
+    vocab_size: int
+    context_length: int
+    tokenizer_kind: str
+    tokenizer_content: str
+    synthetic: bool = False
+
+    kind: ClassVar[str] = "text"
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return TOKENIZERS[self.tokenizer_kind](self.tokenizer_content)
+
+    def encode(self, text: str) -> list[int]:
+        """Raises: ConfigError: ``text`` has characters without a token; the message names them."""
+        return self.tokenizer.encode(text).tolist()
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(tokens)
+
+    def example(self, count: int) -> Tensor:
+        """Token ids in the shape of a prepared batch, to try a model on."""
+        return torch.zeros(count, self.context_length, dtype=torch.long)
 
 
-def text_splits(
-    name: str,
-    text: str,
+def corpus(
+    path: str | None,
     root: str,
     context_length: int,
     tokenizer: str,
     bpe_vocab_size: int,
-    fractions: tuple[float, float],
+    val_fraction: float,
+    test_fraction: float,
     lanes: int | None,
 ) -> Splits:
-    """Splits of ``text``, resident as tokens.
+    """A text, resident as tokens.
 
     Args:
+        path: a UTF-8 text file; null: the language reference that ``help()`` shows.
         root: where the tokens are kept for the next run.
-        fractions: share of the validation and of the test part; a share of 0 is no split.
+        val_fraction, test_fraction: share of the text; 0 is no split.
         lanes: null for shuffled windows, else see :class:`data.windows.Lanes`.
+
+    Raises:
+        ConfigError: the file is missing, empty, no UTF-8 text, or shorter than a window; a setting
+            is wrong.
     """
     if tokenizer not in TOKENIZERS:
         raise ConfigError(f"data.tokenizer={tokenizer} should be one of {', '.join(TOKENIZERS)}")
     if context_length < 1:
         raise ConfigError(f"data.context_length={context_length} should be at least 1")
+    fractions = (val_fraction, test_fraction)
     if min(fractions) < 0 or sum(fractions) >= 1:
         raise ConfigError(
-            f"data.val_fraction={fractions[0]} and data.test_fraction={fractions[1]} should be 0 "
+            f"data.val_fraction={val_fraction} and data.test_fraction={test_fraction} should be 0 "
             "or more, and leave something to train on"
         )
-    content, parts = tokenized(name, text, root, tokenizer, bpe_vocab_size, fractions)
-    kind = TOKENIZERS[tokenizer](content)  # type: ignore[call-arg]
-    spec = TextSpec(name, kind.vocab_size, context_length, tokenizer, content)
-    tokens, *held_out = parts
-    if len(tokens) <= context_length:
+    if path is None:
+        name, text = "python_docs", python_docs()
+    else:
+        name, text = Path(path).stem, read_text(Path(path), f"data.path={path}")
+    if not text.strip():
+        raise ConfigError(f"data.path={path} is empty")
+    cache = Path(root) / f"{name}-{tokenizer}.pt"
+    content, parts = tokenized(text, tokenizer, bpe_vocab_size, fractions, cache)
+    train, *held_out = parts
+    if len(train) <= context_length:
         raise ConfigError(
-            f"the text {name} has {len(tokens)} training tokens, too few for a window of "
+            f"the text {name} has {len(train)} training tokens, too few for a window of "
             f"data.context_length={context_length}"
         )
-    train: TensorSplit = RandomWindows(tokens, context_length)
+    windows: TensorSplit = RandomWindows(train, context_length)
     if lanes is not None:
-        train = Lanes(tokens, context_length, lanes)
+        windows = Lanes(train, context_length, lanes)
     val, test = (evaluation_split(part, context_length, lanes) for part in held_out)
-    return Splits(train, val, test, spec)
+    vocab_size = TOKENIZERS[tokenizer](content).vocab_size
+    return Splits(
+        windows, val, test, TextSpec(name, vocab_size, context_length, tokenizer, content)
+    )
+
+
+def python_docs() -> str:
+    """465,000 characters of English that Python carries."""
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(topics[name] for name in sorted(topics))
 
 
 def evaluation_split(tokens: Tensor, context_length: int, lanes: int | None) -> Blocks | None:
@@ -115,14 +132,9 @@ def evaluation_split(tokens: Tensor, context_length: int, lanes: int | None) -> 
 
 
 def tokenized(
-    name: str,
-    text: str,
-    root: str,
-    tokenizer: str,
-    vocab_size: int,
-    fractions: tuple[float, float],
+    text: str, tokenizer: str, vocab_size: int, fractions: tuple[float, float], cache: Path
 ) -> tuple[str, list[Tensor]]:
-    """The tokenizer's content, and the tokens of the three parts; kept under ``root``."""
+    """The tokenizer's content, and the tokens of the three parts; kept in ``cache``."""
     train_end = int(len(text) * (1 - sum(fractions)))
     val_end = len(text) - int(len(text) * fractions[1])
     bounds = (0, train_end, val_end, len(text))
@@ -135,6 +147,5 @@ def tokenized(
         return content, *(kind.encode(part).to(dtype) for part in parts)
 
     key = (hashlib.blake2b(text.encode()).hexdigest(), tokenizer, vocab_size, bounds)
-    cache = Path(root) / f"{name}-{tokenizer}.pt"
     content, *parts = fingerprinted(cache, repr(key), make)
     return bytes(content.tolist()).decode(), parts

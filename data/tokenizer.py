@@ -1,34 +1,17 @@
 """Text to token ids and back. A tokenizer is its ``content``, a text that a spec can carry.
 
-Add one as a class with the same methods and name it in ``TOKENIZERS``.
+Add one as a class with the same methods and name it in ``TOKENIZERS``. ``train`` gets the whole
+text, the part that may be learned from, and the number of tokens wanted; ``Tokenizer(content)``
+builds it again anywhere.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from core.errors import ConfigError
-
-
-class Tokenizer(Protocol):
-    """What every tokenizer does; ``Tokenizer(content)`` builds it again anywhere."""
-
-    content: str
-    vocab_size: int
-
-    @classmethod
-    def train(cls, text: str, train_text: str, vocab_size: int) -> "Tokenizer":
-        """Learn from ``train_text``; ``text`` is all there is, ``vocab_size`` the size wanted."""
-
-    def encode(self, text: str) -> Tensor:
-        """The tokens of ``text``, int64 ``(T,)``."""
-
-    def decode(self, tokens: Sequence[int]) -> str: ...
-
-    def token_bytes(self) -> list[int]:
-        """How many UTF-8 bytes each token stands for: makes losses of tokenizers comparable."""
 
 
 class CharTokenizer:
@@ -45,22 +28,24 @@ class CharTokenizer:
         return cls("".join(sorted(set(text))))
 
     def encode(self, text: str) -> Tensor:
-        """Raises: ConfigError: ``text`` has characters without a token."""
-        unknown = sorted(set(text) - set(self.content))
+        """The tokens of ``text``, int64 ``(T,)``.
+
+        Raises:
+            ConfigError: ``text`` has characters without a token.
+        """
+        token_of = {character: token for token, character in enumerate(self.content)}
+        unknown = sorted(set(text) - token_of.keys())
         if unknown:
             raise ConfigError(
                 f"characters that the model has no token for: {' '.join(map(repr, unknown))}"
             )
-        if not text:
-            return torch.zeros(0, dtype=torch.long)
-        token_of = torch.zeros(ord(self.content[-1]) + 1, dtype=torch.long)
-        token_of[code_points(self.content)] = torch.arange(self.vocab_size)
-        return token_of[code_points(text)]
+        return torch.tensor([token_of[character] for character in text], dtype=torch.long)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return "".join(self.content[token] for token in tokens)
 
     def token_bytes(self) -> list[int]:
+        """How many UTF-8 bytes each token stands for: makes losses of tokenizers comparable."""
         return [len(character.encode()) for character in self.content]
 
 
@@ -126,14 +111,4 @@ class BPETokenizer:
         return [len(spelling[token]) for token in range(self.vocab_size)]
 
 
-TOKENIZERS: dict[str, type[Tokenizer]] = {
-    "char": CharTokenizer,
-    "byte": ByteTokenizer,
-    "bpe": BPETokenizer,
-}
-
-
-def code_points(text: str) -> Tensor:
-    """The Unicode code point of every character, int64."""
-    raw = bytearray(text.encode("utf-32-le", errors="surrogatepass"))
-    return torch.frombuffer(raw, dtype=torch.int32).long()
+TOKENIZERS: dict[str, Any] = {"char": CharTokenizer, "byte": ByteTokenizer, "bpe": BPETokenizer}

@@ -12,17 +12,31 @@ from data.splits import Batch, TensorSplit
 IGNORE = -100  # a target that is not counted; what cross_entropy ignores
 
 
-class RandomWindows(TensorSplit):
+class Windows(TensorSplit):
+    """Base of the splits below: a text of ``(T,)`` tokens, and the length of a sample."""
+
+    def __init__(self, tokens: Tensor, length: int) -> None:
+        super().__init__(tokens)
+        self.length = length
+
+    def at(self, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and targets ``(N, length)`` of the windows that begin at ``starts``.
+
+        Places beyond the end hold the last token.
+        """
+        tokens = self.tensors[0]
+        places = starts[:, None] + torch.arange(self.length + 1, device=starts.device)
+        windows = tokens[places.clamp_(max=len(tokens) - 1)].long()
+        return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
+
+
+class RandomWindows(Windows):
     """Shuffled windows from random places; a sample's index is its first token.
 
     An epoch is as many windows as fit into the text side by side, one from each of as many equal
     stretches of starting points: random like drawing every start anew, but no part of the text is
     left out or favoured.
     """
-
-    def __init__(self, tokens: Tensor, length: int) -> None:
-        super().__init__(tokens)
-        self.length = length
 
     def __len__(self) -> int:
         return (len(self.tensors[0]) - 1) // self.length
@@ -39,18 +53,17 @@ class RandomWindows(TensorSplit):
 
     def gather(self, indices: Tensor) -> Batch:
         """Inputs and targets, each ``(N, length)``."""
-        return inputs_and_targets(self.tensors[0], indices, self.length)
+        return self.at(indices)
 
 
-class Lanes(TensorSplit):
+class Lanes(Windows):
     """The text as ``lanes`` stretches read side by side, for models that carry a state along.
 
     Update ``k`` reads the ``k``-th window of every lane, so a batch continues the one before it.
     """
 
     def __init__(self, tokens: Tensor, length: int, lanes: int) -> None:
-        super().__init__(tokens)
-        self.length = length
+        super().__init__(tokens, length)
         self.lanes = lanes
         self.lane_length = (len(tokens) - 1) // lanes
 
@@ -67,34 +80,22 @@ class Lanes(TensorSplit):
     def gather(self, indices: Tensor) -> Batch:
         """Inputs and targets ``(N, length)``, lane ``(N,)``, whether it begins there ``(N,)``."""
         lane, window = indices % self.lanes, indices // self.lanes
-        starts = lane * self.lane_length + window * self.length
-        inputs, targets = inputs_and_targets(self.tensors[0], starts, self.length)
+        inputs, targets = self.at(lane * self.lane_length + window * self.length)
         return inputs, targets, lane, window == 0
 
 
-class Blocks(TensorSplit):
+class Blocks(Windows):
     """The text cut into consecutive blocks, every target in exactly one: for evaluation.
 
     The last block is filled up with targets to ``IGNORE``.
     """
-
-    def __init__(self, tokens: Tensor, length: int) -> None:
-        super().__init__(tokens)
-        self.length = length
 
     def __len__(self) -> int:
         return -(-(len(self.tensors[0]) - 1) // self.length)
 
     def gather(self, indices: Tensor) -> Batch:
         """Inputs and targets, each ``(N, length)``."""
-        tokens, starts = self.tensors[0], indices * self.length
-        inputs, targets = inputs_and_targets(tokens, starts, self.length)
+        starts = indices * self.length
+        inputs, targets = self.at(starts)
         places = starts[:, None] + torch.arange(1, self.length + 1, device=starts.device)
-        return inputs, targets.masked_fill(places >= len(tokens), IGNORE)
-
-
-def inputs_and_targets(tokens: Tensor, starts: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """The windows that begin at ``starts``; places beyond the end hold the last token."""
-    places = starts[:, None] + torch.arange(length + 1, device=starts.device)
-    windows = tokens[places.clamp_(max=len(tokens) - 1)].long()
-    return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
+        return inputs, targets.masked_fill(places >= len(self.tensors[0]), IGNORE)

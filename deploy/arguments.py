@@ -17,19 +17,6 @@ TASKS = {
     "export": ("quantize", "output", "json", "csv"),
     "quantize": ("output", "json", "csv"),
 }
-DEFAULTS = {
-    "top_k": None,
-    "top_p": None,
-    "invert": None,
-    "max_new_tokens": 200,
-    "temperature": 1.0,
-    "seed": 0,
-    "export": None,
-    "quantize": None,
-    "output": None,
-    "json": None,
-    "csv": None,
-}
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,42 +33,49 @@ def utf8(argument: str) -> str:
     return argument
 
 
+def count(argument: str) -> int:
+    if int(argument) < 1:
+        raise argparse.ArgumentTypeError(f"{argument} should be at least 1")
+    return int(argument)
+
+
+def seed(argument: str) -> int:
+    if not 0 <= int(argument) < 2**64:
+        raise argparse.ArgumentTypeError(f"{argument} should be at least 0 and below 2**64")
+    return int(argument)
+
+
 def parse(arguments: Sequence[str] | None, description: str | None) -> argparse.Namespace:
-    """The options, those not given with their defaults, and the ``task``.
+    """The options, None where they are not given, and the ``task``.
 
     Raises:
         ConfigError: not one task, an option without effect on it, or a value out of range.
     """
-    parser = Parser(
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
-    )
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("run_dir", type=Path)
     add("inputs", type=Path, nargs="*", help="image files and folders, or files of texts")
     add("--text", type=utf8, action="append", help="text to classify; may be given repeatedly")
     add("--prompt", type=utf8, help="text to continue")
-    add("--max-new-tokens", type=int, metavar="N", help=f"default {DEFAULTS['max_new_tokens']}")
+    add("--max-new-tokens", type=int, metavar="N", help="default 200")
     add("--temperature", type=float, metavar="T", help="0: the likeliest token; default 1")
-    add("--top-k", type=int, metavar="K", help="classes to show, or tokens to draw from")
+    add("--top-k", type=count, metavar="K", help="classes to show, or tokens to draw from")
     add("--top-p", type=float, metavar="P", help="draw from tokens of this probability together")
-    add("--num-samples", type=int, metavar="N", help="images to generate")
-    add("--seed", type=int, help="of generated text and images; default 0")
+    add("--num-samples", type=count, metavar="N", help="images to generate")
+    add("--seed", type=seed, help="of generated text and images; default 0")
     add(
         "--invert",
         action=argparse.BooleanOptionalAction,
         help="swap light and dark; default: where the ground is the opposite of training's",
     )
-    add("--test", action="store_true", help="measure the test split again")
+    add("--test", action="store_true", default=None, help="measure the test split again")
     add("--export", choices=["onnx", "torch"])
     add("--quantize", choices=["int8"])
     add("--output", type=Path, help="PNG of --num-samples, folder of --export and --quantize")
     add("--json", type=Path, metavar="FILE", help="write the answers there, too")
     add("--csv", type=Path, metavar="FILE", help="the same as CSV")
-    given = vars(parser.parse_args(arguments))
-    if not given.get("inputs"):
-        given.pop("inputs", None)
+    options = parser.parse_args(arguments)
+    given = [name for name, value in vars(options).items() if value not in (None, [])]
     tasks = [task for task in TASKS if task in given]
     if tasks == ["export", "quantize"]:
         tasks = ["export"]
@@ -89,16 +83,12 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> argparse.
         parser.error(
             "give one of: files, --text, --prompt, --num-samples, --test, --export, --quantize"
         )
+    (options.task,) = tasks
     for option in given:
-        if option not in ("run_dir", tasks[0], *TASKS[tasks[0]]):
-            parser.error(f"{spelled(option)} has no effect with {spelled(tasks[0])}")
-    options = argparse.Namespace(**{**DEFAULTS, **given, "task": tasks[0]})
+        if option not in ("run_dir", options.task, *TASKS[options.task]):
+            parser.error(f"{spelled(option)} has no effect with {spelled(options.task)}")
     if options.export == "torch" and options.quantize is not None:
         parser.error("--quantize makes an ONNX model: leave --export torch out")
-    if not 0 <= options.seed < 2**64:
-        parser.error(f"--seed {options.seed} should be at least 0 and below 2**64")
-    if options.top_k is not None and options.top_k < 1:
-        parser.error(f"--top-k {options.top_k} should be at least 1")
     return options
 
 

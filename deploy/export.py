@@ -1,11 +1,15 @@
 """A trained classifier as one file for other programs: raw pixels in, logits out."""
 
-from collections.abc import Callable
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from data.images import scale_and_shift
 from data.splits import ImageSpec
 
 # uint8 images (N, C, H, W) -> logits (N, num_classes)
@@ -23,11 +27,9 @@ class Deployable(nn.Module):
         super().__init__()
         self.model = model
         self.shape = (spec.in_channels, *spec.image_size)
-        # (x / 255 - mean) / std as one multiplication and one addition
-        scale = torch.tensor([1 / (255 * std) for std in spec.std])
-        shift = torch.tensor([-m / std for m, std in zip(spec.mean, spec.std, strict=True)])
-        self.register_buffer("scale", scale.view(1, -1, 1, 1))
-        self.register_buffer("shift", shift.view(1, -1, 1, 1))
+        scale, shift = scale_and_shift(spec.mean, spec.std)
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images.float() * self.scale + self.shift)
@@ -61,6 +63,40 @@ def export_onnx(model: Deployable, file: Path) -> None:
     assert program is not None
     ClearMetadataAndDocStringPass()(program.model)  # a fifth of a small model's file
     program.save(file, external_data=False)
+
+
+def quantize_int8(float_model: Path, int8_model: Path, images: Tensor) -> None:
+    """Write an int8 version of an ONNX model.
+
+    Every weight channel gets a scale of its own, every activation one range, measured on
+    ``images`` before the model is deployed (static quantization, arXiv:1712.05877).
+
+    Args:
+        images: ``(N, C, H, W)`` uint8 training images to calibrate on.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Calibration(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.batches: Iterator[Tensor] = iter(images.split(1))
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {"images": batch.numpy()}
+
+    logging.getLogger().setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(float_model, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            int8_model,
+            Calibration(),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
 
 
 def onnx_predict(file: Path, num_threads: int) -> Predict:

@@ -32,7 +32,6 @@ USES: dict[tuple[str | None, str], str] = {
 }
 CPU = torch.device("cpu")
 USED_AT_ONCE = {"seed", "model", "objective", "trainer"}  # the data are often not needed
-TRAINER_DEFAULTS = Path(__file__).parent.parent / "conf" / "trainer" / "default.yaml"
 
 
 @dataclass(frozen=True)
@@ -140,16 +139,10 @@ def open_run(run_dir: Path) -> FinishedRun:
 def needed_settings(config: dict[str, Any]) -> TrainerSettings:
     """The trainer settings, after a check of what using the run takes.
 
-    The run may be older or newer than this program: settings that it had not have their defaults,
-    and those that are no longer known are passed over.
-
     Raises:
         ConfigError: something is missing, or of a wrong type or value.
     """
     needed = {field.name: config[field.name] for field in fields(Needed) if field.name in config}
-    if isinstance(needed.get("trainer"), dict):
-        defaults = read_config(TRAINER_DEFAULTS)
-        needed["trainer"] = {key: needed["trainer"].get(key, defaults[key]) for key in defaults}
     settings = checked(Needed, needed)
     for name in ("model", "data", "objective"):
         if "_target_" not in needed[name]:

@@ -22,10 +22,9 @@ from core.instantiate import instantiate
 from core.ranks import ranks_of_this_process
 from core.run_directory import read_config
 from data.cache import fingerprinted
-from data.draws import kept_global_generators, seed_global_generators
+from data.draws import EPOCH_STREAM, kept_global_generators, seed_global_generators, seeded
 from data.loader import Loader
 from data.spec_file import read_spec
-from data.splits import Splits
 from models.build import fill_from_data
 from models.lightcnn import LightCNN
 from optim.schedules import Horizon, cosine
@@ -79,7 +78,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 def load_extractor(run_dir: str, spec: Any) -> Extractor:
-    """The LightCNN of a finished run; nothing in its files is executed.
+    """The LightCNN of a finished run, of its best checkpoint; nothing in its files is executed.
 
     Raises:
         ConfigError: no such run, another model, or trained on images of another shape.
@@ -88,36 +87,25 @@ def load_extractor(run_dir: str, spec: Any) -> Extractor:
     own = read_spec(Path(run_dir) / "spec.json")
     model = read_config(Path(run_dir) / "config.yaml").get("model")
     if not isinstance(model, dict) or model.get("_target_") != "models.lightcnn.LightCNN":
-        target = model.get("_target_") if isinstance(model, dict) else model
-        raise ConfigError(f"{where} is a run of {target}, not of a LightCNN")
+        raise ConfigError(f"{where} is no run of a LightCNN")
     if (own.in_channels, own.image_size) != (spec.in_channels, spec.image_size):
         raise ConfigError(
             f"{where} was trained on {own.in_channels}x{own.image_size[0]}x{own.image_size[1]} "
             f"images, {spec.name} has {spec.in_channels}x{spec.image_size[0]}x{spec.image_size[1]}"
         )
     network = instantiate(fill_from_data(model, own), "model")
-    try:
-        network.load_state_dict(best_weights(Path(run_dir) / "checkpoints"))
-    except RuntimeError as error:
-        raise ConfigError(f"{where}: the checkpoint is not of the model in config.yaml") from error
-    return Extractor(network, own)
-
-
-def best_weights(folder: Path) -> dict[str, Tensor]:
-    """The best weights among a run's checkpoints, else the last; averaged ones where it kept them.
-
-    Raises:
-        ConfigError: there is no checkpoint, or it is damaged.
-    """
-    files = [folder / f"{name}.pt" for name in ("best", "last")]
-    file = next(filter(Path.is_file, files), None)
+    checkpoints = [Path(run_dir) / "checkpoints" / name for name in ("best.pt", "last.pt")]
+    file = next(filter(Path.is_file, checkpoints), None)
     if file is None:
-        raise ConfigError(f"objective.fid_extractor: {folder} has no checkpoint")
+        raise ConfigError(f"{where} has no checkpoint")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-        return content["ema"] or content["model"]
+        network.load_state_dict(content["ema"] or content["model"])  # averaged ones where there are
     except Exception as error:  # whatever a damaged file raises
-        raise ConfigError(f"objective.fid_extractor: {file} is damaged") from error
+        raise ConfigError(
+            f"{where}: {file.name} is damaged, or not of the model in config.yaml"
+        ) from error
+    return Extractor(network, own)
 
 
 def own_extractor(data: Loader, cache: Path) -> Extractor:
@@ -154,7 +142,10 @@ def repeatable() -> Iterator[None]:
 
 
 def train(network: LightCNN, data: Loader, file: Path) -> tuple[Tensor, ...]:
-    """``network``'s weights and buffers after the recipe above, in the order of its state dict."""
+    """``network``'s weights and buffers after the recipe above, in the order of its state dict.
+
+    It is trained on images that are not augmented.
+    """
     count = len(data.splits["train"])
     print(
         f"FID: training a LightCNN on the {count:,} training samples of {data.spec.name}, once, "
@@ -162,55 +153,32 @@ def train(network: LightCNN, data: Loader, file: Path) -> tuple[Tensor, ...]:
         flush=True,
     )
     start = time.perf_counter()
-    loader = own_loader(data)
-    for _ in updates(network, loader):
-        pass
-    loader.close()
-    seconds = time.perf_counter() - start
-    accuracy = ""
-    if "val" in loader.splits:
-        accuracy = f", {val_accuracy(network.eval(), loader):.1%} right on validation"
-    print(f"FID: trained in {seconds:.0f} s{accuracy}", flush=True)
-    return tuple(value.cpu() for value in network.state_dict().values())
-
-
-def updates(network: LightCNN, loader: Loader) -> Iterator[Tensor]:
-    """Train ``network`` by the recipe above; the loss of each update."""
-    network.to(loader.device).train()
-    horizon = Horizon.of(EPOCHS, None, loader.steps_per_epoch)
+    network.to(data.device).train()
+    batch_size = min(BATCH_SIZE, count)
+    horizon = Horizon.of(EPOCHS, None, count // batch_size)
     optimizer = torch.optim.SGD(
         network.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
     )
     step = 0
     for epoch in range(EPOCHS):
-        for [(images, labels)] in loader.train(epoch):
+        order = torch.randperm(count, generator=seeded(SEED, EPOCH_STREAM, epoch))
+        batches = order[: horizon.steps_per_epoch * batch_size].split(batch_size)
+        for images, labels in data.prepared("train", batches):
             optimizer.param_groups[0]["lr"] = cosine(step, LR, horizon)
-            optimizer.zero_grad(set_to_none=True)
-            loss = F.cross_entropy(network(images), labels)
-            loss.backward()
+            optimizer.zero_grad()
+            F.cross_entropy(network(images), labels).backward()
             optimizer.step()
             step += 1
-            yield loss.detach()
-
-
-def own_loader(data: Loader) -> Loader:
-    """The run's data, not augmented, in batches of the extractor's own recipe, for one process."""
-    train, val = data.splits["train"], data.splits.get("val")
-    splits = Splits(train, val, None, data.spec, lambda batch, draws: data.prepare(batch, None))
-    return Loader(
-        splits,
-        data.device,
-        SEED,
-        rank=0,
-        world_size=1,
-        accumulate_steps=1,
-        batch_size=min(BATCH_SIZE, len(train)),
-        eval_batch_size=IMAGES_AT_ONCE,
-        num_workers=data.num_workers,
-    )
+    seconds = time.perf_counter() - start
+    accuracy = ""
+    if "val" in data.splits:
+        accuracy = f", {val_accuracy(network.eval(), data):.1%} right on validation"
+    print(f"FID: trained in {seconds:.0f} s{accuracy}", flush=True)
+    return tuple(value.cpu() for value in network.state_dict().values())
 
 
 @torch.no_grad()
-def val_accuracy(network: nn.Module, loader: Loader) -> float:
-    right = [(network(images).argmax(1) == labels) for images, labels in loader.evaluate("val")]
+def val_accuracy(network: nn.Module, data: Loader) -> float:
+    batches = data.prepared("val", torch.arange(len(data.splits["val"])).split(IMAGES_AT_ONCE))
+    right = [network(images).argmax(1) == labels for images, labels in batches]
     return float(torch.cat(right).float().mean())

@@ -67,7 +67,6 @@ def bert(
     Raises:
         ConfigError: there is no such encoder, or its positions end before ``max_length``.
     """
-    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel  # costs seconds: only for the runs that use it
     from transformers.utils import logging
 
@@ -77,15 +76,11 @@ def bert(
         source = locate(pretrained, "model.pretrained")
         try:
             encoder = AutoModel.from_pretrained(source, dtype=torch.float32, weights_only=True)
-        except UnpicklingError as error:  # of a pytorch_model.bin
-            raise ConfigError(
-                f"model.pretrained={pretrained} cannot be loaded: its weights are damaged, or "
-                "hold more than tensors, which could run any code"
-            ) from error
-        except (OSError, ValueError, KeyError, EOFError, RuntimeError, SafetensorError) as error:
-            raise ConfigError(
-                f"model.pretrained={pretrained} cannot be loaded: {reason(error)}"
-            ) from error
+        except Exception as error:  # whatever a damaged or missing file raises
+            why = reason(error)
+            if isinstance(error, UnpicklingError):  # of a pytorch_model.bin
+                why = "its weights are damaged, or hold more than tensors, which could run any code"
+            raise ConfigError(f"model.pretrained={pretrained} cannot be loaded: {why}") from error
     elif architecture is None:
         raise ConfigError(
             "model.pretrained=null: random weights need an architecture; set data.tokenizer to a "
@@ -99,6 +94,5 @@ def bert(
         raise ConfigError(
             f"data.max_length={max_length} is more than the {positions} positions of the encoder"
         )
-    if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None  # a layer that only the pretraining needed
+    encoder.pooler = None  # a layer that only the pretraining needed
     return TextClassifier(encoder, encoder.config.hidden_size, num_classes, pooling, dropout)

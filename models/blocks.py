@@ -18,10 +18,6 @@ def conv_norm(
     groups: int = 1,
 ) -> nn.Sequential:
     """Convolution with "same" padding, then batch norm; no activation."""
-    if in_channels % groups or out_channels % groups:
-        raise ValueError(
-            f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
-        )
     padding = kernel_size // 2
     conv = nn.Conv2d(
         in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False
@@ -42,20 +38,6 @@ class DepthwiseSeparable(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.pointwise(torch.relu(self.depthwise(x))))
-
-
-class GroupedConv(nn.Module):
-    """3x3 convolution in ``groups`` independent groups (ResNeXt, arXiv:1611.05431).
-
-    Costs ``1 / groups`` of the weights of the full convolution.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, groups: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv = conv_norm(in_channels, out_channels, 3, stride, groups)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.conv(x))
 
 
 class SqueezeExcitation(nn.Module):
@@ -86,19 +68,21 @@ def mean_of_map(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
 
-class Residual(nn.Module):
-    """Two 3x3 convolutions and a shortcut, ReLU after the addition (arXiv:1512.03385, fig. 2).
+def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """The identity, or a 1x1 projection where the shape changes."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    return conv_norm(in_channels, out_channels, 1, stride)
 
-    The shortcut is the identity, or a 1x1 projection where the shape changes.
-    """
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions and a shortcut, ReLU after the addition (arXiv:1512.03385, fig. 2)."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
         self.conv1 = conv_norm(in_channels, out_channels, 3, stride)
         self.conv2 = conv_norm(out_channels, out_channels, 3)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or in_channels != out_channels:
-            self.shortcut = conv_norm(in_channels, out_channels, 1, stride)
+        self.shortcut = shortcut(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.conv2(torch.relu(self.conv1(x)))
@@ -109,8 +93,7 @@ class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions and a shortcut, ReLU after the addition (arXiv:1512.03385).
 
     The 3x3 convolution works on a quarter of the channels and carries the stride (in the paper
-    the first 1x1 does, which throws three quarters of its input away). The shortcut is the
-    identity, or a 1x1 projection where the shape changes.
+    the first 1x1 does, which throws three quarters of its input away).
 
     Args:
         out_channels: a multiple of 4.
@@ -118,15 +101,11 @@ class Bottleneck(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
-        if out_channels % 4:
-            raise ValueError(f"out_channels={out_channels} must be a multiple of 4")
         hidden = out_channels // 4
         self.conv1 = conv_norm(in_channels, hidden, 1)
         self.conv2 = conv_norm(hidden, hidden, 3, stride)
         self.conv3 = conv_norm(hidden, out_channels, 1)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or in_channels != out_channels:
-            self.shortcut = conv_norm(in_channels, out_channels, 1, stride)
+        self.shortcut = shortcut(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.conv3(torch.relu(self.conv2(torch.relu(self.conv1(x)))))

@@ -10,13 +10,8 @@ from core.errors import ConfigError
 from core.instantiate import instantiate
 
 FROM_DATA = (
-    "in_channels",
-    "image_size",
-    "num_classes",
-    "vocab_size",
-    "context_length",
-    "max_length",
-)
+    "in_channels", "image_size", "num_classes", "vocab_size", "context_length", "max_length",
+)  # fmt: skip
 
 
 def build_model(
@@ -64,18 +59,14 @@ def fill_from_data(settings: dict[str, Any], spec: Any) -> dict[str, Any]:
     filled = {
         key: getattr(spec, key, None) if value is None else value for key, value in settings.items()
     }
-    lacking = [
-        key
-        for key, value in filled.items()
-        if value is None and key in FROM_DATA and not hasattr(spec, key)
-    ]
-    if lacking:
-        raise ConfigError(
-            f"model._target_={settings['_target_']} and data={spec.name} do not fit: these data "
-            f"have no {lacking[0]}"
-        )
-    for key in FROM_DATA:
-        value = filled.get(key)
+    for key, value in filled.items():
+        if key not in FROM_DATA:
+            continue
+        if value is None:
+            raise ConfigError(
+                f"model._target_={settings['_target_']} and data={spec.name} do not fit: these "
+                f"data have no {key}"
+            )
         sizes = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(size, int) and size < 1 for size in sizes):
             raise ConfigError(f"model.{key}={value} should be above 0")

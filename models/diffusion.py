@@ -63,15 +63,9 @@ class CosineDiffusion(nn.Module):
         Args:
             predict: the network, ``(x_t, t) ->`` what it predicts, in the shape of ``x_t``; ``t``
                 is ``(N,)``.
-            sample_steps: evaluations of ``predict``, evenly spaced over the schedule.
-
-        Raises:
-            ValueError: ``sample_steps`` is not between 1 and ``num_steps``.
+            sample_steps: evaluations of ``predict``, evenly spaced over the schedule's
+                ``num_steps`` and no more than these.
         """
-        if not 1 <= sample_steps <= self.num_steps:
-            raise ValueError(
-                f"sample_steps={sample_steps} should be between 1 and num_steps={self.num_steps}"
-            )
         times = torch.linspace(self.num_steps, 0, sample_steps + 1).round().long().tolist()
         for now, then in pairwise(times):
             predicted = predict(x, torch.full((len(x),), now, device=x.device)).float()

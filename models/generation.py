@@ -25,7 +25,6 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     generator: torch.Generator | None = None,
-    use_cache: bool = True,
 ) -> Tensor:
     """Continue ``tokens``.
 
@@ -40,7 +39,6 @@ def generate(
         top_k: draw from so many likeliest tokens only.
         top_p: draw from the fewest tokens that have this probability together (arXiv:1904.09751).
         generator: of the random numbers, on the device of ``tokens``.
-        use_cache: false reads the whole context again for every token: the same text, slower.
 
     Returns:
         ``(N, T + max_new_tokens)``: prompt and continuation.
@@ -48,7 +46,16 @@ def generate(
     Raises:
         ConfigError: an empty prompt, or a setting out of range.
     """
-    check(tokens, max_new_tokens, temperature, top_k, top_p)
+    if tokens.shape[1] == 0:
+        raise ConfigError("the prompt is empty: generation needs a token to start from")
+    if max_new_tokens < 0:
+        raise ConfigError(f"max_new_tokens={max_new_tokens} should be at least 0")
+    if not 0 <= temperature < math.inf:
+        raise ConfigError(f"temperature={temperature} should be at least 0 and finite")
+    if top_k is not None and top_k < 1:
+        raise ConfigError(f"top_k={top_k} should be at least 1")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ConfigError(f"top_p={top_p} should be above 0 and at most 1")
     was_training = model.training
     model.eval()
     context_length = getattr(model, "context_length", None)
@@ -64,7 +71,7 @@ def generate(
             output = model(tokens[:, begin:])
             logits = output[0] if isinstance(output, tuple) else output
         else:
-            if state is None or not use_cache:
+            if state is None:
                 state, read = model.new_state(len(tokens)), begin
             logits, state = model(tokens[:, read:], state)
             read = length
@@ -95,22 +102,3 @@ def draw(
         beyond = ordered.cumsum(-1) - ordered >= top_p
         probabilities = probabilities.scatter(-1, tokens, ordered.masked_fill(beyond, 0.0))
     return torch.multinomial(probabilities, 1, generator=generator)
-
-
-def check(
-    tokens: Tensor,
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-) -> None:
-    if tokens.shape[1] == 0:
-        raise ConfigError("the prompt is empty: generation needs a token to start from")
-    if max_new_tokens < 0:
-        raise ConfigError(f"max_new_tokens={max_new_tokens} should be at least 0")
-    if not 0 <= temperature < math.inf:
-        raise ConfigError(f"temperature={temperature} should be at least 0 and finite")
-    if top_k is not None and top_k < 1:
-        raise ConfigError(f"top_k={top_k} should be at least 1")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ConfigError(f"top_p={top_p} should be above 0 and at most 1")

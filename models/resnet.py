@@ -7,6 +7,12 @@ from torch import Tensor, nn
 from models.blocks import Bottleneck, Residual, conv_norm, mean_of_map
 
 Stem = Literal["small", "imagenet"]
+# depth -> block, blocks of each stage, channels of the first
+DEPTHS: dict[int, tuple[type[nn.Module], tuple[int, ...], int]] = {
+    18: (Residual, (2, 2, 2, 2), 64),
+    34: (Residual, (3, 4, 6, 3), 64),
+    50: (Bottleneck, (3, 4, 6, 3), 256),
+}
 
 
 class ResNet(nn.Module):
@@ -16,9 +22,7 @@ class ResNet(nn.Module):
     first halves the map and doubles the channels.
 
     Args:
-        block: ``Residual`` or ``Bottleneck``.
-        depths: blocks of each stage.
-        channels: output channels of the first stage.
+        depth: 18, 34 or 50 layers: 11, 21 or 24 million parameters.
         stem: ``small`` keeps the resolution (a 3x3 convolution); ``imagenet`` quarters it (a 7x7
             convolution and a max-pool), for images of some 200 pixels.
         zero_init_residual: begin with every block as its shortcut alone: the last norm of each
@@ -27,22 +31,23 @@ class ResNet(nn.Module):
 
     def __init__(
         self,
+        depth: int,
         in_channels: int,
         num_classes: int,
-        block: type[Residual] | type[Bottleneck],
-        depths: tuple[int, int, int, int],
-        channels: int,
-        stem: Stem,
-        zero_init_residual: bool,
+        stem: Stem = "small",
+        zero_init_residual: bool = False,
     ) -> None:
         super().__init__()
+        if depth not in DEPTHS:
+            raise ValueError(f"depth={depth} should be 18, 34 or 50")
+        block, num_blocks, channels = DEPTHS[depth]
         self.stem = build_stem(stem, in_channels)
         stages: list[nn.Module] = []
         width = 64
-        for i, depth in enumerate(depths):
+        for i, count in enumerate(num_blocks):
             out_channels = channels * 2**i
             blocks = [block(width, out_channels, stride=1 if i == 0 else 2)]
-            blocks += [block(out_channels, out_channels) for _ in range(depth - 1)]
+            blocks += [block(out_channels, out_channels) for _ in range(count - 1)]
             stages.append(nn.Sequential(*blocks))
             width = out_channels
         self.stages = nn.Sequential(*stages)
@@ -72,36 +77,3 @@ def build_stem(stem: Stem, in_channels: int) -> nn.Module:
             nn.MaxPool2d(3, stride=2, padding=1),
         )
     raise ValueError(f"stem={stem} should be small or imagenet")
-
-
-def resnet18(
-    in_channels: int,
-    num_classes: int,
-    stem: Stem = "small",
-    zero_init_residual: bool = False,
-) -> ResNet:
-    """11 million parameters."""
-    depths = (2, 2, 2, 2)
-    return ResNet(in_channels, num_classes, Residual, depths, 64, stem, zero_init_residual)
-
-
-def resnet34(
-    in_channels: int,
-    num_classes: int,
-    stem: Stem = "small",
-    zero_init_residual: bool = False,
-) -> ResNet:
-    """21 million parameters."""
-    depths = (3, 4, 6, 3)
-    return ResNet(in_channels, num_classes, Residual, depths, 64, stem, zero_init_residual)
-
-
-def resnet50(
-    in_channels: int,
-    num_classes: int,
-    stem: Stem = "small",
-    zero_init_residual: bool = False,
-) -> ResNet:
-    """24 million parameters."""
-    depths = (3, 4, 6, 3)
-    return ResNet(in_channels, num_classes, Bottleneck, depths, 256, stem, zero_init_residual)

@@ -4,13 +4,13 @@
 torchvision's. ``model.pretrained=true`` begins with published weights and a new classifier.
 """
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
 
-from core.errors import ConfigError
-from models.torchvision_model import torchvision_model
+from core.errors import ConfigError, reason
 
 
 def timm_model(
@@ -21,21 +21,61 @@ def timm_model(
     Raises:
         ConfigError: there is no model of that name, or its weights cannot be loaded.
     """
-    if name.startswith("torchvision/"):
-        name = name.removeprefix("torchvision/")
-        return torchvision_model(name, in_channels, num_classes, pretrained, **settings)
-    import timm  # costs seconds: only for the runs that use it
-
-    if not timm.is_model(name):
-        nearest = get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; near it: {', '.join(nearest)}" if nearest else ""
-        raise ConfigError(f"model.name={name}: timm has no model of this name{hint}")
+    library, _, own_name = name.rpartition("/")
     try:
+        if library == "torchvision":
+            return torchvision_model(own_name, in_channels, num_classes, pretrained, **settings)
+        import timm  # costs seconds: only for the runs that use it
+
+        if not timm.is_model(name):
+            raise unknown(name, "timm", timm.list_models())
         return timm.create_model(
             name, pretrained=pretrained, in_chans=in_channels, num_classes=num_classes, **settings
         )
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"model.pretrained: no weights for {name}: {reason}") from error
+        raise ConfigError(f"model.pretrained: no weights for {name}: {reason(error)}") from error
+
+
+def torchvision_model(
+    name: str, in_channels: int, num_classes: int, pretrained: bool, **settings: Any
+) -> nn.Module:
+    """torchvision's model ``name`` with a new classifier, fitted to the data's channels."""
+    from torchvision import models  # costs a second: only for the runs that use it
+
+    names = models.list_models(module=models)
+    if name not in names:
+        raise unknown(name, "torchvision", names)
+    if name in ("googlenet", "inception_v3"):
+        settings = {"aux_logits": False, **settings}  # or they return tuples in training
+    model = models.get_model(name, weights="DEFAULT" if pretrained else None, **settings)
+    replace_stem(model, in_channels)
+    replace_classifier(model, num_classes)
+    return model
+
+
+def unknown(name: str, library: str, known: Sequence[str]) -> ConfigError:
+    nearest = get_close_matches(name, known, n=3)
+    hint = f"; near it: {', '.join(nearest)}" if nearest else ""
+    return ConfigError(f"model.name={name}: {library} has no classifier of this name{hint}")
+
+
+def replace_stem(model: nn.Module, in_channels: int) -> None:
+    """Let the first convolution take ``in_channels``; grey images get the answers of RGB ones."""
+    conv = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    if conv.in_channels != in_channels:
+        mean = conv.weight.detach().mean(1, keepdim=True) * (conv.in_channels / in_channels)
+        conv.weight = nn.Parameter(mean.repeat(1, in_channels, 1, 1))
+        conv.in_channels = in_channels
+
+
+def replace_classifier(model: nn.Module, num_classes: int) -> None:
+    """Put a new layer of ``num_classes`` outputs in place of the last one."""
+    linear = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+    if linear:
+        name, last = linear[-1]
+        model.set_submodule(name, nn.Linear(last.in_features, num_classes))
+    else:  # SqueezeNet classifies by a 1x1 convolution
+        name, conv = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)][-1]
+        model.set_submodule(name, nn.Conv2d(conv.in_channels, num_classes, 1))

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.errors import ConfigError
+from data.documents import TokenSplit
+from data.draws import BatchDraws
 from data.loader import Loader
 from data.pictures import save_grid
-from data.splits import Batch, Mix, TensorSplit, UpdateDraws
-from data.token_split import TokenSplit
+from data.splits import Batch, Mix, TensorSplit
 from objectives.base import (
     ConfusionMatrix,
     Media,
@@ -199,7 +200,7 @@ def mixing(mixup_alpha: float, cutmix_alpha: float, spec: Any) -> Mix | None:
         transforms.append(v2.CutMix(alpha=cutmix_alpha, num_classes=spec.num_classes))
     transform = transforms[0] if len(transforms) == 1 else v2.RandomChoice(transforms)
 
-    def mix(batch: Batch, draws: UpdateDraws) -> Batch:
+    def mix(batch: Batch, draws: BatchDraws) -> Batch:
         images, labels = batch
         draws.seed_for_all_samples()
         mixed, targets = transform(images, labels)  # each with the one before it

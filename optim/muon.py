@@ -40,7 +40,6 @@ COEFFICIENTS: dict[str, list[Triple]] = {
         PAPER[-1],
     ],
 }
-SCALINGS = ("spectral", "rms_match")
 
 
 class Muon(Optimizer):
@@ -84,7 +83,7 @@ class Muon(Optimizer):
             raise ValueError(f"ns_coefficients={ns_coefficients} should be jordan or polar_express")
         if ns_steps < 1:
             raise ValueError(f"ns_steps={ns_steps} should be at least 1")
-        if scaling not in SCALINGS:
+        if scaling not in ("spectral", "rms_match"):
             raise ValueError(f"scaling={scaling} should be spectral or rms_match")
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas={betas} should be two numbers in [0, 1)")

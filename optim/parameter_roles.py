@@ -58,7 +58,10 @@ def hidden_matrices(module: nn.Module, not_hidden: Sequence[str]) -> set[int]:
     outside = [weight for layer, weight in layers if isinstance(layer, EMBEDDINGS)]
     outside += [weight for _, weight in layers[:1] + layers[-1:]]
     for pattern in not_hidden:
-        matched = [p for name, p in module.named_parameters() if search(pattern, name)]
+        try:
+            matched = [p for name, p in module.named_parameters() if re.search(pattern, name)]
+        except re.error as error:
+            raise ConfigError(f"param_groups.not_hidden={pattern}: {error}") from error
         if not matched:
             raise ConfigError(f"param_groups.not_hidden={pattern} matches no parameter's name")
         outside += matched
@@ -81,10 +84,3 @@ def weight_matrices(module: nn.Module) -> Iterator[tuple[nn.Module, Tensor]]:
 def is_weight(name: str) -> bool:
     """Whether a layer calls it a weight: ``weight``, ``weight_ih_l0``, ``in_proj_weight``."""
     return name.startswith("weight") or name.endswith("weight")
-
-
-def search(pattern: str, name: str) -> bool:
-    try:
-        return re.search(pattern, name) is not None
-    except re.error as error:
-        raise ConfigError(f"param_groups.not_hidden={pattern}: {error}") from error

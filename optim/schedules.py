@@ -44,12 +44,7 @@ class Horizon:
         return (step + self.batches_offset) // self.steps_per_epoch
 
 
-def constant(step: int, base_lr: float, horizon: Horizon, warmup_steps: int = 0) -> float:
-    """``base_lr`` throughout, after an optional linear warm-up."""
-    return warmup(step, base_lr, warmup_steps, horizon)
-
-
-def linear_warmup(
+def constant(
     step: int,
     base_lr: float,
     horizon: Horizon,
@@ -57,9 +52,9 @@ def linear_warmup(
     warmup_fraction: float = 0.0,
     start_factor: float = 0.01,
 ) -> float:
-    """From ``start_factor * base_lr`` to ``base_lr``, then constant (torch's ``LinearLR``)."""
-    steps = resolve_warmup(warmup_steps, warmup_fraction, horizon)
-    return warmup(step, base_lr, steps, horizon, start_factor)
+    """``base_lr`` throughout, after an optional linear warm-up (torch's ``LinearLR``)."""
+    begin = warmup_end(warmup_steps, warmup_fraction, horizon)
+    return warmup(step, base_lr, begin, start_factor)
 
 
 def cosine(
@@ -76,11 +71,10 @@ def cosine(
     With a warm-up it is ``SequentialLR(LinearLR, CosineAnnealingLR)``: the cosine spans what the
     warm-up leaves. ``eta_min`` is a learning rate, not a factor.
     """
-    steps = resolve_warmup(warmup_steps, warmup_fraction, horizon)
-    if step < steps:
-        return warmup(step, base_lr, steps, horizon, start_factor)
-    progress = decay_progress(step, steps, horizon)
-    return eta_min + (base_lr - eta_min) * (1 + math.cos(math.pi * progress)) / 2
+    begin = warmup_end(warmup_steps, warmup_fraction, horizon)
+    if step < begin:
+        return warmup(step, base_lr, begin, start_factor)
+    return anneal(base_lr, eta_min, progress(step, begin, horizon))
 
 
 def polynomial(
@@ -95,10 +89,10 @@ def polynomial(
     """``base_lr * (1 - progress) ** power``; power 1 is the linear decay (``PolynomialLR``)."""
     if power < 0:
         raise ConfigError(f"scheduler.power={power} should be at least 0")
-    steps = resolve_warmup(warmup_steps, warmup_fraction, horizon)
-    if step < steps:
-        return warmup(step, base_lr, steps, horizon, start_factor)
-    return base_lr * (1 - decay_progress(step, steps, horizon)) ** power
+    begin = warmup_end(warmup_steps, warmup_fraction, horizon)
+    if step < begin:
+        return warmup(step, base_lr, begin, start_factor)
+    return base_lr * (1 - progress(step, begin, horizon)) ** power
 
 
 def step_decay(
@@ -146,36 +140,34 @@ def lr_range(step: int, base_lr: float, horizon: Horizon, start_factor: float = 
     return base_lr * start_factor ** (1 - step / max(horizon.total_steps - 1, 1))
 
 
-def anneal(start: float, end: float, progress: float) -> float:
-    """From ``start`` to ``end`` along half a cosine; ``progress`` beyond 1 stays at the end."""
-    return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+def anneal(start: float, end: float, share: float) -> float:
+    """From ``start`` to ``end`` along half a cosine; a ``share`` beyond 1 stays at the end."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
 
 
-def warmup(
-    step: int, base_lr: float, warmup_steps: int, horizon: Horizon, start_factor: float = 0.01
-) -> float:
-    """Linear from ``start_factor * base_lr`` at step 0 to ``base_lr`` at ``warmup_steps``."""
-    if warmup_steps > horizon.total_steps:
-        raise ConfigError(
-            f"scheduler.warmup_steps={warmup_steps} is longer than the run's horizon of "
-            f"{horizon.total_steps} updates (trainer.max_epochs, trainer.max_steps): shorten it"
-        )
-    if step >= warmup_steps:
+def warmup(step: int, base_lr: float, end: int, start_factor: float) -> float:
+    """Linear from ``start_factor * base_lr`` at step 0 to ``base_lr`` at step ``end``."""
+    if step >= end:
         return base_lr
-    return base_lr * (start_factor + (1 - start_factor) * step / warmup_steps)
+    return base_lr * (start_factor + (1 - start_factor) * step / end)
 
 
-def resolve_warmup(steps: int | None, fraction: float, horizon: Horizon) -> int:
-    """Warm-up in updates: as given, or as a fraction of the horizon."""
+def warmup_end(steps: int | None, fraction: float, horizon: Horizon) -> int:
+    """The update with which the warm-up is over: as given, or as a fraction of the horizon."""
     check_fraction(fraction)
-    if steps is not None and steps < 0:
-        raise ConfigError(f"scheduler.warmup_steps={steps} should be at least 0")
     if steps is None:
         return round(fraction * horizon.total_steps)
     if fraction:
         raise ConfigError(
             f"scheduler.warmup_steps={steps} and scheduler.warmup_fraction={fraction} say the "
             "same thing twice: set one of them to null or 0"
+        )
+    if steps < 0:
+        raise ConfigError(f"scheduler.warmup_steps={steps} should be at least 0")
+    if steps > horizon.total_steps:
+        raise ConfigError(
+            f"scheduler.warmup_steps={steps} is longer than the run's horizon of "
+            f"{horizon.total_steps} updates (trainer.max_epochs, trainer.max_steps): shorten it"
         )
     return steps
 
@@ -185,9 +177,7 @@ def check_fraction(fraction: float) -> None:
         raise ConfigError(f"scheduler.warmup_fraction={fraction} should be between 0 and 1")
 
 
-def decay_progress(step: int, warmup_steps: int, horizon: Horizon) -> float:
-    """0 at the end of the warm-up, 1 at the horizon and beyond."""
-    length = horizon.total_steps - warmup_steps
-    if length < 0:
-        warmup(0, 1.0, warmup_steps, horizon)  # raises, naming the setting
-    return min(1.0, (step - warmup_steps) / length) if length else 1.0
+def progress(step: int, begin: int, horizon: Horizon) -> float:
+    """0 at update ``begin``, the end of the warm-up, 1 at the horizon and beyond."""
+    length = horizon.total_steps - begin
+    return min(1.0, (step - begin) / length) if length else 1.0

@@ -115,7 +115,7 @@ def test_cifar10_customcnn_is_the_tutorial_recipe(composed):
     assert config["trainer"]["max_epochs"] == 100
     assert config["trainer"]["clip_grad_norm"] is None
     data = config["data"]
-    assert data["_target_"] == "data.cifar10.cifar10"
+    assert data["_target_"] == "data.torchvision_sets.cifar10"
     assert (data["batch_size"], data["augment"]) == (64, [])
     assert data["mean"] == data["std"] == [0.5, 0.5, 0.5]
 
@@ -126,6 +126,6 @@ def test_bert_finetune_is_the_usual_recipe(composed):
     assert optimizer["_target_"] == "torch.optim.AdamW"
     assert (optimizer["lr"], optimizer["betas"]) == (5e-5, [0.9, 0.999])
     assert optimizer["weight_decay"] == 0.01
-    assert schedule["_target_"] == "optim.schedules.linear_warmup"
+    assert schedule["_target_"] == "optim.schedules.constant"
     assert (schedule["warmup_steps"], schedule["start_factor"]) == (1000, 0.01)
     assert config["trainer"]["max_steps"] > 1000  # a warm-up beyond the horizon is an error

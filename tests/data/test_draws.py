@@ -1,11 +1,13 @@
-"""Random numbers by position: no two processes, seeds or samples share them."""
+"""Draws by position, splits by seed, prepared tensors by fingerprint: nothing depends on chance."""
 
 import random
 
 import numpy
 import torch
 
+from data.cache import fingerprinted
 from data.draws import BatchDraws, kept_global_generators, seed_process
+from data.splits import stratified_split
 
 
 def test_no_two_processes_of_neighbouring_seeds_draw_alike():
@@ -23,3 +25,35 @@ def test_every_sample_has_a_seed_of_its_own():
     seeds = BatchDraws(0, 0, 0, 1000, 0, 1000).seeds()
     assert len(set(seeds)) == 1000
     assert seeds[300:500] == BatchDraws(0, 0, 0, 1000, 300, 500).seeds()
+
+
+def test_splits_are_exact_and_stratified_and_the_seed_decides():
+    labels = torch.arange(60_000) % 7 * (torch.arange(60_000) % 3).sign()  # uneven classes
+    parts = stratified_split(labels, (11 / 12, 1 / 12), seed=1)
+    assert [len(part) for part in parts] == [55_000, 5_000]
+    assert torch.equal(torch.cat(parts).sort().values, torch.arange(60_000))
+    share = labels.bincount() / 12
+    assert (labels[parts[1]].bincount() - share).abs().max() < 2
+    assert torch.equal(parts[1], stratified_split(labels, (11 / 12, 1 / 12), seed=1)[1])
+    assert not torch.equal(parts[1], stratified_split(labels, (11 / 12, 1 / 12), seed=2)[1])
+
+
+def test_cache_is_made_once_for_every_fingerprint_and_anew_if_damaged(tmp_path):
+    calls = []
+
+    def make():
+        calls.append(1)
+        return torch.arange(3), torch.tensor([len(calls)])
+
+    file = tmp_path / "deep" / "cache.pt"
+    for fingerprint, made in (("a", 1), ("a", 1), ("b", 2), ("b", 2)):
+        numbers, count = fingerprinted(file, fingerprint, make)
+        assert numbers.tolist() == [0, 1, 2]
+        assert count.item() == made
+    assert [path.name for path in file.parent.iterdir()] == ["cache.pt"]
+    for number, content in enumerate((b"", b"no tensors", file.read_bytes()[:100]), 3):
+        file.write_bytes(content)
+        assert fingerprinted(file, "b", make)[1].item() == number
+    (tmp_path / "file").write_text("in the way")  # nothing can be written there
+    for number in (6, 7):
+        assert fingerprinted(tmp_path / "file" / "cache.pt", "b", make)[1].item() == number

@@ -1,10 +1,12 @@
-"""Batches: normalized, the same samples and draws whatever the processes; limits."""
+"""Batches: normalized, every sample once, in the same order for any number of processes; limits."""
 
 import random
 
 import numpy
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 import data.augment
@@ -14,7 +16,7 @@ from data.augment import HorizontalFlip, RandomCrop
 from data.build import build_data, build_splits
 from data.images import PrepareImages, image_splits
 from data.loader import Loader
-from data.splits import TensorSplit
+from data.splits import Splits, TensorSplit
 from models.build import build_model
 from tests.trainer.interrupting import SHORT, assert_same_run, signal_at
 from trainer import checkpoint
@@ -22,16 +24,77 @@ from trainer import checkpoint
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def splits():
-    images = torch.randint(0, 256, (50, 3, 8, 8), dtype=torch.uint8)
-    split = TensorSplit(images, torch.arange(50))
-    augment = [RandomCrop(1), HorizontalFlip()]
-    return image_splits("test", split, split, split, "ab", [0.1, 0.2, 0.3], [0.5], augment)
+@st.composite
+def layouts(draw):
+    """Samples, processes, micro-batches, batch size (which they divide), evaluation batch size."""
+    world_size, accumulate = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    batch = world_size * accumulate * draw(st.integers(1, 4))
+    samples = batch + draw(st.integers(0, 60))
+    return samples, world_size, accumulate, batch, draw(st.integers(1, 20))
 
 
-def images_of(loader, epoch=0, start=0):
-    return torch.cat([part[0] for update in loader.train(epoch, start) for part in update])
+def loader(samples, rank, world_size, accumulate, batch, eval_batch=1):
+    split = TensorSplit(torch.arange(samples))
+    splits = Splits(split, split, split, spec=None)
+    return Loader(splits, CPU, 3, rank, world_size, accumulate, batch, eval_batch, 0)
+
+
+def samples_of(update):
+    return torch.cat([batch[0] for batch in update]).tolist()
+
+
+@settings(deadline=None, max_examples=25)
+@given(layout=layouts(), data=st.data())
+def test_processes_share_every_update_from_any_one_on(layout, data):
+    """Together they see what one process sees, micro-batch by micro-batch, nobody twice."""
+    samples, world_size, accumulate, batch, _ = layout
+    whole = loader(samples, 0, 1, accumulate, batch)
+    alone = list(whole.train(1))
+    assert len(alone) == samples // batch
+    seen = [sample for update in alone for sample in samples_of(update)]
+    assert len(seen) == len(set(seen)) == samples // batch * batch
+    start = data.draw(st.integers(0, len(alone) - 1))  # where a run is resumed
+    loaders = [loader(samples, rank, world_size, accumulate, batch) for rank in range(world_size)]
+    ranks = [list(part.train(1, start)) for part in loaders]
+    for step, update in enumerate(alone[start:]):
+        for part in range(accumulate):
+            shares = [rank[step][part][0] for rank in ranks]
+            assert torch.equal(torch.cat(shares), update[part][0])
+    assert len({part.order_hash(start) for part in (whole, *loaders)}) == 1
+
+
+@settings(deadline=None, max_examples=25)
+@given(layout=layouts())
+def test_evaluation_sees_every_sample_once(layout):
+    samples, world_size, accumulate, batch, eval_batch = layout
+    seen = [
+        sample
+        for rank in range(world_size)
+        for part in loader(samples, rank, world_size, accumulate, batch, eval_batch).evaluate("val")
+        for sample in part[0].tolist()
+    ]
+    assert seen == list(range(samples))
+
+
+def test_order_hash_is_of_the_samples_seen():
+    """Whenever it is asked for, and however many updates they came in."""
+    data, asked_once = (loader(600, 0, 1, 1, 6) for _ in range(2))
+    hashes = [data.order_hash(num_updates) for num_updates in range(250)]
+    assert len(set(hashes)) == 250
+    assert asked_once.order_hash(249) == hashes[249]
+    assert asked_once.order_hash(7) == hashes[7]
+    assert loader(600, 0, 1, 1, 12).order_hash(5) == hashes[10]
+    assert loader(601, 0, 1, 1, 6).order_hash(5) != hashes[5]
+
+
+def test_order_hash_after_a_change_of_batch_size():
+    """Not that of a run which had the new size from the start."""
+    first, changed, same = (loader(600, 0, 1, 1, size) for size in (6, 12, 6))
+    recorded = first.order_hash(10)
+    changed.continue_order(recorded, 10)
+    same.continue_order(recorded, 10)
+    assert changed.order_hash(20) != loader(600, 0, 1, 1, 12).order_hash(20)
+    assert same.order_hash(20) == first.order_hash(20)
 
 
 def test_normalization():
@@ -42,57 +105,43 @@ def test_normalization():
     torch.testing.assert_close(prepared, (images / 255 - mean) / std)
 
 
-def test_same_augmented_samples_whatever_the_processes_and_micro_batches(splits):
-    whole = images_of(Loader(splits, CPU, 0, 0, 1, 1, 12, 5, 0))
-    assert len(whole) == 48
-    assert torch.equal(images_of(Loader(splits, CPU, 0, 0, 1, 3, 12, 5, 0)), whole)
-    for accumulate_steps in (1, 2):
-        shares = [
-            images_of(Loader(splits, CPU, 0, rank, 3, accumulate_steps, 12, 5, 0))
-            for rank in range(3)
-        ]
-        share = 12 // 3 // accumulate_steps
-        together = torch.cat([part.view(-1, share, 3, 8, 8) for part in shares], 1)
-        assert torch.equal(together.view_as(whole), whole)
+def test_same_augmented_samples_whatever_the_processes_and_micro_batches():
+    images = torch.randint(0, 256, (50, 3, 8, 8), dtype=torch.uint8)
+    split = TensorSplit(images, torch.arange(50))
+    augment = [RandomCrop(1), HorizontalFlip()]
+    splits = image_splits("test", split, split, split, "ab", [0.1, 0.2, 0.3], [0.5], augment)
 
+    def images_of(rank, world_size, accumulate):
+        data = Loader(splits, CPU, 0, rank, world_size, accumulate, 12, 5, 0)
+        return torch.cat([part[0] for update in data.train(0) for part in update])
 
-def test_continues_where_it_was_interrupted(splits):
-    loader = Loader(splits, CPU, 0, 0, 1, 1, 12, 5, 0)
-    assert torch.equal(images_of(loader, epoch=3, start=2), images_of(loader, epoch=3)[24:])
-
-
-def test_an_epoch_has_every_sample_once_and_evaluation_too(splits):
-    loader = Loader(splits, CPU, 0, 0, 1, 1, 10, 7, 0)
-    labels = torch.cat([part[1] for update in loader.train(0) for part in update])
-    assert labels.sort().values.tolist() == list(range(50))
-    assert torch.cat([batch[1] for batch in loader.evaluate("val")]).tolist() == list(range(50))
+    whole = images_of(0, 1, 1)
+    assert torch.equal(images_of(0, 1, 3), whole)
+    shares = [images_of(rank, 3, 2).view(-1, 2, 3, 8, 8) for rank in range(3)]
+    assert torch.equal(torch.cat(shares, 1).view_as(whole), whole)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_limited_evaluation_is_spread_over_the_split(splits, world_size):
+def test_limited_evaluation_is_spread_over_the_split(world_size):
     """Splits are often in the order of their classes."""
-    ranks = [Loader(splits, CPU, 0, rank, world_size, 1, 10, 5, 0) for rank in range(world_size)]
-    batches = [batch for loader in ranks for batch in loader.evaluate("val", limit=1)]
-    assert [len(batch[1]) for batch in batches] == [5] * world_size
-    seen = torch.cat([batch[1] for batch in batches]).tolist()
+    ranks = [loader(50, rank, world_size, 1, 10, 5) for rank in range(world_size)]
+    batches = [batch[0] for data in ranks for batch in data.evaluate("val", limit=1)]
+    assert [len(batch) for batch in batches] == [5] * world_size
+    seen = torch.cat(batches).tolist()
     assert seen == list(range(0, 50, 10 // world_size))
     assert ranks[0].evaluated("val", limit=1).tolist() == seen
 
 
 def test_limit_takes_the_same_samples_for_every_seed(composed, data_root):
     config = composed(f"data.root={data_root}")["data"]
-    config |= {"limit_train_samples": 40, "batch_size": 20}
-    first, second = (build_data(config, CPU, seed, Ranks(), 1) for seed in (0, 1))
+    limited = config | {"limit_train_samples": 40, "batch_size": 20}
+    first, second = (build_data(limited, CPU, seed, Ranks(), 1) for seed in (0, 1))
     assert first.sizes() == {"train": 40, "val": 500, "test": 1000}
     assert torch.equal(first.splits["train"].tensors[0], second.splits["train"].tensors[0])
     assert len(first.splits["train"].tensors[1].unique()) > 5
-
-
-@pytest.mark.parametrize("limit", [0, 3501, 1.5, True])
-def test_limit_out_of_range(composed, data_root, limit):
-    config = composed(f"data.root={data_root}")["data"]
-    with pytest.raises(ConfigError, match=rf"data\.limit_train_samples={limit} should be null or"):
-        build_splits({**config, "limit_train_samples": limit})
+    for limit in (0, 3501, 1.5, True):
+        with pytest.raises(ConfigError, match=rf"data\.limit_train_samples={limit} should be null"):
+            build_splits({**config, "limit_train_samples": limit})
 
 
 @pytest.mark.parametrize(
@@ -130,16 +179,11 @@ class GlobalNoise:
 
 
 @pytest.mark.usefixtures("few_digits")
-@pytest.mark.parametrize("accumulate_steps", [1, 2])
-def test_augmentation_with_global_generators_resumes_exactly(train, monkeypatch, accumulate_steps):
+def test_augmentation_with_global_generators_resumes_exactly(train, monkeypatch):
     monkeypatch.setattr(data.augment, "GlobalNoise", GlobalNoise, raising=False)
     monkeypatch.setattr(GlobalNoise, "__module__", "data.augment")
-    overrides = (
-        *SHORT,
-        "model.dropout=0.2",
-        "data.augment=[{_target_: data.augment.GlobalNoise}]",
-        f"trainer.accumulate_steps={accumulate_steps}",
-    )
+    noise = "data.augment=[{_target_: data.augment.GlobalNoise}]"
+    overrides = (*SHORT, "model.dropout=0.2", noise, "trainer.accumulate_steps=2")
     whole = train(*overrides)
     with signal_at(3), pytest.raises(Interrupted):
         train(*overrides, run_dir=whole.parent / "parts")

@@ -28,14 +28,9 @@ def test_any_shape(splits):
     assert built.spec.synthetic
 
 
-def test_always_the_same(splits):
-    first, second = splits(), splits()
-    assert torch.equal(first.train.tensors[0], second.train.tensors[0])
-    assert not torch.equal(first.val.tensors[0], first.test.tensors[0])
-
-
 def test_classes_can_be_told_apart_across_splits(splits):
-    built = splits(num_classes=4)
+    built, again = splits(num_classes=4), splits(num_classes=4)
+    assert torch.equal(built.train.tensors[0], again.train.tensors[0])
     images, labels = built.train.tensors
     means = torch.stack([images[labels == label].float().mean(0) for label in range(4)])
     tests, answers = built.test.tensors
@@ -49,7 +44,7 @@ def test_records_say_synthetic(train):
     assert json.loads((run_dir / "spec.json").read_text())["synthetic"] is True
 
 
-@pytest.mark.parametrize("setting", ["num_train", "num_test", "channels", "num_classes"])
-def test_nothing_of_something(splits, setting):
-    with pytest.raises(ConfigError, match=rf"data\.{setting}=0 should be at least"):
-        splits(**{setting: 0})
+def test_nothing_of_something(splits):
+    for setting in ("num_train", "num_test", "channels", "num_classes"):
+        with pytest.raises(ConfigError, match=rf"data\.{setting}=0 should be at least"):
+            splits(**{setting: 0})

@@ -13,6 +13,7 @@ from data.spec_file import read_spec, spec_content
 from data.splits import Splits
 
 ROWS = [("a good film", "pos"), ("a very very bad film", "neg"), ("dull", "neg"), ("good", "pos")]
+ALL_TRAINING = ("data.val_fraction=0", "data.test_fraction=0")
 
 
 def write(file: Path, rows=ROWS, header="text,label") -> Path:
@@ -32,7 +33,7 @@ def read(composed, tiny_bert):
 
 
 def test_classes_and_tokens(read, tmp_path):
-    splits = read(write(tmp_path / "reviews.csv"), "data.val_fraction=0", "data.test_fraction=0")
+    splits = read(write(tmp_path / "reviews.csv"), *ALL_TRAINING)
     assert splits.val is None
     assert splits.test is None
     assert splits.spec.class_names == ("neg", "pos")
@@ -43,21 +44,14 @@ def test_classes_and_tokens(read, tmp_path):
 
 
 def test_a_batch_is_as_wide_as_its_longest_text(read, tmp_path):
-    train = read(
-        write(tmp_path / "reviews.csv"), "data.val_fraction=0", "data.test_fraction=0"
-    ).train
+    splits = read(write(tmp_path / "reviews.csv"), *ALL_TRAINING)
+    train = splits.train
     assert train.gather(torch.tensor([2, 3]))[0].tolist() == [[2, 9, 3], [2, 6, 3]]
     assert train.gather(torch.tensor([1]))[0].shape == (1, 7)
     few = train.take(torch.tensor([3, 0]))
     assert few.gather(torch.tensor([1, 0]))[2].tolist() == [1, 1]
     assert few.text(0) == [2, 6, 3]
-
-
-def test_the_loader_pads_every_batch_by_itself(read, tmp_path):
-    splits = read(write(tmp_path / "reviews.csv"), "data.val_fraction=0", "data.test_fraction=0")
-    loader = Loader(
-        splits, torch.device("cpu"), 0, 0, 1, 1, batch_size=1, eval_batch_size=1, num_workers=0
-    )
+    loader = Loader(splits, torch.device("cpu"), 0, 0, 1, 1, 1, 1, 0)
     widths = [tokens.shape[1] for ((tokens, _, _),) in loader.train(0)]
     assert sorted(widths) == [3, 3, 5, 7]
 
@@ -65,7 +59,7 @@ def test_the_loader_pads_every_batch_by_itself(read, tmp_path):
 def test_long_texts_are_cut_and_keep_their_last_special_token(read, tmp_path):
     rows = [("good " * 50, "pos"), ("bad", "neg")]
     file = write(tmp_path / "x.csv", rows)
-    splits = read(file, "data.max_length=6", "data.val_fraction=0", "data.test_fraction=0")
+    splits = read(file, "data.max_length=6", *ALL_TRAINING)
     assert splits.train.text(0) == [2, 6, 6, 6, 6, 3]
     assert splits.notes == ["1 of 2 train documents are cut at data.max_length=6 tokens"]
 
@@ -76,13 +70,13 @@ def test_delimiter_is_found_and_said(read, tmp_path, delimiter):
     rows = ["id,text,label", '1,"a good; film | or\t, not",pos', "2,bad,neg"]
     cells = [row.split(",", 2) if row[0] != "1" else [row[0], row[2:-4], "pos"] for row in rows]
     file.write_text("\n".join(delimiter.join(row) for row in cells) + "\n")
-    splits = read(file, "data.val_fraction=0", "data.test_fraction=0")
+    splits = read(file, *ALL_TRAINING)
     assert splits.spec.class_names == ("neg", "pos")
     name = {"\t": "tab"}.get(delimiter, delimiter)
     note = f"data.path={file}: data.delimiter={name}, as its header shows"
     assert splits.notes == ([] if delimiter == "," else [note])
     chosen = f"data.delimiter='{name}'"
-    given = read(file, chosen, "data.val_fraction=0", "data.test_fraction=0")
+    given = read(file, chosen, *ALL_TRAINING)
     assert given.notes == []
     assert torch.equal(given.train.all_tokens, splits.train.all_tokens)
 
@@ -112,7 +106,7 @@ def test_columns_have_names_of_ones_own(read, tmp_path):
 
 
 def test_spec_alone_encodes(read, tmp_path):
-    spec = read(write(tmp_path / "x.csv"), "data.val_fraction=0", "data.test_fraction=0").spec
+    spec = read(write(tmp_path / "x.csv"), *ALL_TRAINING).spec
     write_json(spec_content(spec), tmp_path / "spec.json")
     again = read_spec(tmp_path / "spec.json")
     assert again == spec
@@ -147,7 +141,7 @@ def test_spec_alone_encodes(read, tmp_path):
 def test_bad_file_is_one_line(content, message, read, tmp_path):
     (tmp_path / "x.csv").write_bytes(content)
     with pytest.raises(ConfigError, match=message) as caught:
-        read(tmp_path / "x.csv", "data.val_fraction=0", "data.test_fraction=0")
+        read(tmp_path / "x.csv", *ALL_TRAINING)
     assert "\n" not in str(caught.value)
 
 
@@ -155,7 +149,7 @@ def test_byte_order_mark_and_line_breaks_inside_of_a_text(read, tmp_path):
     file = tmp_path / "x.csv"
     mark = b"\xef\xbb\xbf"  # of the file, and of a file that was appended to it
     file.write_bytes(mark + b'text,label\r\n"good\r\nfilm",pos\r\n' + mark + b"bad,neg\r\n")
-    train = read(file, "data.val_fraction=0", "data.test_fraction=0").train
+    train = read(file, *ALL_TRAINING).train
     assert train.text(0) == [2, 6, 5, 3]
     assert train.text(1) == [2, 7, 3]
 

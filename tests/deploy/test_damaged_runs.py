@@ -6,7 +6,6 @@ import random
 import pytest
 import yaml
 
-from deploy.finished_run import needed_settings
 from predict import main
 
 FILES = ("config.yaml", "spec.json", "summary.json")
@@ -77,7 +76,7 @@ def run_of_few(copied_run):
 
 
 def test_one_wrong_entry(run_of_few, capsys):
-    for seed in range(60):
+    for seed in range(30):
         check(run_of_few, seed, capsys)
 
 
@@ -93,16 +92,3 @@ def test_summary_of_another_kind(run_of_few, content, capsys):
     assert main([str(run_of_few), "--test"]) == ("precision" in content)
     output = capsys.readouterr()
     assert "summary.json is damaged: precision=x" in output.err or "not recorded" in output.out
-
-
-def test_run_of_another_version(run_of_few, capsys):
-    """It lacks settings that are new, and has others that are no longer there."""
-    config = yaml.safe_load((run_of_few / "config.yaml").read_text())
-    for name in ("phases", "param_groups", "resume_changes"):
-        del config[name]
-    del config["trainer"]["test"], config["trainer"]["channels_last"]
-    config["trainer"]["gone"] = config["gone"] = 1
-    (run_of_few / "config.yaml").write_text(yaml.safe_dump(config))
-    assert needed_settings(config).channels_last
-    assert main([str(run_of_few), "--test"]) == 0
-    assert "accuracy" in capsys.readouterr().out

@@ -39,15 +39,7 @@ def test_onnx_agrees_on_the_whole_test_split_and_int8_nearly(run, tmp_path):
     assert torch.allclose(predict(images), alone, atol=1e-4)
 
 
-def test_torch_export_agrees_on_the_whole_test_split(finished_run, tmp_path, capsys):
-    arguments = [str(finished_run), "--export", "torch", "--output", str(tmp_path)]
-    assert main(arguments) == 0
-    assert "1,000 of 1,000" in capsys.readouterr().out
-    program = torch.export.load(tmp_path / "model.pt2").module()
-    assert program(torch.zeros(3, 1, 28, 28, dtype=torch.uint8)).shape == (3, 10)
-
-
-def test_data_without_a_test_split(train, tmp_path, capsys):
+def test_torch_export_of_a_run_without_a_test_split(train, tmp_path, capsys):
     random = numpy.random.default_rng(0)
     for name, low in (("dark", 0), ("light", 128)):
         (tmp_path / "train" / name).mkdir(parents=True)
@@ -63,11 +55,13 @@ def test_data_without_a_test_split(train, tmp_path, capsys):
         "trainer.max_steps=5",
     )
     capsys.readouterr()
-    assert main([str(run_dir), "--export", "onnx"]) == 0
+    assert main([str(run_dir), "--export", "torch", "--output", str(tmp_path)]) == 0
     output = capsys.readouterr()
     assert "val accuracy" in output.out
     assert "20 of 20" in output.out
     assert output.err == "note: checked on the val split: the data have no test split\n"
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    assert program(torch.zeros(5, 3, 28, 28, dtype=torch.uint8)).shape == (5, 2)
 
 
 def test_attention_exports(run, tmp_path):

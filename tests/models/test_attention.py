@@ -26,41 +26,30 @@ def test_without_autocast_it_is_torchs_own(dtype, mask):
     assert to_attention_dtype(given[0]) is given[0]
 
 
-@pytest.mark.parametrize("is_causal", [False, True])
-def test_under_autocast_values_and_gradients_are_those_of_single_precision(is_causal):
-    given = arguments(torch.bfloat16)
+@pytest.mark.parametrize("mask", ["none", "causal", "added", "boolean"])
+def test_under_autocast_values_and_gradients_are_those_of_single_precision(mask):
+    *given, bias = arguments(torch.bfloat16, mask=True)
+    bias[:, 0] = 0.5  # somewhere to look
+    bias = {"added": bias, "boolean": bias > 0}.get(mask)
+    is_causal = mask == "causal"
     with torch.autocast("cpu", torch.bfloat16):
-        found = attend(*given, is_causal=is_causal)
+        found = attend(*given, bias, is_causal=is_causal)
     assert found.dtype == torch.float32
     found.sum().backward()
-    wide = [x.detach().float().requires_grad_() for x in given[:3]]
-    expected = F.scaled_dot_product_attention(*wide, is_causal=is_causal)
+    wide = [x.detach().float().requires_grad_() for x in given]
+    bias = bias.float() if mask == "added" else bias
+    expected = F.scaled_dot_product_attention(*wide, bias, is_causal=is_causal)
     expected.sum().backward()
     assert torch.equal(found, expected)
-    for low, high in zip(given[:3], wide, strict=True):
+    for low, high in zip(given, wide, strict=True):
         assert torch.equal(low.grad, high.grad.bfloat16())
 
 
-@pytest.mark.parametrize("boolean", [False, True])
-def test_masks_under_autocast(boolean):
-    *given, mask = arguments(torch.bfloat16, mask=True)
-    mask = mask > 0 if boolean else mask
-    mask[:, 0] = True if boolean else 0.0  # somewhere to look
-    with torch.autocast("cpu", torch.bfloat16):
-        found = attend(*given, mask)
-    wide = mask if boolean else mask.float()
-    assert torch.equal(found, F.scaled_dot_product_attention(*(x.float() for x in given), wide))
-
-
-def test_many_tokens_are_left_to_torch():
+def test_many_tokens_and_double_precision_are_left_to_torch():
     queries = torch.randn(1, MOST_TOKENS + 1, 8)
     with torch.autocast("cpu", torch.bfloat16):
         assert attend(queries, queries, queries).dtype == torch.bfloat16
         assert to_attention_dtype(queries.bfloat16()).dtype == torch.bfloat16
         # one that comes after many: decided by the queries alone
         assert attend(queries[:, :1], queries.bfloat16(), queries).dtype == torch.float32
-
-
-def test_double_precision_stays_double_under_autocast():
-    with torch.autocast("cpu", torch.bfloat16):
         assert attend(*arguments(torch.float64)).dtype == torch.float64

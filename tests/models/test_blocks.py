@@ -6,7 +6,6 @@ import torch
 from models.blocks import (
     Bottleneck,
     DepthwiseSeparable,
-    GroupedConv,
     Residual,
     SqueezeExcitation,
     conv_norm,
@@ -20,7 +19,6 @@ BLOCKS = {
         lambda stride: DepthwiseSeparable(8, 12, stride),
         8 * 9 + 2 * 8 + 8 * 12 + 2 * 12,
     ),
-    "grouped": (lambda stride: GroupedConv(8, 12, 4, stride), 8 * 12 * 9 // 4 + 2 * 12),
     "residual": (
         lambda stride: Residual(8, 12, stride),
         8 * 12 * 9 + 12 * 12 * 9 + 8 * 12 + 3 * 2 * 12,
@@ -47,16 +45,13 @@ def test_shape_gradient_and_parameters(name, stride):
     assert all(p.grad.abs().sum() > 0 for p in block.parameters())
 
 
-def test_identity_shortcut_has_no_parameters():
-    assert num_parameters(Residual(8, 8)) == 2 * 8 * 8 * 9 + 2 * 2 * 8
-
-
 @pytest.mark.parametrize(("block_class", "last"), [(Residual, "conv2"), (Bottleneck, "conv3")])
 def test_residual_applies_relu_after_the_addition(block_class, last):
     block = block_class(4, 4).eval()
     torch.nn.init.zeros_(block.get_submodule(last).conv.weight)  # the branch contributes nothing
     images = torch.randn(1, 4, 5, 5)
     assert torch.equal(block(images), images.relu())
+    assert num_parameters(block.shortcut) == 0
 
 
 def test_squeeze_excitation_rescales_channels_only():
@@ -67,21 +62,6 @@ def test_squeeze_excitation_rescales_channels_only():
     assert gates.amax() < 1
     assert torch.allclose(gates, gates[:, :, :1, :1].expand_as(gates))
     assert num_parameters(block) == 8 * 2 + 2 + 2 * 8 + 8
-
-
-def test_depthwise_convolution_keeps_channels_apart():
-    block = DepthwiseSeparable(4, 6)
-    assert block.depthwise.conv.groups == 4
-
-
-def test_groups_that_do_not_divide_are_refused():
-    with pytest.raises(ValueError, match="groups=3"):
-        GroupedConv(8, 12, 3)
-
-
-def test_bottleneck_needs_channels_in_fours():
-    with pytest.raises(ValueError, match="out_channels=10"):
-        Bottleneck(8, 10)
 
 
 def test_flattening_follows_the_memory_of_channels_last():

@@ -36,23 +36,6 @@ def test_no_future_token_leaks(positions):
         assert not torch.allclose(other[:, place:], logits[:, place:])
 
 
-def test_the_gradient_of_a_token_reaches_the_past_alone():
-    model = small()
-    embedded = []
-    model.embedding.register_forward_hook(lambda _, __, out: embedded.append(out) or out)
-    logits, _ = model(tokens(1, 32))
-    (gradient,) = torch.autograd.grad(logits[0, 20].sum(), embedded)
-    assert (gradient[0, 21:] == 0).all()
-    assert (gradient[0, :21].abs().amax(1) > 0).all()
-
-
-@pytest.mark.parametrize("positions", POSITIONS)
-def test_positions_matter(positions):
-    model, text = small(positions), tokens(1, 8)
-    swapped = text[:, [1, 0, *range(2, 8)]]
-    assert not torch.allclose(model(text)[0][0, -1], model(swapped)[0][0, -1], atol=1e-4)
-
-
 def test_rotary_products_depend_on_the_distance_alone():
     table = rotary_table(64, 16)
     query, key = torch.randn(2, 1, 16)
@@ -99,11 +82,8 @@ def test_the_cache_changes_nothing(positions, pieces):
         got.append(logits)
     assert torch.allclose(torch.cat(got, 1), expected, atol=1e-3)
     assert state.length == 32
-
-
-def test_longer_than_the_context_is_refused():
     with pytest.raises(ValueError, match="33 tokens do not fit a context_length of 32"):
-        small()(tokens(1, 33))
+        model(text[:, :1], state)
 
 
 @pytest.mark.parametrize("vocab_size", [65, 1000])

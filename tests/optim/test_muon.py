@@ -40,23 +40,16 @@ def test_recurrent_weights_are_hidden():
     assert muon_s(model) == {"layers.weight_ih_l0", "layers.weight_hh_l0"}
 
 
-def test_patches_positions_and_classifier_are_adamw_s():
-    model = VisionTransformer(1, 10, (8, 8), 4, width=8, depth=1, num_heads=2, dropout=0.0)
-    names = muon_s(model)
+def test_first_layers_positions_and_classifier_are_adamw_s():
+    names = muon_s(VisionTransformer(1, 10, (8, 8), 4, 8, depth=1, num_heads=2, dropout=0.0))
     assert len(names) == 4
     assert all(name.startswith("blocks.0.") for name in names)
-
-
-def test_first_layer_is_adamw_s_also_where_positions_are_an_embedding():
-    layers = [nn.Conv2d(3, 8, 4), nn.Embedding(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)]
-    assert muon_s(nn.Sequential(*layers)) == {"2.weight"}
-
-
-def test_first_convolution_of_a_unet_is_adamw_s():
     settings = {"width": 8, "multipliers": [1, 1], "num_steps": 10, "sample_steps": 2}
     names = muon_s(UNet(3, (8, 8), prediction="velocity", **settings))
     assert "time.mlp.0.weight" in names
     assert "stem.weight" not in names
+    layers = [nn.Conv2d(3, 8, 4), nn.Embedding(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)]
+    assert muon_s(nn.Sequential(*layers)) == {"2.weight"}
 
 
 @pytest.mark.parametrize("name", ["nmuon", "adamuon"])

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from core.errors import ConfigError
 from core.ranks import Ranks
 from data.loader import Loader
-from data.text import text_splits
+from data.text import corpus
 from models.recurrent import RecurrentModel
 from models.transformer import Transformer
 from objectives.language_modeling import LanguageModeling
@@ -30,7 +30,9 @@ MODELS = {
 
 
 def splits_of(tmp_path, tokenizer="char", lanes=None):
-    return text_splits("beer", TEXT, str(tmp_path), 16, tokenizer, 300, (0.2, 0.0), lanes)
+    file = tmp_path / "beer.txt"
+    file.write_text(TEXT, encoding="utf-8")
+    return corpus(str(file), str(tmp_path), 16, tokenizer, 300, 0.2, 0.0, lanes)
 
 
 def measured(objective, splits, model=None, eval_batch_size=3):

@@ -1,4 +1,4 @@
-"""What models, objectives and predictions need to know of labelled documents."""
+"""Labelled documents as tokens, and what a run needs to know of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from data.splits import Batch, TensorSplit
+
 
 @dataclass(frozen=True)
 class TextClassificationSpec:
-    """Model settings that are null in the config are filled from the attribute of the same name.
+    """What models, objectives and predictions need to know of labelled documents.
+
+    Model settings that are null in the config are filled from the attribute of the same name.
 
     Attributes:
         max_length: tokens of a text; longer ones are cut.
@@ -44,12 +48,11 @@ class TextClassificationSpec:
         tokenizer.enable_truncation(self.max_length)
         return tokenizer
 
-    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """The token ids of every text, its special tokens included, cut at ``max_length``."""
-        return [encoding.ids for encoding in self.encodings(texts)]
-
     def encodings(self, texts: Sequence[str]) -> list[Any]:
-        """As ``tokenizers`` has them: what was cut off a text is its ``overflowing``."""
+        """The tokens of every text, its special tokens included, cut at ``max_length``.
+
+        As ``tokenizers`` has them: ``ids``, and what was cut off as ``overflowing``.
+        """
         return self.tokenizer.encode_batch(list(texts))
 
     def tokens_beyond(self, text: str) -> int:
@@ -59,7 +62,7 @@ class TextClassificationSpec:
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """The model's inputs: tokens and mask, each ``(N, longest text)``."""
-        rows = [torch.tensor(row) for row in self.tokens(texts)]
+        rows = [torch.tensor(encoding.ids) for encoding in self.encodings(texts)]
         lengths = torch.tensor([len(row) for row in rows])
         tokens = torch.nn.utils.rnn.pad_sequence(rows, True, float(self.pad_token_id))
         return tokens, torch.arange(tokens.shape[1]) < lengths[:, None]
@@ -72,3 +75,46 @@ class TextClassificationSpec:
         """Inputs of the greatest length and token id, to try a model on."""
         tokens = torch.full((count, self.max_length), self.tokenizer.get_vocab_size() - 1)
         return tokens, torch.ones_like(tokens, dtype=torch.bool)
+
+
+class TokenSplit(TensorSplit):
+    """Documents of different length, padded to the longest of a batch and no further.
+
+    Args:
+        tokens: ``(all tokens,)`` of all documents, end to end.
+        starts: ``(N,)`` first token of each document.
+        lengths: ``(N,)`` tokens of each document, 1 or more.
+        labels: ``(N,)``.
+    """
+
+    def __init__(
+        self, tokens: Tensor, starts: Tensor, lengths: Tensor, labels: Tensor, pad_token_id: int
+    ) -> None:
+        super().__init__(starts, lengths, labels)
+        self.all_tokens = tokens
+        self.pad_token_id = pad_token_id
+
+    def to(self, device: torch.device) -> "TokenSplit":
+        moved = super().to(device)
+        assert isinstance(moved, TokenSplit)
+        moved.all_tokens = self.all_tokens.to(device)
+        return moved
+
+    def take(self, indices: Tensor) -> "TokenSplit":
+        starts, lengths, labels = super().gather(indices)
+        return TokenSplit(self.all_tokens, starts, lengths, labels, self.pad_token_id)
+
+    def text(self, index: int) -> list[int]:
+        """The token ids of one document."""
+        start, length = (int(tensor[index]) for tensor in self.tensors[:2])
+        return self.all_tokens[start : start + length].tolist()
+
+    def gather(self, indices: Tensor) -> Batch:
+        """Tokens and mask, each ``(N, longest document)``, and labels ``(N,)``."""
+        starts, lengths, labels = super().gather(indices)
+        # the one value a batch must read back from the device: how wide it is
+        offsets = torch.arange(int(lengths.max()), device=starts.device)
+        mask = offsets < lengths[:, None]
+        places = (starts[:, None] + offsets).clamp_(max=len(self.all_tokens) - 1)
+        tokens = self.all_tokens[places].long().masked_fill_(~mask, self.pad_token_id)
+        return tokens, mask, labels

@@ -1,0 +1,139 @@
+"""Text files and CSV tables, as they are read everywhere."""
+
+import csv
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from core.errors import ConfigError, reason
+
+BYTE_ORDER_MARK = "\ufeff"
+DELIMITERS = (",", ";", "\t", "|")
+NAMES = {"\t": "tab"}
+
+
+def read_text(file: Path, where: str) -> str:
+    r"""The text of a UTF-8 file, with ``\n`` for every line break and without byte-order marks.
+
+    Joined files have a mark wherever one of them began.
+
+    Args:
+        where: the setting and the file, for messages.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no UTF-8 text.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{where}: {reason(error)}") from error
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise ConfigError(
+            f"{where} is not UTF-8 text: byte {error.start} is 0x{byte:02x}"
+        ) from error
+    return text.replace(BYTE_ORDER_MARK, "")
+
+
+def read_lines(file: Path, column: str, delimiter: str | None) -> list[tuple[int, str]]:
+    """The texts of a CSV file's column, or the lines of another file, with their line numbers."""
+    if file.suffix.lower() in (".csv", ".tsv"):
+        rows = read_csv(file, str(file), {"data.text_column": column}, delimiter, [])
+        return [(line, text) for line, (text,) in rows]
+    lines = read_text(file, str(file)).split("\n")
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def read_csv(
+    file: Path, where: str, columns: dict[str, str], delimiter: str | None, notes: list[str]
+) -> list[tuple[int, list[str]]]:
+    """The chosen columns of a CSV file with a header, by row, and each row's first line.
+
+    Args:
+        columns: setting -> name of a column.
+        delimiter: null chooses the one of , ; tab | with which the header has the columns.
+        notes: gets a line if that is no comma.
+
+    Raises:
+        ConfigError: the file cannot be read, lacks a column, has a row of more or fewer cells than
+            the header, or an empty cell in one of the columns.
+    """
+    csv.field_size_limit(sys.maxsize)  # a text may be longer than csv's own 131,072 characters
+    text = read_text(file, where)
+    wanted = list(columns.values())
+    chosen = as_character(delimiter) if delimiter else sniffed(text, wanted, where)
+    name = NAMES.get(chosen, chosen)
+    if not delimiter and chosen != ",":
+        notes.append(f"{where}: data.delimiter={name}, as its header shows")
+    rows = records(text, chosen, where)
+    _, header = next(rows, (1, []))
+    check_columns(header, columns, where, name)
+    places = [header.index(column) for column in wanted]
+    found = []
+    for line, cells in rows:
+        if len(cells) != len(header):
+            raise ConfigError(
+                f"{where}, line {line}: {len(cells)} cells, but the header has {len(header)}: a "
+                f"text that contains {name} (data.delimiter) needs quotes"
+            )
+        for place in places:
+            if not cells[place]:
+                raise ConfigError(f"{where}, line {line}: the column {header[place]} is empty")
+        found.append((line, [cells[place] for place in places]))
+    if not found:
+        raise ConfigError(f"{where} has a header and no rows")
+    return found
+
+
+def records(text: str, delimiter: str, where: str) -> Iterator[tuple[int, list[str]]]:
+    """The first line and the cells of every row that is not blank."""
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise ConfigError(f"{where}, line {line} is no CSV: {error}") from error
+        if cells is None:
+            return
+        if cells:
+            yield line, [cell.strip() for cell in cells]
+
+
+def as_character(delimiter: str) -> str:
+    delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)
+    if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '\r\n"':
+        raise ConfigError(f"data.delimiter={delimiter} should be null, tab or one character")
+    return delimiter
+
+
+def sniffed(text: str, columns: Sequence[str], where: str) -> str:
+    """The delimiter with which the header has the columns, else the most columns."""
+
+    def fit(delimiter: str) -> tuple[bool, int]:
+        try:
+            _, header = next(records(text, delimiter, where), (1, []))
+        except ConfigError:  # quotes that end elsewhere
+            return False, 0
+        return set(columns) <= set(header), len(header)
+
+    return max(DELIMITERS, key=fit)
+
+
+def check_columns(
+    header: Sequence[str], columns: dict[str, str], where: str, delimiter: str
+) -> None:
+    if not header:
+        raise ConfigError(f"{where} is empty")
+    for setting, column in columns.items():
+        if column not in header:
+            nearest = get_close_matches(column, header, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            raise ConfigError(
+                f"{where} has no column {column} ({setting}), but {', '.join(header)}, with "
+                f"data.delimiter={delimiter}{hint}"
+            )
+        if header.count(column) > 1:
+            raise ConfigError(f"{where}, line 1: {header.count(column)} columns called {column}")
