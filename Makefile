@@ -27,7 +27,7 @@ docs: .venv/.documents  ## build the site into site/; broken links are errors
 	.venv/bin/mkdocs build --strict
 
 clean:  ## remove the environment and what tools left behind; runs and data stay
-	rm -rf site .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf site .venv .mypy_cache .ruff_cache .pytest_cache
 
 .venv/.runs: requirements.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv

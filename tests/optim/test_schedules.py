@@ -4,8 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
 from core.errors import ConfigError
@@ -114,21 +112,20 @@ def test_horizon_in_steps_wins_over_epochs():
 
 
 @pytest.mark.parametrize("name", ["cosine", "constant", "polynomial", "one_cycle"])
-@given(total=st.integers(1, 5000), fraction=st.floats(0, 1), data=st.data())
-def test_rates_are_finite_and_bounded_at_every_step(name, total, fraction, data):
-    base_lr = data.draw(st.floats(1e-8, 1e3))
-    step = data.draw(st.integers(0, 2 * total))  # a run may be resumed beyond its horizon
+def test_rates_are_finite_and_bounded_at_every_step(name):
     schedule = getattr(schedules, name)
-    lr = schedule(step, base_lr, Horizon(total, 10), warmup_fraction=fraction)
-    assert 0 <= lr <= base_lr * (1 + 1e-9)
+    for total in (1, 2, 3, 10, 333):
+        for fraction in (0.0, 1e-9, 0.01, 0.3, 0.5, 1.0):
+            for step in range(2 * total + 1):  # a run may be resumed beyond its horizon
+                lr = schedule(step, 0.3, Horizon(total, 10), warmup_fraction=fraction)
+                assert 0 <= lr <= 0.3 * (1 + 1e-9)
 
 
-@given(total=st.integers(1, 5000), data=st.data())
-def test_warmup_reaches_the_rate(total, data):
-    warmup_steps = data.draw(st.integers(0, total))
-    schedule = partial(schedules.constant, horizon=Horizon(total, 10), warmup_steps=warmup_steps)
+@pytest.mark.parametrize("warmup_steps", [0, 1, 7, 50])
+def test_warmup_reaches_the_rate(warmup_steps):
+    schedule = partial(schedules.constant, horizon=Horizon(50, 10), warmup_steps=warmup_steps)
     assert schedule(warmup_steps, 0.3) == 0.3
-    rates = [schedule(step, 0.3) for step in range(min(total, 50))]
+    rates = [schedule(step, 0.3) for step in range(50)]
     assert rates == sorted(rates)
 
 
