@@ -63,23 +63,21 @@ def test_own_validation_and_no_test(root, splits):
     assert built.test is None
 
 
-def test_decoded_once(root, splits, monkeypatch):
-    first = splits(root)
-    monkeypatch.setattr(image_folder, "decode_all", lambda *_: pytest.fail("decoded again"))
-    again = splits(root)
+def test_decoded_once_for_the_same_files_and_decoder(root, splits, monkeypatch):
+    decoded, decode = [], image_folder.decode_all
+    monkeypatch.setattr(
+        image_folder, "decode_all", lambda *given: decoded.append(1) or decode(*given)
+    )
+    first, again = splits(root), splits(root)
+    assert len(decoded) == 3  # training, validation, test
     assert torch.equal(first.train.tensors[0], again.train.tensors[0])
-    monkeypatch.undo()
     write_image(root / "train" / "red" / "3.png", (255, 77, 0))
     changed = splits(root)
     everything = torch.cat([changed.train.tensors[0], changed.val.tensors[0]])
     assert (everything[:, 1, 0, 0] == 77).sum() == 1
-
-
-def test_grayscale_and_size(root, splits):
-    built = splits(root, channels=1, image_size=[4, 6])
-    assert built.train.tensors[0].shape == (18, 1, 4, 6)
-    assert built.spec.in_channels == 1
-    assert built.spec.mean == (0.5,)
+    monkeypatch.setattr(image_folder, "VERSION", image_folder.VERSION + 1)
+    splits(root)
+    assert len(decoded) == 9
 
 
 def test_centre_crop(tmp_path, splits):
@@ -178,17 +176,6 @@ def test_large_photographs_too(tmp_path, splits):
     """Those that are decoded at a fraction of their size, among them."""
     smooth = Image.fromarray(RANDOM.integers(0, 256, (12, 16, 3), numpy.uint8)).resize((640, 480))
     assert_all_see_the_same(tmp_path, splits, "0.jpg", smooth, {}, (32, 32))
-
-
-def test_cache_of_another_decoder_is_not_used(root, splits, monkeypatch):
-    splits(root)
-    (cache,) = root.glob(".images*")
-    content = torch.load(cache, weights_only=True)
-    content["tensors"] = [torch.zeros_like(tensor) for tensor in content["tensors"]]
-    torch.save(content, cache)
-    assert splits(root).train.tensors[0].max() == 0  # the cache is used
-    monkeypatch.setattr(image_folder, "VERSION", image_folder.VERSION + 1)
-    assert splits(root).train.tensors[0].max() == 255
 
 
 def test_large_sets_are_streamed(root, splits):

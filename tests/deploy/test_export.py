@@ -64,6 +64,7 @@ def test_torch_export_of_a_run_without_a_test_split(train, tmp_path, capsys):
     assert program(torch.zeros(5, 3, 28, 28, dtype=torch.uint8)).shape == (5, 2)
 
 
+@pytest.mark.slow
 def test_attention_exports(run, tmp_path):
     vit = VisionTransformer(
         1, 10, (28, 28), patch_size=7, width=16, depth=1, num_heads=2, dropout=0

@@ -38,18 +38,6 @@ def lines(capsys):
     return captured.out.splitlines(), captured.err.splitlines()
 
 
-def test_folder_of_images(finished_run, digits, tmp_path, capsys):
-    images, classes = digits
-    for i, image in enumerate(images):
-        save(image, tmp_path / f"{i}.png")
-    (tmp_path / "notes.txt").write_text("not an image")
-    assert main([str(finished_run), str(tmp_path)]) == 0
-    out, err = lines(capsys)
-    assert [line.split("  ")[1] for line in out] == [str(c) for c in classes]
-    assert all(10 <= float(line.split("  ")[2].rstrip("%")) <= 100 for line in out)
-    assert err == []
-
-
 def test_another_size_and_mode_is_fitted_and_said(finished_run, digits, tmp_path, capsys):
     images, classes = digits
     large = Image.fromarray(images[0, 0].numpy()).convert("RGB").resize((84, 84))
@@ -109,6 +97,7 @@ def test_what_a_person_sees_in_a_folder(finished_run, digits, tmp_path, capsys):
     save(images[1], folder / "a.png")
     Image.fromarray(images[2, 0].numpy()).save(folder / "c.jfif", format="JPEG")
     (folder / "._a.png").write_bytes(b"\0\5\x16\7")
+    (folder / "notes.txt").write_text("not an image")
     (folder / "loop").symlink_to(folder)
     assert main([str(finished_run), str(folder)]) == 0
     out, err = lines(capsys)

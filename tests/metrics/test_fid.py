@@ -74,10 +74,10 @@ def test_a_run_without_a_best_checkpoint_gives_its_last(train, data):
 
 
 def test_extractor_is_kept_and_made_anew_for_other_data(few_digits, data, tmp_path, capsys):
+    images = torch.rand(100, 1, 28, 28) * 2 - 1
     state = torch.get_rng_state()
     first = own_extractor(data, tmp_path)
     assert "FID: training a LightCNN on the 210 training samples" in capsys.readouterr().out
-    images = torch.rand(100, 1, 28, 28) * 2 - 1
     assert torch.equal(own_extractor(data, tmp_path)(images), first(images))
     assert capsys.readouterr().out == ""
     assert torch.equal(state, torch.get_rng_state())

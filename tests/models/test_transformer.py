@@ -102,13 +102,6 @@ def test_tied_weights_are_one():
     assert count[1] - count[0] == 50 * 32
 
 
-def test_dropout_is_for_training_alone():
-    model, text = small(dropout=0.5), tokens(1, 8)
-    assert torch.equal(model(text)[0], model(text)[0])
-    model.train()
-    assert not torch.equal(model(text)[0], model(text)[0])
-
-
 @pytest.mark.parametrize(
     "settings", [{"width": 30}, {"width": 12}, {"positions": "learned"}], ids=str
 )
