@@ -14,6 +14,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from core.composed import CONF, check_phases
 from core.environment import without_environment
@@ -132,7 +133,7 @@ def explain(
         return no_option(group, option, list(error.options or []))
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else ""
-    if not is_raised_by_hydra(error):
+    if not is_of_hydra(error):
         return ""
     if "Unknown plugin class" in str(error):
         return f"{error}: pip install -r requirements-cluster.txt"
@@ -144,15 +145,16 @@ def explain(
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if error.__cause__ is not None:
         lines += str(error.__cause__).splitlines()[:1]
-    if not isinstance(error, HydraException):  # it names no setting
+    if not isinstance(error, HydraException | OmegaConfBaseException):  # it names no setting
         lines.append(f"in {' '.join(words)}")
     return "; ".join(lines) or type(error).__name__
 
 
-def is_raised_by_hydra(error: Exception) -> bool:
-    """Hydra raises its own errors and ordinary ones for what it cannot compose."""
+def is_of_hydra(error: Exception) -> bool:
+    """Hydra raises its own errors, also in other processes, and ordinary ones while it composes."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return frame.f_globals["__name__"].partition(".")[0] in ("hydra", "omegaconf")
+    is_own = isinstance(error, HydraException | OmegaConfBaseException)
+    return is_own or frame.f_globals["__name__"].partition(".")[0] in ("hydra", "omegaconf")
 
 
 def is_group(override: str) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from core.progress import Monitor
 from study.jobs import Jobs, Run, Summary
 from study.protocol import Candidate, Protocol
-from study.space import DESIGNS, Params, text
+from study.space import Params, Space, text
 
 if TYPE_CHECKING:
     import optuna
@@ -86,12 +86,14 @@ class Study:
     def tune(self) -> None:
         """Try every candidate's trials, batch by batch, all candidates side by side."""
         candidates = self.protocol.candidates.values()
-        studies = {candidate.name: self.new_study(candidate) for candidate in candidates}
+        designs = {c.name: self.protocol.design(c) for c in candidates}
+        studies = {c.name: self.new_study(c.search_space, designs[c.name]) for c in candidates}
         size = self.protocol.batch_size or self.protocol.trials
         for start in range(0, self.protocol.trials, size):
             batches = []
             for candidate in candidates:
-                numbers = range(start, min(start + size, self.number_of_trials(candidate)))
+                num_trials = len(designs[candidate.name]) or self.protocol.trials  # of a small grid
+                numbers = range(start, min(start + size, num_trials))
                 batch = [self.ask(studies[candidate.name], candidate, n) for n in numbers]
                 self.trials.setdefault(candidate.name, []).extend(batch)
                 batches.append(batch)
@@ -101,8 +103,8 @@ class Study:
                     tuning.trial.study.tell(tuning.trial, tuning.value)
                     tuning.state = "complete"
 
-    def new_study(self, candidate: Candidate) -> optuna.Study:
-        """The candidate's study, with the points of a design waiting in it."""
+    def new_study(self, space: Space, design: list[list[float]]) -> optuna.Study:
+        """A candidate's study, with the points of its design waiting in it."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -110,21 +112,9 @@ class Study:
             sampler=optuna.samplers.TPESampler(constant_liar=True, seed=self.protocol.sampler_seed),
             direction="maximize" if self.monitor.mode == "max" else "minimize",
         )
-        for points in self.design(candidate):
-            study.enqueue_trial(candidate.search_space.queued(points))
+        for shares in design:
+            study.enqueue_trial(space.queued(shares))
         return study
-
-    def design(self, candidate: Candidate) -> list[Params]:
-        protocol = self.protocol
-        if protocol.sampler not in DESIGNS:
-            return []
-        return candidate.search_space.design(
-            protocol.sampler, protocol.trials, protocol.sampler_seed
-        )
-
-    def number_of_trials(self, candidate: Candidate) -> int:
-        """The budget; a grid may be smaller."""
-        return len(self.design(candidate)) or self.protocol.trials
 
     def ask(self, study: optuna.Study, candidate: Candidate, number: int) -> Tuning:
         trial = study.ask()

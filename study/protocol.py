@@ -103,6 +103,12 @@ class Protocol:
         except ConfigError as error:
             raise ConfigError(f"{WHERE}: {error}") from None
 
+    def design(self, candidate: Candidate) -> list[list[float]]:
+        """The candidate's trials, if they are known beforehand; else empty."""
+        if self.sampler == "tpe":
+            return []
+        return candidate.search_space.design(self.sampler, self.trials, self.sampler_seed)
+
     def rungs(self, horizon_steps: int) -> list[int]:
         """Updates at which a trial is measured; the last is the whole horizon."""
         fractions = self.halving.rungs if self.halving else ()

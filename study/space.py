@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 Params = dict[str, Any]
 KEYS = ("low", "high", "log", "one_minus", "points", "choices", "when")
-DESIGNS = ("grid", "random", "sobol", "halton")  # all points known beforehand
 
 
 @dataclass(frozen=True)

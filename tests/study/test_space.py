@@ -5,7 +5,7 @@ import math
 import pytest
 
 from core.errors import ConfigError
-from study.space import DESIGNS, Dimension, Space, text
+from study.space import Dimension, Space, text
 
 NODE = {
     "optimizer.lr": {"low": 1e-4, "high": 1.0, "log": True, "points": 3},
@@ -21,7 +21,7 @@ NODE = {
 SPACE = Space.of(NODE, "space")
 
 
-@pytest.mark.parametrize("sampler", DESIGNS)
+@pytest.mark.parametrize("sampler", ["grid", "random", "sobol", "halton"])
 def test_points_of_a_design(sampler):
     rows = SPACE.design(sampler, 40, 0)
     points = [SPACE.at(row) for row in rows]
