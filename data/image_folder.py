@@ -22,7 +22,6 @@ from data.images import Augment, as_size, image_splits
 from data.splits import Splits, TensorSplit, stratified_split
 from data.streamed_images import StreamedImages, status
 
-SPLIT_SEED = 5000
 SUFFIXES = (
     ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
     ".tif", ".tiff", ".webp",
@@ -71,7 +70,7 @@ def image_folder(
     }
     if "val" not in splits:
         train, fractions = splits["train"], (1 - val_fraction, val_fraction)
-        parts = stratified_split(train.labels, fractions, SPLIT_SEED)
+        parts = stratified_split(train.labels, fractions)
         splits["train"], splits["val"] = map(train.take, parts)
     num_bytes = sum(map(len, splits.values())) * channels * size[0] * size[1]
     if resident is True or (resident == "auto" and num_bytes <= max_resident_bytes):

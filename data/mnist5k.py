@@ -12,8 +12,6 @@ from data.images import Augment, image_splits
 from data.splits import Splits, TensorSplit, stratified_split
 from models.pretrained import locate
 
-SPLIT_SEED = 5000
-
 
 def mnist5k(
     root: str,
@@ -26,7 +24,7 @@ def mnist5k(
     The CSV is parsed once and kept as a tensor file under ``root``.
     """
     images, labels = all_digits(root)
-    parts = stratified_split(labels, (0.7, 0.1, 0.2), SPLIT_SEED)
+    parts = stratified_split(labels, (0.7, 0.1, 0.2))
     train, val, test = (TensorSplit(images[part], labels[part]) for part in parts)
     return image_splits("mnist5k", train, val, test, "0123456789", mean, std, augment)
 

@@ -15,6 +15,8 @@ from core.errors import ConfigError
 from core.instantiate import Part
 from data.draws import BatchDraws
 
+SPLIT_SEED = 5000  # not the run's: every run has the same splits
+
 Batch = tuple[Tensor, ...]
 Prepare = Callable[[Batch, BatchDraws | None], Batch]
 # mixes every sample of a batch but the first with the one before it
@@ -150,7 +152,9 @@ class Splits(Part):
                 )
 
 
-def stratified_split(labels: Tensor, fractions: Sequence[float], seed: int) -> list[Tensor]:
+def stratified_split(
+    labels: Tensor, fractions: Sequence[float], seed: int = SPLIT_SEED
+) -> list[Tensor]:
     """Disjoint index sets with every class in the same proportions.
 
     Args:

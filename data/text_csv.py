@@ -12,8 +12,6 @@ from data.splits import Splits, stratified_split
 from data.text_files import read_csv
 from models.pretrained import locate
 
-SPLIT_SEED = 5000
-
 Rows = list[tuple[str, str]]  # texts and labels, as written
 
 
@@ -97,7 +95,7 @@ def split_off(rows: Rows, fractions: dict[str, float]) -> dict[str, Rows]:
         raise ConfigError("data.val_fraction and data.test_fraction leave nothing to train on")
     classes = sorted({label for _, label in rows})
     labels = torch.tensor([classes.index(label) for _, label in rows])
-    indices = stratified_split(labels, (rest, *fractions.values()), SPLIT_SEED)
+    indices = stratified_split(labels, (rest, *fractions.values()))
     names = ("train", *fractions)
     return {
         name: [rows[i] for i in part.tolist()] for name, part in zip(names, indices, strict=True)

@@ -8,7 +8,6 @@ from core.errors import ConfigError, reason
 from data.images import Augment, image_splits
 from data.splits import Splits, TensorSplit, stratified_split
 
-SPLIT_SEED = 5000
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
@@ -54,7 +53,7 @@ def cifar10(
 
 def stratified(split: TensorSplit, val_fraction: float) -> list[TensorSplit]:
     """Training and validation part, every class alike."""
-    parts = stratified_split(split.tensors[1], (1 - val_fraction, val_fraction), SPLIT_SEED)
+    parts = stratified_split(split.tensors[1], (1 - val_fraction, val_fraction))
     return [split.take(part) for part in parts]
 
 

@@ -225,7 +225,7 @@ SMALL = ("debug=fast", "data.batch_size=4", "data.eval_batch_size=4")
 
 
 def test_prompt_is_continued_the_same_way_for_a_seed(train, capsys):
-    run_dir = str(train("model=transformer", *SMALL))
+    run_dir = str(train("model=transformer", "model.num_layers=1", "model.width=32", *SMALL))
     capsys.readouterr()
 
     def text(*options):
@@ -247,7 +247,8 @@ def test_prompt_is_continued_the_same_way_for_a_seed(train, capsys):
 
 
 def test_grid_of_samples(train, finished_run, tmp_path, capsys):
-    run_dir = train("model=dcgan", *SMALL, f"objective.fid_extractor={finished_run}")
+    extractor = f"objective.fid_extractor={finished_run}"
+    run_dir = train("model=dcgan", "model.width=8", *SMALL, extractor)
     capsys.readouterr()
     file = tmp_path / "grid.png"
     assert main([str(run_dir), "--num-samples", "9", "--output", str(file)]) == 0
