@@ -44,7 +44,7 @@ def build_data(
     It may download files and prepare them for later runs: of several processes on one node, one
     should go first.
     """
-    loading = {key: settings.get(key) for key in LEAST}
+    loading: dict[str, Any] = {key: settings.get(key) for key in LEAST}
     for key, value in loading.items():
         if type(value) is not int or value < LEAST[key]:
             raise ConfigError(f"data.{key}={value} should be a whole number, {LEAST[key]} or more")
