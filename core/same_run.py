@@ -72,6 +72,8 @@ def finished_value(config: dict[str, Any], job: Job) -> float | None:
         now = {**now, "monitor_mode": monitor.mode}
     if status not in FINISHED or is_short or differences(now, recorded, FREE):
         return None
+    if now["data"].get("root") != recorded["data"].get("root"):
+        return None  # whether other data are there, only reading them tells
     announce("this run has finished already: nothing to do")
     return monitor.worst if status == "diverged" or value is None else value
 

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from core.errors import ConfigError, Interrupted, RunInUse
+from core.run_directory import read_config
 from core.same_run import finished_value
 from data.loader import Loader
 from models.lightcnn import LightCNN
@@ -278,11 +279,14 @@ def test_finished_value(composed, train):
 
     run_dir = train(*SHORT)
     config = composed(*QUIET, *SHORT, "resume=auto")
-    config["data"]["root"] = "elsewhere"
     job = Job(run_dir=str(run_dir))
+    config["data"]["root"] = "elsewhere"
+    assert finished_value(config, job) is None
+    config["data"]["root"] = read_config(run_dir / "config.yaml")["data"]["root"]
     assert finished_value(config, job) == summary(run_dir)["best"]["value"]
     for change in ("optimizer.lr=0.5", "trainer.limit_train_steps=8", "resume=null"):
-        assert finished_value(composed(*QUIET, *SHORT, "resume=auto", change), job) is None
+        changed = composed(*QUIET, *SHORT, "resume=auto", change)
+        assert finished_value(changed | {"data": config["data"]}, job) is None
     for record in ({"steps": 8}, {"status": "running"}):  # killed after its end was moved
         (run_dir / "summary.json").write_text(json.dumps(summary(run_dir) | record))
         assert finished_value(config, job) is None

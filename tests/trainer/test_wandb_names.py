@@ -17,14 +17,14 @@ from trainer.loggers.wandb_names import candidate, run_name, run_tags
         ([], "SGD"),
     ],
 )
-def test_candidate(composed, overrides, expected):
-    assert candidate(composed(), overrides) == expected
+def test_candidate(composed, tmp_path, overrides, expected):
+    assert candidate(composed(), tmp_path, overrides) == expected
 
 
-def test_candidate_of_a_study_and_of_a_run_with_phases(composed):
+def test_candidate_of_a_study_and_of_a_run_with_phases(composed, tmp_path):
     config = composed("wandb.candidate=adamw")
-    assert candidate(config, ["optimizer=adamw", "optimizer.lr=0.1"]) == "adamw"
-    assert candidate(composed("model=dcgan"), ["seed=1"]) == "DCGAN"
+    assert candidate(config, tmp_path, ["optimizer=adamw", "optimizer.lr=0.1"]) == "adamw"
+    assert candidate(composed("model=dcgan"), tmp_path, ["seed=1"]) == "DCGAN"
 
 
 def test_name(composed, tmp_path):
@@ -33,10 +33,11 @@ def test_name(composed, tmp_path):
     assert run_name(composed(), tmp_path, overrides) == "seed=1"
     assert run_name(composed(), tmp_path, []) == tmp_path.name
     assert run_name(composed("wandb.candidate=adamw"), tmp_path, overrides) == tmp_path.name
-    typed = "hydra: {overrides: {task: ['optimizer.lr=0.1,0.2', debug=fast]}}"
+    typed = "hydra: {overrides: {task: ['optimizer.lr=0.1,0.2', trainer.max_epochs=3]}}"
     (tmp_path / "multirun.yaml").write_text(typed)
-    name = run_name(composed(), tmp_path / "0", ["optimizer.lr=0.1", "debug=fast"])
-    assert name == "optimizer.lr=0.1"
+    for function in (run_name, candidate):
+        name = function(composed(), tmp_path / "0", ["optimizer.lr=0.1", "trainer.max_epochs=3"])
+        assert name == "optimizer.lr=0.1"
 
 
 def test_tags(composed):

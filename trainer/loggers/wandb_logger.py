@@ -102,7 +102,7 @@ class WandbLogger(Writer):
             config={
                 **config,
                 "model": fill_from_data(config["model"], spec),
-                "candidate": candidate(config, self.overrides),
+                "candidate": candidate(config, self.run_dir, self.overrides),
                 "run_dir": str(self.run_dir),
             },
             settings=wandb.Settings(

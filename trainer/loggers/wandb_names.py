@@ -24,25 +24,25 @@ def run_name(config: dict[str, Any], run_dir: Path, overrides: Sequence[str]) ->
     """What the command line set; of a job of a sweep, what differs within the sweep."""
     if config["wandb"]["candidate"]:  # a study names its runs: adamw-tune-003
         return run_dir.name
-    shared = overrides_of_sweep(run_dir.parent / "multirun.yaml")
-    own = [text for text in overrides if text not in shared and not text.startswith(NOT_NAMED)]
+    own = [text for text in varied(overrides, run_dir) if not text.startswith(NOT_NAMED)]
     return ", ".join(own) or run_dir.name
 
 
-def overrides_of_sweep(file: Path) -> Sequence[str]:
-    """The command line as Hydra keeps it in the directory of a sweep: ``seed=0,1``; else empty."""
+def varied(overrides: Sequence[str], run_dir: Path) -> list[str]:
+    """Those that differ within the sweep that the run is a job of; without a sweep, all."""
     try:
-        overrides = yaml.safe_load(file.read_text())["hydra"]["overrides"]["task"]
+        sweep = yaml.safe_load((run_dir.parent / "multirun.yaml").read_text())
+        shared = [str(override) for override in sweep["hydra"]["overrides"]["task"]]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        return ()
-    return [str(override) for override in overrides]
+        shared = []
+    return [override for override in overrides if override not in shared]
 
 
-def candidate(config: dict[str, Any], overrides: Sequence[str]) -> str:
+def candidate(config: dict[str, Any], run_dir: Path, overrides: Sequence[str]) -> str:
     """What is compared in the group: a column that W&B can group the runs of a sweep by."""
     if config["wandb"]["candidate"]:
         return str(config["wandb"]["candidate"])
-    pairs = [override.lstrip("+").partition("=") for override in overrides]
+    pairs = [override.lstrip("+").partition("=") for override in varied(overrides, run_dir)]
     chosen = [
         f"{key}={value}" if "." in key else value
         for key, _, value in pairs
