@@ -7,7 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from hydra.errors import ConfigCompositionException
 
+from core.command_line import explain
 from tests.conftest import ROOT
 
 MAIN = ("train.py", "debug=fast", "wandb.mode=disabled")
@@ -72,6 +74,14 @@ def test_a_mistake_is_one_line_and_exit_code_one(words, command_here, data_root)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert done.stderr.startswith("error: ")
     assert MISTAKES[words] in done.stderr
+
+
+def test_a_mistake_that_another_process_raised():
+    """Hydra's error in the worker of a launcher, as it arrives here."""
+    with pytest.raises(ConfigCompositionException) as raised:
+        raise ConfigCompositionException("Could not override 'optimizer.lrr'.")
+    explained = explain(raised.value, ["optimizer.lrr=1,2"])
+    assert explained == "unknown setting optimizer.lrr: did you mean optimizer.lr?"
 
 
 def test_a_deleted_working_directory(tmp_path):

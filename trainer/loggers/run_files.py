@@ -1,6 +1,7 @@
-"""The files of a run directory: config.yaml, spec.json, metrics.jsonl, summary.json, .hydra/."""
+"""The files of a run directory: config.yaml, spec.json, metrics.jsonl, summary.json, media/."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from core.errors import ConfigError
 from core.files import write_json, write_text
 from core.job import Job
 from data.spec_file import spec_content
+from objectives.base import ConfusionMatrix, Picture, Table, Text
 from trainer.loggers.writer import Writer
 
 
@@ -47,6 +49,30 @@ class RunFiles(Writer):
 
 def write_yaml(content: Any, file: Path) -> None:
     write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), file)
+
+
+def media_folder(run_dir: Path, name: str, step: int) -> Path:
+    """The test's files are in ``media/`` itself, an evaluation's in a folder of its step."""
+    media = run_dir / "media"
+    return media if name == "test" else media / f"{name}_step_{step}"
+
+
+def write_medium(
+    medium: Table | ConfusionMatrix | Picture | Text, title: str, folder: Path, run_dir: Path
+) -> dict[str, str]:
+    """Write what is not a file yet to ``folder``; the entry that says what and where it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(medium, Picture):
+        kind, file = "picture", medium.file
+    elif isinstance(medium, Text):
+        kind, file = "text", folder / f"{title}.txt"
+        write_text(medium.content, file)
+    else:
+        kind = "confusion_matrix" if isinstance(medium, ConfusionMatrix) else "table"
+        file = folder / f"{title}.json"
+        write_json(asdict(medium), file)
+    entry = {"kind": kind, "file": file.relative_to(run_dir / "media").as_posix()}
+    return {**entry, "caption": medium.caption} if isinstance(medium, Picture) else entry
 
 
 def keep_events(file: Path, count: int) -> list[dict[str, Any]]:

@@ -25,9 +25,8 @@ from core.job import Job
 from core.ranks import Ranks
 from objectives.base import Media
 from trainer.loggers.console import Console
-from trainer.loggers.media import media_folder, write_medium
 from trainer.loggers.provenance import source_state, versions
-from trainer.loggers.run_files import RunFiles, keep_events
+from trainer.loggers.run_files import RunFiles, keep_events, media_folder, write_medium
 from trainer.loggers.wandb_logger import WandbLogger
 from trainer.loggers.writer import Writer
 
