@@ -10,7 +10,7 @@ from core.errors import ConfigError, reason
 from data.augment import PerImage
 from data.background import common_background
 from data.draws import BatchDraws, kept_global_generators
-from data.splits import Batch, ImageSpec, Splits, StreamedSplit, TensorSplit
+from data.splits import Batch, ImageSpec, Splits, StreamedSplit, TensorSplit, check_map_style
 
 Augment = Callable[[Tensor, BatchDraws], Tensor]
 
@@ -66,6 +66,7 @@ def image_splits(
         ConfigError: ``mean`` or ``std`` has another number of values, or ``std`` one that is not
             positive; an augmentation does not suit the data.
     """
+    check_map_style(train, "train")
     image, *targets = train[0]
     channels, height, width = image.shape
     means, stds = per_channel(mean, channels, "mean"), per_channel(std, channels, "std")

@@ -142,14 +142,17 @@ class Splits(Part):
 
     def __post_init__(self) -> None:
         for name in ("train", "val", "test"):
-            split = getattr(self, name)
-            is_iterable_only = isinstance(split, IterableDataset) or not hasattr(split, "__len__")
-            if split is not None and is_iterable_only:
-                raise ConfigError(
-                    f"the {name} split is a {type(split).__name__}, which cannot be shuffled, "
-                    "shared by processes or resumed: it should be a map-style data set, with "
-                    "__len__ and __getitem__"
-                )
+            if (split := getattr(self, name)) is not None:
+                check_map_style(split, name)
+
+
+def check_map_style(split: Any, name: str) -> None:
+    """Raises: ConfigError: the split has no length or no access by index."""
+    if isinstance(split, IterableDataset) or not hasattr(split, "__len__"):
+        raise ConfigError(
+            f"the {name} split is a {type(split).__name__}, which cannot be shuffled, shared by "
+            "processes or resumed: it should be a map-style data set, with __len__ and __getitem__"
+        )
 
 
 def stratified_split(

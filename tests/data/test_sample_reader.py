@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from core.errors import ConfigError
+from data.images import image_splits
 from data.loader import Loader
 from data.splits import Splits
 from tests.conftest import ROOT
@@ -105,6 +106,8 @@ def test_an_iterable_data_set_is_refused():
         Splits(Stream(), None, None, spec=None)
     with pytest.raises(ConfigError, match=r"^the val split is a generator, "):
         Splits(Drawing(), (i for i in range(3)), None, spec=None)
+    with pytest.raises(ConfigError, match=r"^the train split is a Stream, "):
+        image_splits("test", Stream(), None, None, "ab", 0.5, 0.5)
 
 
 @pytest.mark.parametrize("sample", [{"word": "a"}, torch.zeros(3)], ids=["dict", "tensor"])
