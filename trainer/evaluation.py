@@ -1,6 +1,7 @@
 """Measuring a model on a split: every sample once, whatever the number of processes."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,14 +78,14 @@ def check_monitor(
     settings: TrainerSettings,
     objective: Objective,
     data: Loader,
-    tried: Callable[[], Iterable[str]],
+    tried: Callable[[], tuple[dict[str, float], Any]],
 ) -> str | None:
     """Refuse a metric that evaluations do not measure.
 
     The objective is taken at its word for those it declares; for another, one batch is tried.
 
     Args:
-        tried: evaluates a batch; the names of its metrics.
+        tried: evaluates a batch; its metrics, and its samples.
 
     Returns:
         What a person should know of it, if anything.
@@ -108,7 +109,7 @@ def check_monitor(
         )
     if monitor.name.removeprefix("val/") in objective.metric_modes:
         return None
-    check_measured(monitor, tried())
+    check_measured(monitor, tried()[0])
     better = "higher" if monitor.mode == "max" else "lower"
     return f"a {better} {monitor.name} is taken for better (monitor_mode)"
 

@@ -19,6 +19,7 @@ from core.collectives import agree, broadcast
 from core.errors import ConfigError, RunInUse, reason
 from core.files import lock
 from core.job import Job
+from core.progress import Best, Progress
 from core.ranks import Ranks, was_restarted
 from core.run_directory import read_config
 from core.same_run import ENDS, compare
@@ -223,7 +224,7 @@ def resume(trainer: Trainer, start: Start) -> None:
     check_weights(trainer, start)
     try:
         adapt(content, trainer, set(start.changed))
-        trainer.load_state_dict(content)
+        restore(trainer, content)
     except MISFITS as error:
         raise ConfigError(
             f"the checkpoint {start.path} does not fit this run: {reason(error)}"
@@ -286,6 +287,26 @@ def adapt(content: dict[str, Any], trainer: Trainer, changed: set[str]) -> None:
         counters["target"] = None
     if changed & set(ENDS):
         counters["stop_reason"] = None
+
+
+def restore(trainer: Trainer, content: dict[str, Any]) -> None:
+    """Go on from what :meth:`Trainer.state_dict` returned, of any number of processes.
+
+    What this run has and the other had not, such as an average or a loss scale, starts afresh.
+    """
+    checkpoint.load_weights(trainer.objective.model, content["model"])
+    if trainer.ema is not None:
+        trainer.ema.module.load_state_dict(content["ema"] or content["model"])
+        trainer.ema.num_updates = content["ema_updates"]
+    for phase in trainer.phases:
+        phase.optimizer_state.load_state_dict(content["optimizers"][phase.name])
+    if content["scaler"]:
+        trainer.scaler.load_state_dict(content["scaler"])
+    trainer.objective.load_state(content["data"]["carried"])
+    trainer.metrics.load_state(content["metrics"], trainer.ranks)
+    best = content["counters"]["best"]
+    trainer.progress = Progress(**content["counters"] | {"best": best and Best(**best)})
+    trainer.data.continue_order(content["data"]["order_hash"], trainer.progress.batches)
 
 
 def try_step(phase: Phase, changed: list[str]) -> None:

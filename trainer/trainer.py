@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from core.collectives import agree, broadcast
 from core.errors import Diverged, Interrupted
-from core.progress import Best, Monitor, Progress
+from core.progress import Monitor, Progress
 from core.ranks import Ranks
 from core.schema import TrainerSettings
 from data.draws import UPDATE_STREAM, seed_process
@@ -97,10 +97,8 @@ class Trainer:
 
     def train(self) -> None:
         """All updates, and what is due between them. An interruption loses none."""
-        note = check_monitor(
-            self.monitor, self.settings, self.objective, self.data, self.tried_metrics
-        )
-        if note:
+        tried = partial(self.measure, "val", limit_steps=1)
+        if note := check_monitor(self.monitor, self.settings, self.objective, self.data, tried):
             self.run_log.print(note)
         self.run_log.start_progress(self.last_step, self.progress.step)
         self.clock = Clock(self.progress, self.device)
@@ -277,17 +275,14 @@ class Trainer:
 
     def summarize(self) -> None:
         """Bring the summary up to date."""
-        values = self.progress.summary(self.horizon.steps_per_epoch, self.data.batch_size)
+        values = self.progress.summary(self.horizon.steps_per_epoch, self.data.batch_size) | {
+            "optimizer_state_bytes": optimizer_state_bytes(self.phases),
+            "peak_memory_bytes": peak_memory_bytes(self.device),
+            "data_order_hash": self.data.order_hash(self.progress.batches),
+        }
         if self.diverged is not None:
             values |= {"status": "diverged", "stop_reason": str(self.diverged)}
-        self.run_log.update_summary(
-            {
-                **values,
-                "optimizer_state_bytes": optimizer_state_bytes(self.phases),
-                "peak_memory_bytes": peak_memory_bytes(self.device),
-                "data_order_hash": self.data.order_hash(self.progress.batches),
-            }
-        )
+        self.run_log.update_summary(values)
 
     def measure(
         self, split: str, limit_steps: int | None = None, keep_samples: bool = False
@@ -304,10 +299,6 @@ class Trainer:
             between=self.interruption.check,
         )
         return {f"{split}/{name}": value for name, value in means.items()}, samples
-
-    def tried_metrics(self) -> dict[str, float]:
-        """What evaluations measure, found out by one batch."""
-        return self.measure("val", limit_steps=1)[0]
 
     def test(self) -> None:
         """Measure the weights that were best in validation on the test split, once."""
@@ -344,7 +335,7 @@ class Trainer:
         self.saved_at, self.has_saved = time.monotonic(), True
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything the run needs to go on as if it had not been interrupted."""
+        """Everything the run needs to go on; :func:`trainer.resume.restore` puts it back."""
         ema, data = self.ema, self.data
         return {
             "model": checkpoint.weights(self.objective.model),
@@ -365,25 +356,6 @@ class Trainer:
             "wandb": self.run_log.summary.get("wandb", {}),
             "format_version": checkpoint.FORMAT_VERSION,
         }
-
-    def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned, of any number of processes.
-
-        What this run has and the other had not, such as an average or a loss scale, starts afresh.
-        """
-        checkpoint.load_weights(self.objective.model, content["model"])
-        if self.ema is not None:
-            self.ema.module.load_state_dict(content["ema"] or content["model"])
-            self.ema.num_updates = content["ema_updates"]
-        for phase in self.phases:
-            phase.optimizer_state.load_state_dict(content["optimizers"][phase.name])
-        if content["scaler"]:
-            self.scaler.load_state_dict(content["scaler"])
-        self.objective.load_state(content["data"]["carried"])
-        self.metrics.load_state(content["metrics"], self.ranks)
-        best = content["counters"]["best"]
-        self.progress = Progress(**content["counters"] | {"best": best and Best(**best)})
-        self.data.continue_order(content["data"]["order_hash"], self.progress.batches)
 
     def set_training(self, on: bool) -> None:
         self.objective.train(on)

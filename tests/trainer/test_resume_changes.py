@@ -168,11 +168,15 @@ def test_average_switched_off(changed):
     assert checkpoint_of(trainer.run_log.run_dir)["ema"] is None
 
 
-@pytest.mark.parametrize(("before", "after"), [("fp32", "fp16"), ("fp16", "bf16")])
-def test_precision(changed, before, after):
-    trainer = changed((*SGD, f"trainer.precision={before}"), f"trainer.precision={after}")
-    assert trainer.scaler.is_enabled() == (after == "fp16")
-    assert bool(checkpoint_of(trainer.run_log.run_dir)["scaler"]) == (after == "fp16")
+def test_precision(changed, train, trainers):
+    """fp16 begins with a fresh loss scale, and leaves none behind."""
+    limit = f"trainer.limit_train_steps={HALF + 1}"
+    run_dir = changed(SGD, "trainer.precision=fp16", limit).run_log.run_dir
+    assert trainers[-1].scaler.is_enabled()
+    assert checkpoint_of(run_dir)["scaler"]["scale"] == 2.0**16
+    train(*SHORT, *SGD, "resume_changes=[trainer.precision]", "resume=auto", run_dir=run_dir)
+    assert not trainers[-1].scaler.is_enabled()
+    assert checkpoint_of(run_dir)["scaler"] == {}
 
 
 @pytest.mark.parametrize(
