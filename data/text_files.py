@@ -103,7 +103,7 @@ def records(text: str, delimiter: str, where: str) -> Iterator[tuple[int, list[s
 
 
 def as_character(delimiter: str) -> str:
-    delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)
+    delimiter = {"tab": "\t", "\\t": "\t"}.get(str(delimiter), delimiter)
     if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '\r\n"':
         raise ConfigError(f"data.delimiter={delimiter} should be null, tab or one character")
     return delimiter

@@ -54,7 +54,6 @@ def test_weights_hash_tells_weights_apart():
     "choice",
     [
         ("model=resnet18", "model.stem=imagenet", "model.zero_init_residual=true"),
-        ("model=resnet50",),
         ("model=vit",),
         ("model=timm", "model.name=torchvision/mobilenet_v3_small"),
     ],
