@@ -20,6 +20,7 @@ from core.composed import CONF, check_phases
 from core.environment import without_environment
 from core.errors import ConfigError, Diverged, Interrupted, RankFailed, RunInUse
 from core.files import write_json
+from core.help import help_text
 from core.job import Job
 from core.monitor import worst_value
 from core.ranks import started_by_torchrun
@@ -41,6 +42,9 @@ def command_line(main: Callable[[], None], finish_sweep: Callable[[], bool]) -> 
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing a report of its own
     code, message = 0, ""
+    if {"--help", "-h"} & set(sys.argv):
+        print(help_text())
+        return 0
     try:
         os.getcwd()
     except FileNotFoundError:

@@ -41,8 +41,10 @@ def test_sweep_survives_a_failing_job(command_here, data_root, tmp_path):
 def test_help_and_config_are_shown(command_here):
     shown = command_here("train.py", "--help")
     assert shown.returncode == 0
-    assert re.search(r"optim: [^:]*sgd_cosine", shown.stdout)
-    assert re.search(r"model: .*lightcnn", shown.stdout)
+    assert re.search(r"^optim: [^:]*\bsgd_cosine\b", shown.stdout, re.MULTILINE)
+    assert re.search(r"^model: [^:]*\blightcnn\b", shown.stdout, re.MULTILINE)
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    assert not re.search(r"\s_\w+", shown.stdout)  # the parts that options share
     config = command_here("train.py", "--cfg", "job", "optim=adamw_warmup_cosine")
     assert config.returncode == 0
     assert "torch.optim.AdamW" in config.stdout
