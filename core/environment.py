@@ -46,7 +46,7 @@ def recordable(cfg: DictConfig, config: dict[str, Any]) -> dict[str, Any]:
     record = {str(key): value for key, value in content.items()}
     resolved = flat(config)
     for key, value in flat(record).items():
-        if from_environment(value, key) != resolved.get(key):
+        if repr(from_environment(value, key)) != repr(resolved.get(key)):  # NaN is not itself
             raise ConfigError(f"{key}: {WHERE_IT_WORKS}")
     return record
 
@@ -70,6 +70,11 @@ def environment_unresolved() -> Iterator[None]:
     finally:
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
         OmegaConf.register_new_resolver("oc.decode", oc.decode, replace=True)
+
+
+def settings_from_environment(config: dict[str, Any]) -> list[str]:
+    """The dotted keys of a recordable config whose values the record does not show."""
+    return [key for key, value in flat(config).items() if FROM_ENVIRONMENT.search(str(value))]
 
 
 def from_environment(value: Any, key: str) -> Any:

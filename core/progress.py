@@ -36,13 +36,17 @@ class Progress:
         """Position in the data, in batches of the present size."""
         return self.step + self.skipped + self.batches_offset
 
+    def epochs(self, steps_per_epoch: int) -> float:
+        """Epochs of training data consumed."""
+        return round(self.batches / steps_per_epoch, 4)
+
     def summary(self, steps_per_epoch: int, batch_size: int) -> dict[str, Any]:
         """What ``summary.json`` says of it."""
         seconds, timed = self.train_seconds, self.optimizer_steps_timed
         return {
             "steps": self.step,
             "skipped_steps": self.skipped,
-            "epochs": round(self.batches / steps_per_epoch, 4),
+            "epochs": self.epochs(steps_per_epoch),
             "train_seconds": round(seconds, 4),
             "samples_per_second": self.batches * batch_size / seconds if seconds else 0.0,
             "step_ms": 1000 * seconds / max(self.batches, 1),

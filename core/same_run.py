@@ -105,9 +105,13 @@ def differences(
     return {
         key: f"{key} was {before.get(key, 'absent')}, is {now.get(key, 'absent')}"
         for key in sorted(now.keys() | before.keys())
-        if now.get(key, ...) != before.get(key, ...)
-        and not any(key == name or key.startswith(name + ".") for name in allowed)
+        if now.get(key, ...) != before.get(key, ...) and not is_among(key, allowed)
     }
+
+
+def is_among(key: str, names: tuple[str, ...]) -> bool:
+    """Whether ``key`` is one of the settings ``names``, or in one of them."""
+    return any(key == name or key.startswith(name + ".") for name in names)
 
 
 def flat(node: dict[str, Any], where: str = "") -> dict[str, Any]:

@@ -9,6 +9,7 @@ incomplete batch is left out of training (another one each epoch) and never out 
 import hashlib
 import zlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -168,6 +169,15 @@ class Loader:
             order = self.epoch_order(epochs)[: steps * self.batch_size]
             digest.update(order.numpy().tobytes())
         return digest.hexdigest()
+
+    def state(self, num_updates: int) -> dict[str, Any]:
+        """What a checkpoint after ``num_updates`` updates says of the data."""
+        return {
+            "order_hash": self.order_hash(num_updates),
+            "fingerprint": self.fingerprint,
+            "batch_size": self.batch_size,
+            "steps_per_epoch": self.steps_per_epoch,
+        }
 
     def continue_order(self, recorded: str, num_updates: int) -> None:
         """Take up the order after a checkpoint with the hash ``recorded``.

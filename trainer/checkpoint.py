@@ -14,18 +14,18 @@ from core.errors import ConfigError, reason
 from trainer.optimizer_state import share_of
 
 FORMAT_VERSION = 4
-PARTS = {
-    "model",
-    "ema",
-    "ema_updates",
-    "optimizers",
-    "scaler",
-    "data",
-    "counters",
-    "metrics",
-    "num_events",
-    "wandb",
-    "format_version",
+PARTS = {  # and their types
+    "model": dict,
+    "ema": dict | None,
+    "ema_updates": int,
+    "optimizers": dict,
+    "scaler": dict,
+    "data": dict,
+    "counters": dict,
+    "metrics": dict,
+    "num_events": int,
+    "wandb": dict,
+    "format_version": int,
 }
 
 
@@ -93,8 +93,14 @@ def load(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged file raises
         raise ConfigError(f"the checkpoint {path} is damaged: {reason(error)}") from error
-    if not isinstance(content, dict) or content.keys() != PARTS:
+    if not isinstance(content, dict) or content.keys() != PARTS.keys():
         raise ConfigError(f"{path} is not a checkpoint of this program")
+    for name, kind in PARTS.items():
+        if not isinstance(content[name], kind):
+            found = type(content[name]).__name__
+            raise ConfigError(
+                f"{path} is not a checkpoint of this program: its {name} is a {found}"
+            )
     if content["format_version"] != FORMAT_VERSION:
         raise ConfigError(
             f"{path} has format {content['format_version']}, this program reads {FORMAT_VERSION}"

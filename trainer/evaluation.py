@@ -91,11 +91,16 @@ def check_monitor(
         What a person should know of it, if anything.
 
     Raises:
-        ConfigError: there is no such metric, no validation split for what needs one, or no target
-            to stop at.
+        ConfigError: there is no such metric, no validation split for what needs one, no target to
+            stop at, or one that cannot be reached.
     """
     if settings.stop_at_target and settings.target is None:
         raise ConfigError("trainer.stop_at_target=true needs a trainer.target to stop at")
+    if monitor.name.endswith("accuracy") and not 0 <= (settings.target or 0) <= 1:
+        raise ConfigError(
+            f"trainer.target={settings.target:g} should be in [0, 1]: {monitor.name} is a share, "
+            "0.98 for 98 %"
+        )
     if "val" not in data.splits:
         for setting in ("target", "early_stopping_patience"):
             if (value := getattr(settings, setting)) is not None:

@@ -12,11 +12,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.amp import GradScaler
 
 from core.collectives import agree
 from core.errors import Diverged
+from core.progress import Progress
 from objectives.base import Objective
 from trainer.phase import Phase
+
+MAX_SKIPS_IN_A_ROW = 100  # then the run is lost, not unlucky
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,20 @@ class Snapshot:
             current.copy_(before)
         for phase, state in zip(self.phases, self.optimizers, strict=True):
             phase.optimizer.load_state_dict(state)
+
+
+def update_scale(scaler: GradScaler) -> bool:
+    """Adapt fp16's loss scale; whether the optimizers' steps were applied."""
+    before = scaler.get_scale()
+    scaler.update()
+    return scaler.get_scale() >= before
+
+
+def check_skips(progress: Progress) -> None:
+    """Raises: Diverged: too many updates in a row were left out."""
+    skips = progress.skipped_in_a_row
+    if skips >= MAX_SKIPS_IN_A_ROW:
+        raise Diverged(f"{skips} updates in a row had losses or gradients not finite")
 
 
 def advice(error: Diverged, phases: list[Phase], step: int, last: Path) -> Diverged:

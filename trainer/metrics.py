@@ -1,13 +1,17 @@
-"""Means of metrics over many batches, read back from the device only when asked for."""
+"""What training measures: means of metrics, read back only when asked for, and its time."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from core.collectives import gather
+from core.progress import Progress
 from core.ranks import Ranks
 from objectives.base import Sums
+from trainer.distributed.device import synchronize
 
 MeterState = dict[str, tuple[float, int]]  # name -> (sum over samples, number of samples)
 
@@ -119,6 +123,34 @@ class TrainingMetrics:
         """Go on from :meth:`state`, of any number of processes."""
         self.window.load_state(own_share(state["window"], ranks))
         self.since_eval.load_state(own_share(state["since_eval"], ranks))
+
+
+class Clock:
+    """Adds up ``progress.train_seconds`` from the moment it is made.
+
+    Waiting for data, updates and logging are training.
+    """
+
+    def __init__(self, progress: Progress, device: torch.device) -> None:
+        self.progress = progress
+        self.device = device
+        self.counted_until = time.perf_counter()
+
+    def count(self) -> None:
+        """Count what has passed as training."""
+        now = time.perf_counter()
+        self.progress.train_seconds += now - self.counted_until
+        self.counted_until = now
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Evaluation and checkpoints are not training; what a GPU still has queued is."""
+        synchronize(self.device)
+        self.count()
+        try:
+            yield
+        finally:
+            self.counted_until = time.perf_counter()
 
 
 def own_share(meters: list[MeterState], ranks: Ranks) -> list[MeterState]:

@@ -103,11 +103,18 @@ class Phase:
         no_sync = getattr(self.compute, "no_sync", None)
         return nullcontext() if is_last or no_sync is None else no_sync()
 
-    def train_mode(self, on: bool) -> None:
+    @property
+    def has_modes(self) -> bool:
         """Schedule-free optimizers hold other weights for training than for use."""
-        switch = getattr(self.optimizer, "train" if on else "eval", None)
-        if switch is not None:
-            switch()
+        return hasattr(self.optimizer, "train")
+
+    def train_mode(self, on: bool) -> None:
+        if self.has_modes:
+            optimizer: Any = self.optimizer
+            if on:
+                optimizer.train()
+            else:
+                optimizer.eval()
 
 
 def total_norm(tensors: Iterable[Tensor]) -> Tensor:
@@ -142,6 +149,12 @@ def build_phases(
             clip_grad_norm=own["clip_grad_norm"],
             clip_grad_value=own["clip_grad_value"],
         )
+        if phase.has_modes and trainer.ema_decay is not None:
+            raise ConfigError(
+                f"trainer.ema_decay={trainer.ema_decay} does not go with "
+                f"{type(phase.optimizer).__name__}, which averages the weights itself: set it to "
+                "null"
+            )
         phases.append(phase)
     return phases
 

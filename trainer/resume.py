@@ -16,13 +16,14 @@ from typing import IO, Any
 import torch
 
 from core.collectives import agree, broadcast
+from core.environment import settings_from_environment
 from core.errors import ConfigError, RunInUse, reason
 from core.files import lock
 from core.job import Job
 from core.progress import Best, Progress
 from core.ranks import Ranks, was_restarted
 from core.run_directory import read_config
-from core.same_run import ENDS, compare
+from core.same_run import ENDS, FREE, compare, is_among
 from core.schema import TrainerSettings
 from data.loader import Loader
 from optim.schedules import Horizon
@@ -129,9 +130,28 @@ def find(config: dict[str, Any], job: Job, is_restart: bool) -> Start:
         raise ConfigError(f"resume={source}: it has no checkpoint")
     recorded = files[0].parent.parent / "config.yaml"
     if start.path is not None or recorded.exists():
-        start.changed = compare(job.recordable or config, read_config(recorded))
-    settle_best(start, own)
+        now = job.recordable or config
+        start.changed = compare(now, read_config(recorded))
+        hidden = [key for key in settings_from_environment(now) if not is_among(key, FREE)]
+        if hidden:
+            start.notes.append(
+                f"{', '.join(hidden)}: values from the environment are not recorded, so whether "
+                "they have changed is not known"
+            )
+    with fitting(start):
+        settle_best(start, own)
     return start
+
+
+@contextmanager
+def fitting(start: Start) -> Iterator[None]:
+    """One line for whatever a checkpoint raises that is not of this run, or was tampered with."""
+    try:
+        yield
+    except MISFITS as error:
+        raise ConfigError(
+            f"the checkpoint {start.path} does not fit this run: {reason(error)}"
+        ) from error
 
 
 def candidates(source: str | None, own: Path) -> list[Path]:
@@ -189,7 +209,8 @@ def settle_best(start: Start, own: Path) -> None:
 
 def planned_horizon(settings: TrainerSettings, data: Loader, start: Start) -> Horizon:
     """The updates to make in all, counted from the beginning of the run that goes on."""
-    offset = batches_offset(start, data)
+    with fitting(start):
+        offset = batches_offset(start, data)
     return Horizon.of(settings.max_epochs, settings.max_steps, data.steps_per_epoch, offset)
 
 
@@ -220,15 +241,11 @@ def resume(trainer: Trainer, start: Start) -> None:
     content = start.content
     if content is None:
         return
-    check_data(trainer, start)
-    check_weights(trainer, start)
-    try:
+    with fitting(start):
+        check_data(trainer, start)
+        check_weights(trainer, start)
         adapt(content, trainer, set(start.changed))
         restore(trainer, content)
-    except MISFITS as error:
-        raise ConfigError(
-            f"the checkpoint {start.path} does not fit this run: {reason(error)}"
-        ) from error
     for phase in trainer.phases:
         where = ("optimizer.", f"phases.{phase.name}.optimizer.")
         if changed := [key for key in start.changed if key.startswith(where)]:

@@ -24,18 +24,16 @@ from objectives.base import Objective
 from optim.schedules import Horizon
 from trainer import checkpoint
 from trainer.averaging import Average
-from trainer.clock import Clock
 from trainer.distributed.device import autocast, choose_precision, peak_memory_bytes
 from trainer.evaluation import check_monitor, evaluate, judge
-from trainer.finite import FiniteCheck, Snapshot, advice, all_finite
+from trainer.finite import FiniteCheck, Snapshot, advice, all_finite, check_skips, update_scale
 from trainer.loggers.provenance import run_facts
 from trainer.loggers.run_log import RunLog
-from trainer.metrics import TrainingMetrics
+from trainer.metrics import Clock, TrainingMetrics
 from trainer.phase import Phase, optimizer_state_bytes
 from trainer.signals import Interruption
 
 MEETING_BATCHES = 5
-MAX_SKIPS_IN_A_ROW = 100  # then the run is lost, not unlucky
 
 
 @dataclass
@@ -168,7 +166,7 @@ class Trainer:
                 self.metrics.norms |= phase.measured_step(self.scaler, grad_norm, self.progress)
             else:
                 self.scaler.step(phase.optimizer)
-        if before is not None and not (self.update_scale() and is_finite):
+        if before is not None and not (update_scale(self.scaler) and is_finite):
             before.restore()
             self.progress.skipped += 1
             self.progress.skipped_in_a_row += 1
@@ -180,20 +178,12 @@ class Trainer:
         self.progress.step += 1
         self.progress.skipped_in_a_row = 0
 
-    def update_scale(self) -> bool:
-        """Adapt fp16's loss scale; whether the optimizers' steps were applied."""
-        before = self.scaler.get_scale()
-        self.scaler.update()
-        return self.scaler.get_scale() >= before
-
     def after_step(self) -> None:
         """Whatever is due between two updates: logging, evaluation, checkpoints."""
         step = self.progress.step
         self.run_log.update_progress(step)
-        skips = self.progress.skipped_in_a_row
-        if skips >= MAX_SKIPS_IN_A_ROW:
-            raise Diverged(f"{skips} updates in a row had losses or gradients not finite")
-        if not skips:
+        check_skips(self.progress)
+        if not self.progress.skipped_in_a_row:
             if self.metrics.is_logging_step(step):
                 self.log_training()
             if self.evaluation_is_due():
@@ -230,7 +220,7 @@ class Trainer:
     @property
     def epoch(self) -> float:
         """Epochs of training data consumed."""
-        return round(self.progress.batches / self.horizon.steps_per_epoch, 4)
+        return self.progress.epochs(self.horizon.steps_per_epoch)
 
     def record(self, values: dict[str, float]) -> None:
         progress = self.progress
@@ -336,7 +326,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the run needs to go on; :func:`trainer.resume.restore` puts it back."""
-        ema, data = self.ema, self.data
+        ema = self.ema
         return {
             "model": checkpoint.weights(self.objective.model),
             "ema": None if ema is None else checkpoint.weights(ema.module),
@@ -344,10 +334,7 @@ class Trainer:
             "optimizers": {p.name: p.optimizer_state.state_dict() for p in self.phases},
             "scaler": self.scaler.state_dict(),
             "data": {
-                "order_hash": data.order_hash(self.progress.batches),
-                "fingerprint": data.fingerprint,
-                "batch_size": data.batch_size,
-                "steps_per_epoch": data.steps_per_epoch,
+                **self.data.state(self.progress.batches),
                 "carried": {name: value.cpu() for name, value in self.objective.state().items()},
             },
             "counters": asdict(self.progress),

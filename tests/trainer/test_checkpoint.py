@@ -13,9 +13,10 @@ from trainer import checkpoint
 
 
 def content(value: float) -> dict:
+    numbers = dict.fromkeys(("ema_updates", "num_events"), 0)
+    empty = {name: {} for name in checkpoint.PARTS}
     model = {"w": torch.full((1000,), value)}
-    version = checkpoint.FORMAT_VERSION
-    return dict.fromkeys(checkpoint.PARTS) | {"model": model, "format_version": version}
+    return empty | numbers | {"model": model, "format_version": checkpoint.FORMAT_VERSION}
 
 
 def value_in(file) -> float:

@@ -83,6 +83,7 @@ def test_lowest_loss_is_best(train, few_digits, rising):
          "is not measured; there are val/loss, val/bytes_per_token, val/perplexity, "),
         (("debug=fast", "trainer.stop_at_target=true"),
          r"stop_at_target=true needs a trainer\.target"),
+        (("debug=fast", "trainer.target=98"), r"trainer\.target=98 should be in \[0, 1\]: val/acc"),
     ],
 )  # fmt: skip
 def test_nothing_to_decide_by(train, few_digits, tmp_path, overrides, message):

@@ -11,9 +11,11 @@ from unittest.mock import patch
 import numpy
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from core.errors import ConfigError, Interrupted, RunInUse
+from core.job import Job
 from core.run_directory import read_config
 from core.same_run import finished_value
 from data.loader import Loader
@@ -30,6 +32,7 @@ from tests.trainer.interrupting import (
     signal_at,
     summary,
 )
+from trainer.resume import find
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
@@ -81,7 +84,12 @@ def test_what_a_model_of_its_own_draws_is_the_same(train, interrupted, monkeypat
     [
         ("optim=sgd_cosine",),
         ("optim=adamw_warmup_cosine",),
-        ("optim=schedulefree_adamw", "scheduler=one_cycle", "optimizer.warmup_steps=3"),
+        (
+            "optim=schedulefree_adamw",
+            "scheduler=one_cycle",
+            "optimizer.warmup_steps=3",
+            "trainer.ema_decay=null",
+        ),
         ("optim=muon_warmup_cosine", "scheduler=polynomial"),
     ],
     ids=lambda recipe: recipe[0].split("=")[1],
@@ -257,6 +265,18 @@ def test_refused(train):
     assert [(run_dir / name).read_bytes() for name in files] == before
 
 
+def test_values_of_the_environment_are_not_compared(train):
+    """It is said of which settings, those excepted that may change."""
+    run_dir = train(*SHORT, "trainer.limit_train_steps=1")
+    config = read_config(run_dir / "config.yaml") | {"resume": "auto"}
+    assert find(config, Job(run_dir=str(run_dir)), is_restart=False).notes == []
+    config["model"]["dropout"] = config["data"]["root"] = "${oc.env:NAME}"
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
+    job = Job(run_dir=str(run_dir), recordable=config)
+    (note,) = find(config, job, is_restart=False).notes
+    assert note.startswith("model.dropout: values from the environment are not recorded")
+
+
 def test_directory_in_use(train, tmp_path):
     code = (
         "import fcntl,sys; f=open(sys.argv[1],'w'); fcntl.lockf(f,2); print(1,flush=True); input()"
@@ -274,8 +294,6 @@ def test_directory_in_use(train, tmp_path):
 
 
 def test_finished_value(composed, train):
-    from core.job import Job
-
     run_dir = train(*SHORT)
     config = composed(*QUIET, *SHORT, "resume=auto")
     job = Job(run_dir=str(run_dir))

@@ -243,7 +243,7 @@ def test_seed(changed):
 
 def test_target(changed):
     """When another target was reached is no news."""
-    trainer = changed((*SGD, "trainer.target=0.01"), "trainer.target=2")
+    trainer = changed((*SGD, "trainer.target=0.01"), "trainer.target=1")
     assert summary(trainer.run_log.run_dir)["target"] is None
 
 

@@ -61,6 +61,33 @@ def test_no_good_checkpoint(train, run_dir):
         train(*SETTINGS, "resume=auto", run_dir=run_dir)
 
 
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("counters", []),
+        ("counters", {}),
+        ("counters", {"best": {"step": "7"}}),
+        ("data", {"fingerprint": 1}),
+        ("optimizers", {}),
+        ("optimizers", {"train": {}}),
+        ("optimizers", {"train": []}),
+        ("metrics", {"window": 1}),
+        ("model", {"w": 1}),
+        ("wandb", 5),
+        ("num_events", "many"),
+    ],
+)
+def test_a_doctored_checkpoint(train, run_dir, part, value):
+    """The right keys with values of the wrong kind."""
+    (run_dir / "checkpoints" / "previous.pt").unlink()
+    last = run_dir / "checkpoints" / "last.pt"
+    content = checkpoint_of(run_dir)
+    last.unlink()
+    torch.save(content | {part: value}, last)
+    with pytest.raises(ConfigError, match=r"last\.pt (does not fit|is not a checkpoint)"):
+        train(*SETTINGS, "resume=auto", run_dir=run_dir)
+
+
 @pytest.mark.parametrize("file", ["config.yaml", "metrics.jsonl"])
 def test_damaged_records(train, run_dir, file):
     (run_dir / "summary.json").write_text("}")

@@ -1,5 +1,6 @@
 """Nothing runs that should not: Hydra's own nodes, stored files; no secret is written."""
 
+import math
 import pickle
 
 import pytest
@@ -81,6 +82,11 @@ def test_environment_in_records(monkeypatch, given, recorded):
     found = recordable(cfg, resolved)["value"]
     assert found == recorded
     assert from_environment(found, "value") == resolved["value"]
+
+
+def test_a_setting_that_is_not_a_number_is_no_matter_of_the_environment():
+    cfg = OmegaConf.create({"lr": math.nan})
+    assert math.isnan(recordable(cfg, {"lr": math.nan})["lr"])
 
 
 @pytest.mark.parametrize("given", ["${oc.select:'${oc.env:NAME}'}", r"\${oc.env:NAME}"])

@@ -11,7 +11,7 @@ import yaml
 from core.errors import ConfigError
 from models.lightcnn import LightCNN
 from tests.trainer.interrupting import checkpoint_of, events, summary
-from trainer import clock
+from trainer import metrics
 from trainer.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -120,7 +120,7 @@ def test_the_clock_waits_for_the_device_before_an_evaluation(train, monkeypatch)
         queued.append(0.1)
 
     train_step = Trainer.train_step
-    monkeypatch.setattr(clock, "synchronize", synchronize)
+    monkeypatch.setattr(metrics, "synchronize", synchronize)
     monkeypatch.setattr(Trainer, "train_step", step_and_queue)
     run = train(*SHORT, "trainer.target=0.0")
     assert summary(run)["train_seconds"] > 0.6
@@ -151,7 +151,7 @@ def test_time_to_target(train):
         ("objective.label_smoothing=0.1", "trainer.channels_last=false"),
         ("objective.mixup_alpha=0.2", "objective.cutmix_alpha=1.0"),
         ("trainer.deterministic=true",),
-        ("optim=schedulefree_adamw", "trainer.ema_decay=0.9"),
+        ("optim=sgd_cosine", "trainer.ema_decay=0.9"),
         pytest.param(("trainer.precision=bf16",), marks=pytest.mark.slow),  # emulated on many CPUs
     ],
     ids=lambda options: options[0],
@@ -173,6 +173,10 @@ def test_option_learns(train, options):
         ("data.mean=[0.5,0.5,0.5]", r"data\.mean=.*1 channels"),
         ("trainer.accelerator=cuda", r"trainer\.accelerator=cuda"),
         ("trainer.ema_decay=1.0", r"trainer\.ema_decay=1\.0"),
+        (
+            "optim=schedulefree_sgd trainer.ema_decay=0.9",
+            r"trainer\.ema_decay=0\.9 .*SGDScheduleFree",
+        ),
         ("trainer.log_every_steps=0", r"trainer\.log_every_steps=0 should be .* 1"),
         ("seed=-1", "seed=-1"),
         ("trainer.clip_grad_value=inf", r"trainer\.clip_grad_value=inf should be"),
