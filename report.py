@@ -33,8 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         sweep = read_sweep(options.directories, options.by)
         comparison = compare(sweep.runs, options.metric, options.mode, options.target)
-        candidates = f"{len(comparison.rows)} candidates, {len(sweep.runs)} runs"
-        report = Report(comparison, sweep, f"{folder.resolve().name}: {candidates}")
+        counts = (("candidate", comparison.rows), ("run", sweep.runs))
+        size = ", ".join(f"{len(found)} {name}{'s' * (len(found) != 1)}" for name, found in counts)
+        report = Report(comparison, sweep, f"{folder.resolve().name}: {size}")
         show(report)
         files = write(report, folder, options)
         print(*files, sep="\n")

@@ -24,6 +24,9 @@ def claims(comparison: Comparison) -> list[str]:
     """The outcome, with everything that a reader needs to weigh it."""
     question, (best, *others) = comparison.question, comparison.rows
     metric = question.decides
+    if not others:
+        mean = "mean " * (len(best.runs) > 1)
+        return [f"The {mean}{words(metric)} of {with_fate(best)} is {in_words(metric, best)}."]
     kind = "is the best in" if best.verdict == BEST else f"has the {question.first_mean}"
     sentences = [f"{best.name} {kind} {words(metric)}: {in_words(metric, best)}."]
     for verdict, opening in OPENINGS.items():

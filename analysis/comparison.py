@@ -253,7 +253,9 @@ def compare_with_best(rows: Sequence[Row], question: Question) -> None:
         row.verdict = verdict(row)
     if best.num_diverged:
         best.verdict = SURVIVORS
-    elif others and all(row.verdict == WORSE for row in others):
+    elif not others:
+        best.verdict = ""  # there is nothing that it was compared with
+    elif all(row.verdict == WORSE for row in others):
         best.verdict = BEST
     else:
         best.verdict = question.first_mean

@@ -20,7 +20,7 @@ from analysis.words import label
 
 # where a run happened, not what it was; differences that matter are reported as caveats
 NOT_COMPARED = (
-    "seed", "resume", "wandb", "data.root", "data.num_workers",
+    "seed", "resume", "wandb", "monitor_mode", "data.root", "data.num_workers",
     "trainer.progress", "trainer.num_threads", "trainer.checkpoint", "trainer.log_every_steps",
     "trainer.checkpoint_every_steps", "trainer.checkpoint_every_seconds",
 )  # fmt: skip
@@ -104,7 +104,7 @@ def assign(runs: Sequence[Run], by: Sequence[str] = ()) -> None:
     known = [run for run in runs if run.config]
     for run in runs:
         run.candidate = run.family = UNKNOWN
-    leaves = [leaves_of(run) for run in known]
+    leaves = without_unresolved([leaves_of(run) for run in known])
     axes = check_keys(by, leaves) if by else choice_axes(known, leaves)
     families = [tuple(leaf.get(axis) for axis in axes) for leaf in leaves]
     settings = swept(leaves, families)
@@ -168,6 +168,16 @@ def leaves_of(run: Run) -> Leaves:
     leaves = {**flat(run.config), **run.choices}
     unimportant = tuple(f"{name}." for name in NOT_COMPARED)
     return {key: value for key, value in leaves.items() if not f"{key}.".startswith(unimportant)}
+
+
+def without_unresolved(leaves: Sequence[Leaves]) -> list[Leaves]:
+    """Without keys that some runs have as composed, ``${data.root}``: those that failed early."""
+    interpolated = [
+        {key for key, value in leaf.items() if str(value).startswith("${")} for leaf in leaves
+    ]
+    somewhere = set[str]().union(*interpolated)
+    mixed = {key for key in somewhere if not all(key in keys for keys in interpolated)}
+    return [{key: leaf[key] for key in leaf if key not in mixed} for leaf in leaves]
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> Leaves:

@@ -43,7 +43,7 @@ def write_text(text: str, file: Path) -> None:
         os.replace(temporary, file)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        why = error.strerror if file.parent.is_dir() else "its folder has been deleted"
+        why = error.strerror if file.parent.is_dir() else "its folder is not there"
         raise ConfigError(f"cannot write {file}: {why}") from error
 
 

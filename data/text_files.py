@@ -74,9 +74,11 @@ def read_csv(
     found = []
     for line, cells in rows:
         if len(cells) != len(header):
+            why = f"a text that contains {name} (data.delimiter) needs quotes"
+            if len(cells) < len(header):
+                why = "a cell is missing"
             raise ConfigError(
-                f"{where}, line {line}: {len(cells)} cells, but the header has {len(header)}: a "
-                f"text that contains {name} (data.delimiter) needs quotes"
+                f"{where}, line {line}: {len(cells)} cells, but the header has {len(header)}: {why}"
             )
         for place in places:
             if not cells[place]:

@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import yaml
 
 from tests.analysis.run_directories import edit, write_run
 
@@ -41,6 +42,22 @@ def test_no_finished_run(sweep, refused):
         "error: no run has finished (1 failed, 1 unfinished); "
         "the first error: ConfigError: no data\n"
     )
+
+
+def test_a_run_that_failed_early_stays_with_its_candidate(sweep, run_report):
+    folder = sweep()
+    for job in range(10):
+        file = folder / str(job) / "config.yaml"
+        resolved = yaml.safe_load(file.read_text())
+        resolved |= {"monitor_mode": "max", "objective": {"fid_cache": "/data"}}
+        file.write_text(yaml.safe_dump(resolved))
+    composed = {**resolved, "monitor_mode": "auto", "objective": {"fid_cache": "${data.root}"}}
+    write_run(folder / "90", "adam_constant", seed=5, status="failed")
+    (folder / "90" / "config.yaml").unlink()
+    (folder / "90" / ".hydra" / "config.yaml").write_text(yaml.safe_dump(composed))
+    out, table = run_report(folder)
+    assert table["num_runs"].to_dict() == {"sgd_cosine": 5, "adam_constant": 6}
+    assert "best setting" not in out
 
 
 @pytest.mark.parametrize("steps", [10, 30])
@@ -110,6 +127,22 @@ def test_where_every_candidate_has_seeds_that_diverged(sweep, run_report):
     out, _ = run_report(folder)
     assert "Every candidate has seeds that diverged: of sgd_cosine (1 of 5 seeds diverged)." in out
     assert "orse: adam_constant" not in out
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        (range(1), ("1 candidate, 1 run ", "The test accuracy of all runs is 9", "one seed: no")),
+        (range(5), ("1 candidate, 5 runs ", "The mean test accuracy of all runs is 9")),
+    ],
+)
+def test_one_candidate_is_compared_with_nothing(sweep, run_report, seeds, said):
+    folder = sweep(("sgd_cosine",), seeds=seeds)
+    out, table = run_report(folder)
+    assert all(text in out for text in said)
+    assert "highest" not in out
+    assert table["verdict"].isna().all()
+    assert "candidates" not in (folder / "report.html").read_text().partition("To cite")[2]
 
 
 def test_one_seed_only(sweep, run_report):

@@ -142,7 +142,7 @@ def test_a_run_of_a_study_and_its_report_on_a_server(server, tmp_path, data_root
     assert report_id.startswith("report-")
     assert run["config"]["candidate"] == "report"
     assert run["summary"]["report/best"] == "all runs"
-    assert "all runs has the highest mean test accuracy" in run["summary"]["report/claims"]
+    assert "The mean test accuracy of all runs is" in run["summary"]["report/claims"]
     files = files_of(server, report_id)
     assert {"report.csv", "report.html"} <= set(files)
     for folder in ("media/html/report/page_", "media/table/report/candidates_"):

@@ -128,7 +128,7 @@ def test_spec_alone_encodes(read, tmp_path):
         (b"review,label\na,b\n", r"no column text \(data.text_column\), but review, label"),
         (b"text,labels\na,b\n", r"no column label \(data.label_column\).* did you mean labels\?"),
         (b"text,label\na,pos\nb,\n", "line 3: the column label is empty"),
-        (b"text,label\na,pos\nb\n", "line 3: 1 cells, but the header has 2"),
+        (b"text,label\na,pos\nb\n", "line 3: 1 cells, but the header has 2: a cell is missing"),
         (b"text,label\na,pos\nwell, b,neg\n", "line 3: 3 cells, .* contains , .* needs quotes"),
         (b"text;label\na;pos\nwell; b;neg\n", "line 3: 3 cells, .* contains ; .* needs quotes"),
         (b"text,label,text\na,pos,b\n", "line 1: 2 columns called text"),
