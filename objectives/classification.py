@@ -59,6 +59,11 @@ class Classification(Objective):
         class_weights: Sequence[float] | Literal["balanced"] | None = None,
     ) -> None:
         super().__init__(model)
+        if not hasattr(spec, "num_classes"):
+            raise ConfigError(
+                f"objective=classification needs classes, data={spec.name} has none; leave the "
+                "objective to the model"
+            )
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"objective.label_smoothing={label_smoothing} should be in [0, 1)")
         self.spec = spec

@@ -143,6 +143,8 @@ def test_a_text_without_line_breaks(train, tmp_path):
          "Transformer has no state to carry"),
         (("model=transformer", "data=mnist5k", "model.vocab_size=9", "model.context_length=9"),
          "needs a text, data=mnist5k is none"),
+        (("model=transformer", "objective=classification"),
+         "objective=classification needs classes, data=python_docs has none"),
         (("model=transformer", "objective.sample_prompt='éa€'"),
          "objective.sample_prompt: .* no token for: 'é' '€'"),
         (("model=lstm", "model.cell=rnn"), "cell=rnn must be one of lstm, gru"),
