@@ -14,6 +14,7 @@ python predict.py <run dir> --quantize int8                       a smaller one
 
 import argparse
 import csv
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -272,4 +273,5 @@ def complain(error: ConfigError | str) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly where the output goes to `head`
     sys.exit(main())
