@@ -5,13 +5,16 @@ may have half a last line; one that failed early has the config as composed and 
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
+from pydantic import BaseModel, ValidationError
 
 SUMMARY_FILE = "summary.json"  # makes a directory a run's; there from the first moment
 STUDY_FILE = "study.json"  # makes a directory a study's
@@ -20,10 +23,45 @@ FINISHED = ("completed", "stopped")
 DIVERGED = "diverged"
 BROKEN = (DIVERGED, "failed")  # a trial that ended so counts as the worst value
 UNFINISHED = "unfinished"  # still running, or killed
-UNREADABLE = "unreadable"  # its config is damaged
+UNREADABLE = "unreadable"  # its config or its summary is damaged
 TUNE, REPEAT = "tune", "repeat"
 
 Setting = tuple[tuple[str, Any], ...]
+
+
+class FinishedSummary(BaseModel, strict=True):
+    """What a report reads of the summary of a finished run, beside its metrics."""
+
+    monitor: str | None
+    monitor_mode: str
+    steps: int
+    skipped_steps: int
+    horizon_steps: int
+    batch_size: int
+    data: str
+    num_samples: dict[str, int]
+    synthetic_data: bool
+    data_order_hash: str
+    initial_weights_hash: str
+    model: str
+    num_parameters: int
+    device: str
+    hardware: str
+    precision: str
+    world_size: int
+    num_threads: int
+    versions: dict[str, str | None]
+    git_commit: str | None
+    git_dirty: bool | None
+
+
+class FinishedConfig(BaseModel, strict=True):
+    """The sections of a config that a report reads."""
+
+    model: dict[str, Any]
+    data: dict[str, Any]
+    objective: dict[str, Any]
+    trainer: dict[str, Any]
 
 
 class ReportError(Exception):
@@ -51,8 +89,20 @@ class Run:
     @property
     def status(self) -> str:
         """How it ended, or that its files do not say."""
-        status: str = self.summary.get("status", "running") if self.config else UNREADABLE
+        status = str(self.summary.get("status", "running"))
+        if not self.config or (status in FINISHED and not self.is_whole):
+            return UNREADABLE
         return UNFINISHED if status == "running" else status
+
+    @cached_property
+    def is_whole(self) -> bool:
+        """Whether the records of a finished run are as training writes them."""
+        try:
+            FinishedSummary.model_validate(self.summary)
+            FinishedConfig.model_validate(self.config)
+        except ValidationError:
+            return False
+        return True
 
     @property
     def finished(self) -> bool:
@@ -80,8 +130,8 @@ class Run:
 
     def number(self, *keys: str) -> float | None:
         """A number of the summary, such as ``number("best", "value")``."""
-        value: float | None = nested(self.summary, *keys)
-        return value
+        value = nested(self.summary, *keys)
+        return value if isinstance(value, int | float) else None
 
     def curve(self, metric: str) -> pd.DataFrame:
         """Columns step, seconds and value of every event that has ``metric``."""
@@ -147,7 +197,7 @@ def read_mapping(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
         content = json.loads(text) if file.suffix == ".json" else yaml.load(text, loader)
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -159,11 +209,10 @@ def read_events(file: Path) -> tuple[pd.DataFrame, int]:
     for line in text.splitlines():
         try:
             event = json.loads(line)
-        except ValueError:
+            if "media" not in event:
+                rows.append({k: math.nan if v is None else float(v) for k, v in event.items()})
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             damaged += 1
-            continue
-        if "media" not in event:
-            rows.append(event)
     return pd.DataFrame(rows, dtype=float), damaged
 
 

@@ -170,6 +170,23 @@ def test_damaged_records(sweep, run_report):
     assert not (folder / "made").exists(), "nothing in a run is executed"
 
 
+def test_records_of_the_wrong_kind(sweep, run_report):
+    """Readable, but not as training writes them: the run is left out, the others stand."""
+    folder = sweep()
+    edit(folder / "0", versions=None)
+    edit(folder / "1", steps="many")
+    edit(folder / "2", num_samples=[1])
+    (folder / "3" / "summary.json").write_text("[" * 100_000)
+    config = yaml.safe_load((folder / "4" / "config.yaml").read_text())
+    (folder / "4" / "config.yaml").write_text(yaml.safe_dump(config | {"trainer": 3}))
+    with (folder / "5" / "metrics.jsonl").open("a") as file:
+        file.write('5\n{"step": "a"}\n{"step": 1%s}\n' % ("0" * 400))
+    out, table = run_report(folder)
+    assert "3 damaged lines" in out
+    assert table["n"].to_dict()["adam_constant"] == 5
+    assert "4 unreadable (sgd_cosine)" in out
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
