@@ -55,13 +55,21 @@ class FinishedSummary(BaseModel, strict=True):
     git_dirty: bool | None
 
 
+class Length(BaseModel, strict=True):
+    """The settings of the trainer that a report reads."""
+
+    max_epochs: int | None
+    max_steps: int | None
+    limit_train_steps: int | None
+
+
 class FinishedConfig(BaseModel, strict=True):
     """The sections of a config that a report reads."""
 
     model: dict[str, Any]
     data: dict[str, Any]
     objective: dict[str, Any]
-    trainer: dict[str, Any]
+    trainer: Length
 
 
 class ReportError(Exception):

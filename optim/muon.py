@@ -45,7 +45,8 @@ COEFFICIENTS: dict[str, list[Triple]] = {
 class Muon(Optimizer):
     """Momentum whose direction is made orthogonal, for the groups with ``use_muon``.
 
-    These hold matrices, or convolution kernels, which are flattened to ``(out_channels, rest)``.
+    These hold matrices, or convolution kernels, which are flattened after their first dimension:
+    ``(out_channels, rest)``, of transposed convolutions ``(in_channels, rest)``.
     The other groups are AdamW's. Which parameter is in which, :mod:`optim.parameter_roles` says.
 
     Args:

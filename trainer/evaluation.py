@@ -10,7 +10,7 @@ from core.collectives import gather
 from core.errors import ConfigError
 from core.progress import Best, Monitor, Progress
 from core.schema import TrainerSettings
-from data.draws import EVALUATION_STREAM, seed_process
+from data.draws import EVALUATED_MODEL_STREAM, seed_process
 from data.loader import Loader
 from objectives.base import Objective
 from trainer.distributed.device import autocast
@@ -39,7 +39,7 @@ def evaluate(
         between: called after each batch that every process has, such as to end an interrupted run.
     """
     keep_samples = keep_samples or objective.keeps_samples
-    seed_process(data.device, 0, EVALUATION_STREAM, data.rank)  # for a model that draws
+    seed_process(data.device, 0, EVALUATED_MODEL_STREAM, data.rank)  # for a model that draws
     objective.begin_evaluation(first=data.share(split, limit_steps)[0])
     was_training = model.training
     model.eval()

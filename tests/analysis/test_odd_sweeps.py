@@ -178,7 +178,7 @@ def test_records_of_the_wrong_kind(sweep, run_report):
     edit(folder / "2", num_samples=[1])
     (folder / "3" / "summary.json").write_text("[" * 100_000)
     config = yaml.safe_load((folder / "4" / "config.yaml").read_text())
-    (folder / "4" / "config.yaml").write_text(yaml.safe_dump(config | {"trainer": 3}))
+    (folder / "4" / "config.yaml").write_text(yaml.safe_dump(config | {"trainer": {}}))
     with (folder / "5" / "metrics.jsonl").open("a") as file:
         file.write('5\n{"step": "a"}\n{"step": 1%s}\n' % ("0" * 400))
     out, table = run_report(folder)
