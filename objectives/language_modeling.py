@@ -107,7 +107,7 @@ def encoded_prompt(spec: Any, prompt: str) -> list[int]:
 
 def logits_of(output: Any) -> Any:
     """Of what a language model returns: the logits alone, or first in a tuple with its state."""
-    return output[0] if isinstance(output, tuple) else output
+    return output[0] if isinstance(output, tuple) and output else output
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:

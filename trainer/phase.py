@@ -177,7 +177,11 @@ def phase_settings(config: dict[str, Any], names: list[str]) -> dict[str, dict[s
 
 
 class PhaseCompute(nn.Module):
-    """``objective(phase, batch)`` as a module of the batch alone, which is what torch wraps."""
+    """``objective(phase, batch)`` as a module of the batch alone, which is what torch wraps.
+
+    Raises:
+        ConfigError: the loss does not depend on the weights.
+    """
 
     def __init__(self, objective: Objective, phase: str) -> None:
         super().__init__()
@@ -185,7 +189,13 @@ class PhaseCompute(nn.Module):
         self.phase = phase
 
     def forward(self, batch: tuple[Tensor, ...]) -> Any:
-        return self.objective(self.phase, batch)
+        loss, sums = self.objective(self.phase, batch)
+        if not loss.requires_grad:
+            raise ConfigError(
+                f"the loss of phase {self.phase} has no gradient: the model's output is cut off "
+                "from its weights, as by detach, argmax or a conversion to integers"
+            )
+        return loss, sums
 
 
 def optimizer_state_bytes(phases: list[Phase]) -> int:

@@ -155,6 +155,12 @@ def test_misfits_are_one_clear_line(overrides, message, train):
         train(*overrides)
 
 
+def test_a_model_that_returns_nothing(train, monkeypatch):
+    monkeypatch.setattr(RecurrentModel, "forward", lambda self, tokens, state=None: ())
+    with pytest.raises(ConfigError, match="RecurrentModel returns tuple for two samples"):
+        train(*MODELS["lstm"], *TINY)
+
+
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_every_process_saves_the_state_of_all_lanes(world_size, tmp_path, monkeypatch):
     splits = splits_of(tmp_path, lanes=4)

@@ -194,3 +194,10 @@ def test_misfits_are_one_line_before_any_training(train, override, message):
     with pytest.raises(ConfigError, match=message) as caught:
         train(*SHORT, *override.split())
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_cut_off_from_its_weights_is_one_line(train, monkeypatch):
+    forward = LightCNN.forward
+    monkeypatch.setattr(LightCNN, "forward", lambda self, images: forward(self, images).detach())
+    with pytest.raises(ConfigError, match="the loss of phase train has no gradient"):
+        train(*SHORT)
