@@ -71,7 +71,12 @@ def run(config: dict[str, Any], job: Job) -> float:
         prepare_process(settings, config["seed"], ranks, device)
         with first_on_node(ranks):  # it downloads and prepares what the others then find
             data = build_data(
-                config["data"], device, config["seed"], ranks, settings.accumulate_steps
+                config["data"],
+                device,
+                config["seed"],
+                ranks,
+                settings.accumulate_steps,
+                settings.eval_train_samples,
             )
         model = build_model(
             config["model"], data.spec, device, settings.channels_last, settings.compile

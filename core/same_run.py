@@ -30,6 +30,7 @@ FREE = (
     "trainer.timeout_seconds",
     "trainer.num_threads",
     "trainer.log_every_steps",
+    "trainer.eval_train_samples",
     "trainer.checkpoint",
     "trainer.checkpoint_every_steps",
     "trainer.checkpoint_every_seconds",

@@ -90,6 +90,9 @@ class TrainerSettings:
     """Epochs between two evaluations."""
     eval_every_steps: Count | None
     """Updates between two evaluations, in place of ``eval_every_epochs``."""
+    eval_train_samples: Count | None
+    """Measure so many training samples at every evaluation as well, always the same ones, as
+    ``train_eval/...``; null: none."""
     checkpoint: bool
     """Write checkpoints; without, the last weights are tested and a run cannot be resumed."""
     checkpoint_every_steps: Count | None

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import Subset
 
 from core.errors import ConfigError
@@ -38,11 +39,15 @@ def build_data(
     seed: int,
     ranks: Ranks,
     accumulate_steps: int,
+    eval_train_samples: int | None = None,
 ) -> Loader:
     """The data set of the config's ``data`` node, batched for one process.
 
     It may download files and prepare them for later runs: of several processes on one node, one
     should go first.
+
+    Args:
+        eval_train_samples: make a split ``train_eval`` of so many training samples.
     """
     loading: dict[str, Any] = {key: settings.get(key) for key in LEAST}
     for key, value in loading.items():
@@ -53,17 +58,39 @@ def build_data(
             f"data.num_workers={settings['num_workers']} should be at most {MAX_WORKERS}"
         )
     splits = build_splits(settings)
+    if eval_train_samples is not None:
+        splits.train_eval = for_evaluation(splits.train, eval_train_samples)
     return Loader(splits, device, seed, ranks.rank, ranks.world_size, accumulate_steps, **loading)
 
 
 def limited(split: Any, count: Any) -> Any:
-    """``count`` samples of ``split``, always the same ones whatever the run's seed."""
+    """``count`` samples of the training split."""
+    return taken(split, chosen(split, count, "data.limit_train_samples"))
+
+
+def for_evaluation(split: Any, count: int) -> Any:
+    """``count`` samples of the training split, for evaluation."""
+    indices = chosen(split, count, "trainer.eval_train_samples")
+    if isinstance(split, TensorSplit):
+        return split.take_for_evaluation(indices)
+    return taken(split, indices)
+
+
+def chosen(split: Any, count: Any, setting: str) -> Tensor:
+    """``count`` indices into the training split, always the same ones whatever the run's seed.
+
+    Raises:
+        ConfigError: there are not so many samples; it names ``setting``.
+    """
     if type(count) is not int or not 1 <= count <= len(split):
         raise ConfigError(
-            f"data.limit_train_samples={count} should be null or between 1 and the "
-            f"{len(split)} training samples"
+            f"{setting}={count} should be null or between 1 and the {len(split)} training samples"
         )
-    indices = torch.randperm(len(split), generator=seeded(0, SUBSET_STREAM))[:count].sort().values
+    return torch.randperm(len(split), generator=seeded(0, SUBSET_STREAM))[:count].sort().values
+
+
+def taken(split: Any, indices: Tensor) -> Any:
+    """The samples of ``split`` at ``indices`` alone."""
     if isinstance(split, TensorSplit | StreamedSplit):
         return split.take(indices)
     return Subset(split, indices.tolist())

@@ -52,7 +52,7 @@ class Loader:
         self.prepare = splits.prepare
         self.splits = {
             name: split.to(device) if isinstance(split, TensorSplit) else split
-            for name in ("train", "val", "test")
+            for name in ("train", "train_eval", "val", "test")
             if (split := getattr(splits, name)) is not None and len(split)
         }
         self.device = device
@@ -189,7 +189,8 @@ class Loader:
             self.order_digests = [hashlib.blake2b(recorded.encode(), digest_size=16)]
 
     def sizes(self) -> dict[str, int]:
-        return {name: len(split) for name, split in self.splits.items()}
+        """Samples of each split; ``train_eval`` holds none that ``train`` has not."""
+        return {name: len(split) for name, split in self.splits.items() if name != "train_eval"}
 
 
 def fingerprint(splits: Splits) -> str:

@@ -54,6 +54,10 @@ class TensorSplit:
         """The samples at ``indices`` alone."""
         return TensorSplit(*self.gather(indices))
 
+    def take_for_evaluation(self, indices: Tensor) -> "TensorSplit":
+        """The training samples at ``indices`` in the form that evaluation measures."""
+        return self.take(indices)
+
     def gather(self, indices: Tensor) -> Batch:
         return tuple(tensor.index_select(0, indices) for tensor in self.tensors)
 
@@ -128,6 +132,7 @@ class Splits(Part):
         prepare: turns a raw batch, already on the device, into the model's input; gets random
             draws for training batches and None for evaluation.
         notes: what a person should know, such as texts that were cut.
+        train_eval: samples of ``train`` that every evaluation measures as well; None: none.
 
     Raises:
         ConfigError: a split has no length or no access by index, such as an iterable data set.
@@ -139,6 +144,7 @@ class Splits(Part):
     spec: Any
     prepare: Prepare = field(default=lambda batch, draws: batch)
     notes: list[str] = field(default_factory=list)
+    train_eval: Any = None
 
     def __post_init__(self) -> None:
         for name in ("train", "val", "test"):

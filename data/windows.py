@@ -51,6 +51,10 @@ class RandomWindows(Windows):
         """A text long enough for so many windows: the beginning of this one."""
         return RandomWindows(self.tensors[0][: len(indices) * self.length + 1], self.length)
 
+    def take_for_evaluation(self, indices: Tensor) -> TensorSplit:
+        """Of the windows that lie side by side, those at ``indices``."""
+        return TensorSplit(*self.at(indices * self.length))
+
     def gather(self, indices: Tensor) -> Batch:
         """Inputs and targets, each ``(N, length)``."""
         return self.at(indices)
@@ -76,6 +80,12 @@ class Lanes(Windows):
     def take(self, indices: Tensor) -> "Lanes":
         """A text long enough for so many windows: the beginning of this one."""
         return Lanes(self.tensors[0][: len(indices) * self.length + 1], self.length, self.lanes)
+
+    def take_for_evaluation(self, indices: Tensor) -> TensorSplit:
+        """The beginning of every lane, so many windows in all, rounded up to whole windows."""
+        windows = -(-len(indices) // self.lanes)
+        starts = torch.arange(self.lanes) * self.lane_length
+        return TensorSplit(*Windows(self.tensors[0], windows * self.length).at(starts))
 
     def gather(self, indices: Tensor) -> Batch:
         """Inputs and targets ``(N, length)``, lane ``(N,)``, whether it begins there ``(N,)``."""

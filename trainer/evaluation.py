@@ -35,10 +35,10 @@ def evaluate(
         model: the network to measure: the objective's own, or its average.
         limit_steps: measure only so many batches; see :meth:`data.loader.Loader.evaluated`.
         keep_samples: return the objective's per-sample values, in the order of the split, and the
-            samples' ``index`` in it.
+            samples' ``index`` in it. Of ``train_eval`` only means are measured.
         between: called after each batch that every process has, such as to end an interrupted run.
     """
-    keep_samples = keep_samples or objective.keeps_samples
+    keep_samples = (keep_samples or objective.keeps_samples) and split != "train_eval"
     seed_process(data.device, 0, EVALUATED_MODEL_STREAM, data.rank)  # for a model that draws
     objective.begin_evaluation(first=data.share(split, limit_steps)[0])
     was_training = model.training
@@ -73,27 +73,33 @@ def evaluate(
     return means, samples
 
 
-def check_monitor(
+def check_evaluations(
     monitor: Monitor,
     settings: TrainerSettings,
     objective: Objective,
     data: Loader,
-    tried: Callable[[], tuple[dict[str, float], Any]],
+    tried: Callable[[str], tuple[dict[str, float], Any]],
 ) -> str | None:
-    """Refuse a metric that evaluations do not measure.
+    """Refuse what evaluations do not measure.
 
     The objective is taken at its word for those it declares; for another, one batch is tried.
 
     Args:
-        tried: evaluates a batch; its metrics, and its samples.
+        tried: evaluates a batch of a split; its metrics, and its samples.
 
     Returns:
         What a person should know of it, if anything.
 
     Raises:
         ConfigError: there is no such metric, no validation split for what needs one, no target to
-            stop at, or one that cannot be reached.
+            stop at, or one that cannot be reached; nothing is measured on training samples.
     """
+    is_declared = "loss" in objective.metric_modes
+    if "train_eval" in data.splits and not is_declared and not tried("train_eval")[0]:
+        raise ConfigError(
+            f"trainer.eval_train_samples={settings.eval_train_samples} should be null: "
+            f"{type(objective).__name__} measures nothing on single samples"
+        )
     if settings.stop_at_target and settings.target is None:
         raise ConfigError("trainer.stop_at_target=true needs a trainer.target to stop at")
     if monitor.name.endswith("accuracy") and not 0 <= (settings.target or 0) <= 1:
@@ -114,7 +120,7 @@ def check_monitor(
         )
     if monitor.name.removeprefix("val/") in objective.metric_modes:
         return None
-    check_measured(monitor, tried()[0])
+    check_measured(monitor, tried("val")[0])
     better = "higher" if monitor.mode == "max" else "lower"
     return f"a {better} {monitor.name} is taken for better (monitor_mode)"
 

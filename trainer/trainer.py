@@ -25,7 +25,7 @@ from optim.schedules import Horizon
 from trainer import checkpoint
 from trainer.averaging import Average
 from trainer.distributed.device import autocast, choose_precision, peak_memory_bytes
-from trainer.evaluation import check_monitor, evaluate, judge
+from trainer.evaluation import check_evaluations, evaluate, judge
 from trainer.finite import FiniteCheck, Snapshot, advice, all_finite, check_skips, update_scale
 from trainer.loggers.provenance import run_facts
 from trainer.loggers.run_log import RunLog
@@ -95,8 +95,8 @@ class Trainer:
 
     def train(self) -> None:
         """All updates, and what is due between them. An interruption loses none."""
-        tried = partial(self.measure, "val", limit_steps=1)
-        if note := check_monitor(self.monitor, self.settings, self.objective, self.data, tried):
+        tried = partial(self.measure, limit_steps=1)
+        if note := check_evaluations(self.monitor, self.settings, self.objective, self.data, tried):
             self.run_log.print(note)
         self.run_log.start_progress(self.last_step, self.progress.step)
         self.clock = Clock(self.progress, self.device)
@@ -228,20 +228,20 @@ class Trainer:
 
     def validate(self) -> None:
         """Evaluate, keep the best weights, decide whether to stop, save."""
-        losses, is_best = self.metrics.losses_since_evaluation(), False
+        values, is_best = self.metrics.losses_since_evaluation(), False
         self.set_training(False)
+        for split in ("train_eval", "val"):
+            if split in self.data.splits:
+                metrics, samples = self.measure(split)
+                values |= metrics
+        if values:
+            self.record(values)
         if "val" in self.data.splits:
-            metrics, samples = self.measure("val")
-            self.record({**losses, **metrics})
             self.show(samples, "val")
-            is_best = judge(metrics, self.monitor, self.progress, self.epoch, self.settings)
-            self.run_log.log_evaluation(
-                self.progress.step, self.progress.train_seconds, {**losses, **metrics}, is_best
-            )
-            preview = partial(self.objective.preview, self.eval_model)
-            self.run_log.log_media("val", self.progress.step, preview)
-        elif losses:
-            self.record(losses)
+            is_best = judge(values, self.monitor, self.progress, self.epoch, self.settings)
+            step, seconds = self.progress.step, self.progress.train_seconds
+            self.run_log.log_evaluation(step, seconds, values, is_best)
+            self.run_log.log_media("val", step, partial(self.objective.preview, self.eval_model))
         self.summarize()
         self.metrics.since_eval.reset()
         self.progress.evaluated_at = self.progress.step

@@ -32,7 +32,7 @@ def loader(composed, root):
     def build(ranks=Ranks(), accumulate_steps=1, seed=3, **settings):  # noqa: B008  # frozen
         settings = {"num_workers": 0, **settings}
         return build_data(
-            {**config, **settings}, torch.device("cpu"), seed, ranks, accumulate_steps
+            {**config, **settings}, torch.device("cpu"), seed, ranks, accumulate_steps, 5
         )
 
     return build
@@ -72,9 +72,10 @@ def test_every_epoch_and_seed_crops_anew(loader):
         assert (first != other).flatten(1).any(1).all()
 
 
-def test_evaluation_equals_that_of_resident_images(loader):
-    streamed, resident = loader(), loader(resident=True)
-    for one, two in zip(streamed.evaluate("val"), resident.evaluate("val"), strict=True):
+@pytest.mark.parametrize("split", ["val", "train_eval"])
+def test_evaluation_equals_that_of_resident_images(loader, split):
+    streamed, resident = loader(seed=4), loader(resident=True)
+    for one, two in zip(streamed.evaluate(split), resident.evaluate(split), strict=True):
         assert torch.equal(one[0], two[0])
 
 

@@ -109,6 +109,19 @@ def test_so_many_windows_are_taken(split):
     assert targets.max() <= 80
 
 
+def test_windows_for_evaluation_lie_side_by_side():
+    """Of lanes, they are read on from the beginning of each."""
+    inputs, targets = (
+        RandomWindows(torch.arange(1001), 10).take_for_evaluation(torch.tensor([3, 99])).tensors
+    )
+    assert inputs[:, 0].tolist() == [30, 990]
+    assert torch.equal(targets, inputs + 1)
+    inputs, targets = Lanes(torch.arange(103), 8, 4).take_for_evaluation(torch.arange(6)).tensors
+    assert inputs[:, 0].tolist() == [0, 25, 50, 75]
+    assert torch.equal(targets, inputs + 1)
+    assert inputs.shape == (4, 16)
+
+
 def test_lanes_continue_from_update_to_update():
     data = Lanes(torch.arange(103, dtype=torch.int32), length=8, lanes=4)
     order = data.epoch_order(torch.Generator())

@@ -280,7 +280,8 @@ EVERYTHING = ("trainer.ema_decay=0.9", "trainer.accumulate_steps=2")
         ((*SMALL_GAN, *EVERYTHING, "phases.generator.clip_grad_norm=1",
           "scheduler@phases.generator.scheduler=cosine"),
          {"train/discriminator/loss", "train/generator/loss", "optim/generator/lr"}),
-        ((*SMALL_UNET, *EVERYTHING), {"train/loss", "val/loss", "optim/lr"}),
+        ((*SMALL_UNET, *EVERYTHING, "trainer.eval_train_samples=6"),
+         {"train/loss", "train_eval/loss", "val/loss", "optim/lr"}),
     ],
     ids=["gan", "diffusion"],
 )  # fmt: skip
@@ -300,9 +301,18 @@ def test_run(train, extractor_run, few_digits, tmp_path, settings, names):
     with Image.open(run_dir / "media" / "samples.png") as grid:
         assert grid.size == (8 * 30 - 2, 8 * 30 - 2)
     assert names <= set().union(*found)
+    assert "train_eval/fid" not in set().union(*found), "only means over samples"
     assert summary(run_dir)["monitor"] == "val/fid"
     assert summary(run_dir)["test/fid"] > 0
     parts = tmp_path / "parts"
     with signal_at(3), pytest.raises(Interrupted):
         train(*settings, run_dir=parts)
     assert_same_run(run_dir, train(*settings, "resume=auto", run_dir=parts))
+
+
+def test_a_gan_measures_nothing_on_training_samples(train, extractor_run, few_digits):
+    with pytest.raises(ConfigError, match=r"^trainer\.eval_train_samples=6 should be null: Advers"):
+        train(
+            *SMALL_GAN, "data.batch_size=16", "trainer.eval_train_samples=6",
+            f"objective.fid_extractor={extractor_run}",
+        )  # fmt: skip

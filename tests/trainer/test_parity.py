@@ -39,6 +39,7 @@ EVERY_CASE = (
     "trainer.limit_train_steps=20",
     "trainer.log_every_steps=1",
     "trainer.eval_every_steps=20",
+    "trainer.eval_train_samples=37",
     "data.batch_size=16",
     "data=synthetic_images",
     "data.num_train=160",

@@ -119,8 +119,8 @@ class RunLog:
 
     def note_results(self, values: dict[str, Any]) -> None:
         """Keep the last metrics of evaluations in the summary."""
-        results = {name: v for name, v in values.items() if name.startswith(("val/", "test/"))}
-        self.summary |= results
+        evaluated = ("train_eval/", "val/", "test/")
+        self.summary |= {name: v for name, v in values.items() if name.startswith(evaluated)}
 
     def log_event(self, event: dict[str, Any]) -> None:
         for writer in self.writers:
