@@ -1,4 +1,9 @@
-"""The statistics of a comparison: intervals over seeds, paired tests, the cost of tuning."""
+"""The statistics of a comparison: intervals, paired tests, the best candidate, the cost of tuning.
+
+Where candidates were tuned several times, the unit is the replicate: a value is the mean over the
+seeds of one tuning, paired across candidates. Seeds of one tuning share its luck, so as units they
+would test the settings that it found, not the candidates.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,13 +11,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
+from numpy.typing import ArrayLike, NDArray
+from scipy import special, stats
 
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
 WELCH = "Welch's t"
-MANY_PAIRS = 10  # from here on a test of normality has some power, and Wilcoxon's too
+PAIRED_T = "paired t"
+SIGN_FLIP = "exact sign-flip"
+MOST_FLIPPED = 16  # pairs; their 65,536 patterns of signs take a tenth of a second
+NUM_RESAMPLES = 2000  # of a bootstrap
+ROUNDING = 1e-9  # relative: differences of one test image in 10,000 are known to 1e-12
 
 
 @dataclass(frozen=True)
@@ -60,18 +69,16 @@ def estimate(
         least, greatest: what is possible; the interval ends there.
     """
     mean, n = float(np.mean(values)), len(values)
-    if n < 2 or np.ptp(values) == 0:
+    if n < 2 or is_alike(np.asarray(values)):
         return Estimate(mean, None, None, n)
     low, high = stats.t.interval(CONFIDENCE, n - 1, loc=mean, scale=stats.sem(values))
     return Estimate(mean, max(float(low), least), min(float(high), greatest), n)
 
 
 def difference(candidate: Mapping[Any, float], best: Mapping[Any, float]) -> Difference:
-    """How far a candidate is from the best: paired where at least two seeds are shared.
+    """How far a candidate is from the best: paired t where at least two seeds are shared.
 
-    The paired t-test, or Wilcoxon's signed-rank test where the differences are plainly not normal
-    (Shapiro-Wilk at 5 %, from ten pairs on) or all alike, which leaves t no variance. Without
-    pairs, Welch's t-test.
+    Without pairs, Welch's t-test.
 
     Args:
         candidate: value by seed.
@@ -79,7 +86,7 @@ def difference(candidate: Mapping[Any, float], best: Mapping[Any, float]) -> Dif
     """
     seeds = [seed for seed in candidate if seed in best]
     if len(seeds) >= 2:
-        return paired([candidate[seed] - best[seed] for seed in seeds])
+        return paired([candidate[seed] - best[seed] for seed in seeds], num_comparisons=math.inf)
     apart = untested(candidate, best)
     a, b = list(candidate.values()), list(best.values())
     if apart.n < 2 or (np.ptp(a) == 0 and np.ptp(b) == 0):
@@ -95,17 +102,75 @@ def untested(candidate: Mapping[Any, float], best: Mapping[Any, float]) -> Diffe
     return Difference(float(mean), None, None, min(len(candidate), len(best)))
 
 
-def paired(differences: Sequence[float]) -> Difference:
-    """Test whether differences by seed are centred on zero."""
-    sample, around = np.asarray(differences), estimate(differences)
-    alike = np.ptp(sample) <= 1e-12 * np.abs(sample).max()
-    if not sample.any():
-        p, test = 1.0, "identity of every pair"
-    elif alike or (len(sample) >= MANY_PAIRS and stats.shapiro(sample).pvalue < ALPHA):
-        p, test = stats.wilcoxon(sample).pvalue, "Wilcoxon signed-rank"
-    else:
-        p, test = stats.ttest_1samp(sample, 0.0).pvalue, "paired t"
-    return Difference(around.mean, around.low, around.high, around.n, float(p), test)
+def paired(differences: Sequence[float], num_comparisons: float) -> Difference:
+    """Mean of paired differences with its t-interval, and whether it could be zero.
+
+    Args:
+        differences: one per pair; at least one.
+        num_comparisons: how many p-values will be corrected together; see `paired_p`.
+    """
+    around = estimate(differences)
+    if around.n < 2:
+        return Difference(around.mean, None, None, around.n)
+    flips = can_flip(around.n, num_comparisons) or bool(is_alike(np.asarray(differences)))
+    p = float(paired_p(differences, num_comparisons))
+    test = SIGN_FLIP if flips else PAIRED_T
+    return Difference(around.mean, around.low, around.high, around.n, p, test)
+
+
+def paired_p(differences: ArrayLike, num_comparisons: float) -> NDArray[np.float64]:
+    """Two-sided p that the mean of paired differences is zero.
+
+    The exact sign-flip test where it can reject, the paired t-test with fewer pairs. Which of them
+    depends on numbers that are known before the data, never on a look at the data. Differences that
+    are all alike leave t no variance: sign flips then, whose p of 2/2^n is as sure as n pairs get.
+
+    Args:
+        differences: (..., n), along the last axis those of one comparison.
+        num_comparisons: how many p-values will be corrected together; infinite: always t.
+    """
+    sample = np.asarray(differences, dtype=float)
+    n = sample.shape[-1]
+    if can_flip(n, num_comparisons):
+        return sign_flip(sample)
+    alike = is_alike(sample)
+    t = sample.mean(axis=-1) / np.where(alike, 1.0, standard_error(sample))
+    flipped = np.where(sample.any(axis=-1), 2.0 ** (1 - n), 1.0)
+    two_sided = 2 * special.stdtr(max(n - 1, 1), -np.abs(t))  # Student's t distribution
+    return np.where(alike, flipped, two_sided)
+
+
+def can_flip(n: int, num_comparisons: float) -> bool:
+    """Whether the least p of n sign flips, 2/2^n, is below Holm's strictest level."""
+    return n <= MOST_FLIPPED and 2.0 ** (1 - n) < ALPHA / num_comparisons
+
+
+def sign_flip(differences: ArrayLike) -> NDArray[np.float64]:
+    """Two-sided p of the exact sign-flip test (Fisher 1935, The Design of Experiments, 21).
+
+    Between equals every difference could as well have had the other sign: p is the share of all
+    2^n patterns of signs whose mean is as far from zero as the one that was found.
+
+    Args:
+        differences: (..., n), n at most `MOST_FLIPPED`.
+    """
+    sample = np.asarray(differences, dtype=float)
+    others = np.arange(sample.shape[-1] - 1)[:, None]  # the first sign is fixed: the rest mirrors
+    signs = 1.0 - 2.0 * (np.arange(2 ** len(others)) >> others & 1)
+    sums = np.abs(sample[..., :1] + sample[..., 1:] @ signs)
+    rounding = ROUNDING * np.abs(sample).sum(axis=-1, keepdims=True)
+    return (sums >= sums[..., :1] - rounding).mean(axis=-1)
+
+
+def is_alike(sample: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether the values along the last axis are all the same but for rounding."""
+    return np.ptp(sample, axis=-1) <= ROUNDING * np.abs(sample).max(axis=-1)
+
+
+def standard_error(sample: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of the mean along the last axis; of a single value it is zero."""
+    n = sample.shape[-1]
+    return sample.std(axis=-1) / math.sqrt(max(n - 1, 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -118,18 +183,134 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def expected_best(values: Sequence[float], larger_is_better: bool) -> NDArray[np.float64]:
-    """Expected best of k random trials, for k = 1 to n (Dodge et al. 2019, arXiv:1909.03004).
+def pairwise_p(values: ArrayLike) -> NDArray[np.float64]:
+    """p of every pair of candidates, corrected for all pairs; (k, k), 1 on the diagonal.
 
-    The k trials are drawn with replacement from the n that were run: the i-th smallest value is
-    their maximum with probability (i/n)^k - ((i-1)/n)^k.
+    Args:
+        values: (n replicates, k candidates), without gaps.
     """
-    sign = 1.0 if larger_is_better else -1.0
-    ordered = np.sort(sign * np.asarray(values, dtype=float))
-    n = len(ordered)
+    sample = np.asarray(values, dtype=float)
+    k = sample.shape[1]
+    one, other = np.triu_indices(k, 1)
+    found = np.ones((k, k))
+    if len(one):
+        p = holm(paired_p((sample[:, one] - sample[:, other]).T, len(one)).tolist())
+        found[one, other] = found[other, one] = p
+    return found
+
+
+def may_be_best(values: ArrayLike, sign: float) -> NDArray[np.bool_]:
+    """Which candidates no other is detectably better than, after Holm over all pairs; (k,).
+
+    Among equals somebody is left out in at most 5 % of studies. Leaving out whoever has an interval
+    of `to_the_best` that ends at zero would do so in a quarter of all studies of seven.
+
+    Args:
+        values: (n replicates, k candidates), without gaps.
+        sign: 1 where larger is better, -1 where smaller is.
+    """
+    means = sign * np.asarray(values, dtype=float).mean(axis=0)
+    worse = (pairwise_p(values) < ALPHA) & (means[:, None] < means)
+    return ~worse.any(axis=1)
+
+
+def to_the_best(values: ArrayLike, sign: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Simultaneous 95 % intervals of each candidate's mean minus the best other's; (k,) each.
+
+    Hsu's constrained multiple comparisons with the best (Hsu 1984, Annals of Statistics 12:1136;
+    Hsu 1996, Multiple Comparisons, chapter 4). Every interval has zero in it or as an end. A pair
+    whose differences are all alike has no spread to judge by: its bounds are infinite.
+
+    Args:
+        values: (n replicates, k candidates), without gaps; both at least 2.
+        sign: 1 where larger is better, -1 where smaller is.
+    """
+    # Only the k - 1 one-sided bounds of the truly best b need to hold, each at 5 % / (k - 1), so
+    # whatever the covariance: b - j <= mean of (b - j) + margin, for every j. They say that
+    # - b minus the best other is at most `most` of b, so that b is among `candidates`;
+    # - any other i minus b is at least its lower bound with b, so at least `least` of i.
+    # The other two ends hold at any rate: b minus the best other is >= 0, i minus b is <= 0.
+    sample = sign * np.asarray(values, dtype=float).T
+    k, n = sample.shape
+    apart = sample[:, None] - sample  # (i, j, replicate): i minus j
+    margin = stats.t.isf(ALPHA / (k - 1), n - 1) * standard_error(apart)
+    margin[is_alike(apart)] = math.inf
+    mean, itself = apart.mean(axis=-1), np.eye(k, dtype=bool)
+    most = np.where(itself, math.inf, mean + margin).min(axis=1)
+    candidates = most >= 0
+    least = np.where(itself | ~candidates, math.inf, mean - margin).min(axis=1)
+    low, high = np.minimum(least, 0.0), np.maximum(most, 0.0)
+    return (low, high) if sign > 0 else (0.0 - high, 0.0 - low)
+
+
+def probability_of_improvement(a: ArrayLike, b: ArrayLike, sign: float) -> Estimate:
+    """How often a run of A beats the run of B with the same replicate and seed; ties count half.
+
+    Bouthillier et al. 2021, arXiv:2103.03098; Agarwal et al. 2021, arXiv:2108.13264. The mean over
+    replicates of the share of their seeds, with a 95 % percentile bootstrap over replicates, and
+    over seeds within each. No interval of a single replicate, or without spread.
+
+    Args:
+        a, b: (replicates, seeds); NaN: there is no such run; infinite: it diverged, and loses.
+        sign: 1 where larger is better, -1 where smaller is.
+
+    Raises:
+        ValueError: no replicate and seed has a run of both.
+    """
+    pair = np.stack([np.asarray(a, dtype=float), np.asarray(b, dtype=float)])
+    ours, theirs = np.where(np.isinf(pair), -math.inf, sign * pair)
+    wins = (ours > theirs) + (ours == theirs) / 2
+    both = ~np.isnan(pair).any(axis=0)
+    shared = [row[known] for row, known in zip(wins, both, strict=True) if known.any()]
+    if not shared:
+        raise ValueError("no replicate and seed has a run of both candidates")
+    n = len(shared)
+    mean = float(np.mean([row.mean() for row in shared]))
+    rng = np.random.default_rng(0)
+    times = (NUM_RESAMPLES, n)
+    redrawn = np.stack([rng.choice(row, (*times, len(row))).mean(axis=-1) for row in shared])
+    chosen = rng.integers(n, size=times)
+    means = np.take_along_axis(redrawn, chosen[None], axis=0)[0].mean(axis=1)
+    low, high = np.quantile(means, [ALPHA / 2, 1 - ALPHA / 2])
+    if n < 2 or low == high:
+        return Estimate(mean, None, None, n)
+    return Estimate(mean, float(low), float(high), n)
+
+
+def expected_best(
+    validation: Sequence[float], larger_is_better: bool, test: Sequence[float] | None = None
+) -> NDArray[np.float64]:
+    """Expected value of the trial with the best validation among k, for k = 1 to n.
+
+    The k are drawn without replacement from the n that were run, so the one of rank i, from the
+    worst, is the best with probability C(i-1, k-1) / C(n, k) (Tang et al. 2020, arXiv:2004.14373;
+    with replacement, which is biased: Dodge et al. 2019, arXiv:1909.03004).
+
+    Args:
+        test: what each trial is worth; None: its validation. Among ties any may be taken.
+    """
+    score = np.asarray(validation, dtype=float) * (1.0 if larger_is_better else -1.0)
+    worth = np.asarray(validation if test is None else test, dtype=float)
+    n = len(score)
+    _, group, size = np.unique(score, return_inverse=True, return_counts=True)
+    ordered = (np.bincount(group, worth) / size)[np.sort(group)]
     k = np.arange(1, n + 1)[:, None]
-    at_most = (np.arange(n + 1) / n) ** k  # [k, i]: all k draws are among the i smallest
-    return sign * (np.diff(at_most, axis=1) @ ordered)
+    # [k, i]: all k draws are among the i worst
+    at_most = np.cumprod(np.maximum(np.arange(n + 1) - k + 1, 0) / (n - k + 1), axis=0)
+    return np.diff(at_most, axis=1) @ ordered
+
+
+def median_time(times: Sequence[float], num_runs: int) -> float:
+    """Median time to a target over all runs; a run that missed it took for ever.
+
+    Args:
+        times: of the runs that reached the target.
+        num_runs: with those that did not; at least 1.
+
+    Returns:
+        infinite if half of the runs or more missed it.
+    """
+    return float(np.median([*times, *[math.inf] * (num_runs - len(times))]))
 
 
 def pareto(costs: Sequence[float], values: Sequence[float], larger_is_better: bool) -> list[int]:

@@ -1,12 +1,26 @@
 """The statistics agree with scipy, with published examples, or with counting everything."""
 
-from itertools import product
+import math
+from itertools import combinations
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.statistics import difference, estimate, expected_best, holm, pareto
+from analysis.statistics import (
+    difference,
+    estimate,
+    expected_best,
+    holm,
+    may_be_best,
+    median_time,
+    paired,
+    pairwise_p,
+    pareto,
+    probability_of_improvement,
+    sign_flip,
+    to_the_best,
+)
 
 # the first sample of Student (1908): additional hours of sleep by two drugs, ten patients
 DRUG_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -34,12 +48,32 @@ def test_paired_t_on_students_sleep_data():
     assert found.p == pytest.approx(stats.ttest_rel(DRUG_1[:9], DRUG_2[:9]).pvalue)
 
 
-def test_wilcoxon_where_differences_are_not_normal():
-    """All ten patients: the 4.6 hours of the ninth make Shapiro-Wilk reject."""
-    found = difference(by_seed(DRUG_1), by_seed(DRUG_2))
-    assert found.test == "Wilcoxon signed-rank"
-    assert found.mean == pytest.approx(-1.58)
-    assert found.p == pytest.approx(stats.wilcoxon(DRUG_1, DRUG_2).pvalue)
+@pytest.mark.parametrize("sample", [DRUG_1, np.subtract(DRUG_1, DRUG_2), [0.1, 0.2, -0.3]])
+def test_sign_flips_are_scipys_permutations(sample):
+    """Also where many patterns tie with the one that was found, but for rounding."""
+    expected = stats.permutation_test(
+        (sample,), np.mean, permutation_type="samples", n_resamples=math.inf
+    )
+    assert sign_flip(sample) == pytest.approx(expected.pvalue)
+
+
+@pytest.mark.parametrize(
+    ("n", "num_comparisons", "test"),
+    [
+        (5, 1, "paired t"),
+        (6, 1, "exact sign-flip"),
+        (9, 21, "paired t"),  # 2 / 2^9 is above 5 % / 21
+        (10, 21, "exact sign-flip"),
+        (17, 1, "paired t"),  # too many patterns
+    ],
+)
+def test_sign_flips_where_they_can_reject(n, num_comparisons, test):
+    sample = np.linspace(0.5, 2.0, n).tolist()
+    found = paired(sample, num_comparisons)
+    assert found.test == test
+    t = stats.ttest_1samp(sample, 0.0)
+    assert found.p == pytest.approx(2 / 2**n if test == "exact sign-flip" else t.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(t.confidence_interval()))
 
 
 def test_pairs_are_found_by_seed():
@@ -57,9 +91,22 @@ def test_welch_without_shared_seeds():
 
 
 def test_alike_differences_are_never_certain():
-    """t would have no variance and claim p = 0 from two seeds."""
-    assert difference({0: 0.5, 1: 0.75}, {0: 0.25, 1: 0.5}).p == 0.5
-    assert difference({0: 0.5, 1: 0.75}, {0: 0.5, 1: 0.75}).p == 1.0
+    """One image of 10,000 each time: t has no variance but that of rounding, and claims p = 0."""
+    images = np.array([1101, 9551, 9803])
+    values = np.stack([images / 10_000, (images + 1) / 10_000], axis=1)
+    found = paired((values[:, 1] - values[:, 0]).tolist(), num_comparisons=3)
+    assert (found.p, found.low) == (2 / 2**3, None)
+    assert paired([0.0, 0.0, 0.0], num_comparisons=3).p == 1.0
+    low, high = to_the_best(values, 1)
+    assert np.isinf([low[0], high[1]]).all()
+
+
+def test_two_that_learned_nothing_have_finite_intervals():
+    """Two at chance are alike, but the distance to the best does not hang on theirs."""
+    values = np.column_stack([DRUG_1, np.add(DRUG_2, 0.5), np.full((10, 2), -90)])
+    low, high = to_the_best(values, 1)
+    assert np.isfinite(low).all()
+    assert (high[2:] == 0).all()
 
 
 @pytest.mark.parametrize("other", [{0: 0.4}, {7: 0.4}, {1: 0.4, 2: 0.5}])
@@ -74,12 +121,75 @@ def test_holm_as_r_documents_it():
     assert holm([]) == []
 
 
+def test_candidates_that_nobody_beats():
+    """The last two are alike, the second is worse than both, the first too noisy to tell."""
+    noise = np.array([0.3, -0.1, 0.2, -0.4, 0.1])
+    values = np.stack([9 * noise, noise[::-1] - 9, noise, noise], axis=1)
+    assert may_be_best(values, 1).tolist() == [True, False, True, True]
+    assert may_be_best(-values, -1).tolist() == [True, False, True, True]
+    assert pairwise_p(values)[2, 3] == 1.0
+    assert may_be_best(values[:1], 1).all()  # one replicate tells nothing
+    assert may_be_best(values[:, :1], 1).all()  # nor does one candidate
+
+
+@pytest.mark.parametrize("shift", [0.1, 9.0])
+def test_two_candidates_have_the_one_sided_interval_cut_at_zero(shift):
+    a, b = np.array(DRUG_1), np.array(DRUG_2) + shift
+    margin = stats.t.ppf(0.95, 9) * stats.sem(a - b)
+    mean = np.mean(a - b)
+    low, high = to_the_best(np.stack([a, b], axis=1), 1)
+    assert low == pytest.approx([min(mean - margin, 0), min(-mean - margin, 0)])
+    assert high == pytest.approx([max(mean + margin, 0), max(-mean + margin, 0)])
+    turned = to_the_best(-np.stack([a, b], axis=1), -1)
+    assert np.allclose(turned, (-high, -low))
+
+
+def test_probability_of_improvement_counts_pairs():
+    """Replicate by replicate: half, all of what both have, a tie and a loss by divergence."""
+    nan, inf = math.nan, math.inf
+    a = [[1.0, 4.0], [3.0, nan], [2.0, inf]]
+    b = [[2.0, 3.0], [1.0, 9.0], [2.0, 1.0]]
+    found = probability_of_improvement(a, b, 1)
+    assert (found.mean, found.n) == (pytest.approx((0.5 + 1 + 0.25) / 3), 3)
+    assert probability_of_improvement(b, a, 1).mean == pytest.approx(1 - found.mean)
+    assert probability_of_improvement([[inf]], [[inf]], -1).mean == 0.5
+    assert probability_of_improvement(a[:1], b[:1], 1).low is None  # one replicate
+    with pytest.raises(ValueError, match="no replicate"):
+        probability_of_improvement([[nan, 1.0]], [[1.0, nan]], 1)
+
+
+def test_seeds_of_one_tuning_count_as_one():
+    """More seeds that repeat what the first said do not narrow the interval."""
+    a = np.array([[1.0], [2.0], [3.0], [0.0], [5.0], [4.0]])
+    one = probability_of_improvement(a, a[::-1], 1)
+    many = probability_of_improvement(np.tile(a, 20), np.tile(a[::-1], 20), 1)
+    assert (one.mean, one.low, one.high) == pytest.approx((many.mean, many.low, many.high), abs=0.1)
+    assert one.high - one.low > 0.5
+
+
 @pytest.mark.parametrize("larger_is_better", [True, False])
 def test_expected_best_is_the_mean_over_all_draws(larger_is_better):
-    values = [0.3, 0.9, 0.5, 0.5]
+    validation, test = [0.3, 0.9, 0.5, 0.5], [0.2, 0.7, 0.8, 0.4]
     best = max if larger_is_better else min
-    expected = [np.mean([best(draw) for draw in product(values, repeat=k)]) for k in range(1, 5)]
-    assert expected_best(values, larger_is_better) == pytest.approx(expected)
+
+    def chosen(draw):
+        top = best(validation[i] for i in draw)
+        return np.mean([test[i] for i in draw if validation[i] == top])
+
+    draws = [list(combinations(range(4), k)) for k in range(1, 5)]
+    assert expected_best(validation, larger_is_better, test) == pytest.approx(
+        [np.mean([chosen(draw) for draw in of_size]) for of_size in draws]
+    )
+    assert expected_best(validation, larger_is_better) == pytest.approx(
+        [np.mean([best(validation[i] for i in draw) for draw in of_size]) for of_size in draws]
+    )
+
+
+def test_median_time_counts_misses():
+    assert median_time([30, 10], 3) == 30
+    assert median_time([30, 10, 20], 4) == 25
+    assert median_time([30, 10], 4) == math.inf
+    assert median_time([], 5) == math.inf
 
 
 def test_pareto_front():
