@@ -25,7 +25,7 @@ from torch import Tensor
 
 from core.errors import ConfigError, reason
 from core.files import write_json
-from deploy.arguments import parse
+from deploy.arguments import parse, spelled
 from deploy.finished_run import FinishedRun, newest_run, open_run
 
 Rows = list[dict[str, Any]]
@@ -158,15 +158,19 @@ def continue_text(run: FinishedRun, options: argparse.Namespace) -> tuple[int, R
             f"the prompt has {tokens.shape[1]} tokens and the model's context {context_length}: "
             f"the text goes on from the last {max(context_length // 2, 1)}"
         )
-    tokens = generate(
-        run.model,
-        tokens,
-        max_new_tokens=200 if options.max_new_tokens is None else options.max_new_tokens,
-        temperature=1.0 if options.temperature is None else options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        generator=torch.Generator().manual_seed(options.seed or 0),
-    )
+    try:
+        tokens = generate(
+            run.model,
+            tokens,
+            max_new_tokens=200 if options.max_new_tokens is None else options.max_new_tokens,
+            temperature=1.0 if options.temperature is None else options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            generator=torch.Generator().manual_seed(options.seed or 0),
+        )
+    except ConfigError as error:
+        name, _, problem = str(error).partition("=")
+        raise ConfigError(f"{spelled(name)} {problem}") from error
     text = run.spec.decode(tokens[0].tolist())
     print(printable(text))
     return 0, [{"prompt": options.prompt, "text": text}]

@@ -42,6 +42,7 @@ def command_line(main: Callable[[], None], finish_sweep: Callable[[], bool]) -> 
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing a report of its own
     code, message = 0, ""
+    sys.argv[1:] = sorted(sys.argv[1:], key=is_override)  # Hydra wants its options before them
     if {"--help", "-h"} & set(sys.argv):
         print(help_text())
         return 0
@@ -65,6 +66,11 @@ def command_line(main: Callable[[], None], finish_sweep: Callable[[], bool]) -> 
     if message:
         print_error(message)
     return code or int(failed_jobs > 0 or not is_well)
+
+
+def is_override(word: str) -> bool:
+    """Whether a word of the command line sets something, and is no option or its value."""
+    return word.startswith("~") or ("=" in word and not word.startswith("-"))
 
 
 def report_failure(error: Exception, job: Job, cfg: DictConfig) -> float:

@@ -12,6 +12,7 @@ from core.job import Job
 from core.progress import Monitor
 from core.ranks import announce
 from core.run_directory import read_config
+from core.schema import dotted_keys, unknown_key
 
 # what may change between two parts of a run: none of it changes what is computed ...
 FREE = (
@@ -83,8 +84,13 @@ def compare(config: dict[str, Any], recorded: dict[str, Any]) -> list[str]:
     """The settings that have changed, if they may.
 
     Raises:
-        ConfigError: a setting has changed that makes it another run.
+        ConfigError: a setting has changed that makes it another run, or ``resume_changes`` names
+            one that there is not.
     """
+    known = [*dotted_keys(config), *dotted_keys(recorded)]  # one may have been taken out
+    for name in config["resume_changes"]:
+        if name not in known:
+            raise ConfigError(f"resume_changes: {unknown_key(name, known)}")
     refused = differences(config, recorded, FREE + ENDS + tuple(config["resume_changes"]))
     if refused:
         shown = "; ".join(list(refused.values())[:SHOWN])

@@ -75,6 +75,8 @@ class Classification(Objective):
         check_fit(model, spec)
 
     def setup(self, data: Loader) -> None:
+        for name, split in data.splits.items():
+            check_labels(split, name, self.spec)
         if self.class_weights is None:
             return
         if self.class_weights == "balanced":
@@ -164,9 +166,8 @@ def balanced_weights(split: Any, class_names: Sequence[str]) -> Tensor:
     Raises:
         ConfigError: the data do not tell their labels, or lack a class.
     """
-    is_resident = isinstance(split, TensorSplit)
-    labels: Any = split.tensors[-1] if is_resident else getattr(split, "labels", None)
-    if not isinstance(labels, Tensor):
+    labels = all_labels(split)
+    if labels is None:
         raise ConfigError(
             "objective.class_weights=balanced needs a training split that has its labels in one "
             "tensor; give the weights as a list of numbers"
@@ -179,6 +180,33 @@ def balanced_weights(split: Any, class_names: Sequence[str]) -> Tensor:
             + ", ".join(missing[:MISSING_SHOWN])
         )
     return len(labels) / (len(class_names) * counts)
+
+
+def all_labels(split: Any) -> Tensor | None:
+    """The labels of every sample, where they can be had without reading the samples."""
+    labels = split.tensors[-1] if isinstance(split, TensorSplit) else getattr(split, "labels", None)
+    return labels if isinstance(labels, Tensor) else None
+
+
+def check_labels(split: Any, name: str, spec: Any) -> None:
+    """Check all labels, or those of the first sample where the others are not known.
+
+    Raises:
+        ConfigError: they are no classes, such as masks, probabilities or numbers counted from 1.
+    """
+    labels = all_labels(split)
+    if labels is None:
+        labels = torch.as_tensor(split[0][-1])[None]
+    found = None
+    if labels.ndim != 1 or labels.dtype not in (torch.int64, torch.uint8):
+        found = f"{labels.dtype} of shape {tuple(labels.shape[1:])}".removeprefix("torch.")
+    elif labels.min() < 0 or labels.max() >= spec.num_classes:
+        found = f"{labels.min()} to {labels.max()}"
+    if found is not None:
+        raise ConfigError(
+            f"objective=classification needs one class of each sample, int64 from 0 to "
+            f"{spec.num_classes - 1}; the labels of the {name} split are {found}"
+        )
 
 
 def mixing(mixup_alpha: float, cutmix_alpha: float, spec: Any) -> Mix | None:

@@ -29,7 +29,8 @@ class LanguageModeling(Objective):
         sample_tokens: length of the text generated at every evaluation; 0 for none.
 
     Raises:
-        ConfigError: the model does not fit the data's tokens, or the prompt cannot be encoded.
+        ConfigError: the model does not fit the data's tokens, the prompt cannot be encoded, or a
+            setting is out of range.
     """
 
     metric_modes: ClassVar = {"loss": "min", "perplexity": "min", "bits_per_byte": "min"}
@@ -44,6 +45,11 @@ class LanguageModeling(Objective):
         sample_temperature: float,
     ) -> None:
         super().__init__(model)
+        if sample_tokens < 0 or not 0 <= sample_temperature < math.inf:
+            raise ConfigError(
+                f"objective.sample_tokens={sample_tokens} and objective.sample_temperature="
+                f"{sample_temperature} should be at least 0"
+            )
         check_fit(model, spec)
         self.spec = spec
         self.sample_tokens = sample_tokens

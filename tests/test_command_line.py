@@ -50,6 +50,14 @@ def test_help_and_config_are_shown(command_here):
     assert "torch.optim.AdamW" in config.stdout
 
 
+def test_options_may_stand_among_the_settings(command_here, data_root, tmp_path):
+    sweep = ("-m", f"data.root={data_root}", "seed=3,4", "hydra.sweep.dir=sweep")
+    done = command_here(*MAIN, *sweep)
+    assert done.returncode == 0, done.stderr
+    seeds = {name: summary["seed"] for name, summary in summaries(tmp_path / "sweep").items()}
+    assert seeds == {"0": 3, "1": 4}
+
+
 MISTAKES = {
     "optimizer.lrr=1": "error: unknown setting optimizer.lrr: did you mean optimizer.lr?\n",
     "optimizer.lr=1e-3,1e-2": "To sweep over it, add --multirun to your command line",

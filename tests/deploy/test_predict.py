@@ -242,6 +242,9 @@ def test_prompt_is_continued_the_same_way_for_a_seed(train, capsys):
     assert main([run_dir, "--prompt", "\a"]) == 1
     assert main([run_dir, "digit.png"]) == 1
     unknown, wrong_use = lines(capsys)[1]
+    for option in ("--temperature -1", "--top-p 0", "--max-new-tokens -1"):
+        assert main([run_dir, "--prompt", "The ", *option.split()]) == 1
+        assert lines(capsys)[1][0].startswith(f"error: {option}")
     assert "--prompt: characters that the model has no token for: '\\x07'" in unknown
     assert "continues text: use --prompt" in wrong_use
 

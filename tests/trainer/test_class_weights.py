@@ -94,6 +94,22 @@ def test_misfits(split, weights, message):
         objective_for(split, weights)
 
 
+@pytest.mark.parametrize("kind", [TensorSplit, TensorDataset])
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        (torch.zeros(8, 2, 2, dtype=torch.long), r"int64 of shape \(2, 2\)"),  # masks
+        (torch.full((8, 3), 1 / 3), r"float32 of shape \(3,\)"),  # probabilities
+        (LABELS.float(), r"float32 of shape \(\)"),
+        (LABELS + 3, "3 to [35]"),
+    ],
+)
+def test_labels_that_are_no_classes(batch, kind, labels, found):
+    message = f"int64 from 0 to 2; the labels of the train split are {found}"
+    with pytest.raises(ConfigError, match=message):
+        objective_for(kind(batch[0], labels), None)
+
+
 def test_balanced_needs_labels_and_samples(batch):
     with pytest.raises(ConfigError, match="give the weights as a list"):
         objective_for(TensorDataset(*batch), "balanced")

@@ -147,6 +147,8 @@ def test_a_text_without_line_breaks(train, tmp_path):
          "objective=classification needs classes, data=python_docs has none"),
         (("model=transformer", "objective.sample_prompt='éa€'"),
          "objective.sample_prompt: .* no token for: 'é' '€'"),
+        (("model=lstm", "objective.sample_temperature=-1"),
+         r"objective\.sample_temperature=-1 should be at least 0"),
         (("model=lstm", "model.cell=rnn"), "cell=rnn must be one of lstm, gru"),
     ],
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 import time
 
@@ -40,6 +41,19 @@ def test_one_process_is_this_one(config):
 def test_several_nodes_need_an_endpoint(config, endpoint):
     composed = config("trainer.num_nodes=2", f"trainer.rdzv_endpoint={endpoint}")
     with pytest.raises(ConfigError, match=r"needs trainer\.rdzv_endpoint=host:port"):
+        launch(end, composed, Job("/nowhere"))
+
+
+def test_a_host_without_an_address_is_named(config, monkeypatch):
+    """The engine would wait for minutes, and then speak of a rendezvous."""
+
+    def unknown(host, port):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr("trainer.distributed.launch.NAME_SECONDS", -1)
+    composed = config("trainer.num_nodes=2", "trainer.rdzv_endpoint=node0:29500")
+    with pytest.raises(ConfigError, match="the host node0 is not known here: Name or service"):
         launch(end, composed, Job("/nowhere"))
 
 

@@ -273,6 +273,16 @@ def test_refused(train, half, before, change, message):
               f"resume_changes=[{name}]", "resume=auto", run_dir=run_dir)  # fmt: skip
 
 
+def test_a_name_that_is_no_setting():
+    """Also where nothing has changed; a setting that was taken out is one."""
+    config = {"optimizer": {"lr": 0.1}, "resume_changes": ["optimizer", "scheduler.power"]}
+    recorded = {**config, "scheduler": {"power": 2.0}}
+    assert compare(config, recorded) == ["scheduler.power"]
+    message = r"resume_changes: unknown setting optimizr\.lr: did you mean optimizer\.lr\?"
+    with pytest.raises(ConfigError, match=message):
+        compare(config | {"resume_changes": ["optimizr.lr"]}, config)
+
+
 def test_advice_keeps_the_changes_that_are_named_already():
     config = {"seed": 1, "model": {"dropout": 0.5}, "resume_changes": ["seed"]}
     recorded = {"seed": 0, "model": {"dropout": 0.1}, "resume_changes": []}

@@ -5,16 +5,19 @@ again, which is what lets every job of a sweep have processes of its own.
 """
 
 import inspect
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from core.errors import ConfigError
+from core.errors import ConfigError, reason
 from core.job import Job
 from core.ranks import started_by_torchrun
 from core.schema import TrainerSettings
 
 Run = Callable[[dict[str, Any], Job], float]
+NAME_SECONDS = 10
 
 
 def launch(run: Run, config: dict[str, Any], job: Job) -> float:
@@ -45,9 +48,30 @@ def launch(run: Run, config: dict[str, Any], job: Job) -> float:
             f"trainer.num_nodes={settings.num_nodes} needs trainer.rdzv_endpoint=host:port, the "
             f"same on every node; it is {settings.rdzv_endpoint}"
         )
+    if settings.num_nodes > 1:
+        wait_for_name(host)
     from trainer.distributed.elastic import launch_workers  # imports torch's engine
 
     return launch_workers(settings, count, import_path(run), config, job)
+
+
+def wait_for_name(host: str) -> None:
+    """Wait until ``host`` has an address; in a cluster that has just begun it may take a moment.
+
+    Raises:
+        ConfigError: it still has none after ``NAME_SECONDS``; the engine would wait for minutes.
+    """
+    end = time.monotonic() + NAME_SECONDS
+    while True:
+        try:
+            socket.getaddrinfo(host, None)
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise ConfigError(
+                    f"trainer.rdzv_endpoint: the host {host} is not known here: {reason(error)}"
+                ) from error
+        time.sleep(1)
 
 
 def processes_per_node(settings: TrainerSettings) -> int:
