@@ -190,6 +190,11 @@ def wrong_key(key: str, words: list[str], compose: Compose) -> str:
         check_phases(list(config.get("phases", ())), words)
     except ConfigError as reason:
         return str(reason)
+    parent, _, name = key.rpartition(".")
+    node = config.get(parent)
+    is_built = isinstance(node, dict) and "_target_" in node
+    if is_built and not get_close_matches(name, node):
+        return f"unknown setting {key}: if {node['_target_']} has it, a plus sets it: +{key}=..."
     return unknown_key(key, dotted_keys(config))
 
 

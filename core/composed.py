@@ -17,7 +17,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from core.environment import recordable
 from core.errors import ConfigError
 from core.job import Job
-from core.schema import check_settings
+from core.schema import TrainerSettings, check_settings
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -39,6 +39,12 @@ NOT_WITH_PHASES = (
 )
 
 
+OVERRULED = {  # by another setting, where that is not null
+    "trainer.max_epochs": "trainer.max_steps",
+    "trainer.eval_every_epochs": "trainer.eval_every_steps",
+}
+
+
 def resolved(cfg: DictConfig, job: Job) -> tuple[dict[str, Any], Job]:
     """The config with every interpolation resolved and every setting checked, as plain data.
 
@@ -57,9 +63,10 @@ def resolved(cfg: DictConfig, job: Job) -> tuple[dict[str, Any], Job]:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     assert isinstance(config, dict)
-    check_phases(list(config["phases"]), typed_overrides(HydraConfig.get()))
+    typed = typed_overrides(HydraConfig.get())
+    check_phases(list(config["phases"]), typed)
     plain = {str(key): value for key, value in config.items()}
-    check_settings(plain)
+    check_overruled(check_settings(plain), typed)
     return plain, replace(job, recordable=recordable(cfg, plain))
 
 
@@ -95,7 +102,7 @@ def check_recipes(hydra: HydraConf) -> None:
     ``experiment=cifar10_customcnn optimizer=adam`` would give Adam the learning rate of SGD.
     """
     choices = hydra.runtime.choices
-    given = {override.lstrip("+~").split("=")[0] for override in typed_overrides(hydra)}
+    given = keys_of(typed_overrides(hydra))
     for group in ("optim", "experiment"):
         file = CONF / group / f"{choices.get(group)}.yaml"
         recipe: Any = OmegaConf.load(file) if file.is_file() else {}
@@ -128,3 +135,20 @@ def check_phases(phases: list[str], overrides: Sequence[str]) -> None:
                 f"optimizer@phases.{name}.optimizer=adamw, phases.{name}.optimizer.lr=1e-4, "
                 f"scheduler@phases.{name}.scheduler=cosine, phases.{name}.clip_grad_norm=1, ..."
             )
+
+
+def check_overruled(trainer: TrainerSettings, overrides: Sequence[str]) -> None:
+    """Refuse a setting that one of a recipe's overrules.
+
+    ``experiment=shakespeare_char trainer.max_epochs=1`` would train as without it.
+    """
+    given = keys_of(overrides)
+    for key, other in OVERRULED.items():
+        value = getattr(trainer, other.removeprefix("trainer."))
+        if key in given and other not in given and value is not None:
+            raise ConfigError(f"{key} has no effect beside {other}={value}: add {other}=null")
+
+
+def keys_of(overrides: Sequence[str]) -> set[str]:
+    """The settings that were typed."""
+    return {override.lstrip("+~").partition("=")[0] for override in overrides}

@@ -128,6 +128,11 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Of every tensor, by name."""
+    return {name: tuple(value.shape) for name, value in tensors.items()}
+
+
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     """Load what :func:`weights` returned, under FSDP or not."""
     current = model.state_dict()

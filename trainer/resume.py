@@ -247,7 +247,7 @@ def resume(trainer: Trainer, start: Start) -> None:
         adapt(content, trainer, set(start.changed))
         restore(trainer, content)
     for phase in trainer.phases:
-        where = ("optimizer.", f"phases.{phase.name}.optimizer.")
+        where = ("optimizer.", f"phases.{phase.name}.optimizer.", "param_groups.")
         if changed := [key for key in start.changed if key.startswith(where)]:
             try_step(phase, changed)
     step, last = trainer.progress.step, trainer.horizon.total_steps
@@ -260,7 +260,8 @@ def resume(trainer: Trainer, start: Start) -> None:
 
 def check_data(trainer: Trainer, start: Start) -> None:
     assert start.content is not None
-    is_meant = any(key.startswith("data.") for key in start.changed)
+    same_data = ("data.batch_size", "data.augment")
+    is_meant = any(k.startswith("data.") and k not in same_data for k in start.changed)
     if start.content["data"]["fingerprint"] != trainer.data.fingerprint and not is_meant:
         raise ConfigError(
             "resume: not the same run: what is at data.root or data.path is not the data that "
@@ -271,10 +272,8 @@ def check_data(trainer: Trainer, start: Start) -> None:
 def check_weights(trainer: Trainer, start: Start) -> None:
     """Names and shapes of the weights, which no setting can change."""
     assert start.content is not None
-    before, now = (
-        {name: tuple(value.shape) for name, value in weights.items()}
-        for weights in (start.content["model"], trainer.objective.model.state_dict())
-    )
+    before = checkpoint.shapes(start.content["model"])
+    now = checkpoint.shapes(trainer.objective.model.state_dict())
     if different := before.items() ^ now.items():
         name, _ = min(different)
         causes = [key for key in start.changed if key.startswith(("model.", "data."))]
@@ -294,9 +293,10 @@ def adapt(content: dict[str, Any], trainer: Trainer, changed: set[str]) -> None:
             optimizers[phase.name] = phase.optimizer_state.state_dict()
             say(f"{now} in place of {before}: it starts with a fresh state")
     counters["batches_offset"] = trainer.horizon.batches_offset
-    if "data.batch_size" in changed and data["carried"]:
-        data["carried"] = trainer.objective.state()
-        say("data.batch_size has changed: the carried state starts empty")
+    fresh = trainer.objective.state()
+    if changed and checkpoint.shapes(fresh) != checkpoint.shapes(data["carried"]):
+        data["carried"] = fresh
+        say(f"{', '.join(sorted(changed))}: the carried state starts empty")
     if changed & {"monitor", "monitor_mode"}:
         counters |= {"best": None, "evaluations_since_best": 0, "target": None}
         say(f"from here on the best is that of {trainer.monitor.name}")

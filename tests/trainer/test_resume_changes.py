@@ -236,6 +236,18 @@ def test_batch_size(train, half, trainers, size, per_epoch, offset):
     assert trainers[-1].last_step == 4 * per_epoch - offset
 
 
+def test_objective_with_a_carried_state(train, tmp_path, data_root):
+    """It starts empty where there was none, and a line says so."""
+    text = ("model=lstm", "model.width=16", "data.batch_size=8", "objective.sample_tokens=0",
+            "trainer.max_steps=4", "trainer.limit_eval_steps=1")  # fmt: skip
+    plain = ("objective=language_modeling", "data.lanes=null", "trainer.limit_train_steps=2")
+    train(*text, *plain, run_dir=tmp_path / "run")
+    change = ("resume=auto", "resume_changes=[objective,data.lanes]")
+    run_dir = train(*text, *change, run_dir=tmp_path / "run")
+    assert checkpoint_of(run_dir)["data"]["carried"]["carried"].any()
+    assert "the carried state starts empty" in (run_dir / "train.log").read_text()
+
+
 def test_seed(changed):
     """New draws from here on: those of a run with that seed."""
     assert changed(SGD, "seed=2").data.seed == 2
@@ -262,6 +274,8 @@ def test_monitor(changed):
     [
         (ADAMW, "+optimizer.amsgrad=true",
          r"optimizer\.amsgrad cannot be changed: the state of AdamW .* has no 'max_exp_avg_sq'"),
+        ((*VIT, "optimizer=muon"), "param_groups.not_hidden=[mlp]",
+         r"param_groups\.not_hidden cannot be changed: the state of Muon .* has no 'exp_avg'"),
         (VIT, "model.width=24", r"model\.width cannot be changed: .* was \(\d.*, is \("),
         (SGD, "trainer.max_steps=3", r"to end after 3 updates \(trainer\.max_steps\), but"),
     ],
