@@ -125,12 +125,15 @@ def against(rows: Sequence[Row], question: Question, cost: str) -> Figure:
 
 
 def of_training(rows: Sequence[Row], comparison: Comparison) -> Iterator[Figure]:
-    """Validation, loss and rate as training went; the former over steps and over seconds."""
+    """Validation, losses and rate as training went; the former two over steps and over seconds."""
     validation = comparison.question.validation
     for metric in (validation, *comparison.metrics("train/", "loss")):
         larger = metric == validation and comparison.question.larger_is_better
         for x in UNITS:
             yield from curves(rows, metric, x, larger)
+    for loss in comparison.metrics("train_eval/", "loss"):
+        yield from curves(rows, loss, "step", larger=False)
+        yield from against_fit(rows, comparison.question, loss)
     for metric in comparison.metrics("optim/", "lr"):
         yield from curves(rows, metric, "step", larger=True)
 
@@ -162,6 +165,44 @@ def curves(rows: Sequence[Row], metric: str, x: str, larger: bool) -> Iterator[F
     if any(row.num_diverged for row in rows):
         note += " Seeds that diverged are left out."
     title = f"{words(metric)} over {UNITS[x].partition(' (')[0]}"
+    yield Figure(title, note, draw, tuple(row.name for row, _ in lines))
+
+
+def against_fit(rows: Sequence[Row], question: Question, loss: str) -> Iterator[Figure]:
+    """Validation against the loss on fixed training samples, both as training went."""
+    metric, larger = question.validation, question.larger_is_better
+    lines = []
+    for row in rows:
+        runs = [run for run in row.runs if not run.curve(loss).empty]
+        fit, value = (mean_curve(runs, name) for name in (loss, metric))
+        if fit.empty or value.empty:
+            continue
+        both = value.merge(fit, on="step", suffixes=("", "_fit"))
+        both = both[both["mean_fit"] == both["mean_fit"].cummin()]  # the rest goes back and forth
+        if not both.empty:
+            lines.append((row, both))
+    if not lines:
+        return
+
+    def draw(plot: Plot) -> None:
+        curves = [curve for _, curve in lines]
+        every = [value for curve in curves for value in curve["mean"]]
+        plot.y_axis(metric, every, worth_showing(curves, metric, larger), larger)
+        inside = [curve[~curve["mean"].map(plot.is_outside)] for curve in curves]
+        plot.x_axis(words(loss), [value for curve in inside for value in curve["mean_fit"]])
+        for (row, curve), part in zip(lines, inside, strict=True):
+            plot.line(row.name, part["mean_fit"], part["mean"])
+            step, fit, value = curve.iloc[-1][["step", "mean_fit", "mean"]]
+            tip = f"{metric_value(metric, value)} at {shown(fit)} after {shown(step)} updates"
+            plot.dot(row.name, fit, value, f"{row.name}: {tip}")
+
+    note = (
+        f"Of two curves at the same training loss, the {'higher' if larger else 'lower'} one "
+        "generalizes better, if by more than they zigzag; the one that reaches further left fits "
+        "the training data better. Means over seeds, at the evaluations with the lowest training "
+        "loss so far."
+    )
+    title = f"{words(metric)} against {words(loss)}"
     yield Figure(title, note, draw, tuple(row.name for row, _ in lines))
 
 

@@ -87,7 +87,8 @@ def save_workspace(comparison: Comparison, entity: str, project: str, group: str
     except ImportError:
         return "no W&B workspace: it needs pip install wandb-workspaces"
     question = comparison.question
-    training = comparison.metrics("train/", "loss") + comparison.metrics("optim/", "lr")
+    kinds = (("train/", "loss"), ("train_eval/", "loss"), ("optim/", "lr"))
+    training = [name for kind in kinds for name in comparison.metrics(*kind)]
     curves = [
         panels.LinePlot(title=f"{metric} over {x}", x=x, y=[metric])
         for metric in (question.validation, *training)

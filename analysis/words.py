@@ -7,7 +7,13 @@ from typing import Any
 from analysis.statistics import Difference, Estimate
 
 MINUS = "\N{MINUS SIGN}"
-WORDS = {"val": "validation", "train": "training", "lr": "learning rate", "fid": "FID"}
+WORDS = {
+    "val": "validation",
+    "train": "training",
+    "train_eval": "training subset",
+    "lr": "learning rate",
+    "fid": "FID",
+}
 
 
 def is_share(metric: str) -> bool:

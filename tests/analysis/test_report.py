@@ -2,12 +2,17 @@
 
 import json
 import re
+from statistics import mean
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
-from analysis.plot import Palette
+from analysis.comparison import compare
+from analysis.figures import figures_of
+from analysis.plot import Palette, Plot
+from analysis.sweep import read_sweep
 from tests.analysis.run_directories import edit, figure_of, write_run
 
 
@@ -67,6 +72,28 @@ def test_the_page(tmp_path, run_report):
     figure = figure_of(html, "expected best validation accuracy after k trials")
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", figure)
     assert texts[: texts.index("trials")] == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_validation_at_equal_training_loss(tmp_path):
+    """By means over seeds; an evaluation before which the loss was lower already is passed over."""
+    for seed in (0, 1):
+        file = write_run(tmp_path / f"{seed}", seed=seed) / "metrics.jsonl"
+        with file.open("a") as records:
+            for step, loss in ((10, 0.2), (20, 0.3), (30, 0.1)):
+                event = {"step": step, "seconds": step, "train_eval/loss": loss + seed / 10}
+                records.write(json.dumps(event) + "\n")
+    write_run(tmp_path / "not_measured", seed=2)
+    comparison = compare(read_sweep([tmp_path], []).runs)
+    found = {figure.title: figure for figure in figures_of(comparison)["training"]}
+    assert "training subset loss over updates" in found
+    figure = found["validation accuracy against training subset loss"]
+    assert "the higher one generalizes better" in figure.note
+    axes = Canvas().subplots()
+    figure.draw(Plot(axes, Palette(figure.names)))
+    line = axes.lines[0]
+    finals = [run.validation for run in comparison.used[:2]]
+    assert line.get_xdata() == pytest.approx([0.25, 0.15])
+    assert line.get_ydata() == pytest.approx([mean(finals) / 3, mean(finals)])
 
 
 def test_settings_are_tuned_on_validation(sweep, run_report):
