@@ -89,6 +89,11 @@ def image_folder(
         std,
         augment,
     )
+    if min_crop_area < 1 and isinstance(built.train, StreamedImages):
+        built.notes.append(
+            "data.resident: the images are streamed, and training sees random crops of them "
+            f"(data.min_crop_area={min_crop_area}; 1: none)"
+        )
     if left_out:
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(left_out.items()))
         built.notes.append(f"data.root: left out, no images by name or in no class: {kinds}")
