@@ -5,21 +5,22 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from analysis.comparison import Comparison, Row, without_test
+from analysis.comparison import Comparison, without_test
 from analysis.provenance import facts_of
+from analysis.rows import Row
 from analysis.runs import TUNE, Run
 from analysis.statistics import WELCH
 from analysis.tuning import at_the_edge, swept_keys, trials_of
 from analysis.words import listed, shown
 
 UNEVEN = 1.5  # times the fastest
-FEW_SEEDS = 5  # of four, a t-interval reaches 1.6 standard deviations of a run to either side
+FEW_UNITS = 5  # of four, a t-interval reaches 1.6 standard deviations of a run to either side
 
 
 def caveats(comparison: Comparison) -> list[str]:
     """Sentences a reader must see beside the table; none if there is nothing to say."""
     return [
-        *seeds(comparison.rows),
+        *units(comparison),
         *left_out(comparison),
         *differing(comparison.rows),
         *unpaired(comparison.used),
@@ -30,19 +31,25 @@ def caveats(comparison: Comparison) -> list[str]:
     ]
 
 
-def seeds(rows: Sequence[Row]) -> Iterator[str]:
-    counts = {row.name: len(row.runs) for row in rows if row.runs}
+def units(comparison: Comparison) -> Iterator[str]:
+    rows, unit = comparison.rows, comparison.unit
+    counts = {row.name: row.num_units for row in rows if row.scores}
     least = min(counts.values())
     if least == 1:
         names = [name for name, count in counts.items() if count == 1]
-        yield f"One seed only for {listed(names)}: no interval, and no claim about a difference."
-    elif least < FEW_SEEDS:
+        yield f"One {unit} only for {listed(names)}: no interval, and no claim about a difference."
+    elif least < FEW_UNITS:
         yield (
-            f"{least} seeds: intervals are wide, and only large differences can be detected. "
-            f"{FEW_SEEDS} or more make a claim firmer."
+            f"{least} {unit}s: intervals are wide, and only large differences can be detected. "
+            f"{FEW_UNITS} or more make a claim firmer."
         )
     if len(set(counts.values())) > 1:
-        yield f"Unequal numbers of seeds, from {least} to {max(counts.values())}."
+        yield f"Unequal numbers of {unit}s, from {least} to {max(counts.values())}."
+    if (
+        comparison.is_replicated
+        and len({row.num_runs // row.num_units for row in rows if row.scores}) > 1
+    ):
+        yield "Unequal numbers of seeds: a replicate was left unfinished, or a run failed."
     if repeated := [row.name for row in rows if row.num_replaced]:
         yield f"Of runs with the same seed and settings the last one counts: {listed(repeated)}."
     if early := [row.name for row in rows if any(run.ended_early for run in row.runs)]:
@@ -136,6 +143,8 @@ def budgets(comparison: Comparison) -> Iterator[str]:
     if len(set(counts.values())) > 1:
         tried = ", ".join(f"{family} {count}" for family, count in counts.items())
         yield f"Unequal budgets, in settings tried: {tried}."
+    if any(run.phase for run in comparison.runs):
+        return  # a study knows the bounds of its spaces
     for key in swept_keys(trials):
         for family, of_family in trials.groupby("family", sort=False):
             if edge := at_the_edge(of_family, key, comparison.question):
@@ -156,4 +165,4 @@ def selection(comparison: Comparison) -> Iterator[str]:
             f"compared on {question.validation} itself."
         )
     if WELCH in comparison.tests:
-        yield "Some candidates share too few seeds with the best: tested unpaired (Welch's t)."
+        yield f"Some candidates share too few {comparison.unit}s: tested unpaired (Welch's t)."

@@ -1,79 +1,86 @@
 """What a comparison shows, in sentences; templates say how to read the table, and the methods."""
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from analysis.comparison import BEST, NO_DIFFERENCE, UNTESTED, WORSE, Comparison, Row
+from analysis.comparison import BEST, MAY_BE_BEST, UNTESTED, WORSE, Comparison
 from analysis.provenance import counted, facts
+from analysis.rows import Row
 from analysis.study import Study
-from analysis.words import bounds, change, interval, listed, metric_value, p_value, words
+from analysis.words import bounds, change, listed, metric_value, p_value, words
 
-OPENINGS = {
-    NO_DIFFERENCE: "No detectable difference from it",
-    WORSE: "Detectably worse",
-    UNTESTED: "Too few seeds to tell the difference from chance",
-}
 SAMPLERS = {"tpe": "TPE", "sobol": "Sobol", "halton": "Halton"}
 
 
 def claims(comparison: Comparison) -> list[str]:
     """The outcome, with everything that a reader needs to weigh it."""
-    question, (best, *others) = comparison.question, comparison.rows
+    question, (first, *others) = comparison.question, comparison.rows
     metric = question.decides
     if not others:
-        mean = "mean " * (len(best.runs) > 1)
-        return [f"The {mean}{words(metric)} of {with_fate(best)} is {in_words(metric, best)}."]
-    kind = "is the best in" if best.verdict == BEST else f"has the {question.first_mean}"
-    sentences = [f"{best.name} {kind} {words(metric)}: {in_words(metric, best)}."]
-    for verdict, opening in OPENINGS.items():
-        if names := [with_p(row, metric) for row in others if row.verdict == verdict]:
-            sentences.append(f"{opening}: {listed(names, '; ')}.")
-    if best.num_diverged:
-        sentences.append(f"Every candidate has seeds that diverged: of {with_fate(best)}.")
-    if names := [
-        f"{with_fate(row)}, {interval(metric, row.value)} over the others"
-        for row in others
-        if row.num_diverged and row.value
+        mean = "mean " * (len(first.runs) > 1)
+        return [f"The {mean}{words(metric)} of {first.name} is {in_words(comparison, first)}."]
+    by_verdict: dict[str, list[Row]] = defaultdict(list)
+    for row in comparison.rows:
+        by_verdict[row.verdict].append(row)
+    sentences = []
+    if best := by_verdict[BEST]:
+        sentences.append(
+            f"{best[0].name} is the best in {words(metric)}: {in_words(comparison, best[0])}."
+        )
+    elif standing := by_verdict[MAY_BE_BEST]:
+        names = [f"{row.name} ({in_words(comparison, row)})" for row in standing]
+        sentences.append(
+            f"The best in {words(metric)} may be any of {len(names)}: {listed(names, '; ')}."
+        )
+    if worse := by_verdict[WORSE]:
+        names = [with_p(row, metric) for row in worse]
+        sentences.append(f"Detectably worse: {listed(names, '; ')}.")
+    if untested := by_verdict[UNTESTED]:
+        names = [f"{row.name} ({in_words(comparison, row)})" for row in untested]
+        sentences.append(
+            f"Too few {comparison.unit}s to tell a difference from chance: {listed(names, '; ')}."
+        )
+    if fallen := [
+        f"{len(row.diverged)} of {row.num_runs} of {row.name}"
+        for row in comparison.rows
+        if row.diverged
     ]:
         sentences.append(
-            "Ranked below and not tested, for survivors tell only half of it: "
-            f"{listed(names, '; ')}."
+            f"Runs that diverged, which count as the worst value of all: {listed(fallen, '; ')}."
         )
     if empty := [row.name for row in others if row.value is None]:
         sentences.append(f"Without a finished run: {listed(empty, '; ')}.")
+    if not comparison.is_replicated:
+        sentences.append(
+            "All this is about these settings, not about the candidates in general: other "
+            "settings, or the same search repeated, may rank them differently."
+        )
     return sentences
 
 
-def with_fate(row: Row) -> str:
-    """``adamw (5 of 8 seeds diverged)``, or the name alone."""
-    if not row.num_diverged:
-        return row.name
-    return f"{row.name} ({row.num_diverged} of {row.num_seeds} seeds diverged)"
-
-
-def in_words(metric: str, row: Row) -> str:
+def in_words(comparison: Comparison, row: Row) -> str:
     """A candidate's value with its interval, or why it has none."""
-    value = row.value
-    assert value is not None  # the first of a comparison has one
+    value, metric = row.value, comparison.question.decides
+    assert value is not None  # what is named has one
     mean = metric_value(metric, value.mean)
     if value.low is None:
-        why = "one seed" if value.n == 1 else f"{value.n} seeds, all alike"
+        unit = comparison.unit
+        why = f"one {unit}" if value.n == 1 else f"{value.n} {unit}s, all alike"
         return f"{mean} ({why}: no interval)"
-    return f"{mean}, 95 % interval{bounds(metric, value)}, n = {value.n}"
+    return f"{mean}{bounds(metric, value)}"
 
 
 def with_p(row: Row, metric: str) -> str:
-    """A candidate, how far it is from the best, and how sure that is."""
-    difference = row.versus_best
-    assert difference is not None  # it was compared with the best
-    sure = ""
-    if difference.adjusted_p is not None:
-        sure = f", p = {p_value(difference.adjusted_p)}".replace("= <", "<")
-    return f"{row.name} ({change(metric, difference)}{sure})"
+    """A candidate, how far it is from the first, and how sure that is."""
+    difference = row.difference
+    assert difference is not None  # it was compared
+    sure = f", p = {p_value(difference.adjusted_p)}".replace("= <", "<")
+    return f"{row.name} ({change(metric, difference)} to {row.rival}{sure})"
 
 
 def notes_and_methods(comparison: Comparison, studies: Sequence[Study]) -> tuple[str, str]:
@@ -81,6 +88,7 @@ def notes_and_methods(comparison: Comparison, studies: Sequence[Study]) -> tuple
     question, runs, rows = comparison.question, comparison.used, comparison.rows
     estimates = [estimate for row in rows for estimate in (row.validation, row.value)]
     context = {
+        "comparison": comparison,
         "names": [row.name for row in rows],
         "facts": {name: "; ".join(values) for name, values in facts(runs).items()},
         "torch": "; ".join(counted(run.summary["versions"]["torch"] for run in runs)),
@@ -93,16 +101,13 @@ def notes_and_methods(comparison: Comparison, studies: Sequence[Study]) -> tuple
         "run_seeds": sorted({run.seed for run in runs}, key=lambda seed: (len(seed), seed)),
         "is_tested": question.is_tested,
         "is_cut": any(estimate.is_cut for estimate in estimates if estimate),
-        "tests": [f"{t}-tests" if t.endswith("t") else f"{t} tests" for t in comparison.tests],
-        "num_diverged": sum(row.num_diverged for row in rows),
+        "tests": [f"{test} tests" for test in comparison.tests],
+        "num_diverged": sum(len(row.diverged) for row in rows),
+        "has_intervals": any(row.to_best for row in rows),
     }
     texts = [template(f"{name}.txt").render(context) for name in ("statistics", "methods")]
     statistics, methods = (" ".join(text.split()) for text in texts)
-    target = metric_value(question.validation, comparison.target)
-    return (
-        f"{statistics} The target is a {words(question.validation)} of {target}; steps and time "
-        "to it are means over the runs that reached it, evaluation excluded."
-    ), methods
+    return statistics, methods
 
 
 def template(name: str) -> Template:

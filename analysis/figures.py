@@ -1,20 +1,19 @@
 """The figures of a report: results, costs, tuning and training."""
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.claims import with_fate
-from analysis.comparison import Comparison, Row
+from analysis.comparison import Comparison
 from analysis.plot import INK, SOFT, Figure, Palette, Plot, hopeful, name_axis, save
 from analysis.question import Question
+from analysis.rows import Row, unit_means
 from analysis.runs import Run
-from analysis.statistics import expected_best, pareto
-from analysis.tuning import best_by, swept_keys, trials_of
-from analysis.words import interval, intervals, label, listed, metric_value, shown, words
+from analysis.statistics import pareto
+from analysis.tuning_figures import of_tuning
+from analysis.words import interval, intervals, metric_value, shown, words
 
 MAX_POINTS = 240  # per line; more would only make the file larger
 FEW_POINTS = 12  # up to here each point gets a dot
@@ -33,13 +32,13 @@ def figures_of(comparison: Comparison) -> dict[str, list[Figure]]:
     """The figures by the part of the page they stand in."""
     rows = [row for row in comparison.rows if row.runs]
     return {
-        "result": [forest(rows, comparison.question)],
+        "result": [forest(rows, comparison.question, comparison.unit)],
         "cost": [
             against(rows, comparison.question, cost)
             for cost in COSTS
             if sum(cost in row.cost for row in rows) > 1
         ],
-        "tuning": list(of_tuning(comparison)),
+        "tuning": list(of_tuning(comparison, palette_of(comparison))),
         "training": list(of_training(rows, comparison)),
     }
 
@@ -58,8 +57,8 @@ def palette_of(comparison: Comparison) -> Palette:
     return Palette([*(row.name for row in comparison.rows), *families])
 
 
-def forest(rows: Sequence[Row], question: Question) -> Figure:
-    """The headline: each candidate's mean and interval, and its seeds, on one scale."""
+def forest(rows: Sequence[Row], question: Question, unit: str) -> Figure:
+    """The headline: each candidate's mean and interval, and its units, on one scale."""
     placed = [(row, row.value) for row in rows if row.value]
     texts = intervals(question.decides, [value for _, value in placed])
     good = hopeful([value.mean for _, value in placed], question.larger_is_better)
@@ -72,7 +71,7 @@ def forest(rows: Sequence[Row], question: Question) -> Figure:
         name_axis(axes.xaxis, question.decides)
         across = axes.get_yaxis_transform()
         for i, ((row, value), text) in enumerate(zip(placed, texts, strict=True)):
-            name = with_fate(row)
+            name = f"{row.name} ({len(row.diverged)} diverged)" if row.diverged else row.name
             short = name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
             style: dict[str, Any] = {"transform": across, "va": "center", "color": INK}
             axes.text(0, i - 0.3, short, fontweight="bold", **style)
@@ -82,15 +81,15 @@ def forest(rows: Sequence[Row], question: Question) -> Figure:
                 edge, arrow = (0.01, "<") if value.mean < good[0] else (0.99, ">")
                 plot.mark(row.name, edge, at, arrow, tip, transform=across)
                 continue
-            seeds = [question.value_of(run) for run in row.runs]
+            dots = list(unit_means(row.scores).values())
             rings: dict[str, Any] = {"markerfacecolor": "none", "markersize": 3.5, "alpha": 0.8}
-            plot.mark(row.name, seeds, [at] * len(seeds), "o", tip, **rings)
+            plot.mark(row.name, dots, [at] * len(dots), "o", tip, **rings)
             if value.low is not None:
                 ends = [value.low, value.high]
                 plot.mark(row.name, ends, [at] * 2, "-", tip, linewidth=2.2, alpha=0.55)
             plot.mark(row.name, value.mean, at, "o", tip)
 
-    note = f"Mean, 95 % interval and the single seeds; {question.better}."
+    note = f"Mean, 95 % interval and the single {unit}s; {question.better}."
     height = 0.55 + FOREST_ROW * len(placed)
     return Figure(f"{words(question.decides)} by candidate", note, draw, (), height)
 
@@ -99,7 +98,7 @@ def against(rows: Sequence[Row], question: Question, cost: str) -> Figure:
     """Quality against a cost, with intervals in both and the Pareto front."""
     metric, larger = question.decides, question.larger_is_better
     placed = [(r, r.cost[cost], r.value) for r in rows if cost in r.cost and r.value]
-    sound = [(x.mean, value.mean) for row, x, value in placed if not row.num_diverged]
+    sound = [(x.mean, value.mean) for row, x, value in placed if not row.diverged]
     best = pareto([x for x, _ in sound], [value for _, value in sound], larger)
 
     def draw(plot: Plot) -> None:
@@ -162,7 +161,7 @@ def curves(rows: Sequence[Row], metric: str, x: str, larger: bool) -> Iterator[F
 
     several = any(len(row.runs) > 1 for row, _ in lines)
     note = "Mean over seeds; bands from the lowest to the highest seed." * several
-    if any(row.num_diverged for row in rows):
+    if any(row.diverged for row in rows):
         note += " Seeds that diverged are left out."
     title = f"{words(metric)} over {UNITS[x].partition(' (')[0]}"
     yield Figure(title, note, draw, tuple(row.name for row, _ in lines))
@@ -244,102 +243,3 @@ def mean_curve(runs: Sequence[Run], metric: str) -> pd.DataFrame:
     line = line[line["n"] == len(curves)]
     stride = -(-len(line) // MAX_POINTS) or 1
     return line[::-1][::stride][::-1]  # the last point is kept
-
-
-def of_tuning(comparison: Comparison) -> Iterator[Figure]:
-    """What searching for settings bought, and how much each setting matters."""
-    question = comparison.question
-    trials = trials_of(comparison.runs)
-    order = palette_of(comparison).order
-    trials = trials.sort_values("family", key=lambda names: names.map(order), kind="stable")
-    if trials["value"].notna().any():
-        yield tuning_cost(trials, question)
-    for key in swept_keys(trials):
-        families = trials.groupby("family")[key].transform("nunique")
-        tried = trials[trials[key].notna() & (families > 1)]
-        if tried["value"].notna().any():
-            yield sensitivity(tried, key, question, comparison.target)
-
-
-def tuning_cost(trials: pd.DataFrame, question: Question) -> Figure:
-    """The expected best validation value after 1, 2, ... random trials."""
-    larger = question.larger_is_better
-    values = trials["value"].fillna(trials["value"].min() if larger else trials["value"].max())
-    curves = {
-        family: expected_best(of_family.tolist(), larger).tolist()
-        for family, of_family in values.groupby(trials["family"], sort=False)
-    }
-
-    def draw(plot: Plot) -> None:
-        plot.x_axis("trials")
-        plot.axes.locator_params(axis="x", integer=True)
-        plot.y_axis(question.validation, [value for curve in curves.values() for value in curve])
-        for family, curve in curves.items():
-            plot.line(family, range(1, len(curve) + 1), curve)
-
-    note = (
-        "Of k draws from the trials that were run, however these were chosen (Dodge et al. 2019). "
-        "A trial that broke down counts as the worst value of all, a pruned one with what it had "
-        "reached by then, so no curve is too high."
-    )
-    title = f"expected best {words(question.validation)} after k trials"
-    return Figure(title, note, draw, tuple(curves))
-
-
-def sensitivity(tried: pd.DataFrame, key: str, question: Question, target: float) -> Figure:
-    """Validation by one swept number."""
-    metric, larger = question.validation, question.larger_is_better
-    families = dict(list(tried.groupby("family", sort=False)))
-    bests = {family: best_by(trials, key, question) for family, trials in families.items()}
-    lines = {
-        family: bests[family]
-        for family, trials in families.items()
-        # a line through random points would show noise
-        if trials[key].nunique() < len(trials) or len(trials["setting"].iloc[0]) == 1
-    }
-    values = tried["value"].dropna().tolist()
-    full = [value for best in bests.values() for value in best]
-    worst = min(map(question.key, hopeful(full or values, larger)))
-
-    def draw(plot: Plot) -> None:
-        plot.x_axis(key, tried[key].tolist())
-        plot.y_axis(metric, values, [v for v in values if question.key(v) >= worst], larger)
-        for family, line in lines.items():
-            plot.line(family, line.index, line)
-        for trial in tried.to_dict("records"):
-            family, at, value = trial["family"], trial[key], trial["value"]
-            tip = f"{family}, {label(trial['setting'])}{', pruned' * trial['is_partial']}"
-            if math.isnan(value):
-                plot.at_edge(family, at, "x", f"{tip}: broke down", is_top=not larger)
-            else:
-                tip = f"{tip}: {metric_value(metric, value)}"
-                plot.dot(family, at, value, tip, trial["is_partial"])
-
-    outside = [
-        f"{trial['family']} at {shown(trial[key], 3)}: {metric_value(metric, trial['value'])}"
-        for trial in tried.dropna(subset="value").to_dict("records")
-        if question.key(trial["value"]) < worst
-    ]
-    note = (
-        "A dot per trial; hollow if it was pruned, at what it had reached by then; a cross if it "
-        "broke down."
-    )
-    if outside:
-        note += f" Arrows: {listed(outside)}."
-    if full and lines:
-        hits = "; ".join(f"{name} {reaching(lines[name], question, target)}" for name in lines)
-        value = metric_value(metric, target)
-        note += (
-            f" The line joins the best. {words(metric).capitalize()} of {value} is reached: {hits}."
-        )
-    return Figure(f"{words(metric)} by {key}", note, draw, tuple(families))
-
-
-def reaching(best: pd.Series, question: Question, target: float) -> str:
-    """From where to where a swept number reaches the target, in words."""
-    good = best.index[best.map(question.key) >= question.key(target)]
-    if good.empty:
-        return "nowhere"
-    if len(good) == 1:
-        return f"at {shown(good[0], 3)}"
-    return f"from {shown(good.min(), 3)} to {shown(good.max(), 3)}"

@@ -21,7 +21,8 @@ class Report:
 
     def __init__(self, comparison: Comparison, sweep: Sweep, title: str) -> None:
         self.comparison, self.sweep, self.title = comparison, sweep, title
-        self.claims = claims(comparison)
+        doubts = [doubt for study in sweep.studies for doubt in study.doubts()]
+        self.claims = [*claims(comparison), *doubts]
         unfinished = filter(None, (study.unfinished() for study in sweep.studies))
         self.caveats = [*unfinished, *caveats(comparison)]
         self.tables = tables(comparison)

@@ -26,11 +26,6 @@ class Question:
     def better(self) -> str:
         return "higher is better" if self.larger_is_better else "lower is better"
 
-    @property
-    def first_mean(self) -> str:
-        """What the first row has, where it is not shown to be the best."""
-        return "highest mean" if self.larger_is_better else "lowest mean"
-
     def answer(self, run: Run) -> None:
         """Set the best value that a run reached on validation, and its last on test."""
         run.test = run.number(self.test) if self.test else None

@@ -24,7 +24,7 @@ DIVERGED = "diverged"
 BROKEN = (DIVERGED, "failed")  # a trial that ended so counts as the worst value
 UNFINISHED = "unfinished"  # still running, or killed
 UNREADABLE = "unreadable"  # its config or its summary is damaged
-TUNE, REPEAT = "tune", "repeat"
+TUNE, REPEAT, UNTUNED = "tune", "repeat", "untuned"  # phases of a study
 
 Setting = tuple[tuple[str, Any], ...]
 
@@ -90,7 +90,8 @@ class Run:
     candidate: str = ""  # what it is compared as
     family: str = ""  # the choices alone, within which settings are tuned
     setting: Setting = ()  # the swept numbers of the family
-    phase: str = ""  # in a study, tune or repeat
+    phase: str = ""  # in a study
+    replicate: int | None = None  # in a study of several: the tuning that it belongs to
     validation: float | None = None  # the best it reached
     test: float | None = None
 
@@ -119,6 +120,11 @@ class Run:
     @property
     def seed(self) -> str:
         return str(self.config.get("seed"))
+
+    @property
+    def unit(self) -> str:
+        """What counts once in every test: seeds of one tuning share its luck."""
+        return self.seed if self.replicate is None else f"replicate {self.replicate}"
 
     @property
     def overrides(self) -> list[str]:

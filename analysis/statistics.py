@@ -75,31 +75,27 @@ def estimate(
     return Estimate(mean, max(float(low), least), min(float(high), greatest), n)
 
 
-def difference(candidate: Mapping[Any, float], best: Mapping[Any, float]) -> Difference:
-    """How far a candidate is from the best: paired t where at least two seeds are shared.
+def difference(
+    candidate: Mapping[Any, float], other: Mapping[Any, float], num_comparisons: float
+) -> Difference:
+    """How far a candidate is from another: paired where at least two units are shared.
 
     Without pairs, Welch's t-test.
 
     Args:
-        candidate: value by seed.
-        best: value by seed.
+        candidate, other: value by unit.
+        num_comparisons: how many p-values will be corrected together; see `paired_p`.
     """
-    seeds = [seed for seed in candidate if seed in best]
-    if len(seeds) >= 2:
-        return paired([candidate[seed] - best[seed] for seed in seeds], num_comparisons=math.inf)
-    apart = untested(candidate, best)
-    a, b = list(candidate.values()), list(best.values())
+    shared = [unit for unit in candidate if unit in other]
+    if len(shared) >= 2:
+        return paired([candidate[unit] - other[unit] for unit in shared], num_comparisons)
+    a, b = list(candidate.values()), list(other.values())
+    apart = Difference(float(np.mean(a) - np.mean(b)), None, None, min(len(a), len(b)))
     if apart.n < 2 or (np.ptp(a) == 0 and np.ptp(b) == 0):
         return apart
     result = stats.ttest_ind(a, b, equal_var=False)
     low, high = map(float, result.confidence_interval(CONFIDENCE))
     return replace(apart, low=low, high=high, p=float(result.pvalue), test=WELCH)
-
-
-def untested(candidate: Mapping[Any, float], best: Mapping[Any, float]) -> Difference:
-    """How far the means are apart, and nothing more."""
-    mean = np.mean(list(candidate.values())) - np.mean(list(best.values()))
-    return Difference(float(mean), None, None, min(len(candidate), len(best)))
 
 
 def paired(differences: Sequence[float], num_comparisons: float) -> Difference:

@@ -8,8 +8,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from analysis.runs import BROKEN, FINISHED, REPEAT, STUDY_FILE, ReportError, Run, read_mapping
+from analysis.runs import (
+    BROKEN,
+    FINISHED,
+    REPEAT,
+    STUDY_FILE,
+    UNTUNED,
+    ReportError,
+    Run,
+    read_mapping,
+)
 from analysis.words import listed, metric_value
+
+TRIALS_A_NUMBER = 5  # of each tuning: fewer and the best setting is mostly luck
 
 
 class Study:
@@ -31,16 +42,25 @@ class Study:
                 f"hydra.sweep.dir={directory} writes it anew"
             )
         self.protocol: dict[str, Any] = self.record["protocol"]
+        if "replicates" not in self.protocol:
+            raise ReportError(
+                f"{directory / STUDY_FILE} is of an earlier version, which had no replicates: "
+                "report.py of that version reads it"
+            )
         candidates = self.protocol["candidates"]
         self.candidates = {name: node for name, node in candidates.items() if node is not None}
 
     def place(self) -> None:
-        """Give every run its place."""
+        """Give every run its place; none to repeats of what is no longer the best setting."""
         entries = {entry["run_dir"]: entry for entry in self.record["runs"]}
         for run in self.runs:
             if entry := entries.get(run.path.resolve().name):
                 run.candidate = run.family = f"{self.prefix}{entry['candidate']}"
                 run.phase = entry["phase"]
+                if run.phase == UNTUNED:
+                    run.candidate += ", untuned"
+                if self.protocol["replicates"] > 1:
+                    run.replicate = entry["replicate"]
                 run.setting = tuple(
                     (key, json.dumps(value) if isinstance(value, list) else value)
                     for key, value in entry["params"].items()
@@ -51,8 +71,8 @@ class Study:
         if self.record["finished"]:
             return ""
         ended = sum(run.phase == REPEAT and run.status in FINISHED + BROKEN for run in self.runs)
-        repeated = self.record.get("best") or self.candidates
-        planned = len(repeated) * len(self.protocol["repeat_seeds"])
+        of_candidate = self.protocol["replicates"] * self.protocol["seeds_per_replicate"]
+        planned = len(self.candidates) * of_candidate
         said = f"The study {self.directory.name} is not finished"
         if planned:
             said += f": {ended} of {planned} repeats have ended"
@@ -61,16 +81,49 @@ class Study:
         return f"{said}."
 
     def facts(self) -> list[str]:
-        """What halving saved and whether it changed the outcome, in words."""
+        """What halving saved, in words."""
         halving, compute = self.protocol["halving"], self.record.get("tuning_compute")
         if not halving or not compute or not self.record["finished"]:
             return []
-        return [
+        facts = [
             f"successive halving at {halving['rungs']} of the horizon, {halving['keep']} of "
             f"the trials go on: {compute['saved_fraction']:.0%} of the tuning steps saved "
-            f"({compute['steps']:,} in place of {compute['steps_without_halving']:,})",
-            *audit(self.record),
+            f"({compute['steps']:,} in place of {compute['steps_without_halving']:,})"
         ]
+        pruned = [entry for entry in self.record["runs"] if entry["status"] == "pruned"]
+        if unknown := sum(entry["audited"] is None for entry in pruned):
+            facts.append(
+                f"whether one of the {unknown} pruned runs would have won is not known; with "
+                "hydra.sweeper.halving.audit=true the same command runs them to the end"
+            )
+        return facts
+
+    def doubts(self) -> list[str]:
+        """What in the study itself speaks against its verdict: small budgets, bounds, an audit."""
+        trials = self.protocol["trials"]
+        few = [
+            f"{self.prefix}{name} ({len(candidate['space'])})"
+            for name, candidate in self.candidates.items()
+            if trials < TRIALS_A_NUMBER * len(candidate.get("space") or ())
+        ]
+        found = []
+        if few:
+            found.append(
+                f"Each tuning had {trials} trials, fewer than {TRIALS_A_NUMBER} for every tuned "
+                f"number of {listed(few)}: with a larger budget the order may change."
+            )
+        bounds = [
+            f"the {key} of {self.prefix}{name} ({side})"
+            for name, sides in self.record.get("at_bounds", {}).items()
+            for key, side in sides.items()
+        ]
+        if bounds:
+            found.append(
+                "Most tunings ended within a tenth of a bound of the search space, and a better "
+                f"setting may lie beyond it: {listed(bounds)}. With hydra.sweeper.extend=true the "
+                "same command goes on there."
+            )
+        return [*found, *audit(self.record)]
 
     def spaces(self) -> list[list[str]]:
         """For each tuned setting: candidate, key, what was searched, overrides, source."""
@@ -88,38 +141,22 @@ class Study:
 
 
 def audit(record: dict[str, Any]) -> list[str]:
-    """Whether halving changed the winner: known once the pruned trials were run to the end."""
-    pruned = [entry for entry in record["runs"] if entry["status"] == "pruned"]
-    if unknown := sum(entry["audited"] is None for entry in pruned):
-        return [
-            f"whether one of the {unknown} pruned runs would have won is not known; with "
-            "hydra.sweeper.halving.audit=true the same command runs them to the end"
-        ]
-    chosen = {name: best["value"] for name, best in record["best"].items()}
-    if not pruned or not chosen:
-        return []
+    """Whether halving changed what was chosen: known once pruned trials were run to the end."""
+    audited = [entry for entry in record["runs"] if entry.get("audited") is not None]
     metric, better = record["monitor"], max if record["monitor_mode"] == "max" else min
-    unpruned = {
-        name: better(value, *(e["audited"] for e in pruned if e["candidate"] == name))
-        for name, value in chosen.items()
-    }
-    changed = [
-        f"{name} ({metric_value(metric, unpruned[name])} in place of {metric_value(metric, value)})"
-        for name, value in chosen.items()
-        if unpruned[name] != value
-    ]
-    outcome = (
-        f"another setting would have been chosen for {listed(changed)}"
-        if changed
-        else "the same settings would have been chosen"
-    )
-    winner, would_be = (
-        better(chosen, key=chosen.__getitem__),
-        better(unpruned, key=unpruned.__getitem__),
-    )
-    also = "with and without halving" if winner == would_be else f"without halving {would_be}"
+    changed = set()
+    for best in record["best"]:
+        rivals = [
+            entry["audited"]
+            for entry in audited
+            if all(entry[key] == best[key] for key in ("candidate", "replicate"))
+        ]
+        if better([best["value"], *rivals]) != best["value"]:
+            at = metric_value(metric, better(rivals)), metric_value(metric, best["value"])
+            changed.add(f"{best['candidate']} ({at[0]} in place of {at[1]})")
+    if not changed:
+        return []
     return [
-        f"audit: the {len(pruned)} pruned runs were run to the end afterwards; without halving, "
-        f"{outcome}",
-        f"best in tuning: {winner}, {also}",
+        f"Halving changed what was chosen: of the {len(audited)} trials that it ended early, run "
+        f"to the end afterwards, one was better for {listed(sorted(changed))}."
     ]

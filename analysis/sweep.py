@@ -14,7 +14,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from analysis.runs import STUDY_FILE, ReportError, Run, Setting, nested, read_mapping, read_runs
+from analysis.runs import (
+    STUDY_FILE,
+    UNTUNED,
+    ReportError,
+    Run,
+    Setting,
+    nested,
+    read_mapping,
+    read_runs,
+)
 from analysis.study import Study
 from analysis.words import label
 
@@ -62,6 +71,8 @@ def read_sweep(directories: Sequence[Path], by: Sequence[str] = ()) -> Sweep:
         if len(studies) > 1:
             study.prefix = f"{study.directory.name if names_differ else study.directory}/"
         study.place()
+    unknown = {run for study in studies for run in study.runs if not run.candidate}
+    runs = [run for run in runs if run not in unknown and not (by and run.phase == UNTUNED)]
     if by:
         regroup(runs, by)
     else:

@@ -1,28 +1,32 @@
 """The tables of a comparison: in numbers for CSV, in words for everything else."""
 
+import math
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from analysis.comparison import Comparison, Row
+from analysis.comparison import Comparison
+from analysis.rows import Row
 from analysis.statistics import Estimate
+from analysis.tuning import is_swept
 from analysis.words import (
-    change,
+    bounds,
     duration,
     intervals,
     label,
+    metric_value,
     p_value,
     shown,
+    signed,
     size,
     words,
 )
 
 three_digits = partial(shown, digits=3)
 COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "target_steps": ("steps to target", shown),
-    "target_seconds": ("time to target", duration),
     "train_seconds": ("training", duration),
     "step_ms": ("step (ms)", three_digits),
     "optimizer_step_ms": ("optimizer (ms)", three_digits),
@@ -38,35 +42,51 @@ LATEX = str.maketrans(
 
 def frame(comparison: Comparison) -> pd.DataFrame:
     """One row per candidate, plain numbers: what ``report.csv`` holds."""
-    return pd.DataFrame([record(row, comparison) for row in comparison.rows])
+    return pd.DataFrame([record(row, comparison) for row in every_row(comparison)])
+
+
+def every_row(comparison: Comparison) -> list[Row]:
+    return [*comparison.rows, *comparison.untuned]
 
 
 def record(row: Row, comparison: Comparison) -> dict[str, Any]:
-    question, diff = comparison.question, row.versus_best
+    question, diff = comparison.question, row.difference
+    low, high = row.to_best or (None, None)
     costs: dict[str, float | None] = {}
     for name in COSTS:
         if name in row.cost:
             costs |= spread(name, row.cost[name])
+    for i, hit in enumerate(row.hits, start=1):
+        costs |= {
+            f"target_{i}": hit.target,
+            f"target_{i}_reached": hit.num_reached,
+            f"target_{i}_steps": hit.steps,
+            f"target_{i}_seconds": hit.seconds,
+        }
     return {
         "candidate": row.name,
-        "n": len(row.runs),
+        "n": row.num_units,
+        "unit": comparison.unit,
         **spread(question.validation, row.validation),
         **spread(question.decides, row.value),
         "compared_on": question.decides,
+        "rival": row.rival,
         **spread("difference", diff),
         "p": diff and diff.p,
         "p_holm": diff and diff.adjusted_p,
         "test": diff and diff.test,
+        "to_best_low": low,
+        "to_best_high": high,
+        **spread("wins", row.wins),
         "verdict": row.verdict,
-        "target": comparison.target,
-        "num_reached_target": row.num_reached,
         **costs,
         "num_settings": row.num_settings,
-        "num_seeds_diverged": row.num_diverged,
+        "num_reported": row.num_runs,
+        "num_reported_diverged": len(row.diverged),
         "num_runs": row.statuses.total(),
         "num_diverged": row.statuses["diverged"],
         "num_failed": row.statuses["failed"],
-        "best_setting": label(row.setting),
+        "best_setting": best_settings(row),
     }
 
 
@@ -82,44 +102,84 @@ def tables(comparison: Comparison) -> list[pd.DataFrame]:
     A column that no row fills is left out, and so is a row that fills none.
     """
     found = []
-    for part in (quality(comparison), tuning(comparison), costs(comparison)):
-        table = pd.DataFrame(part, index=[row.name for row in comparison.rows])
+    rows = every_row(comparison)
+    for part in (quality(comparison, rows), tuning(rows), costs(comparison, rows)):
+        table = pd.DataFrame(part, index=[row.name for row in rows])
         table = table.loc[(table != "").any(axis=1), (table != "").any()]
         if not table.empty:
             found.append(table.rename_axis("candidate").reset_index())
     return found
 
 
-def quality(comparison: Comparison) -> dict[str, list[str]]:
-    question, rows = comparison.question, comparison.rows
+def quality(comparison: Comparison, rows: list[Row]) -> dict[str, list[str]]:
+    question = comparison.question
     validation, decides = question.validation, question.decides
-    diffs = [row.versus_best for row in rows]
+    diffs = [row.difference for row in rows]
     return {
-        "n": [
-            f"{len(r.runs)} of {r.num_seeds}" if r.num_diverged else f"{r.num_seeds}" for r in rows
-        ],
+        f"{comparison.unit}s": [str(row.num_units) for row in rows],
+        "diverged": [f"{len(r.diverged)} of {r.num_runs}" if r.diverged else "" for r in rows],
         words(validation): intervals(validation, [row.validation for row in rows]),
         words(decides): intervals(decides, [row.value for row in rows]),
-        "difference": [change(decides, diff) if diff else "" for diff in diffs],
+        "to the best other": [to_best(decides, row) for row in rows],
         "p (Holm)": [p_value(diff.adjusted_p) if diff else "" for diff in diffs],
+        "wins": [share(row.wins) if row.wins else "" for row in rows],
         "verdict": [row.verdict for row in rows],
     }
 
 
-def tuning(comparison: Comparison) -> dict[str, list[str]]:
-    rows = comparison.rows
+def to_best(metric: str, row: Row) -> str:
+    """How far a mean is from the best other's, with the interval that knows it was picked."""
+    if row.difference is None:
+        return ""
+    low, high = row.to_best or (None, None)
+    ends = Estimate(row.difference.mean, low, high, row.num_units)
+    return signed(metric, row.difference.mean) + bounds(metric, ends)
+
+
+def share(wins: Estimate) -> str:
+    ends = "" if wins.low is None or wins.high is None else f" [{wins.low:.0%}, {wins.high:.0%}]"
+    return f"{wins.mean:.0%}{ends}"
+
+
+def tuning(rows: list[Row]) -> dict[str, list[str]]:
     return {
-        "best setting": [label(row.setting) for row in rows],
+        "best settings": [best_settings(row) for row in rows],
         "settings tried": [str(r.num_settings) if r.num_settings > 1 else "" for r in rows],
     }
 
 
-def costs(comparison: Comparison) -> dict[str, list[str]]:
-    columns = {"reached target": [f"{r.num_reached}/{r.num_seeds}" for r in comparison.rows]}
+def best_settings(row: Row) -> str:
+    """What replicates chose: each number from the least to the greatest, other values listed."""
+    found: dict[str, list[Any]] = defaultdict(list)
+    for setting in row.settings:
+        for key, value in setting:
+            found[key].append(value)
+    return label((key, span(values)) for key, values in found.items())
+
+
+def span(values: list[Any]) -> Any:
+    if len(set(values)) == 1:
+        return values[0]
+    if all(map(is_swept, values)):
+        return f"{min(values):g} to {max(values):g}"
+    return " or ".join(dict.fromkeys(map(str, values)))
+
+
+def costs(comparison: Comparison, rows: list[Row]) -> dict[str, list[str]]:
+    columns: dict[str, list[str]] = {}
+    for i, target in enumerate(comparison.targets):
+        at = metric_value(comparison.question.validation, target)
+        hits = [row.hits[i] for row in rows]
+        columns[f"updates to {at}"] = [until(hit.steps, shown) for hit in hits]
+        columns[f"time to {at}"] = [until(hit.seconds, duration) for hit in hits]
     for name, (heading, text) in COSTS.items():
-        found = [row.cost.get(name) for row in comparison.rows]
+        found = [row.cost.get(name) for row in rows]
         columns[heading] = [text(cost.mean) if cost else "" for cost in found]
     return columns
+
+
+def until(median: float, text: Callable[[float], str]) -> str:
+    return text(median) if math.isfinite(median) else "not reached"
 
 
 def latex(table: pd.DataFrame, caption: str) -> str:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.question import Question
-from analysis.runs import BROKEN, FINISHED, REPEAT, Run
+from analysis.runs import BROKEN, FINISHED, REPEAT, UNTUNED, Run
+from analysis.statistics import Estimate, estimate, expected_best
 
 COUNTED = (*FINISHED, "pruned", *BROKEN)  # a trial still running or interrupted is none yet
 COLUMNS = ["family", "setting", "value", "is_partial"]
@@ -23,7 +24,7 @@ def trials_of(runs: Sequence[Run]) -> pd.DataFrame:
     rows = [
         (run.family, run.setting, None if run.status in BROKEN else run.validation, run.is_partial)
         for run in runs
-        if run.phase != REPEAT and run.status in COUNTED
+        if run.phase not in (REPEAT, UNTUNED) and run.status in COUNTED
     ]
     of_runs = pd.DataFrame(rows, columns=COLUMNS).astype({"value": float})
     trials = of_runs.groupby(["family", "setting"], sort=False, as_index=False).agg(
@@ -36,6 +37,52 @@ def trials_of(runs: Sequence[Run]) -> pd.DataFrame:
         at = [point.get(key) for point in points]
         trials = trials.assign(**{key: pd.Series(at, trials.index, dtype=float)})
     return trials
+
+
+def expected_curves(
+    runs: Sequence[Run], question: Question
+) -> tuple[str, dict[str, list[Estimate]]]:
+    """What the best of 1, 2, ... trials is worth, by family; over replicates where there are any.
+
+    On test, of the trial that is best on validation, where every trial was tested. One that broke
+    down counts as the worst of all.
+
+    Returns:
+        The metric, and the curves.
+    """
+    tried = [run for run in runs if run.phase not in (REPEAT, UNTUNED) and run.status in COUNTED]
+    rows = [
+        (
+            run.family,
+            run.replicate or 0,
+            run.setting,
+            run.status in BROKEN,
+            run.validation,
+            run.test,
+        )
+        for run in tried
+    ]
+    columns = ["family", "replicate", "setting", "broken", "validation", "test"]
+    of_runs = pd.DataFrame(rows, columns=columns).astype({"validation": float, "test": float})
+    of_runs.loc[of_runs["broken"], ["validation", "test"]] = None
+    is_tested = question.is_tested and not of_runs.loc[~of_runs["broken"], "test"].isna().any()
+    worth = "test" if is_tested else "validation"
+    trials = of_runs.groupby(["family", "replicate", "setting"], sort=False)[
+        list({"validation", worth})
+    ]
+    values = trials.agg(lambda values: values.mean(skipna=False))
+    worst = values.min() if question.larger_is_better else values.max()
+    values = values.fillna(worst).dropna()
+    curves = {}
+    for family, of_family in values.groupby("family", sort=False):
+        by_replicate = [
+            expected_best(of["validation"].tolist(), question.larger_is_better, of[worth].tolist())
+            for _, of in of_family.groupby("replicate")
+        ]
+        if max(map(len, by_replicate)) > 1:
+            # a replicate that was left unfinished has fewer trials
+            curves[str(family)] = [estimate(at) for at in zip(*by_replicate, strict=False)]
+    return question.decides if is_tested else question.validation, curves
 
 
 def is_swept(value: object) -> bool:

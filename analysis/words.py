@@ -98,9 +98,14 @@ def bounds(metric: str, around: Estimate) -> str:
 
 def change(metric: str, difference: Difference) -> str:
     """``−1.13 ± 0.90 pp``: a signed difference; of shares in percentage points."""
-    mean, unit = difference.mean, " pp" if is_share(metric) else ""
-    signed = f"{100 * mean:+.2f}" if is_share(metric) else ("+" * (mean > 0)) + shown(mean, 3)
-    return f"{signed}{half(metric, difference)}{unit}".replace("-", MINUS)
+    unit = " pp" if is_share(metric) else ""
+    return f"{signed(metric, difference.mean)}{half(metric, difference)}{unit}"
+
+
+def signed(metric: str, value: float) -> str:
+    """``+0.20``; of shares in percentage points."""
+    text = f"{100 * value:+.2f}" if is_share(metric) else ("+" * (value > 0)) + shown(value, 3)
+    return text.replace("-", MINUS)
 
 
 def p_value(p: float | None) -> str:

@@ -74,6 +74,10 @@ class Monitor:
             return False
         return not self.improves(target, value)
 
+    def loss(self, value: float) -> float:
+        """A value, turned so that smaller is better."""
+        return -value if self.mode == "max" else value
+
     @property
     def worst(self) -> float:
         return -math.inf if self.mode == "max" else math.inf

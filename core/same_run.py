@@ -37,12 +37,13 @@ FREE = (
     "trainer.checkpoint_every_seconds",
     "trainer.progress",
 )
-# ... and these only decide when it ends: a finished run whose end was moved goes on
+# ... and these only decide when it ends, and what is done then: a finished run goes on with it
 ENDS = (
     "trainer.limit_train_steps",
     "trainer.target",
     "trainer.stop_at_target",
     "trainer.early_stopping_patience",
+    "trainer.test",
 )
 FINISHED = ("completed", "stopped", "diverged", "pruned")
 SHOWN = 3  # changed settings in a message

@@ -6,6 +6,7 @@ The study and its runs share nothing but files: a run gets a command line and le
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from hydra.plugins.launcher import Launcher
 
 from core.files import write_json
+from core.progress import Monitor
 
 Summary = dict[str, Any]
 FINAL = ("failed", "diverged", "stopped")
@@ -54,11 +56,15 @@ class Jobs:
         launcher: any Hydra launcher.
         directory: the sweep directory.
         arguments: the overrides that all runs share.
+        monitor: what runs are judged by.
+        on_launch: called before any runs start.
     """
 
     launcher: Launcher
     directory: Path
     arguments: tuple[str, ...]
+    monitor: Monitor
+    on_launch: Callable[[], None] = lambda: None
     launched: int = field(default=0)
 
     def run(self, runs: list[Run]) -> dict[str, Summary]:
@@ -78,6 +84,7 @@ class Jobs:
     def launch(self, runs: list[Run]) -> None:
         if not runs:
             return
+        self.on_launch()
         commands = [[*self.arguments, *run.command()] for run in runs]
         first, self.launched = self.launched, self.launched + len(runs)
         try:
@@ -88,11 +95,28 @@ class Jobs:
     def summary(self, run: Run) -> Summary:
         return read_json(self.directory / run.name / "summary.json")
 
+    def values_of(self, runs: list[Run]) -> dict[str, float]:
+        """What the monitored metric reached in each run; runs what has not run yet."""
+        return {name: value_of(of_run, self.monitor) for name, of_run in self.run(runs).items()}
+
+    def mark_pruned(self, run: Run) -> None:
+        """Record what the study has made of a run that would have gone on."""
+        if self.summary(run).get("status") == "completed":
+            self.amend(run, status="pruned")
+
     def amend(self, run: Run, **news: str) -> None:
         """Add to a run's summary what only the study knows."""
         file = self.directory / run.name / "summary.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.summary(run) | news, file)
+
+
+def value_of(summary: Summary, monitor: Monitor) -> float:
+    """The best value a run reached; the worst possible one if it failed or diverged."""
+    best = summary.get("best")
+    if summary.get("status") in ("failed", "diverged") or not best or best["value"] is None:
+        return monitor.worst
+    return float(best["value"])
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -111,9 +111,9 @@ def print_forecast(protocol: Protocol, costs: dict[str, Cost]) -> None:
     table = Table(title="Forecast", title_justify="left", title_style="bold")
     for column in ("candidate", "updates a run", "ms an update", "runs", "hours"):
         table.add_column(column, justify="left" if column == "candidate" else "right")
-    tune, repeats = protocol.trials * len(protocol.tune_seeds), len(protocol.repeat_seeds)
     hours = total_bytes = 0.0
     for name, cost in costs.items():
+        tune, repeats = protocol.num_runs(protocol.candidates[name])
         full_runs = tune * tuned_share(protocol, cost.steps) + repeats
         of_candidate = full_runs * cost.seconds / 3600
         hours += of_candidate

@@ -1,5 +1,9 @@
 """The protocol of a study: who is compared, tuned over what, at what cost, repeated how often.
 
+A study consists of replicates. Each tunes every candidate anew, on a seed and with a sampler of its
+own, and runs what it chose on fresh seeds of its own: so the luck of tuning is in the spread of the
+results, and a verdict holds for the next study, too.
+
 The values stand in ``conf/hydra/sweeper/study.yaml`` and ``conf/study/``; here stand their names,
 types and ranges.
 """
@@ -12,11 +16,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from core.errors import ConfigError
-from core.schema import FORBID, Count, Seed, checked
+from core.schema import FORBID, Count, checked
 from study.space import Space
 
 WHERE = "hydra.sweeper"
 Share = Annotated[float, Field(gt=0, lt=1)]
+# replicate r of a study with seed s is tuned on seed 100,000 s + 1,000 r, judged on the next ones
+STUDY_STRIDE, REPLICATE_STRIDE = 100_000, 1_000
 
 
 @dataclass(frozen=True)
@@ -63,26 +69,24 @@ class Protocol:
 
     name: str
     candidates: dict[str, Candidate]
-    trials: Count  # per candidate
+    replicates: Annotated[int, Field(ge=1, le=STUDY_STRIDE // REPLICATE_STRIDE)]
+    trials: Count  # per candidate and replicate
+    seeds_per_replicate: Annotated[int, Field(ge=0, lt=REPLICATE_STRIDE)]
+    seed: Annotated[int, Field(ge=0, le=10_000)]  # another one repeats the study with other luck
     sampler: Literal["grid", "random", "sobol", "halton", "tpe"]
-    sampler_seed: Seed
     batch_size: Count | None  # trials of a candidate that run before its sampler sees their values
-    tune_seeds: Annotated[list[Seed], Field(min_length=1)]
-    repeat_seeds: list[Seed]
     halving: Halving | None
+    untuned: bool  # run every candidate's settings as they are, untuned, on the fresh seeds too
+    extend: bool  # once, go beyond the bounds that most of the best settings lie at
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w-]+", self.name):
             raise ConfigError(f"name={self.name} should be letters, digits, _ or -")
         if not self.candidates:
             raise ConfigError("candidates is empty: choose a study with study=...")
-        for seeds in (self.tune_seeds, self.repeat_seeds):
-            if len(set(seeds)) < len(seeds):
-                raise ConfigError(f"seeds={seeds} should differ")
-        if both := set(self.tune_seeds) & set(self.repeat_seeds):
+        if self.extend and self.sampler == "grid":
             raise ConfigError(
-                f"repeat_seeds and tune_seeds share {sorted(both)}: a setting is judged on seeds "
-                "it was not chosen on"
+                "extend=true goes beyond the points of a grid: choose another sampler"
             )
 
     @classmethod
@@ -103,11 +107,20 @@ class Protocol:
         except ConfigError as error:
             raise ConfigError(f"{WHERE}: {error}") from None
 
-    def design(self, candidate: Candidate) -> list[list[float]]:
-        """The candidate's trials, if they are known beforehand; else empty."""
-        if self.sampler == "tpe":
-            return []
-        return candidate.search_space.design(self.sampler, self.trials, self.sampler_seed)
+    def tuning_seed(self, replicate: int) -> int:
+        """Of a replicate's trials, and of its sampler."""
+        return STUDY_STRIDE * self.seed + REPLICATE_STRIDE * replicate
+
+    def fresh_seeds(self, replicate: int) -> list[int]:
+        """On which a replicate's best settings are judged; the same for all candidates: paired."""
+        first = self.tuning_seed(replicate) + 1
+        return list(range(first, first + self.seeds_per_replicate))
+
+    def num_runs(self, candidate: Candidate) -> tuple[int, int]:
+        """Trials of a candidate, and runs on fresh seeds; without what ``extend`` may add."""
+        is_tuned = bool(candidate.search_space.dimensions)
+        judged = self.seeds_per_replicate * (1 + (self.untuned and is_tuned))
+        return self.replicates * (self.trials if is_tuned else 1), self.replicates * judged
 
     def rungs(self, horizon_steps: int) -> list[int]:
         """Updates at which a trial is measured; the last is the whole horizon."""

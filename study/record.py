@@ -2,8 +2,10 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
@@ -13,9 +15,10 @@ from rich.table import Table
 from core.errors import ConfigError
 from core.files import write_json
 from core.progress import Monitor
-from study.engine import Study, Tuning, trial_name
+from study.engine import Study
 from study.jobs import Run, read_json
 from study.preflight import Cost
+from study.replicate import Replicate, Tuning, trial_name
 from study.space import text
 from trainer.loggers.console import LOG_WIDTH, format_metric
 
@@ -54,7 +57,7 @@ def begin(settings: dict[str, Any], arguments: tuple[str, ...], directory: Path)
 def measured(record: dict[str, Any], monitor: Monitor) -> dict[str, dict[int, float]]:
     """What the trials of a killed study had reached at their rungs, by their names."""
     return {
-        trial_name(entry["candidate"], entry["trial"]): {
+        trial_name(entry["candidate"], entry["replicate"], entry["trial"]): {
             rung["step"]: monitor.worst if rung["value"] is None else rung["value"]
             for rung in entry["rungs"]
         }
@@ -64,9 +67,13 @@ def measured(record: dict[str, Any], monitor: Monitor) -> dict[str, dict[int, fl
 
 
 def deciding(protocol: dict[str, Any]) -> dict[str, Any]:
-    """The protocol without the audit, which changes no decision and may be asked for later."""
+    """The protocol without what adds runs and changes no decision: it may be asked for later."""
     halving = protocol.get("halving") or {}
-    return {**protocol, "halving": {k: v for k, v in halving.items() if k != "audit"}}
+    added = ("replicates", "untuned", "extend")
+    return {
+        **{key: value for key, value in protocol.items() if key not in added},
+        "halving": {key: value for key, value in halving.items() if key != "audit"},
+    }
 
 
 def keep_costs(costs: dict[str, Cost], directory: Path) -> None:
@@ -75,24 +82,17 @@ def keep_costs(costs: dict[str, Cost], directory: Path) -> None:
 
 def keep_results(study: Study, finished: bool = False) -> None:
     """What the study knows so far, and the place of every run that was started."""
-    candidates, best = study.protocol.candidates, study.best()
-    repeats = [
-        entry(study, best[name], "repeat", seed, run)
-        for name, by_seed in study.repeats.items()
-        for seed, run in by_seed.items()
-    ]
+    candidates = study.protocol.candidates
     update(
         study.jobs.directory,
         {
             "finished": finished,
-            "monitor": study.monitor.name,
-            "monitor_mode": study.monitor.mode,
+            "monitor": study.jobs.monitor.name,
+            "monitor_mode": study.jobs.monitor.mode,
             "rungs": {name: study.protocol.rungs(study.horizons[name]) for name in candidates},
-            "best": {
-                name: {"trial": tuning.number, "params": tuning.params, "value": tuning.value}
-                for name, tuning in best.items()
-            },
-            "runs": [e for tuning in study.tunings for e in entries(study, tuning)] + repeats,
+            "best": [entry for r in study.replicates for entry in best_entries(r)],
+            "at_bounds": study.at_bounds(),
+            "runs": [entry for r in study.replicates for entry in entries(r)],
             "tuning_compute": compute(study),
             "paired": pairing(study),
         },
@@ -103,39 +103,61 @@ def update(directory: Path, news: dict[str, Any]) -> None:
     write_json(read_json(directory / FILE) | news, directory / FILE)
 
 
-def entry(study: Study, tuning: Tuning, phase: str, seed: int, run: Run) -> dict[str, Any]:
-    """The place of a run: a trial's, or a repeat of its setting."""
-    return {
-        "run_dir": run.name,
-        "candidate": tuning.candidate.name,
-        "phase": phase,
-        "trial": tuning.number,
-        "seed": seed,
-        "params": tuning.params,
-        "status": study.jobs.summary(run).get("status"),
-    }
+def best_entries(replicate: Replicate) -> Iterator[dict[str, Any]]:
+    """What a replicate chose: one entry for each candidate."""
+    for name, tuning in replicate.best().items():
+        yield {
+            "candidate": name,
+            "replicate": replicate.number,
+            "trial": tuning.number,
+            "params": tuning.params,
+            "value": tuning.value,
+        }
 
 
-def entries(study: Study, tuning: Tuning) -> list[dict[str, Any]]:
-    """One entry for each run of a trial."""
-    measured = {
-        "budget_steps": study.horizons[tuning.candidate.name],
-        "rungs": [{"step": s, "value": v} for s, v in sorted(tuning.values.items())],
-        "audited": tuning.audited,
-    }
-    runs = study.runs_of(tuning, max(tuning.values, default=0))
-    return [
-        entry(study, tuning, "tune", seed, run) | measured
-        for seed, run in zip(study.protocol.tune_seeds, runs, strict=True)
-    ]
+def entries(replicate: Replicate) -> Iterator[dict[str, Any]]:
+    """The place of every run of a replicate: trials, repeats of the best ones, untuned runs."""
+    summary, horizons = replicate.jobs.summary, replicate.horizons
+
+    def entry(run: Run, phase: str, candidate: str, seed: int, **rest: Any) -> dict[str, Any]:
+        return {
+            "run_dir": run.name,
+            "phase": phase,
+            "candidate": candidate,
+            "replicate": replicate.number,
+            "seed": seed,
+            "status": summary(run).get("status"),
+            **rest,
+        }
+
+    for tuning in replicate.tunings:
+        run = replicate.run_of(tuning, max(tuning.values, default=0))
+        yield entry(
+            run,
+            "tune",
+            tuning.candidate.name,
+            replicate.seed,
+            trial=tuning.number,
+            params=tuning.params,
+            budget_steps=horizons[tuning.candidate.name],
+            rungs=[{"step": s, "value": v} for s, v in sorted(tuning.values.items())],
+            audited=tuning.audited,
+        )
+    best = replicate.best()
+    for name, by_seed in replicate.repeats.items():
+        chosen = {"trial": best[name].number, "params": best[name].params}
+        for seed, run in by_seed.items():
+            yield entry(run, "repeat", name, seed, **chosen)
+    for name, by_seed in replicate.untuned.items():
+        for seed, run in by_seed.items():
+            yield entry(run, "untuned", name, seed, trial=None, params={})
 
 
 def compute(study: Study) -> dict[str, Any]:
     """Updates that the ended trials took, beside what they would have without halving; no audit."""
     ended = [tuning for tuning in study.tunings if tuning.state != "running"]
-    seeds = len(study.protocol.tune_seeds)
-    full = sum(study.horizons[tuning.candidate.name] for tuning in ended) * seeds
-    taken = sum(max(tuning.values) for tuning in ended) * seeds
+    full = sum(study.horizons[tuning.candidate.name] for tuning in ended)
+    taken = sum(max(tuning.values) for tuning in ended)
     return {
         "steps": taken,
         "steps_without_halving": full,
@@ -146,7 +168,7 @@ def compute(study: Study) -> dict[str, Any]:
 def pairing(study: Study) -> dict[str, bool | None]:
     """Whether runs of the same seed began with the same weights and saw the same sample order."""
     hashes: dict[str, dict[int, set[Any]]] = {"initial_weights_hash": {}, "data_order_hash": {}}
-    for by_seed in study.repeats.values():
+    for by_seed in (by_seed for r in study.replicates for by_seed in r.repeats.values()):
         for seed, run in by_seed.items():
             summary = study.jobs.summary(run)
             if summary.get("status") in ("completed", "stopped"):
@@ -160,27 +182,40 @@ def pairing(study: Study) -> dict[str, bool | None]:
 
 def print_results(study: Study) -> None:
     """The outcome in a table; claims are the report's business."""
-    table = Table(title="Study", title_justify="left", title_style="bold")
-    monitor = study.monitor.name
+    monitor = study.jobs.monitor.name
     twin = monitor.replace("val/", "test/")
-    for column in ("candidate", "best setting", f"tuned {monitor}", twin, "n"):
+    table = Table(title="Study", title_justify="left", title_style="bold")
+    for column in ("candidate", "best settings", f"tuned {monitor}", twin, "runs"):
         table.add_column(column, overflow="fold")
-    best = study.best()
-    for candidate in study.protocol.candidates.values():
-        if candidate.name not in best:
-            table.add_row(candidate.name, "[red]no trial finished[/red]")
+    for name in study.protocol.candidates:
+        chosen = [best[name] for r in study.replicates if name in (best := r.best())]
+        if not chosen:
+            table.add_row(name, "[red]no trial finished[/red]")
             continue
-        chosen = best[candidate.name]
-        runs = study.repeats.get(candidate.name, {}).values()
+        runs = [run for r in study.replicates for run in r.repeats.get(name, {}).values()]
         summaries = [study.jobs.summary(run) for run in runs]
         tests = [summary[twin] for summary in summaries if summary.get(twin) is not None]
         table.add_row(
-            candidate.name,
-            escape("\n".join(f"{key}={text(value)}" for key, value in chosen.params.items())),
-            format_metric(monitor, chosen.value),
-            format_metric(twin, sum(tests) / len(tests)) if tests else "",
+            name,
+            escape("\n".join(settings(chosen))),
+            format_metric(monitor, fmean(tuning.value for tuning in chosen)),
+            format_metric(twin, fmean(tests)) if tests else "",
             str(len(tests)),
         )
     console = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
     console.print(table)
+    if study.protocol.replicates == 1:
+        console.print(
+            "One replicate: this is about these settings, not about the candidates in general; "
+            "hydra.sweeper.replicates=5 tunes anew each time"
+        )
     console.print(f"python report.py {study.jobs.directory}", soft_wrap=True)
+
+
+def settings(chosen: list[Tuning]) -> Iterator[str]:
+    """What the replicates chose: a setting's value, or from where to where."""
+    for key in dict.fromkeys(key for tuning in chosen for key in tuning.params):
+        values = [tuning.params[key] for tuning in chosen if key in tuning.params]
+        if all(isinstance(value, int | float) for value in values):
+            values = [min(values), max(values)]
+        yield f"{key}={' to '.join(dict.fromkeys(text(value) for value in values))}"

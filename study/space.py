@@ -14,7 +14,7 @@ import itertools
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from core.errors import ConfigError
@@ -84,6 +84,30 @@ class Dimension:
         x = min(max(x, self.low), self.high)
         return float(f"{1 - x:.12g}") if self.one_minus else x
 
+    def share(self, value: float) -> float:
+        """How far along the interval a value lies: the inverse of :meth:`at`."""
+        scale = math.log if self.log else float
+        x = 1 - value if self.one_minus else value
+        return (scale(x) - scale(self.low)) / (scale(self.high) - scale(self.low))
+
+    def widened(self, side: str | None) -> "Dimension":
+        """The interval and half as much again beyond its ``low`` or ``high`` bound.
+
+        What cannot be negative stays so, and what lies below 1, such as a momentum, too.
+        """
+        if side is None:
+            return self
+        low, high = self.low, self.high
+        if side == "low":
+            low = low * math.sqrt(low / high) if self.log else low - (high - low) / 2
+            low = max(low, 0) if self.low >= 0 else low
+        else:
+            high = high * math.sqrt(high / low) if self.log else high + (high - low) / 2
+            high = min(high, 1.0) if self.one_minus else high
+        if self.is_whole:
+            low, high = math.floor(low), math.ceil(high)
+        return replace(self, low=low, high=high)
+
     def index(self, share: float) -> int:
         """The choice at ``share`` of the way."""
         return min(int(share * len(self.choices)), len(self.choices) - 1)
@@ -131,6 +155,10 @@ class Space:
             if dimension.matters(known):
                 known[dimension.key] = dimension.at(share)
         return known
+
+    def widened(self, sides: dict[str, str]) -> "Space":
+        """A space that goes on beyond the given bounds, ``low`` or ``high`` by setting."""
+        return Space(tuple(d.widened(sides.get(d.key)) for d in self.dimensions), self.where)
 
     def suggest(self, trial: "Trial") -> Params:
         """The settings of a trial of Optuna's."""

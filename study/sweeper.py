@@ -25,7 +25,7 @@ DECIDED = ("seed", "resume", "trainer.test", "wandb.job_type", "wandb.candidate"
 
 
 class StudySweeper(Sweeper):
-    """Tunes every candidate with an equal budget, then repeats the best over fresh seeds.
+    """Tunes every candidate with an equal budget and judges the best settings on fresh seeds.
 
     Args:
         mode: for ``hydra.mode`` to take over.
@@ -75,7 +75,7 @@ def conduct(
     group: str,
     tags: tuple[str, ...],
 ) -> Study:
-    """Check, forecast, tune, repeat, audit; or go on with what ``directory`` holds of it.
+    """Check, forecast, tune and repeat; or go on with what ``directory`` holds of it.
 
     Args:
         settings: ``hydra.sweeper``, see :class:`study.protocol.Protocol`.
@@ -89,7 +89,7 @@ def conduct(
     """
     protocol = Protocol.of(settings)
     check_arguments(arguments, protocol)
-    jobs = Jobs(launcher, directory, (*arguments, f"wandb.group='{group}'"))
+    jobs = Jobs(launcher, directory, (*arguments, f"wandb.group='{group}'"), monitor)
     before = record.begin(settings, arguments, directory)
     costs = {name: Cost(**cost) for name, cost in before["costs"].items()}
     if not costs:
@@ -98,17 +98,14 @@ def conduct(
     print_forecast(protocol, costs)
     study = Study(
         protocol=protocol,
-        monitor=monitor,
         jobs=jobs,
         horizons={name: cost.steps for name, cost in costs.items()},
         measured=record.measured(before, monitor),
-        keep=record.keep_results,
         tags=tags,
     )
-    study.tune()
-    study.repeat()
-    if protocol.halving and protocol.halving.audit:
-        study.audit()
+    # a report knows the place of runs while they run
+    jobs.on_launch = partial(record.keep_results, study)
+    study.conduct()
     record.keep_results(study, finished=True)
     record.print_results(study)
     return study

@@ -3,8 +3,8 @@
     python -m study.wandb_sweep mnist_optimizers sweeps/
 
 writes one YAML for each candidate; several for one with a conditional space, which a W&B sweep does
-not know: they share its trials. W&B's server then chooses the settings. Halving, more than one
-tuning seed and the repeats over fresh seeds are not part of a W&B sweep.
+not know: they share its trials. W&B's server then chooses the settings. Halving, replicates and the
+repeats over fresh seeds are not part of a W&B sweep.
 """
 
 import argparse
@@ -71,8 +71,8 @@ def losses(protocol: Protocol) -> list[str]:
         lost.append(f"sampler={protocol.sampler}, it draws at random")
     if protocol.halving:
         lost.append("halving, every trial runs to the end")
-    if len(protocol.tune_seeds) > 1:
-        lost.append(f"tune_seeds, every trial runs on seed {protocol.tune_seeds[0]} only")
+    if protocol.replicates > 1:
+        lost.append("replicates, the settings are tuned once")
     return lost
 
 
@@ -96,7 +96,7 @@ def sweeps_of(
             "hydra.mode=RUN",
             *candidate.overrides,
             *choices,
-            f"seed={protocol.tune_seeds[0]}",
+            f"seed={protocol.tuning_seed(0)}",
             "trainer.test=false",
             "wandb.job_type=tune",
             f"wandb.candidate={candidate.name}",

@@ -43,7 +43,7 @@ def test_no_spread_no_interval(values):
 
 
 def test_paired_t_on_students_sleep_data():
-    found = difference(by_seed(DRUG_1[:9]), by_seed(DRUG_2[:9]))
+    found = difference(by_seed(DRUG_1[:9]), by_seed(DRUG_2[:9]), math.inf)
     assert found.test == "paired t"
     assert found.p == pytest.approx(stats.ttest_rel(DRUG_1[:9], DRUG_2[:9]).pvalue)
 
@@ -77,13 +77,13 @@ def test_sign_flips_where_they_can_reject(n, num_comparisons, test):
 
 
 def test_pairs_are_found_by_seed():
-    found = difference({3: 1.0, 1: 2.0, 2: 4.0}, {1: 1.0, 2: 2.5, 3: 0.4, 9: 100.0})
+    found = difference({3: 1.0, 1: 2.0, 2: 4.0}, {1: 1.0, 2: 2.5, 3: 0.4, 9: 100.0}, math.inf)
     assert found.n == 3
     assert found.mean == pytest.approx((0.6 + 1.0 + 1.5) / 3)
 
 
 def test_welch_without_shared_seeds():
-    found = difference(by_seed(DRUG_1), {-i - 1: v for i, v in enumerate(DRUG_2)})
+    found = difference(by_seed(DRUG_1), {-i - 1: v for i, v in enumerate(DRUG_2)}, math.inf)
     expected = stats.ttest_ind(DRUG_1, DRUG_2, equal_var=False)
     assert found.test == "Welch's t"
     assert found.p == pytest.approx(expected.pvalue)
@@ -111,7 +111,7 @@ def test_two_that_learned_nothing_have_finite_intervals():
 
 @pytest.mark.parametrize("other", [{0: 0.4}, {7: 0.4}, {1: 0.4, 2: 0.5}])
 def test_too_few_seeds_give_no_p(other):
-    assert difference(other, {0: 0.5}).p is None
+    assert difference(other, {0: 0.5}, math.inf).p is None
 
 
 def test_holm_as_r_documents_it():

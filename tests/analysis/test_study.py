@@ -3,7 +3,9 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from tests.analysis.run_directories import edit, write_run
 
@@ -13,30 +15,44 @@ SPACE = {
 }
 
 
+REPLICATES = 3
+
+
 @pytest.fixture
 def study(tmp_path):
-    """Two candidates, three trials of one seed each, halved once, and three fresh seeds."""
+    """Two candidates; replicates of three trials, halved once, and of two fresh seeds."""
     folder = tmp_path / "study"
-    runs = []
+    runs, best = [], []
     for name, optim in (("sgd", "sgd_cosine"), ("adam", "adam_constant")):
-        for trial, (lr, last) in enumerate([(0.01, 0.9), (0.1, 0.95), (1.0, 0.5)]):
-            status = "pruned" if trial == 2 else "completed"
-            run_dir = write_run(folder / f"{name}-tune-{trial:03d}", optim, 0, lr, last, status)
-            runs.append(entry(run_dir, name, "tune", trial, lr, status) | {"audited": None})
-        for seed in (101, 102, 103):
-            run_dir = write_run(folder / f"{name}-repeat-seed{seed}", optim, seed, 0.1)
-            runs.append(entry(run_dir, name, "repeat", 1, 0.1, "completed"))
+        for replicate in range(REPLICATES):
+            seed, place = 1000 * replicate, {"candidate": name, "replicate": replicate}
+            for trial, (lr, last) in enumerate([(0.01, 0.9), (0.1, 0.95), (1.0, 0.5)]):
+                status = "pruned" if trial == 2 else "completed"
+                run_dir = folder / f"{name}-r{replicate}-tune-{trial:03d}"
+                write_run(run_dir, optim, seed, lr, last, status)
+                tried = {"trial": trial, "params": {"optimizer.lr": lr}, "audited": None}
+                runs.append(place | tried | entry(run_dir, "tune", status))
+            chosen = {"trial": 1, "params": {"optimizer.lr": 0.1 * (1 + replicate)}}
+            best.append(place | chosen | {"value": 0.95})
+            for fresh in (1, 2):
+                run_dir = folder / f"{name}-r{replicate}-repeat-001-seed{seed + fresh}"
+                write_run(run_dir, optim, seed + fresh, chosen["params"]["optimizer.lr"])
+                runs.append(place | chosen | entry(run_dir, "repeat", "completed"))
+                run_dir = folder / f"{name}-r{replicate}-untuned-seed{seed + fresh}"
+                write_run(run_dir, optim, seed + fresh, 0.05, level=0.8)
+                runs.append(place | {"params": {}} | entry(run_dir, "untuned", "completed"))
     candidate = {"overrides": ["optim=sgd_cosine"], "space": SPACE, "source": "a <paper>"}
     record = {
         "protocol": {
-            "name": "s", "trials": 3, "sampler": "sobol", "sampler_seed": 0, "tune_seeds": [0],
-            "repeat_seeds": [101, 102, 103], "halving": {"rungs": [0.3], "keep": 0.6},
+            "name": "s", "replicates": REPLICATES, "trials": 3, "seeds_per_replicate": 2,
+            "sampler": "sobol", "halving": {"rungs": [0.3], "keep": 0.6},
             "candidates": {"sgd": candidate, "adam": {"space": SPACE}, "lamb": None},
         },
         "finished": True,
-        "monitor_mode": "max",
-        "best": {name: {"trial": 1, "value": 0.95} for name in ("sgd", "adam")},
         "monitor": "val/accuracy",
+        "monitor_mode": "max",
+        "best": best,
+        "at_bounds": {},
         "runs": runs,
         "tuning_compute": {"steps": 140, "steps_without_halving": 180, "saved_fraction": 2 / 9},
     }  # fmt: skip
@@ -44,11 +60,8 @@ def study(tmp_path):
     return folder
 
 
-def entry(run_dir, candidate, phase, trial, lr, status):
-    return {
-        "run_dir": run_dir.name, "candidate": candidate, "phase": phase, "trial": trial,
-        "params": {"optimizer.lr": lr}, "status": status,
-    }  # fmt: skip
+def entry(run_dir, phase, status):
+    return {"run_dir": run_dir.name, "phase": phase, "status": status}
 
 
 @pytest.fixture
@@ -71,81 +84,110 @@ def page_of(study):
 def test_candidates_are_judged_on_repeats_alone(study, run_report):
     write_run(study / "preflight" / "sgd-0", level=0.999)
     out, table = run_report(study)
+    untuned = table.loc[["sgd, untuned", "adam, untuned"]]
+    assert (untuned["verdict"] == "not compared").all()
+    assert untuned["test/accuracy"].max() < 0.85
+    table = table.drop(untuned.index)
     assert set(table.index) == {"sgd", "adam"}
-    assert (table["n"] == 3).all()
-    assert (table["num_settings"] == 3).all()
-    assert (table["num_runs"] == 6).all()
-    assert table.loc["sgd", "best_setting"] == "optimizer.lr=0.1"
-    repeats = [
-        json.loads((study / f"sgd-repeat-seed{seed}" / "summary.json").read_text())
-        for seed in (101, 102, 103)
-    ]
-    mean = sum(run["best"]["value"] for run in repeats) / 3
-    assert table.loc["sgd", "val/accuracy"] == pytest.approx(mean)
+    assert (table["n"] == REPLICATES).all()
+    assert (table["num_reported"] == 2 * REPLICATES).all()
+    assert (table["num_settings"] == 3 * REPLICATES).all()
+    assert table.loc["sgd", "best_setting"] == "optimizer.lr=0.1 to 0.3"
     assert "optimistic" not in out, "the repeats chose nothing"
+    assert "about these settings" not in out
     table = run_report(study, "--by", "optim")[1]
     assert table["n"].to_dict() == {"sgd_cosine": 3, "adam_constant": 3}
-    assert table["num_runs"].to_dict() == {"sgd_cosine": 6, "adam_constant": 6}
-    assert (table["num_settings"] == 3).all()
+
+
+def test_the_replicate_is_the_unit(study, run_report):
+    """Its value is the mean of its seeds; intervals and tests are over these means."""
+    table = run_report(study)[1]
+    means = {}
+    for name in ("sgd", "adam"):
+        files = sorted(study.glob(f"{name}-r*-repeat-*/summary.json"))
+        of_runs = [json.loads(file.read_text())["test/accuracy"] for file in files]
+        means[name] = np.reshape(of_runs, (REPLICATES, 2)).mean(axis=1)
+    low, high = stats.t.interval(0.95, 2, means["sgd"].mean(), stats.sem(means["sgd"]))
+    sgd, adam = table.loc["sgd"], table.loc["adam"]
+    assert sgd["test/accuracy"] == pytest.approx(means["sgd"].mean())
+    assert [sgd["test/accuracy_low"], sgd["test/accuracy_high"]] == pytest.approx([low, high])
+    assert adam["p"] == pytest.approx(stats.ttest_rel(means["adam"], means["sgd"]).pvalue)
+    assert adam["rival"] == "sgd"
+
+
+def test_one_replicate_is_about_its_settings(study, change, run_report):
+    record = json.loads((study / "study.json").read_text())
+    for run in record["runs"]:
+        if run["replicate"] > 0:
+            shutil.rmtree(study / run["run_dir"])
+    first = [run for run in record["runs"] if run["replicate"] == 0]
+    change({"protocol": record["protocol"] | {"replicates": 1}, "runs": first})
+    out, table = run_report(study)
+    assert table["n"].to_dict()["sgd"] == 2, "seeds"
+    assert "about these settings, not about the candidates in general" in out
 
 
 def test_the_protocol_is_in_the_page(study, run_report):
     run_report(study)
     html = page_of(study)
-    assert "Each was tuned by 3 trials (Sobol sampling, seed 0) on seed 0, with successive" in html
-    assert "then repeated on seeds 101, 102 and 103, not used in tuning" in html
+    assert "The whole procedure was repeated 3 times, with other seeds for the search" in html
+    assert "each time 3 trials a candidate (Sobol sampling) on one seed, with successive" in html
+    assert "then the setting with the best validation accuracy on 2 fresh seeds." in html
     assert "22% of the tuning steps saved (140 in place of 180)" in html
     assert "{low: 0.01, high: 1.0, log: true}" in html
     assert "[true, false]" in html
     assert "a &lt;paper&gt;" in html
 
 
-@pytest.mark.parametrize(
-    ("audited", "said"),
-    [
-        (0.6, "without halving, the same settings would have been chosen"),
-        (0.99, "another setting would have been chosen for sgd (99.00% in place of 95.00%)"),
-    ],
-)
-def test_the_page_says_whether_halving_changed_the_winner(study, change, run_report, audited, said):
-    run_report(study)
-    assert "whether one of the 2 pruned runs would have won is not known" in page_of(study)
+def test_what_speaks_against_a_verdict_stands_beside_it(study, change, run_report):
+    out, _ = run_report(study)
+    assert "had 3 trials, fewer than 5 for every tuned number of sgd (2) and adam (2)" in out
+    assert "whether one of the 6 pruned runs would have won is not known" in page_of(study)
 
     def audit(run):
-        if run["status"] == "pruned":
-            run["audited"] = audited if run["candidate"] == "sgd" else 0.5
+        if run["phase"] == "tune" and run["status"] == "pruned":
+            run["audited"] = 0.99 if run["candidate"] == "sgd" else 0.5
 
-    change(run=audit)
-    run_report(study)
-    assert said in page_of(study)
-    assert "best in tuning: sgd, with and without halving" in page_of(study)
+    change({"at_bounds": {"sgd": {"optimizer.lr": "high"}}}, run=audit)
+    out, _ = run_report(study)
+    doubts = (
+        "the optimizer.lr of sgd (high)",
+        "Halving changed what was chosen",
+        "99.00% in place",
+    )
+    for said in doubts:
+        assert said in out
+        assert said in page_of(study).partition("<h2>")[0], "before everything else"
 
 
 def test_finished_repeats_of_a_killed_study_are_used(study, change, run_report):
     change({"finished": False})
-    edit(study / "sgd-repeat-seed103", status="running")
+    edit(study / "sgd-r2-repeat-001-seed2001", status="running")
+    edit(study / "sgd-r2-repeat-001-seed2002", status="running")
     out, table = run_report(study)
-    assert table["n"].to_dict() == {"sgd": 2, "adam": 3}
-    assert "The study study is not finished: 5 of 6 repeats have ended" in out
-    assert "Of 12 runs, 1 unfinished (sgd)" in out
-    assert "optimistic" not in out, "the repeats chose nothing"
-    assert "tuning steps saved" not in page_of(study)
+    assert (table["n"]["sgd"], table["n"]["adam"]) == (2, 3)
+    assert "The study study is not finished: 10 of 12 repeats have ended" in out
+    assert "Unequal numbers of replicates, from 2 to 3" in out
+    assert "2 unfinished (sgd)" in out
+    edit(study / "sgd-r2-repeat-001-seed2001", status="completed")
+    assert "Unequal numbers of seeds: a replicate was left unfinished" in run_report(study)[0]
 
 
 def test_trials_of_a_study_killed_in_tuning(study, change, run_report):
     """A trial that waits at a rung may show more than one that went to the end."""
     change({"finished": False})
-    for run in study.glob("*-repeat-*"):
-        shutil.rmtree(run)
+    for run in [*study.glob("*-repeat-*"), *study.glob("*-untuned-*"), *study.glob("*-r[12]-*")]:
+        if run.exists():
+            shutil.rmtree(run)
     out, table = run_report(study)
     assert (table["num_settings"] == 3).all()
     assert table["n"].to_dict() == {"sgd": 1, "adam": 1}
-    assert "0 of 6 repeats have ended; its trials are shown" in out
-    edit(study / "sgd-tune-000", best={"value": 0.99}, planned_steps=10)
+    assert "0 of 12 repeats have ended; its trials are shown" in out
+    edit(study / "sgd-r0-tune-000", best={"value": 0.99}, planned_steps=10)
     out, table = run_report(study)
     assert table.loc["sgd", "best_setting"] == "optimizer.lr=0.1"
     assert "ended before their horizon" not in out
-    shutil.rmtree(study / "sgd-tune-001")
+    shutil.rmtree(study / "sgd-r0-tune-001")
     assert "Values of runs that ended before their horizon: sgd." in run_report(study)[0]
 
 
@@ -162,16 +204,17 @@ def test_several_studies_side_by_side(study, tmp_path, monkeypatch, run_report):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(study, tmp_path / "again")
     table = run_report("study", "again")[1]
-    assert set(table.index) == {"study/sgd", "study/adam", "again/sgd", "again/adam"}
+    tuned = table.index[~table.index.str.endswith("untuned")]
+    assert set(tuned) == {"study/sgd", "study/adam", "again/sgd", "again/adam"}
     assert (table["n"] == 3).all()
 
 
 def test_what_broke_in_a_trial_is_told_from_what_broke_in_a_repeat(study, run_report):
-    edit(study / "sgd-tune-000", status="diverged")
-    edit(study / "sgd-repeat-seed102", status="diverged", best=None)
-    out, _ = run_report(study)
-    assert "Of 12 runs, 1 diverged in tuning (sgd), 1 diverged (sgd): they are counted" in out
-    assert "adam has the highest mean test accuracy" in out, "one of sgd's seeds diverged"
+    edit(study / "sgd-r0-tune-000", status="diverged")
+    edit(study / "sgd-r0-repeat-001-seed2", status="diverged", best=None)
+    out, table = run_report(study)
+    assert "1 diverged in tuning (sgd), 1 diverged (sgd): they are counted" in out
+    assert table.loc["sgd", "num_reported_diverged"] == 1
 
 
 @pytest.mark.usefixtures("figures")
@@ -179,17 +222,18 @@ def test_pruned_trials_are_marked_and_no_line_is_promised_that_is_not_drawn(
     study, change, run_report
 ):
     """Two numbers are tuned: a line through random points would be noise."""
-    change(run=lambda run: run["params"].update({"optimizer.momentum": run["trial"] / 10}))
+    change(run=lambda run: run["params"].update({"optimizer.momentum": run.get("trial", 0) / 10}))
     run_report(study)
     html = page_of(study)
     assert html.count("hollow if it was pruned, at what it had reached by then;") == 2
-    assert html.count("<title>sgd, optimizer.lr=") == 6, "hover text of three trials in two figures"
+    assert html.count("<title>sgd, optimizer.lr=") == 6, "hover text of three settings, twice"
     assert html.count(", pruned: ") == 4
     assert "joins the best" not in html
 
 
 def test_a_setting_may_be_a_list(study, change, run_report):
     change(run=lambda run: run["params"].update({"optimizer.betas": [0.9, 0.95]}))
-    assert set(run_report(study)[1]["best_setting"]) == {
-        "optimizer.lr=0.1, optimizer.betas=[0.9, 0.95]"
-    }
+    table = run_report(study)[1]
+    assert (
+        table.loc["sgd", "best_setting"] == "optimizer.lr=0.1 to 0.3, optimizer.betas=[0.9, 0.95]"
+    )

@@ -29,18 +29,20 @@ SETTINGS: dict[str, Any] = {
     },
     "trials": 4,
     "sampler": "sobol",
-    "sampler_seed": 0,
+    "replicates": 1,
+    "seeds_per_replicate": 2,
+    "seed": 0,
     "batch_size": None,
-    "tune_seeds": [0],
-    "repeat_seeds": [11, 12],
     "halving": None,
+    "untuned": False,
+    "extend": False,
 }
 
 
 def accuracy(given: dict[str, str], steps: int) -> float:
     """Best at a rate of 0.1 for SGD and 0.01 for Adam; grows with the steps."""
     best = 0.1 if given["optimizer"] == "sgd" else 0.01
-    distance = abs(math.log10(float(given["optimizer.lr"]) / best))
+    distance = abs(math.log10(float(given.get("optimizer.lr", 1e-3)) / best))
     return (1 - distance / 10) * steps / (steps + 10)
 
 

@@ -46,6 +46,19 @@ def test_one_minus_is_the_setting_not_the_point():
     assert (dimension.at(0.0), dimension.at(1.0)) == (0.99, 0.9)
 
 
+def test_shares_are_read_back_and_a_space_widens_as_far_as_values_make_sense():
+    for dimension in SPACE.dimensions[:2]:
+        for share in (0.0, 0.3, 1.0):
+            assert dimension.share(dimension.at(share)) == pytest.approx(share, abs=1e-3)
+    rate = SPACE.dimensions[0].widened("high")
+    assert (rate.low, rate.high) == (1e-4, pytest.approx(100.0))
+    one_minus = Dimension.of("m", {"low": 0.01, "high": 1, "log": True, "one_minus": True}, "s")
+    assert one_minus.widened("high").high == 1.0, "a momentum is not negative"
+    assert Dimension.of("w", {"low": 0.0, "high": 0.2}, "space").widened("low").low == 0
+    steps = SPACE.dimensions[3].widened("low")
+    assert (steps.low, steps.high) == (0, 50)
+
+
 def test_grid_may_not_exceed_the_budget():
     with pytest.raises(ConfigError, match="grid of 18 points, more than the 10 trials"):
         SPACE.design("grid", 10, 0)

@@ -20,12 +20,11 @@ def test_equal_budgets_then_repeats_of_the_best_on_fresh_paired_seeds(tmp_path):
         of_tuning = [job for job in tuned if job["optimizer"] == name]
         of_repeats = [job for job in repeated if job["optimizer"] == name]
         assert len(of_tuning) == 4
-        best = done.best()[name]
-        assert best.value == max(tuning.value for tuning in done.trials[name])
+        best = done.replicates[0].best()[name]
+        assert best.value == max(tuning.value for tuning in done.replicates[0].trials[name])
         assert float(of_repeats[0]["optimizer.lr"]) == best.params["optimizer.lr"]
         assert {job["seed"] for job in of_tuning} == {"0"}
-        assert {job["trainer.test"] for job in of_tuning} == {"false"}
-        assert [job["seed"] for job in of_repeats] == ["11", "12"]
+        assert [job["seed"] for job in of_repeats] == ["1", "2"]
         assert not any("trainer.test" in job for job in of_repeats)
         assert [job["optimizer"] for job in repeated] == ["sgd", "adam"] * 2, "seed by seed"
         assert of_repeats[0]["wandb.job_type"] == "repeat"
@@ -37,25 +36,80 @@ def test_equal_budgets_then_repeats_of_the_best_on_fresh_paired_seeds(tmp_path):
     assert record["tuning_compute"]["saved_fraction"] == 0
 
 
+def test_every_replicate_tunes_anew_and_judges_on_seeds_of_its_own(tmp_path):
+    launcher = FakeLauncher(tmp_path)
+    conduct_fake(tmp_path, launcher, replicates=3, untuned=True, seed=2)
+    of_sgd = [job for job in launcher.jobs if job["optimizer"] == "sgd"]
+    rates = {}
+    for replicate in range(3):
+        first = 200_000 + 1_000 * replicate
+        jobs = [job for job in of_sgd if f"-r{replicate}-" in job["hydra.sweep.subdir"]]
+        seeds = [(job["wandb.job_type"], int(job["seed"]) - first) for job in jobs]
+        judged = [("repeat", 1), ("untuned", 1), ("repeat", 2), ("untuned", 2)]
+        assert seeds == [("tune", 0)] * 4 + judged
+        rates[replicate] = {job["optimizer.lr"] for job in jobs[:4]}
+        assert not any("optimizer.lr" in job for job in jobs if job["wandb.job_type"] == "untuned")
+    assert len(set.union(*rates.values())) == 12, "every sampler has points of its own"
+    record = json.loads((tmp_path / "study.json").read_text())
+    assert [(entry["candidate"], entry["replicate"]) for entry in record["best"]] == [
+        (name, replicate) for replicate in range(3) for name in ("sgd", "adam")
+    ]
+
+
+def test_replicates_may_be_added_to_a_finished_study(tmp_path):
+    conduct_fake(tmp_path, FakeLauncher(tmp_path), replicates=2)
+    more = FakeLauncher(tmp_path)
+    conduct_fake(tmp_path, more, replicates=3)
+    assert len(more.names) == 2 * (4 + 2)
+    assert all("-r2-" in name for name in more.names)
+
+
+def test_a_space_with_its_best_at_a_bound_is_widened_once_and_all_tune_again(tmp_path):
+    """SGD is best at a rate of 0.1, twice as high as its space goes."""
+    space = {"optimizer.lr": {"low": 1e-3, "high": 0.05, "log": True}}
+    candidates = {
+        "sgd": {"overrides": ["optimizer=sgd"], "space": space},
+        "adam": {"overrides": ["optimizer=adam"], "space": {"optimizer.lr": [1e-3, 1e-2]}},
+    }
+    settings = {"candidates": candidates, "replicates": 3, "trials": 16}
+    conduct_fake(tmp_path, FakeLauncher(tmp_path), **settings)
+    record = json.loads((tmp_path / "study.json").read_text())
+    assert record["at_bounds"] == {"sgd": {"optimizer.lr": "high"}}
+    launcher = FakeLauncher(tmp_path)
+    conduct_fake(tmp_path, launcher, extend=True, **settings)
+    tuned = [job for job in launcher.jobs if job["wandb.job_type"] == "tune"]
+    for name in ("sgd", "adam"):
+        assert len([job for job in tuned if job["optimizer"] == name]) == 3 * 16
+    rates = [float(job["optimizer.lr"]) for job in tuned if job["optimizer"] == "sgd"]
+    assert 0.05 < max(rates) < 0.05 * (0.05 / 1e-3) ** 0.5
+    record = json.loads((tmp_path / "study.json").read_text())
+    assert record["at_bounds"] == {}
+    for entry in record["best"]:
+        if entry["candidate"] == "sgd":
+            assert entry["trial"] >= 16
+            assert 0.05 < entry["params"]["optimizer.lr"] < 0.2
+    repeated = [entry for entry in record["runs"] if entry["phase"] == "repeat"]
+    assert len(repeated) == 2 * 3 * 2, "those of the settings chosen before are not part of it"
+
+
 def test_halving_continues_the_best_in_their_own_directories(tmp_path):
     launcher = FakeLauncher(tmp_path)
     done = conduct_fake(tmp_path, launcher, halving=HALVING, trials=8)
     limits = {}
     for job in launcher.jobs:
-        if job["hydra.sweep.subdir"].startswith("sgd-tune"):
+        if job["hydra.sweep.subdir"].startswith("sgd-r0-tune"):
             assert job["resume"] == "auto"
-            limits.setdefault(job["hydra.sweep.subdir"], []).append(
-                int(job["trainer.limit_train_steps"])
-            )
+            limit = int(job["trainer.limit_train_steps"])
+            assert job["trainer.test"] == ("true" if limit == HORIZON else "false")
+            limits.setdefault(job["hydra.sweep.subdir"], []).append(limit)
     assert sorted(limits.values()) == sorted([[10]] * 4 + [[10, 50]] * 2 + [[10, 50, HORIZON]] * 2)
     statuses = [
         json.loads((tmp_path / name / "summary.json").read_text())["status"] for name in limits
     ]
     assert sorted(statuses) == ["completed"] * 2 + ["pruned"] * 6
-    at_first_rung = sorted(done.trials["sgd"], key=lambda t: -t.values[10])
-    assert {t.number for t in at_first_rung[:4]} == {
-        t.number for t in done.trials["sgd"] if 50 in t.values
-    }
+    trials = done.replicates[0].trials["sgd"]
+    at_first_rung = sorted(trials, key=lambda t: -t.values[10])
+    assert {t.number for t in at_first_rung[:4]} == {t.number for t in trials if 50 in t.values}
     record = json.loads((tmp_path / "study.json").read_text())
     assert record["tuning_compute"] == {
         "steps": 2 * (4 * 10 + 2 * 50 + 2 * 100),
@@ -80,17 +134,19 @@ def test_audit_runs_pruned_trials_to_the_end_and_decides_nothing(tmp_path):
     rest = FakeLauncher(tmp_path, accuracy=late)
     audited = conduct_fake(tmp_path, rest, halving={**HALVING, "audit": True}, trials=8)
     names = launcher.names + rest.names
-    assert sorted(names) == sorted(tuning.name for tuning in plain.pruned)
+    pruned = [tuning.name for tuning in plain.tunings if tuning.state == "pruned"]
+    assert sorted(names) == sorted(pruned)
     record = json.loads((tmp_path / "study.json").read_text())
     for key in ("best", "tuning_compute"):
         assert record[key] == before[key]
-    for name, tunings in audited.trials.items():
+    replicate = audited.replicates[0]
+    for name, tunings in replicate.trials.items():
         assert len([t for t in tunings if t.audited is not None]) == 6
-        assert max(t.audited for t in tunings if t.audited) > audited.best()[name].value
+        assert max(t.audited for t in tunings if t.audited) > replicate.best()[name].value
     for name in names:
         summary = json.loads((tmp_path / name / "summary.json").read_text())
         assert (summary["status"], summary["steps"]) == ("pruned", HORIZON)
-    assert "another setting would have been chosen for sgd (" in " ".join(audit(record))
+    assert "Halving changed what was chosen" in " ".join(audit(record))
 
 
 @pytest.mark.parametrize("sampler", ["sobol", "tpe"])
@@ -135,23 +191,24 @@ def test_diverged_and_failed_trials_are_the_worst_and_not_run_on(tmp_path):
 
     launcher = FakeLauncher(tmp_path, status_of)
     done = conduct_fake(tmp_path, launcher, halving=HALVING, trials=8)
-    assert done.best()["sgd"].params["optimizer.lr"] <= 0.05
-    assert "adam" not in done.best()
-    assert launcher.names.count("adam-tune-000") == 1
-    assert "adam-repeat-seed11" not in launcher.names
+    best = done.replicates[0].best()
+    assert best["sgd"].params["optimizer.lr"] <= 0.05
+    assert "adam" not in best
+    assert launcher.names.count("adam-r0-tune-000") == 1
+    assert not [name for name in launcher.names if name.startswith("adam-r0-repeat")]
     third = FakeLauncher(tmp_path, status_of)
     conduct_fake(tmp_path, third, halving=HALVING, trials=8)
     assert third.jobs == []
 
 
 def test_lost_process_is_tried_once_more_and_alone(tmp_path):
-    launcher = FakeLauncher(tmp_path, loses=("sgd-tune-001",))
+    launcher = FakeLauncher(tmp_path, loses=("sgd-r0-tune-001",))
     done = conduct_fake(tmp_path, launcher)
-    assert launcher.names.count("sgd-tune-001") == 2
-    assert launcher.names.count("sgd-tune-002") == 1
-    summary = json.loads((tmp_path / "sgd-tune-001" / "summary.json").read_text())
+    assert launcher.names.count("sgd-r0-tune-001") == 2
+    assert launcher.names.count("sgd-r0-tune-002") == 1
+    summary = json.loads((tmp_path / "sgd-r0-tune-001" / "summary.json").read_text())
     assert summary["status"] == "failed"
-    assert done.trials["sgd"][1].has_failed
+    assert done.replicates[0].trials["sgd"][1].has_failed
 
 
 def test_preflight_lists_all_misfits_before_anything_is_tuned(tmp_path):
@@ -201,11 +258,9 @@ def test_a_trial_killed_in_its_second_rung_goes_on(tmp_path):
     again = FakeLauncher(tmp_path / "killed")
     done = conduct_fake(tmp_path / "killed", again, **settings)
     assert again.names[0] == killed.names[-1], "what was killed goes on"
-    for name, chosen in plain.best().items():
-        assert (done.best()[name].number, done.best()[name].values) == (
-            chosen.number,
-            chosen.values,
-        )
+    best = done.replicates[0].best()
+    for name, chosen in plain.replicates[0].best().items():
+        assert (best[name].number, best[name].values) == (chosen.number, chosen.values)
     record = json.loads((tmp_path / "killed" / "study.json").read_text())
     assert {entry["status"] for entry in record["runs"]} == {"completed", "pruned"}
 
@@ -236,7 +291,9 @@ def test_command_line_may_not_contradict_the_study(tmp_path, arguments, message)
     [
         ({"trials": 0}, "trials=0 should be"),
         ({"sampler": "sobl"}, "sampler=sobl should be 'grid', "),
-        ({"repeat_seeds": [0, 1]}, r"share \[0\]"),
+        ({"replicates": 0}, "replicates=0 should be"),
+        ({"repeat_seeds": [1]}, "unknown setting repeat_seeds"),
+        ({"extend": True, "sampler": "grid"}, "choose another sampler"),
         ({"halving": {"rungs": [0.5, 0.1], "keep": 0.5}}, "ascending"),
         ({"halving": {"rungs": [0.5], "keep": 1}}, "halving.keep=1 should be less than 1"),
         ({"halving": {"rungs": [0.5], "keep": 0.5, "audit": 1}}, "a valid boolean"),

@@ -19,7 +19,7 @@ def test_one_sweep_for_each_candidate(tmp_path, capsys):
     adamw = sweeps["mnist_optimizers_adamw"]
     assert adamw["method"] == "random"
     assert adamw["metric"] == {"name": "val/accuracy", "goal": "maximize"}
-    assert adamw["run_cap"] == 16
+    assert adamw["run_cap"] == 5
     assert adamw["parameters"]["optimizer.lr"] == {
         "distribution": "log_uniform_values",
         "min": 1e-4,
@@ -30,7 +30,7 @@ def test_one_sweep_for_each_candidate(tmp_path, capsys):
     assert "optimizer=adamw" in adamw["command"]
     printed = capsys.readouterr()
     assert printed.out.count("wandb sweep ") == 7
-    assert "halving, every trial runs to the end" in printed.err
+    assert "replicates, the settings are tuned once" in printed.err
 
 
 def test_conditional_space_becomes_one_sweep_for_each_branch(tmp_path):

@@ -15,7 +15,7 @@ from tests.trainer.interrupting import assert_same_run, events
 KILLS = 15
 LONG = (
     "data.batch_size=25",
-    "trainer.max_steps=500",
+    "trainer.max_steps=800",
     "trainer.eval_every_steps=23",
     "trainer.limit_eval_steps=1",
     "trainer.checkpoint_every_steps=7",
@@ -62,13 +62,12 @@ def test_killed_at_random_instants(composed, data_root, tmp_path):
     assert whole.exitcode == 0
     for number in range(KILLS):
         process = start(killed)
-        if number % 5 == 0:  # anywhere: also while it starts, reads the checkpoint, builds
-            time.sleep(draw.uniform(0, 10))
-        else:  # after some updates
-            target = num_events(killed) + draw.randint(2, 20)
-            while num_events(killed) < target and process.is_alive():
-                time.sleep(0.005)
-            time.sleep(draw.uniform(0, 0.05))
+        # every fifth anywhere: also while it starts, reads the checkpoint, builds
+        most, seconds = (40, draw.uniform(0, 10)) if number % 5 == 0 else (20, 60)
+        target = num_events(killed) + draw.randint(2, most)
+        until = time.monotonic() + seconds
+        while num_events(killed) < target and time.monotonic() < until and process.is_alive():
+            time.sleep(0.005)
         assert process.is_alive(), "the run ended before it was killed: make it longer"
         os.kill(process.pid, signal.SIGKILL)
         process.join()

@@ -1,0 +1,177 @@
+"""From runs to rows: what each candidate reached, and at what cost."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from analysis.question import Question
+from analysis.runs import BROKEN, DIVERGED, REPEAT, UNTUNED, Run, Setting
+from analysis.statistics import Difference, Estimate, estimate, median_time
+from analysis.words import is_share
+
+COSTS = (
+    "train_seconds", "step_ms", "optimizer_step_ms", "state_bytes_per_parameter",
+    "peak_memory_bytes",
+)  # fmt: skip
+NO_VALUE = "no value"
+
+Key = tuple[str, str]  # of a run: its unit and its seed
+
+
+@dataclass(frozen=True)
+class Hit:
+    """What it cost to reach a value on validation for the first time.
+
+    Attributes:
+        steps, seconds: medians over all runs; infinite if half of them or more missed it.
+    """
+
+    target: float
+    num_reached: int
+    steps: float
+    seconds: float
+
+
+@dataclass
+class Row:
+    """One candidate: its runs at the best setting of every replicate, or of all runs."""
+
+    name: str
+    settings: list[Setting]  # those settings
+    runs: list[Run]  # one finished run per seed
+    diverged: list[Run]  # at those settings; their values are the worst of all
+    num_replaced: int  # runs at those settings that were run again with the same seed
+    without_value: list[Run]  # finished, but a value that is compared is missing
+    statuses: Counter[str]  # of all its runs, whatever the setting
+    num_settings: int
+    is_chosen: bool  # the settings were chosen by the very runs that are reported
+    is_untuned: bool  # a study's candidate as it is, beside the tuned one
+    validation: Estimate | None
+    value: Estimate | None  # what candidates are compared on
+    scores: dict[Key, float]  # of which ``value`` is the mean
+    cost: dict[str, Estimate] = field(default_factory=dict)  # those that its runs recorded
+    hits: list[Hit] = field(default_factory=list)  # by target, the easiest first
+    rival: str = ""  # the first row, and of that the second: what the following compare it with
+    difference: Difference | None = None  # to the rival
+    to_best: tuple[float, float] | None = None  # interval of its mean minus the best other's
+    wins: Estimate | None = None  # how often its run beats the rival's
+    verdict: str = NO_VALUE
+
+    @property
+    def num_runs(self) -> int:
+        return len(self.runs) + len(self.diverged)
+
+    @property
+    def num_units(self) -> int:
+        return len({unit for unit, _ in self.scores})
+
+
+def rows_of(runs: Sequence[Run], question: Question, phases: set[str]) -> list[Row]:
+    """A row for every candidate, from its runs of some phases."""
+    by_candidate: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_candidate[run.candidate].append(run)
+    return [row_of(name, group, question, phases) for name, group in by_candidate.items()]
+
+
+def row_of(name: str, runs: Sequence[Run], question: Question, phases: set[str]) -> Row:
+    used = [run for run in runs if run.phase in phases]
+    replicates = sorted({run.replicate for run in used}, key=lambda r: -1 if r is None else r)
+    # replicates choose anew, unless it is the trials themselves that are reported
+    groups = (
+        [[run for run in used if run.replicate == r] for r in replicates]
+        if REPEAT in phases
+        else [used]
+    )
+    best = [best_setting(group, question) for group in groups if group]
+    ended = [run for _, at_best in best for run in at_best if run.finished or is_diverged(run)]
+    counted = [run for run in ended if None not in (run.validation, question.value_of(run))]
+    last = list({(run.unit, run.seed): run for run in counted}.values())
+    finished = [run for run in last if run.finished]
+    scores = {(run.unit, run.seed): question.value_of(run) or 0.0 for run in last}
+    validation = {(run.unit, run.seed): run.validation or 0.0 for run in last}
+    return Row(
+        name=name,
+        settings=[setting for setting, _ in best],
+        runs=finished,
+        diverged=[run for run in last if is_diverged(run)],
+        num_replaced=len(counted) - len(last),
+        without_value=[run for run in ended if run not in counted],
+        statuses=Counter(run.status for run in runs),
+        num_settings=len({(run.replicate, run.setting) for run in runs if run.phase != REPEAT}),
+        is_chosen=any(len({run.setting for run in group}) > 1 for group in groups),
+        is_untuned=all(run.phase == UNTUNED for run in runs),
+        validation=over_units(validation, question.validation) if finished else None,
+        value=over_units(scores, question.decides) if finished else None,
+        scores=scores if finished else {},
+    )
+
+
+def is_diverged(run: Run) -> bool:
+    return run.status == DIVERGED
+
+
+def best_setting(runs: Sequence[Run], question: Question) -> tuple[Setting, list[Run]]:
+    """The setting with the best mean on validation, and its runs."""
+    settings: dict[Setting, list[Run]] = defaultdict(list)
+    for run in runs:
+        settings[run.setting].append(run)
+    return max(settings.items(), key=lambda item: merit(item[1], question))
+
+
+def over_units(values: Mapping[Key, float], metric: str) -> Estimate:
+    """The mean of units' means."""
+    return estimate(list(unit_means(values).values()), *possible(metric))
+
+
+def unit_means(values: Mapping[Key, float]) -> dict[str, float]:
+    by_unit = pd.Series(values, dtype=float).groupby(level=0, sort=False).mean()
+    return {str(unit): float(value) for unit, value in by_unit.items()}
+
+
+def merit(runs: Sequence[Run], question: Question) -> tuple[bool, int, bool, float]:
+    """How good a setting is: fewest broken runs, run to the end, then the mean on validation."""
+    finished = [run for run in runs if run.finished]
+    found = of_known([run.validation for run in finished])
+    broken = sum(run.status in BROKEN for run in runs)
+    is_full = not any(run.is_partial for run in finished)
+    return bool(finished), -broken, is_full, question.key(found.mean if found else None)
+
+
+def of_known(
+    values: Sequence[float | None], least: float = -math.inf, greatest: float = math.inf
+) -> Estimate | None:
+    """The estimate of those that are known; None if there are none."""
+    known = [value for value in values if value is not None]
+    return estimate(known, least, greatest) if known else None
+
+
+def possible(metric: str) -> tuple[float, float]:
+    """The least and the greatest value that a metric can have."""
+    return (0.0, 1.0) if is_share(metric) else (-math.inf, math.inf)
+
+
+def add_costs(row: Row, question: Question, targets: Sequence[float]) -> None:
+    """What the runs cost, and what it cost to reach each target."""
+    for name in COSTS:
+        if cost := of_known([cost_of(run, name) for run in row.runs], least=0.0):
+            row.cost[name] = cost
+    for target in targets:
+        steps, seconds = [], []
+        for run in row.runs:
+            curve = run.curve(question.validation)
+            good = curve[curve["value"].map(question.key) >= question.key(target)]
+            steps += good["step"].head(1).tolist()
+            seconds += good["seconds"].head(1).tolist()
+        medians = (median_time(times, row.num_runs or 1) for times in (steps, seconds))
+        row.hits.append(Hit(target, len(steps), *medians))
+
+
+def cost_of(run: Run, name: str) -> float | None:
+    if name != "state_bytes_per_parameter":
+        return run.number(name)
+    state, parameters = run.number("optimizer_state_bytes"), run.number("num_parameters")
+    return state / parameters if state is not None and parameters else None
