@@ -87,6 +87,15 @@ def test_unknown_timm_optimizer_names_the_nearest(settings_of):
         build_optimizer({**settings_of("timm"), "name": "adoptt"}, network(), GROUPING)
 
 
+@pytest.mark.parametrize("setting", ["momentum", "eps", "layer_decay"])
+def test_settings_that_a_timm_optimizer_does_not_have(setting):
+    """timm's own factory takes them, and drops them without a word."""
+    name = "sgd" if setting == "eps" else "adamw"
+    settings = {"_target_": "optim.timm_optimizer.timm_optimizer", "name": name, "lr": 0.1}
+    with pytest.raises(ConfigError, match=f"unexpected keyword argument '{setting}'"):
+        build_optimizer({**settings, setting: 0.5}, network(), GROUPING)
+
+
 def test_norms_and_biases_are_not_decayed():
     model = network()
     decayed, undecayed = parameter_groups(model, 0.1, 1.0, **GROUPING)
