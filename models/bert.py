@@ -65,7 +65,8 @@ def bert(
         max_length: of a text in tokens.
 
     Raises:
-        ConfigError: there is no such encoder, or its positions end before ``max_length``.
+        ConfigError: there is no such encoder, weights of it are missing, or its positions end
+            before ``max_length``.
     """
     from transformers import AutoConfig, AutoModel  # costs seconds: only for the runs that use it
     from transformers.utils import logging
@@ -75,12 +76,19 @@ def bert(
     if pretrained:
         source = locate(pretrained, "model.pretrained")
         try:
-            encoder = AutoModel.from_pretrained(source, dtype=torch.float32, weights_only=True)
+            encoder, found = AutoModel.from_pretrained(
+                source, dtype=torch.float32, weights_only=True, output_loading_info=True
+            )
         except Exception as error:  # whatever a damaged or missing file raises
             why = reason(error)
             if isinstance(error, UnpicklingError):  # of a pytorch_model.bin
                 why = "its weights are damaged, or hold more than tensors, which could run any code"
             raise ConfigError(f"model.pretrained={pretrained} cannot be loaded: {why}") from error
+        if missing := sorted(key for key in found["missing_keys"] if not key.startswith("pooler.")):
+            raise ConfigError(
+                f"model.pretrained={pretrained} lacks {len(missing)} of the encoder's weights, "
+                f"such as {missing[0]}: they would be random"
+            )
     elif architecture is None:
         raise ConfigError(
             "model.pretrained=null: random weights need an architecture; set data.tokenizer to a "

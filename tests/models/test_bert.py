@@ -2,10 +2,12 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from core.errors import ConfigError
 from models.bert import bert
@@ -86,6 +88,19 @@ def test_untrusted_weights(content, tiny_bert, tmp_path, monkeypatch):
         classifier(tiny_bert, pretrained=str(tmp_path))
     assert "\n" not in str(caught.value)
     assert not Path("executed").exists()
+
+
+def test_weights_that_are_missing(tiny_bert, tmp_path):
+    """The library makes up random ones; only the pooler is not needed."""
+    folder = shutil.copytree(tiny_bert, tmp_path / "bert")
+    weights = load_file(folder / "model.safetensors")
+    for part in ("pooler", "encoder.layer.1."):
+        weights = {name: value for name, value in weights.items() if not name.startswith(part)}
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        if part == "pooler":
+            classifier(tiny_bert, pretrained=str(folder))
+    with pytest.raises(ConfigError, match=r"lacks 16 of the encoder's weights, such as encoder\."):
+        classifier(tiny_bert, pretrained=str(folder))
 
 
 @pytest.fixture(scope="module")
