@@ -63,15 +63,23 @@ def image_splits(
         augment: a list of augmentations or transforms of torchvision.
 
     Raises:
-        ConfigError: ``mean`` or ``std`` has another number of values, or ``std`` one that is not
-            positive; an augmentation does not suit the data.
+        ConfigError: the images are no such tensors; ``mean`` or ``std`` has another number of
+            values or one out of range; an augmentation does not suit the data.
     """
     check_map_style(train, "train")
     image, *targets = train[0]
+    if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim != 3:
+        raise ConfigError(
+            f"data={name}: an image should be uint8 of shape (channels, height, width), as it is "
+            f"before ToTensor or a normalization; it is {described(image)}"
+        )
     channels, height, width = image.shape
     means, stds = per_channel(mean, channels, "mean"), per_channel(std, channels, "std")
-    if min(stds) <= 0:
-        raise ConfigError(f"data.std={std} should be above 0")
+    if not 0 < min(stds) <= max(stds) <= 1 or not 0 <= min(means) <= max(means) <= 1:
+        raise ConfigError(
+            f"data.mean={mean} and data.std={std} should be in [0, 1], data.std above 0: they are "
+            "of images whose white is 1, not 255"
+        )
     spec = ImageSpec(
         name=name,
         in_channels=channels,
@@ -134,13 +142,18 @@ def try_augmentation(step: Augment, image: Tensor) -> None:
             f"{type(error).__name__}: {reason(error)}"
         ) from error
     if not isinstance(made, Tensor) or (made.shape, made.dtype) != (images.shape, images.dtype):
-        what = type(made).__name__
-        if isinstance(made, Tensor):
-            what = f"{made.dtype} of shape {tuple(made.shape[1:])}".removeprefix("torch.")
+        what = described(made[0] if isinstance(made, Tensor) else made)
         raise ConfigError(
             f"data.augment: {name} makes {what} of uint8 images of shape {tuple(image.shape)}; "
             "an augmentation keeps type and size"
         )
+
+
+def described(value: Any) -> str:
+    """A tensor's type and shape, or what else it is."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{value.dtype} of shape {tuple(value.shape)}".removeprefix("torch.")
 
 
 def per_channel(values: Any, channels: int, name: str) -> tuple[float, ...]:

@@ -282,7 +282,7 @@ def test_an_image_that_does_not_suit(root, splits, mode, size, settings, message
         ({"image_size": [8, 8, 3]}, "data.image_size="),
         ({"image_size": 0}, "data.image_size=0 should be"),
         ({"mean": [0.5, 0.5]}, "data.mean=.* should be one number"),
-        ({"std": [0]}, "data.std=.* should be above 0"),
+        ({"std": [0]}, "data.std=.* should be .* data.std above 0"),
     ],
 )
 def test_wrong_settings(root, splits, settings, message):

@@ -1,5 +1,7 @@
 """Settings of image data sets: means, and augmentations that suit the data."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -31,6 +33,27 @@ def test_one_mean_stands_for_all_channels(mean):
 def test_wrong_means(mean):
     with pytest.raises(ConfigError, match=r"data\.mean=.* should be one number, or a list of one"):
         splits(IMAGES, LABELS, mean=mean)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"mean": 125.3}, {"std": 63.0}, {"std": 0.0}, {"mean": -0.1}, {"std": math.nan}]
+)
+def test_means_of_another_range(settings):
+    """Of pixels up to 255, which training would hardly survive, and nothing would say why."""
+    with pytest.raises(ConfigError, match="of images whose white is 1, not 255"):
+        splits(IMAGES, LABELS, **settings)
+
+
+@pytest.mark.parametrize(
+    ("images", "found"),
+    [
+        (IMAGES / 255, r"float32 of shape \(3, 8, 8\)"),  # would be divided by 255 again
+        (IMAGES[:, 0], r"uint8 of shape \(8, 8\)"),
+    ],
+)
+def test_what_is_no_image(images, found):
+    with pytest.raises(ConfigError, match=f"before ToTensor or a normalization; it is {found}"):
+        splits(images, LABELS)
 
 
 @pytest.mark.parametrize("augment", ["flip", ["flip"], {"p": 0.5}, 3, HorizontalFlip()])
