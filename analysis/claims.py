@@ -33,7 +33,9 @@ def claims(comparison: Comparison) -> list[str]:
             f"{best[0].name} is the best in {words(metric)}: {in_words(comparison, best[0])}."
         )
     elif standing := by_verdict[MAY_BE_BEST]:
-        names = [f"{row.name} ({in_words(comparison, row)})" for row in standing]
+        leader, *near = standing
+        names = [f"{leader.name} ({in_words(comparison, leader)})"]
+        names += [with_p(row, metric) for row in near]
         sentences.append(
             f"The best in {words(metric)} may be any of {len(names)}: {listed(names, '; ')}."
         )
