@@ -73,7 +73,8 @@ class TrainerSettings:
     accumulate_steps: Count
     """Micro-batches per update; the batch size stays the same."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None
-    """Evaluate and keep a moving average of the weights; not with schedule-free optimizers."""
+    """Evaluate and keep a moving average of the weights; not with schedule-free optimizers. The
+    decay rises to this value as (1 + updates) / (10 + updates)."""
     on_nonfinite: Literal["raise", "skip", "stop"]
     """At a loss or gradient that is not finite: fail, leave the update out, or end the run."""
 

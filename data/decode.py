@@ -30,7 +30,7 @@ class Decoder:
         channels: 1 for grayscale, 3 for RGB, whatever the files have.
         same_size: refuse images of another size rather than resize them.
         max_pixels: refuse larger images: a small file may claim to be a huge one.
-        min_crop_area: smallest area of a random crop, as a fraction of the image's.
+        min_crop_area: smallest area of a random crop, as a fraction of the image's; 1: none.
     """
 
     size: tuple[int, int]
@@ -50,7 +50,7 @@ class Decoder:
             with open(file, "rb") as stream, Image.open(stream) as image:
                 self.check(file, image)
                 size = upright_size(image)
-                if generator is None:
+                if generator is None or self.min_crop_area == 1:
                     box = centred_crop(size, self.size)
                 else:
                     box = random_crop(size, self.size, self.min_crop_area, generator)

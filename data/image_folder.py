@@ -5,6 +5,7 @@ Sets that fit in memory are decoded once and kept as a tensor file; larger ones 
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,9 +24,11 @@ from data.splits import Splits, TensorSplit, stratified_split
 from data.streamed_images import StreamedImages, status
 
 SUFFIXES = (
-    ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
+    ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
     ".tif", ".tiff", ".webp",
 )  # fmt: skip
+
+SPLITS = ("train", "val", "test")
 
 
 def image_folder(
@@ -57,9 +60,10 @@ def image_folder(
     check(channels, val_fraction, resident, min_crop_area)
     folder = Path(root)
     class_names = names_of_classes(folder / "train")
+    left_out: Counter[str] = Counter()
     files = {
-        name: list_files(folder / name, class_names)
-        for name in ("train", "val", "test")
+        name: list_files(folder / name, class_names, left_out)
+        for name in SPLITS
         if name == "train" or (folder / name).is_dir()
     }
     first = files["train"][0][0]
@@ -75,7 +79,7 @@ def image_folder(
     num_bytes = sum(map(len, splits.values())) * channels * size[0] * size[1]
     if resident is True or (resident == "auto" and num_bytes <= max_resident_bytes):
         splits = in_memory(splits, folder)
-    return image_splits(
+    built = image_splits(
         f"image_folder/{folder.resolve().name}",
         splits["train"],
         splits["val"],
@@ -85,6 +89,21 @@ def image_folder(
         std,
         augment,
     )
+    if min_crop_area < 1 and isinstance(built.train, StreamedImages):
+        built.notes.append(
+            "data.resident: the images are streamed, and training sees random crops of them "
+            f"(data.min_crop_area={min_crop_area}; 1: none)"
+        )
+    if left_out:
+        kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(left_out.items()))
+        built.notes.append(f"data.root: left out, no images by name or in no class: {kinds}")
+    if others := [
+        path.name for path in visible(folder) if path.is_dir() and path.name not in SPLITS
+    ]:
+        built.notes.append(
+            f"data.root: the folders {', '.join(others)} are not used, but {', '.join(SPLITS)}"
+        )
+    return built
 
 
 def check(channels: int, val_fraction: float, resident: Any, min_crop_area: float) -> None:
@@ -109,15 +128,25 @@ def names_of_classes(train: Path) -> list[str]:
     return names
 
 
-def list_files(folder: Path, class_names: Sequence[str]) -> tuple[list[str], Tensor]:
-    """Paths and labels of the images of a split, by class and name."""
+def list_files(
+    folder: Path, class_names: Sequence[str], left_out: Counter[str]
+) -> tuple[list[str], Tensor]:
+    """Paths and labels of the images of a split, by class and name.
+
+    Args:
+        left_out: counts the suffixes of the other files.
+    """
+    loose = [path for path in visible(folder) if not path.is_dir()]
+    left_out.update(file.suffix or file.name for file in loose)
     unknown = set(names_of_classes(folder)) - set(class_names)
     if unknown:
         raise ConfigError(f"data.root: {folder / min(unknown)} is a class that train/ has not")
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
-        found = list(images_under(folder / name)) if (folder / name).is_dir() else []
+        under = list(files_under(folder / name)) if (folder / name).is_dir() else []
+        found = list(filter(is_image, under))
+        left_out.update(file.suffix or file.name for file in under if not is_image(file))
         if not found and folder.name == "train":
             raise ConfigError(f"data.root: {folder / name} has no images")
         paths += map(str, found)
@@ -127,8 +156,12 @@ def list_files(folder: Path, class_names: Sequence[str]) -> tuple[list[str], Ten
     return paths, torch.tensor(labels)
 
 
-def images_under(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Every image in ``folder`` and below, in the order of the names, without hidden ones.
+def is_image(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES
+
+
+def files_under(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Every file in ``folder`` and below, in the order of the names, without hidden ones.
 
     Args:
         above: the folders on the way here; a link back to one of them is not followed.
@@ -141,8 +174,8 @@ def images_under(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator
     for path in visible(folder):
         if path.is_dir():
             if path.resolve() not in above:
-                yield from images_under(path, above)
-        elif path.suffix.lower() in SUFFIXES:
+                yield from files_under(path, above)
+        else:
             yield path
 
 

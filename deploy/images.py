@@ -9,7 +9,7 @@ from torch import Tensor
 from core.errors import ConfigError
 from data.background import border_brightness
 from data.decode import MODES, Decoder, upright_size
-from data.image_folder import images_under
+from data.image_folder import files_under, is_image
 from data.splits import ImageSpec
 
 MAX_PIXELS = 200_000_000
@@ -25,7 +25,7 @@ def image_files(paths: list[Path]) -> Iterator[Path]:
         if not path.is_dir():
             yield path
             continue
-        files = list(images_under(path))
+        files = list(filter(is_image, files_under(path)))
         if not files:
             raise ConfigError(f"there are no image files in {path}")
         yield from files

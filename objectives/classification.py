@@ -64,6 +64,11 @@ class Classification(Objective):
                 f"objective=classification needs classes, data={spec.name} has none; leave the "
                 "objective to the model"
             )
+        if spec.num_classes < 2:
+            raise ConfigError(
+                f"data={spec.name} has one class, {spec.class_names[0]}: there is nothing to learn "
+                "(folders of images are root/train/<class>/*)"
+            )
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"objective.label_smoothing={label_smoothing} should be in [0, 1)")
         self.spec = spec

@@ -1,6 +1,7 @@
 """Folders of images: found, split, decoded, cached; and what is wrong with them, in one line."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy
@@ -189,7 +190,23 @@ def test_other_files_are_passed_over(root, splits):
     (root / "train" / "red" / "notes.txt").write_text("not an image")
     (root / "train" / "red" / ".hidden.png").write_text("not an image")
     (root / "train" / ".git").mkdir()
-    assert len(splits(root).train) == 18
+    write_image(root / "train" / "loose.png", (0, 0, 0))
+    (root / "valid").mkdir()
+    (root / ".images_cache").mkdir()
+    built = splits(root)
+    assert len(built.train) == 18
+    assert built.notes == [
+        "data.root: left out, no images by name or in no class: 1 .png, 1 .txt",
+        "data.root: the folders valid are not used, but train, val, test",
+    ]
+
+
+def test_one_class_is_nothing_to_classify(root, train):
+    """As where root/train/images/ holds the folders of the classes."""
+    shutil.rmtree(root / "train" / "red")
+    shutil.rmtree(root / "test")
+    with pytest.raises(ConfigError, match="has one class, blue: there is nothing to learn"):
+        train("data=image_folder", f"data.root={root}", "data.batch_size=2")
 
 
 def test_links(root, splits):

@@ -52,6 +52,16 @@ def test_same_whatever_the_number_of_workers(loader):
         assert torch.equal(one[1], two[1])
 
 
+def test_crops_are_said_and_can_be_switched_off(loader):
+    """Resident images are not cropped: the size of a data set alone would change training."""
+    plain = {"augment": [], "min_crop_area": 1}
+    resident = loader(resident=True, **plain)
+    assert torch.equal(images_of(loader(**plain)), images_of(resident))
+    assert [loader(**plain).notes, resident.notes] == [[], []]
+    (note,) = loader().notes
+    assert "streamed, and training sees random crops of them (data.min_crop_area=0.35" in note
+
+
 def test_same_whatever_the_number_of_processes_and_micro_batches(loader):
     whole = images_of(loader())
     assert torch.equal(images_of(loader(), start=2), whole[8:])

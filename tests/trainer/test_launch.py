@@ -37,6 +37,12 @@ def test_one_process_is_this_one(config):
     assert launch(lambda config, job: os.getpid(), config(), Job("/nowhere")) == os.getpid()
 
 
+def test_one_process_is_started_again_as_well(config, monkeypatch):
+    """That takes the engine."""
+    monkeypatch.setattr("trainer.distributed.elastic.launch_workers", lambda _, count, *rest: count)
+    assert launch(end, config("trainer.max_restarts=1"), Job("/nowhere")) == 1
+
+
 @pytest.mark.parametrize("endpoint", ["null", "host", "host:port", "':29500'", "host:70000"])
 def test_several_nodes_need_an_endpoint(config, endpoint):
     composed = config("trainer.num_nodes=2", f"trainer.rdzv_endpoint={endpoint}")

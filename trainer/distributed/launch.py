@@ -40,7 +40,7 @@ def launch(run: Run, config: dict[str, Any], job: Job) -> float:
         raise ConfigError(
             "a sweep starts the processes of its jobs itself: run it without torchrun"
         )
-    if started_by_torchrun() or count * settings.num_nodes == 1:
+    if started_by_torchrun() or (count * settings.num_nodes == 1 and not settings.max_restarts):
         return run(config, job)
     host, _, port = (settings.rdzv_endpoint or "").rpartition(":")
     if settings.num_nodes > 1 and not (host and port.isdecimal() and int(port) < 2**16):
