@@ -60,10 +60,10 @@ def test_sign_flips_are_scipys_permutations(sample):
 @pytest.mark.parametrize(
     ("n", "num_comparisons", "test"),
     [
-        (5, 1, "paired t"),
-        (6, 1, "exact sign-flip"),
-        (9, 21, "paired t"),  # 2 / 2^9 is above 5 % / 21
-        (10, 21, "exact sign-flip"),
+        (7, 1, "paired t"),
+        (8, 1, "exact sign-flip"),
+        (11, 21, "paired t"),  # four times 2 / 2^11 is above 5 % / 21
+        (12, 21, "exact sign-flip"),
         (17, 1, "paired t"),  # too many patterns
     ],
 )
