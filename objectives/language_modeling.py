@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.errors import ConfigError
+from data.loader import Loader
 from data.splits import Batch
-from data.windows import IGNORE
+from data.windows import IGNORE, Lanes
 from models.generation import generate
 from objectives.base import Media, Objective, Sums, Text, check_output, try_model
 
@@ -57,6 +58,11 @@ class LanguageModeling(Objective):
         self.prompt = encoded_prompt(spec, sample_prompt) if sample_tokens else []
         token_bytes = torch.tensor(spec.tokenizer.token_bytes(), dtype=torch.float32)
         self.token_bytes = token_bytes.to(next(model.parameters()).device)
+
+    def setup(self, data: Loader) -> None:
+        """Raises: ConfigError: the text is read in lanes, which only carried states need."""
+        if isinstance(data.splits["train"], Lanes):
+            raise ConfigError("data.lanes is for objective=truncated_backpropagation: leave it out")
 
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
         inputs, targets = batch

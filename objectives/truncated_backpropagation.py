@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from core.collectives import sum_over_ranks
 from core.errors import ConfigError
+from data.loader import Loader
 from data.splits import Batch
 from objectives.base import Sums
 from objectives.language_modeling import LanguageModeling, cross_entropy
@@ -39,6 +40,18 @@ class TruncatedBackpropagation(LanguageModeling):
             )
         self.carried = state  # (parts, layers, lanes, width); each process fills its own lanes
         self.own = torch.zeros(lanes, 1, dtype=torch.bool, device=state.device)
+
+    def setup(self, data: Loader) -> None:
+        """Raises: ConfigError: an update is not one window of each lane, in the order of the text.
+
+        Two windows of a lane in one update would both begin with the state before the first.
+        """
+        found = getattr(data.splits["train"], "lanes", None)
+        if not found == len(self.own) == data.batch_size:
+            raise ConfigError(
+                f"an update reads one window of every lane: data.lanes={found} and objective.lanes="
+                f"{len(self.own)} should be data.batch_size={data.batch_size}; leave them out"
+            )
 
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
         inputs, targets, lane, begins = batch

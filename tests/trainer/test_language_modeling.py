@@ -157,6 +157,21 @@ def test_misfits_are_one_clear_line(overrides, message, train):
         train(*overrides)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("data.lanes=2",),
+        ("objective.lanes=8",),
+        ("data.lanes=null",),
+        ("model=transformer", "data.lanes=4", "objective=language_modeling"),
+    ],
+)
+def test_lanes_are_the_batch(settings, train):
+    """With two windows of a lane in an update, the second would begin with a state too old."""
+    with pytest.raises(ConfigError, match=r"data\.lanes"):
+        train("model=lstm", *TINY, "data.batch_size=4", *settings)
+
+
 def test_a_model_that_returns_nothing(train, monkeypatch):
     monkeypatch.setattr(RecurrentModel, "forward", lambda self, tokens, state=None: ())
     with pytest.raises(ConfigError, match="RecurrentModel returns tuple for two samples"):
