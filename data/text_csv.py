@@ -1,5 +1,6 @@
 """Labelled documents from CSV files, as the tokens of a pretrained model's own tokenizer."""
 
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from data.text_files import read_csv
 from models.pretrained import locate
 
 Rows = list[tuple[str, str]]  # texts and labels, as written
+CLASSES_SHOWN = 20  # in a message
 
 
 def text_csv(
@@ -71,6 +73,7 @@ def text_csv(
         raise ConfigError(
             f"data.path={path}: all examples have the label {class_names[0]}: nothing to learn"
         )
+    notes += [*repeated(parts), *alike(class_names)]
     name = source.parent.name if source.name == "train.csv" else source.stem
     spec = make_spec(name, class_names, tokenizer, max_length)
     splits = {name: token_split(part, spec, name, notes) for name, part in parts.items() if part}
@@ -100,6 +103,29 @@ def split_off(rows: Rows, fractions: dict[str, float]) -> dict[str, Rows]:
     return {
         name: [rows[i] for i in part.tolist()] for name, part in zip(names, indices, strict=True)
     }
+
+
+def repeated(parts: dict[str, Rows]) -> Iterator[str]:
+    """A line for every split that measures how well training is remembered."""
+    known = {text for text, _ in parts["train"]}
+    for name in ("val", "test"):
+        count = sum(text in known for text, _ in parts.get(name, ()))
+        if count:
+            yield f"{count:,} of {len(parts[name]):,} {name} documents are in training, too"
+
+
+def alike(class_names: Sequence[str]) -> Iterator[str]:
+    """A line for labels that may be meant as one class, such as ``pos`` and ``Pos``."""
+    spellings: dict[Any, list[str]] = {}
+    for name in class_names:
+        try:
+            key: Any = str(float(name))
+        except ValueError:
+            key = name.casefold()
+        spellings.setdefault(key, []).append(name)
+    for names in spellings.values():
+        if len(names) > 1:
+            yield f"the labels {' and '.join(names)} are classes of their own"
 
 
 def make_spec(
@@ -136,9 +162,10 @@ def token_split(
     """The rows as tokens and class numbers, resident; ``notes`` gets how many were cut."""
     for _, label in rows:
         if label not in spec.class_names:
+            shown = ", ".join(spec.class_names[:CLASSES_SHOWN])
             raise ConfigError(
-                f"the {name} examples have a label {label}, which training has not: those have "
-                f"{', '.join(spec.class_names)}"
+                f"the {name} examples have a label {label}, which training has not: its "
+                f"{spec.num_classes} are {shown}{', ...' * (spec.num_classes > CLASSES_SHOWN)}"
             )
     encodings = spec.encodings([text for text, _ in rows])
     num_cut = sum(bool(encoding.overflowing) for encoding in encodings)

@@ -67,6 +67,18 @@ def test_long_texts_are_cut_and_keep_their_last_special_token(read, tmp_path):
     assert splits.notes == ["1 of 2 train documents are cut at data.max_length=6 tokens"]
 
 
+def test_what_may_be_a_slip_is_said(read, tmp_path):
+    """Texts that are in two splits, labels that mean the same."""
+    train, test = (tmp_path / f"{name}.csv" for name in ("train", "test"))
+    write(train, [*ROWS, ("bad", "Neg"), ("very good", "1"), ("very dull", "1.0")])
+    write(test, [*ROWS[:2], ("a dull film", "neg")])
+    assert read(train, *ALL_TRAINING).notes == [
+        "2 of 3 test documents are in training, too",
+        "the labels 1 and 1.0 are classes of their own",
+        "the labels Neg and neg are classes of their own",
+    ]
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_delimiter_is_found_and_said(read, tmp_path, delimiter):
     file = tmp_path / "x.csv"
