@@ -112,8 +112,16 @@ def unpaired(runs: Sequence[Run]) -> Iterator[str]:
 def source(runs: Sequence[Run]) -> Iterator[str]:
     if dirty := sum(bool(run.summary["git_dirty"]) for run in runs):
         yield f"{dirty} of {len(runs)} runs had uncommitted changes: their code is not on record."
+    if partial := sum(is_measured_in_part(run.summary) for run in runs):
+        yield f"{partial} of {len(runs)} runs were measured on a part of validation or test."
     if synthetic := sum(run.summary["synthetic_data"] for run in runs):
         yield f"{synthetic} of {len(runs)} runs used synthetic data."
+
+
+def is_measured_in_part(summary: dict[str, Any]) -> bool:
+    """Whether ``trainer.limit_eval_steps`` left samples of a split out."""
+    evaluated = summary.get("num_evaluated", {})
+    return any(count < summary["num_samples"][name] for name, count in evaluated.items())
 
 
 def busy(rows: Sequence[Row]) -> Iterator[str]:

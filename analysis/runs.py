@@ -40,6 +40,7 @@ class FinishedSummary(BaseModel, strict=True):
     batch_size: int
     data: str
     num_samples: dict[str, int]
+    num_evaluated: dict[str, int] = {}
     synthetic_data: bool
     data_order_hash: str
     initial_weights_hash: str

@@ -255,7 +255,7 @@ class Trainer:
 
     def facts(self) -> dict[str, Any]:
         """What the summary says of the run before training."""
-        return run_facts(self.objective.model, self.data, self.device) | {
+        return run_facts(self.objective.model, self.data, self.device, self.settings) | {
             "initial_weights_hash": self.initial_weights_hash,
             "horizon_steps": self.horizon.total_steps,
             "planned_steps": self.last_step,

@@ -187,6 +187,7 @@ def test_records_of_the_wrong_kind(sweep, run_report):
         ({"data_order_hash": "other"}, "Not the same order of samples for the same seed (0)"),
         ({"initial_weights_hash": "other"}, "Not the same initial weights for the same seed (0)"),
         ({"synthetic_data": True}, "1 of 10 runs used synthetic data"),
+        ({"num_evaluated": {"val": 500, "test": 999}}, "1 of 10 runs were measured on a part of"),
         ({"git_commit": "fedcba"}, "Not the same commit: "),
         ({"planned_steps": 20}, "Values of runs that ended before their horizon: sgd_cosine."),
     ],

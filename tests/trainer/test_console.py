@@ -1,6 +1,7 @@
 """What a person sees."""
 
 import io
+import json
 import re
 import time
 
@@ -38,3 +39,13 @@ def test_plain_progress(tmp_path, losses, shown):
     console.update_progress(5)
     line = rf"step 5/10  \d+ samples/s{re.escape(shown)}  3\d s left\n"
     assert re.fullmatch(line, stream.getvalue())
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_splits_that_are_measured_in_part(train):
+    """Their values look like those of the whole."""
+    run_dir = train("debug=fast", "trainer.limit_eval_steps=4", "data.eval_batch_size=10")
+    line = "trainer.limit_eval_steps: test on 40 of 60 samples\n"
+    assert line in (run_dir / "train.log").read_text()
+    counts = json.loads((run_dir / "summary.json").read_text())["num_evaluated"]
+    assert counts == {"val": 30, "test": 40}

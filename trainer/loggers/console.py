@@ -72,6 +72,13 @@ class Console(Writer):
             f"{escape(facts['data'])}{synthetic}: {facts['planned_steps']} updates of "
             f"{facts['batch_size']} samples, {facts['precision']} on {facts['device']}"
         )
+        parts = [
+            f"{name} on {count:,} of {facts['num_samples'][name]:,} samples"
+            for name, count in facts["num_evaluated"].items()
+            if count < facts["num_samples"][name]
+        ]
+        if parts:
+            self.print(f"trainer.limit_eval_steps: {', '.join(parts)}")
 
     def start_progress(self, total_steps: int, step: int) -> None:
         self.total_steps, self.started_step = total_steps, step

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from core.schema import TrainerSettings
 from models.build import num_parameters
 from trainer.distributed.device import device_name, processor_name
 
@@ -50,18 +51,23 @@ def versions() -> dict[str, str]:
     return found
 
 
-def run_facts(model: nn.Module, data: Any, device: torch.device) -> dict[str, Any]:
+def run_facts(
+    model: nn.Module, data: Any, device: torch.device, settings: TrainerSettings
+) -> dict[str, Any]:
     """What the summary says of model, data and machine before training.
 
     Args:
         data: the run's :class:`data.loader.Loader`.
     """
+    limit, sizes = settings.limit_eval_steps, data.sizes()
+    evaluated = {name: len(data.evaluated(name, limit)) for name in sizes if name != "train"}
     return {
         "model": type(model).__name__,
         "num_parameters": num_parameters(model),
         "data": data.spec.name,
         "synthetic_data": data.spec.synthetic,
-        "num_samples": data.sizes(),
+        "num_samples": sizes,
+        "num_evaluated": evaluated,
         "batch_size": data.batch_size,
         "device": device_name(device),
         "hardware": processor_name(),
