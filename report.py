@@ -16,11 +16,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from analysis.comparison import compare
-from analysis.figures import save_figures
 from analysis.page import Report
 from analysis.runs import ReportError
 from analysis.sweep import read_sweep
-from analysis.tables import frame, latex
+from analysis.tables import latex
 
 PLAIN_WIDTH = 140  # columns, where the output is no terminal
 
@@ -104,7 +103,7 @@ def write(report: Report, folder: Path, options: argparse.Namespace) -> list[Pat
     """``report.csv``, ``report.html`` and what else is asked for; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
-        folder / "report.csv": frame(report.comparison).to_csv(index=False),
+        folder / "report.csv": report.frame.to_csv(index=False),
         folder / "report.html": report.page(),
     }
     if options.latex:
@@ -114,7 +113,7 @@ def write(report: Report, folder: Path, options: argparse.Namespace) -> list[Pat
     for file, text in texts.items():
         file.write_text(text, encoding="utf-8")
     if options.figures:
-        save_figures(report.comparison, options.figures)
+        report.save_figures(options.figures)
         return [*texts, options.figures]
     return list(texts)
 

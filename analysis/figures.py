@@ -1,13 +1,12 @@
 """The figures of a report: results, costs, tuning and training."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from analysis.comparison import Comparison
-from analysis.plot import INK, SOFT, Figure, Palette, Plot, hopeful, name_axis, save
+from analysis.plot import INK, SOFT, Figure, Palette, Plot, hopeful, name_axis
 from analysis.question import Question
 from analysis.rows import Row, unit_means
 from analysis.runs import Run
@@ -43,15 +42,6 @@ def figures_of(comparison: Comparison) -> dict[str, list[Figure]]:
     }
 
 
-def save_figures(comparison: Comparison, folder: Path) -> None:
-    """Every figure as SVG, PDF and PNG at the widths of a paper's column and page."""
-    folder.mkdir(parents=True, exist_ok=True)
-    palette = palette_of(comparison)
-    for figures in figures_of(comparison).values():
-        for figure in figures:
-            save(figure, palette, folder)
-
-
 def palette_of(comparison: Comparison) -> Palette:
     families = [run.family for run in comparison.runs]
     return Palette([*(row.name for row in comparison.rows), *families])
@@ -64,19 +54,13 @@ def forest(rows: Sequence[Row], question: Question, unit: str) -> Figure:
     good = hopeful([value.mean for _, value in placed], question.larger_is_better)
 
     def draw(plot: Plot) -> None:
-        axes = plot.axes
-        axes.set_ylim(len(placed) - 0.5, -0.6)
-        axes.set_yticks([])
-        axes.spines["left"].set_visible(False)
-        name_axis(axes.xaxis, question.decides)
-        across = axes.get_yaxis_transform()
-        for i, ((row, value), text) in enumerate(zip(placed, texts, strict=True)):
-            name = f"{row.name} ({len(row.diverged)} diverged)" if row.diverged else row.name
-            short = name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
-            style: dict[str, Any] = {"transform": across, "va": "center", "color": INK}
-            axes.text(0, i - 0.3, short, fontweight="bold", **style)
-            axes.text(1, i - 0.3, text, ha="right", **style)
-            at, tip = i + 0.12, f"{row.name}: {text}"
+        name_axis(plot.axes.xaxis, question.decides)
+        fallen = [f" ({len(row.diverged)} diverged)" * bool(row.diverged) for row, _ in placed]
+        names = [f"{row.name}{note}" for (row, _), note in zip(placed, fallen, strict=True)]
+        heights = name_rows(plot, names, texts)
+        across = plot.axes.get_yaxis_transform()
+        for at, (row, value), text in zip(heights, placed, texts, strict=True):
+            tip = f"{row.name}: {text}"
             if value.mean not in good:
                 edge, arrow = (0.01, "<") if value.mean < good[0] else (0.99, ">")
                 plot.mark(row.name, edge, at, arrow, tip, transform=across)
@@ -90,8 +74,27 @@ def forest(rows: Sequence[Row], question: Question, unit: str) -> Figure:
             plot.mark(row.name, value.mean, at, "o", tip)
 
     note = f"Mean, 95 % interval and the single {unit}s; {question.better}."
-    height = 0.55 + FOREST_ROW * len(placed)
-    return Figure(f"{words(question.decides)} by candidate", note, draw, (), height)
+    title = f"{words(question.decides)} by candidate"
+    return Figure(title, note, draw, (), forest_height(len(placed)))
+
+
+def name_rows(plot: Plot, names: Sequence[str], texts: Sequence[str]) -> list[float]:
+    """A row for each name, with a text at its end; where in y their marks go."""
+    axes = plot.axes
+    axes.set_ylim(len(names) - 0.5, -0.6)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    style: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "color": INK}
+    for i, (name, text) in enumerate(zip(names, texts, strict=True)):
+        short = name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
+        axes.text(0, i - 0.3, short, fontweight="bold", **style)
+        axes.text(1, i - 0.3, text, ha="right", **style)
+    return [i + 0.12 for i in range(len(names))]
+
+
+def forest_height(num_rows: int) -> float:
+    """In inches."""
+    return 0.55 + FOREST_ROW * num_rows
 
 
 def against(rows: Sequence[Row], question: Question, cost: str) -> Figure:

@@ -59,17 +59,21 @@ def read_sweep(directories: Sequence[Path], by: Sequence[str] = ()) -> Sweep:
     Raises:
         ReportError: there are no runs, or none has a key of ``by``.
     """
-    runs = read_runs(directories)
+    commands = [command for path in directories for command in command_of(path)]
+    return placed(read_runs(directories), commands, by)
+
+
+def placed(runs: Sequence[Run], commands: list[str], by: Sequence[str] = ()) -> Sweep:
+    """Give runs their places: those of a study by its record, all others by what differs."""
     folders: dict[Path, list[Run]] = defaultdict(list)
     for run in runs:
         folders[run.path.resolve().parent].append(run)
     studies = [
         Study(path, of_study) for path, of_study in folders.items() if (path / STUDY_FILE).exists()
     ]
-    names_differ = len({study.directory.name for study in studies}) == len(studies)
-    for study in studies:
+    for study, name in zip(studies, names_of(studies), strict=True):
         if len(studies) > 1:
-            study.prefix = f"{study.directory.name if names_differ else study.directory}/"
+            study.prefix = f"{name}/"
         study.place()
     unknown = {run for study in studies for run in study.runs if not run.candidate}
     runs = [run for run in runs if run not in unknown and not (by and run.phase == UNTUNED)]
@@ -77,7 +81,15 @@ def read_sweep(directories: Sequence[Path], by: Sequence[str] = ()) -> Sweep:
         regroup(runs, by)
     else:
         assign([run for run in runs if not run.candidate])
-    return Sweep(runs, studies, [command for path in directories for command in command_of(path)])
+    return Sweep(runs, studies, commands)
+
+
+def names_of(studies: Sequence[Study]) -> list[str]:
+    """What tells studies apart: their names, or their directories'."""
+    names = [study.protocol["name"] for study in studies]
+    for kind in ([study.directory.name for study in studies], [str(s.directory) for s in studies]):
+        names = names if len(set(names)) == len(names) else kind
+    return names
 
 
 def command_of(directory: Path) -> list[str]:
