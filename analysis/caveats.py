@@ -26,6 +26,7 @@ def caveats(comparison: Comparison) -> list[str]:
         *unpaired(comparison.used),
         *source(comparison.used),
         *busy(comparison.rows),
+        *kernels(comparison.rows),
         *budgets(comparison),
         *selection(comparison),
     ]
@@ -142,6 +143,22 @@ def busy(rows: Sequence[Row]) -> Iterator[str]:
                 f"{shown(found[slow], 3)} ms for {slow}, which do the same there: the machine was "
                 "not equally busy, so seconds and milliseconds do not compare; steps do."
             )
+
+
+def kernels(rows: Sequence[Row]) -> Iterator[str]:
+    """A fused optimizer is faster than one that goes tensor by tensor, whatever it computes."""
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for row in rows:
+        for run in row.runs[:1]:
+            optimizer = run.config.get("optimizer") or {}
+            kind = next((kind for kind in ("fused", "foreach") if optimizer.get(kind)), "plain")
+            found[kind][row.name] = None
+    if len(found) > 1:
+        kinds = [f"{kind} ({listed(list(names))})" for kind, names in found.items()]
+        yield (
+            f"Optimizers of different kinds of kernels, {listed(kinds, '; ')}: their times compare "
+            "implementations, too."
+        )
 
 
 def budgets(comparison: Comparison) -> Iterator[str]:

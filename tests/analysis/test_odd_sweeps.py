@@ -198,6 +198,14 @@ def test_what_differs_between_runs_is_said(sweep, run_report, changes, said):
     assert said in run_report(folder)[0]
 
 
+def test_kinds_of_kernels_are_told_apart(tmp_path, run_report):
+    for seed in range(2):
+        write_run(tmp_path / f"a{seed}", seed=seed, config={"optimizer": {"fused": True}})
+        write_run(tmp_path / f"b{seed}", "adam_constant", seed)
+    out, _ = run_report(tmp_path)
+    assert "kinds of kernels, fused (sgd_cosine) and plain (adam_constant): their times" in out
+
+
 def test_unequal_lengths(sweep, run_report):
     folder = sweep(("sgd_cosine",))
     for seed in range(5):
