@@ -105,6 +105,17 @@ def compare(config: dict[str, Any], recorded: dict[str, Any]) -> list[str]:
     return list(differences(config, recorded, FREE))
 
 
+def changes_data(key: str) -> bool:
+    """Whether another value of the setting may mean other data."""
+    return key.startswith("data.") and not is_among(key, ("data.batch_size", "data.augment"))
+
+
+def changes_monitored(key: str) -> bool:
+    """Whether the values of the monitored metric no longer compare once the setting is another."""
+    is_named = key in ("monitor", "monitor_mode", "trainer.limit_eval_steps")
+    return is_named or (changes_data(key) and key != "data.limit_train_samples")
+
+
 def differences(
     config: dict[str, Any], recorded: dict[str, Any], allowed: tuple[str, ...]
 ) -> dict[str, str]:

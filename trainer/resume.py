@@ -23,7 +23,7 @@ from core.job import Job
 from core.progress import Best, Progress
 from core.ranks import Ranks, was_restarted
 from core.run_directory import read_config
-from core.same_run import ENDS, FREE, compare, is_among
+from core.same_run import ENDS, FREE, changes_data, changes_monitored, compare, is_among
 from core.schema import TrainerSettings
 from data.loader import Loader
 from optim.schedules import Horizon
@@ -260,8 +260,7 @@ def resume(trainer: Trainer, start: Start) -> None:
 
 def check_data(trainer: Trainer, start: Start) -> None:
     assert start.content is not None
-    same_data = ("data.batch_size", "data.augment")
-    is_meant = any(k.startswith("data.") and k not in same_data for k in start.changed)
+    is_meant = any(map(changes_data, start.changed))
     if start.content["data"]["fingerprint"] != trainer.data.fingerprint and not is_meant:
         raise ConfigError(
             "resume: not the same run: what is at data.root or data.path is not the data that "
@@ -297,7 +296,7 @@ def adapt(content: dict[str, Any], trainer: Trainer, changed: set[str]) -> None:
     if changed and checkpoint.shapes(fresh) != checkpoint.shapes(data["carried"]):
         data["carried"] = fresh
         say(f"{', '.join(sorted(changed))}: the carried state starts empty")
-    if changed & {"monitor", "monitor_mode"}:
+    if any(map(changes_monitored, changed)):
         counters |= {"best": None, "evaluations_since_best": 0, "target": None}
         say(f"from here on the best is that of {trainer.monitor.name}")
     if "trainer.target" in changed:

@@ -269,6 +269,18 @@ def test_monitor(changed):
     assert "from here on the best is that of val/loss" in (run_dir / "train.log").read_text()
 
 
+def test_another_part_of_validation(train, half):
+    """Two samples may all be right, which no later evaluation reaches."""
+    few = ("trainer.limit_eval_steps=1", "data.eval_batch_size=2")
+    run_dir = half(*SGD, *few)
+    content = checkpoint_of(run_dir)
+    content["counters"]["best"]["value"] = 1.0
+    torch.save(content, run_dir / "checkpoints" / "last.pt")
+    train(*SHORT, *SGD, *few, "trainer.limit_eval_steps=null", "resume=auto",
+          "resume_changes=[trainer.limit_eval_steps]", run_dir=run_dir)  # fmt: skip
+    assert checkpoint_of(run_dir)["counters"]["best"]["step"] > HALF
+
+
 @pytest.mark.parametrize(
     ("before", "change", "message"),
     [
