@@ -42,6 +42,14 @@ def test_plain_progress(tmp_path, losses, shown):
 
 
 @pytest.mark.usefixtures("few_digits")
+def test_media_that_cannot_be_written(train, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "media").touch()
+    with pytest.raises(ConfigError, match=r"cannot write .*/media/val_step_2: Not a directory"):
+        train("debug=fast", run_dir=tmp_path / "run")
+
+
+@pytest.mark.usefixtures("few_digits")
 def test_splits_that_are_measured_in_part(train):
     """Their values look like those of the whole."""
     run_dir = train("debug=fast", "trainer.limit_eval_steps=4", "data.eval_batch_size=10")

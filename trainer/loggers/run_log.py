@@ -19,7 +19,7 @@ from rich.markup import escape
 
 from core.collectives import broadcast
 from core.environment import without_environment
-from core.errors import Diverged, Interrupted
+from core.errors import ConfigError, Diverged, Interrupted, reason
 from core.files import without_nan
 from core.job import Job
 from core.ranks import Ranks
@@ -139,12 +139,19 @@ class RunLog:
 
         Args:
             make: is given the folder for files of its own; called only where there are writers.
+
+        Raises:
+            ConfigError: the folder cannot be written.
         """
         if not self.writers:
             return
         folder = media_folder(self.run_dir, split, step)
-        folder.mkdir(parents=True, exist_ok=True)
-        for title, medium in make(folder).items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            media = make(folder)
+        except OSError as error:
+            raise ConfigError(f"cannot write {folder}: {reason(error)}") from error
+        for title, medium in media.items():
             entry = write_medium(medium, title, folder, self.run_dir)
             self.log_event({"step": step, "media": {f"{split}/{title}": entry}})
         with suppress(OSError):  # not empty
