@@ -29,6 +29,7 @@ from deploy.arguments import parse, spelled
 from deploy.finished_run import FinishedRun, newest_run, open_run
 
 Rows = list[dict[str, Any]]
+UNFINISHED = ["running", "interrupted", "failed", "diverged"]  # running: also if it was killed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parse(arguments, __doc__)
         run = open_run(run_directory(options.run_dir))
+        if (status := run.summary.get("status")) in UNFINISHED:
+            note(f"the status of {run.run_dir} is {status}: its best weights up to there are used")
         exit_code, rows = USES[options.task](run, options)
         if options.json is not None:
             write_json(rows, options.json)

@@ -88,6 +88,16 @@ def test_invert_gives_the_digit_back(finished_run, digits, tmp_path, capsys):
     assert read.max() == 255
 
 
+def test_a_run_that_did_not_finish_is_said(copied_run, digits, tmp_path, capsys):
+    file = save(digits[0][0], tmp_path / "digit.png")
+    summary = json.loads((copied_run / "summary.json").read_text())
+    (copied_run / "summary.json").write_text(json.dumps({**summary, "status": "running"}))
+    assert main([str(copied_run), str(file)]) == 0
+    assert lines(capsys)[1] == [
+        f"note: the status of {copied_run} is running: its best weights up to there are used"
+    ]
+
+
 def test_what_a_person_sees_in_a_folder(finished_run, digits, tmp_path, capsys):
     images, _ = digits
     folder = tmp_path / "photos"
