@@ -13,7 +13,7 @@ import pytest
 
 from core.errors import Interrupted
 from tests.conftest import QUIET, ROOT
-from tests.trainer.interrupting import events, summary
+from tests.trainer.interrupting import assert_same_run, events, summary
 from tests.trainer.processes import wait_until
 from trainer.signals import listening
 
@@ -135,20 +135,20 @@ def test_killed_sweep_of_jobs_at_once(started, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
 def test_killed_sweep(started, tmp_path, devices):
-    """SIGKILL in the third of four jobs: the same command does what is left, and only that."""
+    """SIGKILL in the third of four jobs: the same command does what is left, and only that.
+
+    The job that was killed ends as one that was left alone, bit for bit.
+    """
     directory = tmp_path / "sweep"
-    sweep = (
-        "-m",
-        "seed=0,1",
-        "model.num_classes=10,7",  # 7 fails
+    run = (
         "data.batch_size=50",
         "trainer.max_steps=60",
         "trainer.log_every_steps=1",
         "trainer.checkpoint_every_steps=10",
         f"trainer.devices={devices}",
-        f"hydra.sweep.dir={directory}",
-        "resume=auto",
     )
+    sweep = ("-m", "seed=0,1", "model.num_classes=10,7")  # 7 fails
+    sweep += (*run, f"hydra.sweep.dir={directory}", "resume=auto")
     process = started(*sweep, wait_for="sweep/2/checkpoints/last.pt")
     process.kill()
     process.wait()
@@ -171,6 +171,8 @@ def test_killed_sweep(started, tmp_path, devices):
     table = output[output.rindex("Sweep") :]
     assert table.count("completed") == 2
     assert table.count("failed") == 2
+    started(*run, "seed=1").communicate(timeout=120)
+    assert_same_run(tmp_path / "run", directory / "2")
 
 
 @pytest.mark.slow
