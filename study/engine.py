@@ -8,11 +8,13 @@ the same settings, and runs that have ended are read, not run again.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from study.jobs import Jobs
 from study.protocol import Protocol
 from study.replicate import Replicate, Tuning
+from study.space import Space
 
 
 @dataclass
@@ -23,6 +25,9 @@ class Study:
         horizons: updates of a full run, by candidate.
         measured: the ``values`` of trials that a killed study had measured, by their names.
         tags: W&B tags that all runs have.
+
+    Attributes:
+        spaces: what is searched, by candidate; wider than at first where the study was extended.
     """
 
     protocol: Protocol
@@ -30,11 +35,14 @@ class Study:
     horizons: dict[str, int]
     measured: dict[str, dict[int, float]]
     tags: tuple[str, ...] = ()
+    spaces: Mapping[str, Space] = field(default_factory=dict)
     replicates: list[Replicate] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.spaces = {name: c.search_space for name, c in self.protocol.candidates.items()}
 
     def conduct(self) -> None:
         """All replicates, one after the other: a study that is killed has whole ones."""
-        spaces = {name: c.search_space for name, c in self.protocol.candidates.items()}
         for number in range(self.protocol.replicates):
             replicate = Replicate(
                 number=number,
@@ -45,7 +53,7 @@ class Study:
                 tags=self.tags,
             )
             self.replicates.append(replicate)
-            replicate.tune(spaces)
+            replicate.tune(self.spaces)
             if not self.protocol.extend:
                 replicate.repeat()
         if self.protocol.extend:
@@ -58,23 +66,21 @@ class Study:
     def extend(self) -> None:
         """Widen spaces where most replicates chose a bound, and tune all candidates once more."""
         if at_bounds := self.at_bounds():
-            wider = {
-                name: candidate.search_space.widened(at_bounds.get(name, {}))
-                for name, candidate in self.protocol.candidates.items()
+            self.spaces = {
+                name: space.widened(at_bounds.get(name, {})) for name, space in self.spaces.items()
             }
             for replicate in self.replicates:
-                replicate.tune(wider)
+                replicate.tune(self.spaces)
 
     def at_bounds(self) -> dict[str, dict[str, str]]:
         """Settings by candidate that are ``low`` or ``high`` in most replicates' best trials.
 
-        That is within a tenth of a bound of the space they were searched in; the optimum may lie
-        beyond it.
+        That is within a tenth of a bound of the space; the optimum may lie beyond it.
         """
         found: dict[str, dict[str, str]] = {}
-        for name in self.protocol.candidates:
+        for name, space in self.spaces.items():
             best = [b[name] for replicate in self.replicates if name in (b := replicate.best())]
-            sides = Counter(pair for tuning in best for pair in tuning.near_bounds())
+            sides = Counter(pair for tuning in best for pair in space.near_bounds(tuning.params))
             if often := {key: side for (key, side), n in sides.items() if 2 * n > len(best)}:
                 found[name] = often
         return found

@@ -88,6 +88,8 @@ class Protocol:
             raise ConfigError(
                 "extend=true goes beyond the points of a grid: choose another sampler"
             )
+        for candidate in self.candidates.values():
+            self.budget(candidate.search_space)  # raises, where it is no grid
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> "Protocol":
@@ -116,11 +118,17 @@ class Protocol:
         first = self.tuning_seed(replicate) + 1
         return list(range(first, first + self.seeds_per_replicate))
 
+    def budget(self, space: Space) -> int:
+        """Trials in a replicate: all of a small grid, and one where there is nothing to tune."""
+        if not space.dimensions:
+            return 1
+        return len(space.design("grid", self.trials, 0)) if self.sampler == "grid" else self.trials
+
     def num_runs(self, candidate: Candidate) -> tuple[int, int]:
         """Trials of a candidate, and runs on fresh seeds; without what ``extend`` may add."""
         is_tuned = bool(candidate.search_space.dimensions)
         judged = self.seeds_per_replicate * (1 + (self.untuned and is_tuned))
-        return self.replicates * (self.trials if is_tuned else 1), self.replicates * judged
+        return self.replicates * self.budget(candidate.search_space), self.replicates * judged
 
     def rungs(self, horizon_steps: int) -> list[int]:
         """Updates at which a trial is measured; the last is the whole horizon."""

@@ -81,20 +81,26 @@ def keep_costs(costs: dict[str, Cost], directory: Path) -> None:
 
 
 def keep_results(study: Study, finished: bool = False) -> None:
-    """What the study knows so far, and the place of every run that was started."""
-    candidates = study.protocol.candidates
+    """What the study knows so far, and the place of every run that was started.
+
+    What is known of replicates that a resumed study has not come to again stays.
+    """
+    before = read_json(study.jobs.directory / FILE)
+    ahead = range(len(study.replicates), study.protocol.replicates)
+    later = {
+        kind: [entry for entry in before.get(kind, []) if entry["replicate"] in ahead]
+        for kind in ("best", "runs")
+    }
     update(
         study.jobs.directory,
         {
             "finished": finished,
             "monitor": study.jobs.monitor.name,
             "monitor_mode": study.jobs.monitor.mode,
-            "rungs": {name: study.protocol.rungs(study.horizons[name]) for name in candidates},
-            "best": [entry for r in study.replicates for entry in best_entries(r)],
+            "best": [entry for r in study.replicates for entry in best_entries(r)] + later["best"],
             "at_bounds": study.at_bounds(),
-            "runs": [entry for r in study.replicates for entry in entries(r)],
+            "runs": [entry for r in study.replicates for entry in entries(r)] + later["runs"],
             "tuning_compute": compute(study),
-            "paired": pairing(study),
         },
     )
 
@@ -162,21 +168,6 @@ def compute(study: Study) -> dict[str, Any]:
         "steps": taken,
         "steps_without_halving": full,
         "saved_fraction": 1 - taken / full if full else 0.0,
-    }
-
-
-def pairing(study: Study) -> dict[str, bool | None]:
-    """Whether runs of the same seed began with the same weights and saw the same sample order."""
-    hashes: dict[str, dict[int, set[Any]]] = {"initial_weights_hash": {}, "data_order_hash": {}}
-    for by_seed in (by_seed for r in study.replicates for by_seed in r.repeats.values()):
-        for seed, run in by_seed.items():
-            summary = study.jobs.summary(run)
-            if summary.get("status") in ("completed", "stopped"):
-                for key, found in hashes.items():
-                    found.setdefault(seed, set()).add(summary.get(key))
-    return {
-        key: all(len(values) == 1 for values in found.values()) if found else None
-        for key, found in hashes.items()
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,6 @@ from study.space import Params, Space, text
 
 if TYPE_CHECKING:
     import optuna
-
-NEAR_BOUND = 0.1  # of an interval
 
 
 @dataclass
@@ -31,7 +29,6 @@ class Tuning:
     candidate: Candidate
     replicate: int
     number: int
-    space: Space
     params: Params
     trial: optuna.Trial
     values: dict[int, float] = field(default_factory=dict)
@@ -50,16 +47,6 @@ class Tuning:
     @property
     def has_failed(self) -> bool:
         return bool(self.values) and math.isinf(self.value)
-
-    def near_bounds(self) -> Iterator[tuple[str, str]]:
-        """The settings within a tenth of a bound of their interval, and which: low or high."""
-        for dimension in self.space.dimensions:
-            if dimension.key in self.params and not dimension.choices:
-                share = dimension.share(self.params[dimension.key])
-                if share <= NEAR_BOUND:
-                    yield dimension.key, "low"
-                elif share >= 1 - NEAR_BOUND:
-                    yield dimension.key, "high"
 
     def note(self, step: int, value: float) -> None:
         self.values[step] = value
@@ -101,7 +88,10 @@ class Replicate:
 
     def tune(self, spaces: Mapping[str, Space]) -> None:
         """Try a round of trials of every candidate, batch by batch, all candidates side by side."""
-        budgets = {name: self.budget(name, space) for name, space in spaces.items()}
+        budgets = {
+            name: self.protocol.budget(space) if space.dimensions or not self.trials[name] else 0
+            for name, space in spaces.items()
+        }
         searches = {name: self.search(space, budgets[name]) for name, space in spaces.items()}
         size = self.protocol.batch_size or self.protocol.trials
         for start in range(0, self.protocol.trials, size):
@@ -117,14 +107,6 @@ class Replicate:
                 if tuning.state == "running":
                     tuning.trial.study.tell(tuning.trial, tuning.value)
                     tuning.state = "complete"
-
-    def budget(self, name: str, space: Space) -> int:
-        """The trials of a round: all of a small grid, and one where there is nothing to tune."""
-        if not space.dimensions:
-            return 0 if self.trials[name] else 1
-        if self.protocol.sampler == "grid":
-            return len(space.design("grid", self.protocol.trials, self.seed))
-        return self.protocol.trials
 
     def search(self, space: Space, trials: int) -> optuna.Study:
         """A search of a space; where the points are known beforehand, they wait in it."""
@@ -145,7 +127,7 @@ class Replicate:
         trial, of_candidate = search.ask(), self.trials[name]
         candidate = self.protocol.candidates[name]
         params = space.suggest(trial)
-        of_candidate.append(Tuning(candidate, self.number, len(of_candidate), space, params, trial))
+        of_candidate.append(Tuning(candidate, self.number, len(of_candidate), params, trial))
         return of_candidate[-1]
 
     def halve(self, batches: list[list[Tuning]]) -> None:

@@ -13,7 +13,7 @@ A space maps dotted settings to where their values lie::
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 Params = dict[str, Any]
+NEAR_BOUND = 0.1  # of an interval
 KEYS = ("low", "high", "log", "one_minus", "points", "choices", "when")
 
 
@@ -93,7 +94,7 @@ class Dimension:
     def widened(self, side: str | None) -> "Dimension":
         """The interval and half as much again beyond its ``low`` or ``high`` bound.
 
-        What cannot be negative stays so, and what lies below 1, such as a momentum, too.
+        What was not negative stays so, and what lies below 1, such as a momentum, too.
         """
         if side is None:
             return self
@@ -105,7 +106,8 @@ class Dimension:
             high = high * math.sqrt(high / low) if self.log else high + (high - low) / 2
             high = min(high, 1.0) if self.one_minus else high
         if self.is_whole:
-            low, high = math.floor(low), math.ceil(high)
+            low = max(math.floor(low), 1) if self.log else math.floor(low)
+            high = math.ceil(high)
         return replace(self, low=low, high=high)
 
     def index(self, share: float) -> int:
@@ -156,6 +158,15 @@ class Space:
                 known[dimension.key] = dimension.at(share)
         return known
 
+    def near_bounds(self, params: Params) -> Iterator[tuple[str, str]]:
+        """The settings within a tenth of a bound, and of which; of those it could be widened at."""
+        for dimension in self.dimensions:
+            if dimension.key in params and not dimension.choices:
+                share = dimension.share(params[dimension.key])
+                side = "low" if share < 0.5 else "high"
+                if min(share, 1 - share) <= NEAR_BOUND and dimension.widened(side) != dimension:
+                    yield dimension.key, side
+
     def widened(self, sides: dict[str, str]) -> "Space":
         """A space that goes on beyond the given bounds, ``low`` or ``high`` by setting."""
         return Space(tuple(d.widened(sides.get(d.key)) for d in self.dimensions), self.where)
@@ -177,6 +188,9 @@ class Space:
         """The points of a sampler that does not look at results, as shares of the dimensions.
 
         They depend on nothing but the arguments, so a resumed study goes on with the same ones.
+
+        Raises:
+            ConfigError: it is no grid, or one of more points than there are trials.
         """
         if sampler != "grid":
             return unit_points(sampler, len(self.dimensions), trials, seed)

@@ -59,6 +59,22 @@ def test_shares_are_read_back_and_a_space_widens_as_far_as_values_make_sense():
     assert (steps.low, steps.high) == (0, 50)
 
 
+def test_only_a_bound_that_can_be_moved_is_one_to_be_near():
+    space = Space.of(
+        {
+            "lr": {"low": 1e-4, "high": 1.0, "log": True},
+            "warmup": {"low": 0.0, "high": 0.2},
+            "steps": {"low": 1, "high": 100, "log": True},
+        },
+        "space",
+    )
+    assert list(space.near_bounds({"lr": 2e-4, "warmup": 0.01, "steps": 1})) == [("lr", "low")]
+    assert dict(space.near_bounds({"warmup": 0.19, "steps": 99})) == {
+        "warmup": "high",
+        "steps": "high",
+    }
+
+
 def test_grid_may_not_exceed_the_budget():
     with pytest.raises(ConfigError, match="grid of 18 points, more than the 10 trials"):
         SPACE.design("grid", 10, 0)

@@ -31,7 +31,6 @@ def test_equal_budgets_then_repeats_of_the_best_on_fresh_paired_seeds(tmp_path):
         assert of_repeats[0]["wandb.tags"] == f"[{name}]"
         assert of_repeats[0]["wandb.candidate"] == name
     record = json.loads((tmp_path / "study.json").read_text())
-    assert record["paired"] == {"initial_weights_hash": True, "data_order_hash": True}
     assert [entry["phase"] for entry in record["runs"]] == ["tune"] * 8 + ["repeat"] * 4
     assert record["tuning_compute"]["saved_fraction"] == 0
 
@@ -64,6 +63,18 @@ def test_replicates_may_be_added_to_a_finished_study(tmp_path):
     assert all("-r2-" in name for name in more.names)
 
 
+def test_what_is_known_of_replicates_that_are_not_reached_again_is_kept(tmp_path):
+    """A trial that went to the end would show another value at its first rung than it had."""
+    settings = {"halving": HALVING, "trials": 8, "replicates": 3}
+    conduct_fake(tmp_path, FakeLauncher(tmp_path), **settings)
+    before = json.loads((tmp_path / "study.json").read_text())
+    with pytest.raises(KeyboardInterrupt):
+        conduct_fake(tmp_path, FakeLauncher(tmp_path, killed_after=1), untuned=True, **settings)
+    record = json.loads((tmp_path / "study.json").read_text())
+    assert all(entry in record["runs"] for entry in before["runs"])
+    assert record["best"] == before["best"]
+
+
 def test_a_space_with_its_best_at_a_bound_is_widened_once_and_all_tune_again(tmp_path):
     """SGD is best at a rate of 0.1, twice as high as its space goes."""
     space = {"optimizer.lr": {"low": 1e-3, "high": 0.05, "log": True}}
@@ -90,6 +101,21 @@ def test_a_space_with_its_best_at_a_bound_is_widened_once_and_all_tune_again(tmp
             assert 0.05 < entry["params"]["optimizer.lr"] < 0.2
     repeated = [entry for entry in record["runs"] if entry["phase"] == "repeat"]
     assert len(repeated) == 2 * 3 * 2, "those of the settings chosen before are not part of it"
+
+
+def test_a_bound_beyond_which_nothing_better_was_found_is_none_any_more(tmp_path):
+    def falling(given, steps):
+        return accuracy(given, steps) if float(given["optimizer.lr"]) < 0.1 else 0.1
+
+    space = {"optimizer.lr": {"low": 1e-3, "high": 0.1, "log": True}}
+    candidates = {"sgd": {"overrides": ["optimizer=sgd"], "space": space}}
+    settings = {"candidates": candidates, "replicates": 3, "trials": 16}
+    for extend, at_bounds in ((False, {"sgd": {"optimizer.lr": "high"}}), (True, {})):
+        launcher = FakeLauncher(tmp_path, accuracy=falling)
+        conduct_fake(tmp_path, launcher, extend=extend, **settings)
+        record = json.loads((tmp_path / "study.json").read_text())
+        assert record["at_bounds"] == at_bounds
+    assert sum(entry["trial"] < 16 for entry in record["best"]) > 1, "chosen before"
 
 
 def test_halving_continues_the_best_in_their_own_directories(tmp_path):
@@ -294,6 +320,7 @@ def test_command_line_may_not_contradict_the_study(tmp_path, arguments, message)
         ({"replicates": 0}, "replicates=0 should be"),
         ({"repeat_seeds": [1]}, "unknown setting repeat_seeds"),
         ({"extend": True, "sampler": "grid"}, "choose another sampler"),
+        ({"sampler": "grid"}, "optimizer.lr: a grid needs points"),
         ({"halving": {"rungs": [0.5, 0.1], "keep": 0.5}}, "ascending"),
         ({"halving": {"rungs": [0.5], "keep": 1}}, "halving.keep=1 should be less than 1"),
         ({"halving": {"rungs": [0.5], "keep": 0.5, "audit": 1}}, "a valid boolean"),
@@ -302,5 +329,7 @@ def test_command_line_may_not_contradict_the_study(tmp_path, arguments, message)
     ],
 )
 def test_wrong_settings_are_named(tmp_path, changes, message):
+    launcher = FakeLauncher(tmp_path)
     with pytest.raises(ConfigError, match=message):
-        conduct_fake(tmp_path, FakeLauncher(tmp_path), **changes)
+        conduct_fake(tmp_path, launcher, **changes)
+    assert launcher.jobs == []
