@@ -94,7 +94,7 @@ def notes_and_methods(comparison: Comparison, studies: Sequence[Study]) -> tuple
         "names": [row.name for row in rows],
         "facts": {name: "; ".join(values) for name, values in facts(runs).items()},
         "torch": "; ".join(counted(run.summary["versions"]["torch"] for run in runs)),
-        "protocols": [study.protocol for study in studies],
+        "studies": studies,
         "samplers": SAMPLERS,
         "validation": words(question.validation),
         "decides": words(question.decides),

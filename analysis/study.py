@@ -13,6 +13,7 @@ from analysis.runs import (
     FINISHED,
     REPEAT,
     STUDY_FILE,
+    TUNE,
     UNTUNED,
     ReportError,
     Run,
@@ -98,9 +99,20 @@ class Study:
             )
         return facts
 
+    @property
+    def is_extended(self) -> bool:
+        """Whether spaces were widened, and every candidate tuned once more."""
+        tuned = [entry["trial"] for entry in self.record["runs"] if entry["phase"] == TUNE]
+        return max(tuned, default=0) >= self.protocol["trials"]
+
+    @property
+    def trials(self) -> int:
+        """Of a candidate, in every replicate."""
+        return self.protocol["trials"] * (1 + self.is_extended)
+
     def doubts(self) -> list[str]:
         """What in the study itself speaks against its verdict: small budgets, bounds, an audit."""
-        trials = self.protocol["trials"]
+        trials, may_extend = self.trials, self.protocol["sampler"] != "grid"
         few = [
             f"{self.prefix}{name} ({len(candidate['space'])})"
             for name, candidate in self.candidates.items()
@@ -120,8 +132,9 @@ class Study:
         if bounds:
             found.append(
                 "Most tunings ended within a tenth of a bound of the search space, and a better "
-                f"setting may lie beyond it: {listed(bounds)}. With hydra.sweeper.extend=true the "
-                "same command goes on there."
+                f"setting may lie beyond it: {listed(bounds)}."
+                + " With hydra.sweeper.extend=true the same command goes on there."
+                * (may_extend and not self.is_extended)
             )
         return [*found, *audit(self.record)]
 

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,8 @@ def no_option(group: str, option: str, options: list[str]) -> str:
 def wrong_key(key: str, words: list[str], compose: Compose) -> str:
     """A setting that does not exist, or that a run of several phases does not have."""
     config: Any = {}
+    if key.startswith("hydra."):
+        compose = partial(compose_anew, with_hydra=True)
     for choices in ([word for word in words if is_group(word)], []):
         with suppress(HydraException, ValueError):  # a sweep over options composes no config
             config = OmegaConf.to_container(compose(choices))
@@ -198,7 +201,7 @@ def wrong_key(key: str, words: list[str], compose: Compose) -> str:
     return unknown_key(key, dotted_keys(config))
 
 
-def compose_anew(overrides: list[str]) -> DictConfig:
+def compose_anew(overrides: list[str], with_hydra: bool = False) -> DictConfig:
     """The config of the overrides, where Hydra is not at work."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides)
+        return compose("config", overrides, return_hydra_config=with_hydra)

@@ -262,5 +262,6 @@ def unknown_key(key: str, known_keys: list[str]) -> str:
     last = difflib.get_close_matches(key.rpartition(".")[2], list(by_last), n=1)
     siblings = [known for known in whole if known.count(".") == key.count(".")]
     guess = siblings[0] if siblings else by_last[last[0]] if last else None
-    hint = f"did you mean {guess}?" if guess else "python train.py --cfg job shows all keys"
+    kind = "hydra" if key.startswith("hydra.") else "job"
+    hint = f"did you mean {guess}?" if guess else f"python train.py --cfg {kind} shows all keys"
     return f"unknown setting {key}: {hint}"

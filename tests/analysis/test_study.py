@@ -130,7 +130,7 @@ def test_one_replicate_is_about_its_settings(study, change, run_report):
 def test_the_protocol_is_in_the_page(study, run_report):
     run_report(study)
     html = page_of(study)
-    assert "The whole procedure was repeated 3 times, with other seeds for the search" in html
+    assert "The whole procedure was run 3 times, with other seeds for the search" in html
     assert "each time 3 trials a candidate (Sobol sampling) on one seed, with successive" in html
     assert "then the setting with the best validation accuracy on 2 fresh seeds." in html
     assert "22% of the tuning steps saved (140 in place of 180)" in html
@@ -158,6 +158,11 @@ def test_what_speaks_against_a_verdict_stands_beside_it(study, change, run_repor
     for said in doubts:
         assert said in out
         assert said in page_of(study).partition("<h2>")[0], "before everything else"
+    assert "With hydra.sweeper.extend=true the same command goes on there." in out
+    change(run=lambda run: run.update(trial=run.get("trial", 0) + 3))  # the second round
+    out, _ = run_report(study)
+    assert "had 6 trials, fewer than 5 for every" in out
+    assert "extend=true" not in out
 
 
 def test_finished_repeats_of_a_killed_study_are_used(study, change, run_report):
