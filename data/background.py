@@ -8,6 +8,7 @@ from torch import Tensor
 NUM_SAMPLES = 64  # looked at
 SAME = 0.1  # of the range from black to white: borders that differ by less are alike
 SHARE = 0.9  # of the images whose borders are alike
+OPPOSITE = 0.5  # of the range: training that has an image this far from the others knows both
 
 
 def border_brightness(images: Tensor) -> Tensor:
@@ -25,5 +26,6 @@ def common_background(split: Any) -> float | None:
         return None
     levels = border_brightness(images)
     middle = levels.median()
-    are_alike = ((levels - middle).abs() < SAME).float().mean() >= SHARE
+    distances = (levels - middle).abs()
+    are_alike = (distances < SAME).float().mean() >= SHARE and distances.max() < OPPOSITE
     return middle.item() if are_alike else None

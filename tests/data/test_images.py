@@ -78,6 +78,14 @@ def test_augmentations_that_do_not_suit_the_images(augment, message):
         splits(IMAGES, LABELS, augment=[augment])
 
 
+@pytest.mark.parametrize(("num_light", "background"), [(0, 0.0), (2, None), (32, None), (64, 1.0)])
+def test_a_ground_is_common_where_no_image_has_the_opposite_one(num_light, background):
+    """``predict.py`` inverts what is not on it: never what training has seen as it is."""
+    images = torch.zeros(64, 1, 8, 8, dtype=torch.uint8)
+    images[:num_light] = 255
+    assert splits(images, LABELS[:1].expand(64)).spec.background == background
+
+
 def test_masks_are_not_left_behind():
     with pytest.raises(ConfigError, match=r"move the pixels .* targets of shape \(8, 8\)"):
         splits(IMAGES, MASKS, augment=[Cutout(2)])
