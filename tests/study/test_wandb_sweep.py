@@ -22,8 +22,8 @@ def test_one_sweep_for_each_candidate(tmp_path, capsys):
     assert adamw["run_cap"] == 5
     assert adamw["parameters"]["optimizer.lr"] == {
         "distribution": "log_uniform_values",
-        "min": 1e-4,
-        "max": 0.3,
+        "min": 3e-4,
+        "max": 0.1,
     }
     assert adamw["command"][:3] == ["${env}", "${interpreter}", "${program}"]
     assert adamw["command"][-1] == "${args_no_hyphens}"
