@@ -1,0 +1,49 @@
+"""The search spaces of conf/study: every optimizer has one, and none is tuned more finely."""
+
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from torch import nn
+
+from core.schema import check_settings
+from optim.build import build_optimizer, build_schedule
+from optim.schedules import Horizon
+from study.space import Space, text
+
+CONF = Path(__file__).parents[2] / "conf"
+FILES = ("_optimizer_spaces", "_new_optimizer_spaces")
+OPTIMIZERS = {file.stem for file in (CONF / "optimizer").glob("*.yaml")}
+WITHOUT_SPACE = {"timm", "adam_gan", "rmsprop_gan"}  # a library; those of study=gan_optimizers
+SPACES = {
+    name: candidate
+    for file in FILES
+    for name, candidate in yaml.safe_load((CONF / "study" / f"{file}.yaml").read_text())["hydra"][
+        "sweeper"
+    ]["candidates"].items()
+}
+
+
+def test_every_optimizer_has_a_space():
+    assert set(SPACES) == OPTIMIZERS - WITHOUT_SPACE
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_space_has_a_source_and_three_numbers_that_the_optimizer_takes(name, composed):
+    candidate = SPACES[name]
+    space = Space.of(candidate["space"], name)
+    assert candidate["source"]
+    assert len(space.dimensions) == 3
+    rate = space.dimensions[0]
+    assert rate.key == "optimizer.lr"
+    assert 2.3 < math.log10(rate.high / rate.low) < 3.1, "trials as dense in rates for all"
+    assert candidate["overrides"][0] == f"optimizer={name}"
+    for share in (0.0, 0.5, 1.0):
+        tuned = [f"{key}={text(value)}" for key, value in space.at([share] * 3).items()]
+        config = composed("study=mnist_optimizers", *candidate["overrides"], *tuned)
+        check_settings(config)
+        net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+        build_optimizer(config["optimizer"], net, config["param_groups"])
+        schedule = build_schedule(config["scheduler"], Horizon(100, 10))
+        assert schedule(0, 1.0) < schedule(5, 1.0) == 1.0, "the same warm-up for all"
