@@ -113,17 +113,21 @@ class Study:
     def doubts(self) -> list[str]:
         """What in the study itself speaks against its verdict: small budgets, bounds, an audit."""
         trials, may_extend = self.trials, self.protocol["sampler"] != "grid"
-        few = [
-            f"{self.prefix}{name} ({len(candidate['space'])})"
+        numbers = {
+            f"{self.prefix}{name}": len(candidate["space"])
             for name, candidate in self.candidates.items()
-            if trials < TRIALS_A_NUMBER * len(candidate.get("space") or ())
-        ]
+            if candidate.get("space")
+        }
+        few = [f"{name} ({n})" for name, n in numbers.items() if trials < TRIALS_A_NUMBER * n]
         found = []
         if few:
             found.append(
                 f"Each tuning had {trials} trials, fewer than {TRIALS_A_NUMBER} for every tuned "
                 f"number of {listed(few)}: with a larger budget the order may change."
             )
+        if len(set(numbers.values())) > 1:
+            counts = [f"{name} {n}" for name, n in numbers.items()]
+            found.append(f"As many trials for unequal numbers of tuned settings: {listed(counts)}.")
         bounds = [
             f"the {key} of {self.prefix}{name} ({side})"
             for name, sides in self.record.get("at_bounds", {}).items()

@@ -148,6 +148,10 @@ def test_what_speaks_against_a_verdict_stands_beside_it(study, change, run_repor
         if run["phase"] == "tune" and run["status"] == "pruned":
             run["audited"] = 0.99 if run["candidate"] == "sgd" else 0.5
 
+    record = json.loads((study / "study.json").read_text())
+    record["protocol"]["candidates"]["adam"]["space"] = {"optimizer.lr": SPACE["optimizer.lr"]}
+    change(record)
+    assert "unequal numbers of tuned settings: sgd 2 and adam 1." in run_report(study)[0]
     change({"at_bounds": {"sgd": {"optimizer.lr": "high"}}}, run=audit)
     out, _ = run_report(study)
     doubts = (
