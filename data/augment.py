@@ -18,6 +18,7 @@ class RandomCrop:
     """Shift by up to ``padding`` pixels each way, zeros coming in at the border."""
 
     def __init__(self, padding: int) -> None:
+        check_range("padding", padding, 0, math.inf)
         self.padding = padding
 
     def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
@@ -35,6 +36,7 @@ class HorizontalFlip:
     """Mirror each image with probability ``p``."""
 
     def __init__(self, p: float = 0.5) -> None:
+        check_range("p", p, 0, 1)
         self.p = p
 
     def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
@@ -46,6 +48,7 @@ class Cutout:
     """Blank a square of ``size`` pixels at a random place (arXiv:1708.04552)."""
 
     def __init__(self, size: int) -> None:
+        check_range("size", size, 1, math.inf)
         self.size = size
 
     def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
@@ -71,6 +74,9 @@ class RandomAffine:
     """
 
     def __init__(self, degrees: float = 10.0, translate: float = 0.1, scale: float = 0.1) -> None:
+        check_range("degrees", degrees, 0, 180)
+        check_range("translate", translate, 0, 1)
+        check_range("scale", scale, 0, 0.9)  # beyond, an image may vanish or be turned over
         self.degrees = degrees
         self.translate = translate
         self.scale = scale
@@ -108,3 +114,9 @@ class PerImage:
             seed_global_generators(seed)
             transformed.append(self.transform(image))
         return torch.stack(transformed)
+
+
+def check_range(name: str, value: float, least: float, most: float) -> None:
+    """Raises: ValueError: the augmentation would do nothing, or something else than it says."""
+    if not least <= value <= most:
+        raise ValueError(f"{name}={value} should be from {least} to {most}")

@@ -17,6 +17,22 @@ ALL = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("augment", "settings"),
+    [
+        (RandomCrop, {"padding": -1}),
+        (HorizontalFlip, {"p": 50}),
+        (Cutout, {"size": 0}),
+        (RandomAffine, {"scale": 1.1}),
+        (RandomAffine, {"translate": 4}),  # pixels, where a fraction is meant
+    ],
+)
+def test_settings_out_of_range(augment, settings):
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"{name}=.* should be from"):
+        augment(**settings)
+
+
 class Fixed:
     """Draws that are known."""
 
