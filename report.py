@@ -16,10 +16,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from analysis.comparison import compare
-from analysis.page import Report
+from analysis.page import Document, Report
 from analysis.runs import ReportError
-from analysis.sweep import read_sweep
+from analysis.sweep import Sweep, read_sweep
 from analysis.tables import latex
+from analysis.workload_report import WorkloadsReport
+from analysis.workloads import by_workload
 
 PLAIN_WIDTH = 140  # columns, where the output is no terminal
 
@@ -31,14 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
     folder = options.output or (Path("report") if several else options.directories[0])
     try:
         sweep = read_sweep(options.directories, options.by)
-        comparison = compare(sweep.runs, options.metric, options.mode, options.target)
-        counts = (("candidate", comparison.rows), ("run", sweep.runs))
-        size = ", ".join(f"{len(found)} {name}{'s' * (len(found) != 1)}" for name, found in counts)
-        report = Report(comparison, sweep, f"{folder.resolve().name}: {size}")
+        report = report_of(sweep, folder.resolve().name, options)
         show(report)
         files = write(report, folder, options)
         print(*files, sep="\n")
-        if options.wandb:
+        if options.wandb and isinstance(report, Report):
             from analysis.wandb_report import publish  # imports wandb: seconds
 
             print(publish(report, files))
@@ -81,7 +80,22 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def show(report: Report) -> None:
+def report_of(sweep: Sweep, name: str, options: argparse.Namespace) -> Document:
+    """The report of one comparison, or of several workloads."""
+    if workloads := by_workload(sweep, options.by, options.metric):
+        if options.target is not None or options.wandb:
+            refused = "--wandb" if options.wandb else "--target"
+            raise ReportError(f"{refused} is for the report of one study, not of several workloads")
+        if options.mode and not options.metric:
+            raise ReportError("several workloads: --mode needs the --metric that it is of")
+        return WorkloadsReport(workloads, name, options.metric, options.mode)
+    comparison = compare(sweep.runs, options.metric, options.mode, options.target)
+    counts = (("candidate", comparison.rows), ("run", sweep.runs))
+    size = ", ".join(f"{len(found)} {what}{'s' * (len(found) != 1)}" for what, found in counts)
+    return Report(comparison, sweep, f"{name}: {size}")
+
+
+def show(report: Document) -> None:
     """The report as a terminal can show it."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     console.print(escape(report.title), style="bold")
@@ -99,7 +113,7 @@ def show(report: Report) -> None:
         console.print(f"[yellow]note[/yellow] {escape(caveat)}")
 
 
-def write(report: Report, folder: Path, options: argparse.Namespace) -> list[Path]:
+def write(report: Document, folder: Path, options: argparse.Namespace) -> list[Path]:
     """``report.csv``, ``report.html`` and what else is asked for; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {

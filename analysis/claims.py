@@ -122,7 +122,8 @@ def template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"listed": listed, "seeds": seeds, "percent": percent, "md": in_markdown}
+    filters = {"listed": listed, "words": words, "seeds": seeds, "percent": percent}
+    environment.filters |= {**filters, "md": in_markdown}
     return environment.get_template(name)
 
 

@@ -37,6 +37,7 @@ class Comparison:
     untuned: list[Row]  # of a study, the candidates as they are
     runs: list[Run]
     targets: list[float]  # values whose cost in steps and seconds is counted, the easiest first
+    target: float  # what was asked for, if anything was; else the middle one
 
     @property
     def best(self) -> Row:
@@ -46,11 +47,6 @@ class Comparison:
     def used(self) -> list[Run]:
         """The runs whose values stand in the table."""
         return [run for row in self.rows for run in row.runs]
-
-    @property
-    def target(self) -> float:
-        """The middle one: what was asked for, if anything was."""
-        return self.targets[len(self.targets) // 2]
 
     @property
     def is_replicated(self) -> bool:
@@ -107,13 +103,15 @@ def compare(
     rows.sort(key=lambda row: standing(row, question), reverse=True)
     tuned = [row for row in rows if not row.is_untuned]
     untuned = [row for row in rows if row.is_untuned]
-    found = targets(tuned, question, asked_target(used) if target is None else target)
+    asked = asked_target(used) if target is None else target
+    found = targets(tuned, question, asked)
     for row in rows:
         add_costs(row, question, found)
     judge(tuned, question)
     for row in untuned:
         row.verdict = NOT_COMPARED
-    return Comparison(question, tuned, untuned, runs, found)
+    middle = found[len(found) // 2] if asked is None else asked
+    return Comparison(question, tuned, untuned, runs, found, middle)
 
 
 def without_test(rows: Sequence[Row]) -> list[str]:

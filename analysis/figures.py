@@ -1,6 +1,7 @@
 """The figures of a report: results, costs, tuning and training."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -10,7 +11,7 @@ from analysis.plot import INK, SOFT, Figure, Palette, Plot, hopeful, name_axis
 from analysis.question import Question
 from analysis.rows import Row, unit_means
 from analysis.runs import Run
-from analysis.statistics import pareto
+from analysis.statistics import Estimate, pareto
 from analysis.tuning_figures import of_tuning
 from analysis.words import interval, intervals, metric_value, shown, words
 
@@ -31,7 +32,7 @@ def figures_of(comparison: Comparison) -> dict[str, list[Figure]]:
     """The figures by the part of the page they stand in."""
     rows = [row for row in comparison.rows if row.runs]
     return {
-        "result": [forest(rows, comparison.question, comparison.unit)],
+        "result": [of_results(rows, comparison.question, comparison.unit)],
         "cost": [
             against(rows, comparison.question, cost)
             for cost in COSTS
@@ -47,54 +48,71 @@ def palette_of(comparison: Comparison) -> Palette:
     return Palette([*(row.name for row in comparison.rows), *families])
 
 
-def forest(rows: Sequence[Row], question: Question, unit: str) -> Figure:
+@dataclass(frozen=True)
+class Bar:
+    """A row of a forest plot: a mean with its interval, and the values that it is of."""
+
+    name: str
+    text: str  # at the end of the row
+    value: Estimate
+    single: Sequence[float]
+    note: str = ""  # after the name
+
+
+def of_results(rows: Sequence[Row], question: Question, unit: str) -> Figure:
     """The headline: each candidate's mean and interval, and its units, on one scale."""
     placed = [(row, row.value) for row in rows if row.value]
-    texts = intervals(question.decides, [value for _, value in placed])
-    good = hopeful([value.mean for _, value in placed], question.larger_is_better)
+    values = [value for _, value in placed]
+    bars = [
+        Bar(
+            row.name,
+            text,
+            value,
+            list(unit_means(row.scores).values()),
+            f" ({len(row.diverged)} diverged)" * bool(row.diverged),
+        )
+        for (row, value), text in zip(placed, intervals(question.decides, values), strict=True)
+    ]
+    good = hopeful([value.mean for value in values], question.larger_is_better)
+    note = f"Mean, 95 % interval and the single {unit}s; {question.better}."
+    return forest(f"{words(question.decides)} by candidate", question.decides, note, bars, good)
+
+
+def forest(
+    title: str, metric: str, note: str, bars: Sequence[Bar], inside: Sequence[float]
+) -> Figure:
+    """Means with intervals, one above the other.
+
+    Args:
+        inside: the means to be told apart; of others only the side is shown, by an arrow.
+    """
 
     def draw(plot: Plot) -> None:
-        name_axis(plot.axes.xaxis, question.decides)
-        fallen = [f" ({len(row.diverged)} diverged)" * bool(row.diverged) for row, _ in placed]
-        names = [f"{row.name}{note}" for (row, _), note in zip(placed, fallen, strict=True)]
-        heights = name_rows(plot, names, texts)
-        across = plot.axes.get_yaxis_transform()
-        for at, (row, value), text in zip(heights, placed, texts, strict=True):
-            tip = f"{row.name}: {text}"
-            if value.mean not in good:
-                edge, arrow = (0.01, "<") if value.mean < good[0] else (0.99, ">")
-                plot.mark(row.name, edge, at, arrow, tip, transform=across)
+        axes = plot.axes
+        axes.set_ylim(len(bars) - 0.5, -0.6)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        name_axis(axes.xaxis, metric)
+        across = axes.get_yaxis_transform()
+        for i, bar in enumerate(bars):
+            name = f"{bar.name}{bar.note}"
+            short = name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
+            style: dict[str, Any] = {"transform": across, "va": "center", "color": INK}
+            axes.text(0, i - 0.3, short, fontweight="bold", **style)
+            axes.text(1, i - 0.3, bar.text, ha="right", **style)
+            at, tip, value = i + 0.12, f"{bar.name}: {bar.text}", bar.value
+            if value.mean not in inside:
+                edge, arrow = (0.01, "<") if value.mean < inside[0] else (0.99, ">")
+                plot.mark(bar.name, edge, at, arrow, tip, transform=across)
                 continue
-            dots = list(unit_means(row.scores).values())
             rings: dict[str, Any] = {"markerfacecolor": "none", "markersize": 3.5, "alpha": 0.8}
-            plot.mark(row.name, dots, [at] * len(dots), "o", tip, **rings)
+            plot.mark(bar.name, bar.single, [at] * len(bar.single), "o", tip, **rings)
             if value.low is not None:
                 ends = [value.low, value.high]
-                plot.mark(row.name, ends, [at] * 2, "-", tip, linewidth=2.2, alpha=0.55)
-            plot.mark(row.name, value.mean, at, "o", tip)
+                plot.mark(bar.name, ends, [at] * 2, "-", tip, linewidth=2.2, alpha=0.55)
+            plot.mark(bar.name, value.mean, at, "o", tip)
 
-    note = f"Mean, 95 % interval and the single {unit}s; {question.better}."
-    title = f"{words(question.decides)} by candidate"
-    return Figure(title, note, draw, (), forest_height(len(placed)))
-
-
-def name_rows(plot: Plot, names: Sequence[str], texts: Sequence[str]) -> list[float]:
-    """A row for each name, with a text at its end; where in y their marks go."""
-    axes = plot.axes
-    axes.set_ylim(len(names) - 0.5, -0.6)
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    style: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "color": INK}
-    for i, (name, text) in enumerate(zip(names, texts, strict=True)):
-        short = name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
-        axes.text(0, i - 0.3, short, fontweight="bold", **style)
-        axes.text(1, i - 0.3, text, ha="right", **style)
-    return [i + 0.12 for i in range(len(names))]
-
-
-def forest_height(num_rows: int) -> float:
-    """In inches."""
-    return 0.55 + FOREST_ROW * num_rows
+    return Figure(title, note, draw, (), 0.55 + FOREST_ROW * len(bars))
 
 
 def against(rows: Sequence[Row], question: Question, cost: str) -> Figure:

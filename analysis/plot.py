@@ -236,6 +236,7 @@ class Figure:
     Attributes:
         names: of the legend, in order; empty if the plot names them itself.
         height: in inches; None: in proportion to the width.
+        is_wide: whether it needs the width of a page.
     """
 
     title: str
@@ -243,11 +244,12 @@ class Figure:
     draw: Callable[[Plot], None]
     names: tuple[str, ...]
     height: float | None = None
+    is_wide: bool = False
 
 
 def inline_svg(figure: Figure, palette: Palette) -> Markup:
     """The figure for the page: colours are the page's own, so it is right in light and dark."""
-    text = rendered(figure, palette, PAGE_WIDTH, "svg", STYLE).decode()
+    text = rendered(figure, palette, (1 + figure.is_wide) * PAGE_WIDTH, "svg", STYLE).decode()
     text = re.sub(
         r"<!--.*?-->|<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S
     )
@@ -265,6 +267,8 @@ def save(figure: Figure, palette: Palette, folder: Path) -> None:
     """The figure for a paper: at the widths of a column and of a page, fonts embedded."""
     name = re.sub(r"\W+", "_", figure.title).strip("_")
     for width, inches in PAPER_WIDTHS.items():
+        if figure.is_wide and inches < PAGE_WIDTH:
+            continue
         for kind in FORMATS:
             content = rendered(figure, palette, inches, kind, PAPER_STYLE)
             (folder / f"{name}_{width}.{kind}").write_bytes(content)

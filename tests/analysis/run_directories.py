@@ -100,3 +100,44 @@ def figure_of(html: str, title: str) -> str:
     """The part of a page from a figure's caption to the end of its note."""
     start = html.index(f"{title}</figcaption>")
     return html[start : html.index("</figure>", start)]
+
+
+def write_study(
+    folder: Path,
+    levels: dict[str, float],
+    replicates: int = 4,
+    data: str = "mnist5k",
+    target: float | None = None,
+    is_loss: bool = False,
+    **summary: Any,
+) -> Path:
+    """A finished study: every candidate repeated around its level, one seed a replicate.
+
+    Args:
+        is_loss: monitor 1 - accuracy as a loss.
+    """
+    entries = []
+    config = {"data": {"_target_": f"data.{data}.{data}"}, "trainer": {"target": target}}
+    for name, level in levels.items():
+        for replicate in range(replicates):
+            run_dir = folder / f"{name}-r{replicate}-repeat-000-seed{replicate}"
+            write_run(run_dir, name, replicate, 0.1, level, config=config, data=data, **summary)
+            if is_loss:
+                loss = 1 - json.loads((run_dir / "summary.json").read_text())["best"]["value"]
+                values = {"best": {"value": loss}, "test/loss": loss, "test/accuracy": None}
+                edit(run_dir, monitor="val/loss", monitor_mode="min", **values)
+            entry = {"run_dir": run_dir.name, "candidate": name, "replicate": replicate}
+            entries.append(entry | {"phase": "repeat", "status": "completed", "params": {}})
+    record = {
+        "protocol": {
+            "name": folder.name, "replicates": replicates, "trials": 5, "seeds_per_replicate": 1,
+            "sampler": "sobol", "halving": None, "candidates": {name: {} for name in levels},
+        },
+        "finished": True,
+        "monitor": "val/loss" if is_loss else "val/accuracy",
+        "monitor_mode": "min" if is_loss else "max",
+        "best": [],
+        "runs": entries,
+    }  # fmt: skip
+    (folder / "study.json").write_text(json.dumps(record))
+    return folder
