@@ -115,7 +115,7 @@ def test_runs_that_diverged_count_as_the_worst(sweep, run_report):
     assert table.loc["wild", "wins"] == 3 / 8
     worst = table.loc["wild", "test/accuracy"]
     assert worst < table.loc["adamw_warmup_cosine", "test/accuracy"]
-    assert "count as the worst value of all: 5 of 8 of wild and 1 of 1 of broken." in out
+    assert "count as the worst value of all: 5 of 8 of wild." in out
     assert "Without a finished run: broken." in out
     assert "│ 5 of 8 │" in out
 

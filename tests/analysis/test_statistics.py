@@ -8,7 +8,6 @@ import pytest
 from scipy import stats
 
 from analysis.statistics import (
-    difference,
     estimate,
     expected_best,
     holm,
@@ -20,15 +19,12 @@ from analysis.statistics import (
     probability_of_improvement,
     sign_flip,
     to_the_best,
+    unpaired,
 )
 
 # the first sample of Student (1908): additional hours of sleep by two drugs, ten patients
 DRUG_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
 DRUG_2 = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
-
-
-def by_seed(values):
-    return dict(enumerate(values))
 
 
 def test_interval_is_scipys():
@@ -43,7 +39,7 @@ def test_no_spread_no_interval(values):
 
 
 def test_paired_t_on_students_sleep_data():
-    found = difference(by_seed(DRUG_1[:9]), by_seed(DRUG_2[:9]), math.inf)
+    found = paired(np.subtract(DRUG_1[:9], DRUG_2[:9]).tolist(), math.inf)
     assert found.test == "paired t"
     assert found.p == pytest.approx(stats.ttest_rel(DRUG_1[:9], DRUG_2[:9]).pvalue)
 
@@ -76,16 +72,10 @@ def test_sign_flips_where_they_can_reject(n, num_comparisons, test):
     assert (found.low, found.high) == pytest.approx(tuple(t.confidence_interval()))
 
 
-def test_pairs_are_found_by_seed():
-    found = difference({3: 1.0, 1: 2.0, 2: 4.0}, {1: 1.0, 2: 2.5, 3: 0.4, 9: 100.0}, math.inf)
-    assert found.n == 3
-    assert found.mean == pytest.approx((0.6 + 1.0 + 1.5) / 3)
-
-
-def test_welch_without_shared_seeds():
-    found = difference(by_seed(DRUG_1), {-i - 1: v for i, v in enumerate(DRUG_2)}, math.inf)
-    expected = stats.ttest_ind(DRUG_1, DRUG_2, equal_var=False)
-    assert found.test == "Welch's t"
+def test_welch_without_pairs():
+    found = unpaired(DRUG_1, DRUG_2[:8])
+    expected = stats.ttest_ind(DRUG_1, DRUG_2[:8], equal_var=False)
+    assert (found.test, found.n) == ("Welch's t", 8)
     assert found.p == pytest.approx(expected.pvalue)
     assert found.high == pytest.approx(expected.confidence_interval().high)
 
@@ -109,9 +99,9 @@ def test_two_that_learned_nothing_have_finite_intervals():
     assert (high[2:] == 0).all()
 
 
-@pytest.mark.parametrize("other", [{0: 0.4}, {7: 0.4}, {1: 0.4, 2: 0.5}])
-def test_too_few_seeds_give_no_p(other):
-    assert difference(other, {0: 0.5}, math.inf).p is None
+@pytest.mark.parametrize("found", [paired([0.1], math.inf), unpaired([0.4, 0.5], [0.5])])
+def test_too_few_seeds_give_no_p(found):
+    assert found.p is None
 
 
 def test_holm_as_r_documents_it():

@@ -1,0 +1,106 @@
+"""Who is compared with whom, on which runs, and what is said of it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from analysis.comparison import apart, judge
+from analysis.question import Question
+from analysis.rows import row_of
+from analysis.runs import REPEAT
+from analysis.statistics import may_be_best
+from tests.analysis.run_directories import write_run
+
+ACCURACY = Question("val/accuracy", "test/accuracy", larger_is_better=True)
+LOSS = Question("val/loss", None, larger_is_better=False)
+
+
+def judged(values, question=ACCURACY):
+    """Rows of candidates judged on ``values``, (units, candidates)."""
+    rows = []
+    for name, column in zip("abcdefg", np.asarray(values).T, strict=False):
+        row = row_of(name, [], question, {REPEAT})
+        row.scores = {(f"unit {i}", str(i)): value for i, value in enumerate(column)}
+        rows.append(row)
+    rows.sort(key=lambda row: question.key(np.mean(list(row.scores.values()))), reverse=True)
+    judge(rows, question)
+    return {row.name: row for row in rows}
+
+
+@pytest.mark.parametrize("question", [ACCURACY, LOSS], ids=["accuracy", "loss"])
+@pytest.mark.parametrize("num_units", [2, 5, 12])
+def test_verdicts_are_those_whose_error_rates_are_known(question, num_units):
+    """And whoever is called worse stands beside one that it is worse than."""
+    rng = np.random.default_rng(num_units)
+    seen = set()
+    for _ in range(8):
+        values = rng.normal(size=(num_units, 5)) + 4 * rng.normal(size=5)
+        rows = judged(values, question)
+        standing = [rows[name].verdict != "worse" for name in "abcde"]
+        assert standing == may_be_best(values, question.key(1.0)).tolist()
+        for row in rows.values():
+            is_worse = question.key(row.difference.mean) < 0 and row.difference.adjusted_p < 0.05
+            assert is_worse == (row.verdict == "worse")
+        seen |= {row.verdict for row in rows.values()}
+    assert num_units == 2 or seen == {"may be best", "worse", "best"}
+
+
+def test_the_distance_to_the_best_is_not_that_to_the_rival():
+    """The first is too noisy to tell it from anybody; the other is worse than the second."""
+    noise = np.array([0.3, -0.1, 0.2, -0.4, 0.1])
+    rows = judged(np.stack([9 + 30 * noise, noise[::-1] - 1, noise], axis=1))
+    assert [row.verdict for row in rows.values()] == ["may be best", "may be best", "worse"]
+    worse = rows["b"]
+    assert (worse.rival, worse.wins.mean) == ("c", 0)
+    assert worse.difference.mean == pytest.approx(-1)
+    assert worse.to_best.mean == pytest.approx(-10.58)
+    assert worse.to_best.low < worse.to_best.mean < worse.to_best.high == 0
+
+
+def test_pairs_have_the_unit_and_the_seed_in_common():
+    """Replicates of two studies have the same numbers, but seeds of their own."""
+    one = {("replicate 0", "1"): 1.0, ("replicate 0", "2"): 2.0, ("replicate 1", "7"): 5.0}
+    same = apart(one, {key: value + 0.5 for key, value in one.items()}, 1)
+    assert (same.n, same.mean, same.test) == (2, -0.5, "exact sign-flip")  # all alike
+    gaps = apart(one, {("replicate 0", "1"): 3.0, ("replicate 1", "7"): 6.0}, 1)
+    assert (gaps.n, gaps.mean, gaps.test) == (2, -1.5, "paired t")
+    others = {(unit, f"100{seed}"): value for (unit, seed), value in one.items()}
+    assert apart(one, others, 1).test == "Welch's t"
+
+
+def test_one_that_finished_and_one_that_did_not(sweep, run_report):
+    folder = sweep(("sgd_cosine",))
+    for seed in range(5):
+        write_run(folder / f"wild{seed}", "wild", seed, status="diverged")
+    out, table = run_report(folder)
+    assert "The mean test accuracy of sgd_cosine is 9" in out
+    assert "Without a finished run: wild." in out
+    assert "worst value of all" not in out, "of what has no value"
+    assert table["verdict"].fillna("").to_dict() == {"sgd_cosine": "", "wild": "no value"}
+
+
+def test_a_target_that_nobody_reaches_is_the_one_that_was_asked_for(sweep, run_report):
+    folder = sweep(lrs=(0.01, 0.1))
+    run_report(folder, "--target", "0.99")
+    html = (folder / "report.html").read_text()
+    assert "of 99.00% is reached: sgd_cosine nowhere; adam_constant nowhere" in html
+
+
+def test_times_to_targets_are_one_column_each(sweep, run_report):
+    folder = sweep(seeds=range(3))
+    out, table = run_report(folder, "--target", "0.6")
+    assert "┃ to 60.00% ┃" in out
+    assert "│ 20 updates, 2 s │" in out
+    for run_dir in folder.iterdir():
+        if run_dir.is_dir() and json.loads((run_dir / "summary.json").read_text())["seed"]:
+            edit_curve(run_dir)
+    out, table = run_report(folder, "--target", "0.6")
+    assert "│ in 1 of 3 runs │" in out
+    assert set(table["target_1_reached"]) == {1}
+
+
+def edit_curve(run_dir):
+    """Let a run stay far below any target."""
+    file = run_dir / "metrics.jsonl"
+    file.write_text(file.read_text().replace('"val/accuracy": 0.', '"val/accuracy": 0.0'))
