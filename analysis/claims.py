@@ -19,16 +19,18 @@ SAMPLERS = {"tpe": "TPE", "sobol": "Sobol", "halton": "Halton"}
 
 def claims(comparison: Comparison) -> list[str]:
     """The outcome, with everything that a reader needs to weigh it."""
-    question, (first, *others) = comparison.question, comparison.rows
-    metric = question.decides
-    if not others:
-        mean = "mean " * (len(first.runs) > 1)
-        return [f"The {mean}{words(metric)} of {first.name} is {in_words(comparison, first)}."]
+    metric = comparison.question.decides
+    first, *others = [row for row in comparison.rows if row.value]
     by_verdict: dict[str, list[Row]] = defaultdict(list)
     for row in comparison.rows:
         by_verdict[row.verdict].append(row)
     sentences = []
-    if best := by_verdict[BEST]:
+    if not others:
+        mean = "mean " * (len(first.runs) > 1)
+        sentences.append(
+            f"The {mean}{words(metric)} of {first.name} is {in_words(comparison, first)}."
+        )
+    elif best := by_verdict[BEST]:
         sentences.append(
             f"{best[0].name} is the best in {words(metric)}: {in_words(comparison, best[0])}."
         )
@@ -36,9 +38,8 @@ def claims(comparison: Comparison) -> list[str]:
         leader, *near = standing
         names = [f"{leader.name} ({in_words(comparison, leader)})"]
         names += [with_p(row, metric) for row in near]
-        sentences.append(
-            f"The best in {words(metric)} may be any of {len(names)}: {listed(names, '; ')}."
-        )
+        any_of = f"any of {len(names)}: " * (len(names) > 1)
+        sentences.append(f"The best in {words(metric)} may be {any_of}{listed(names, '; ')}.")
     if worse := by_verdict[WORSE]:
         names = [with_p(row, metric) for row in worse]
         sentences.append(f"Detectably worse: {listed(names, '; ')}.")
@@ -50,14 +51,14 @@ def claims(comparison: Comparison) -> list[str]:
     if fallen := [
         f"{len(row.diverged)} of {row.num_runs} of {row.name}"
         for row in comparison.rows
-        if row.diverged
+        if row.diverged and row.value
     ]:
         sentences.append(
             f"Runs that diverged, which count as the worst value of all: {listed(fallen, '; ')}."
         )
-    if empty := [row.name for row in others if row.value is None]:
-        sentences.append(f"Without a finished run: {listed(empty, '; ')}.")
-    if not comparison.is_replicated:
+    if empty := [row.name for row in comparison.rows if row.value is None]:
+        sentences.append(f"Without a finished run: {listed(empty)}.")
+    if len(comparison.rows) > 1 and not comparison.is_replicated:
         sentences.append(
             "All this is about these settings, not about the candidates in general: other "
             "settings, or the same search repeated, may rank them differently."
@@ -73,16 +74,17 @@ def in_words(comparison: Comparison, row: Row) -> str:
     if value.low is None:
         unit = comparison.unit
         why = f"one {unit}" if value.n == 1 else f"{value.n} {unit}s, all alike"
-        return f"{mean} ({why}: no interval)"
+        return f"{mean}, {why}: no interval"
     return f"{mean}{bounds(metric, value)}"
 
 
 def with_p(row: Row, metric: str) -> str:
-    """A candidate, how far it is from the first, and how sure that is."""
+    """A candidate, how far it is from its rival, and how sure that is."""
     difference = row.difference
     assert difference is not None  # it was compared
-    sure = f", p = {p_value(difference.adjusted_p)}".replace("= <", "<")
-    return f"{row.name} ({change(metric, difference)} to {row.rival}{sure})"
+    p = difference.adjusted_p
+    sure = "not tested" if p is None else f"p = {p_value(p)}".replace("= <", "<")
+    return f"{row.name} ({change(metric, difference)} to {row.rival}, {sure})"
 
 
 def notes_and_methods(comparison: Comparison, studies: Sequence[Study]) -> tuple[str, str]:
@@ -105,7 +107,7 @@ def notes_and_methods(comparison: Comparison, studies: Sequence[Study]) -> tuple
         "is_cut": any(estimate.is_cut for estimate in estimates if estimate),
         "tests": [f"{test} tests" for test in comparison.tests],
         "num_diverged": sum(len(row.diverged) for row in rows),
-        "has_intervals": any(row.to_best for row in rows),
+        "has_intervals": any(row.to_best and row.to_best.high is not None for row in rows),
     }
     texts = [template(f"{name}.txt").render(context) for name in ("statistics", "methods")]
     statistics, methods = (" ".join(text.split()) for text in texts)

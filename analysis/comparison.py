@@ -10,15 +10,16 @@ import pandas as pd
 
 from analysis.question import Question, ask, reported
 from analysis.rows import Key, Row, add_costs, is_diverged, rows_of, unit_means
-from analysis.runs import ReportError, Run, nested
+from analysis.runs import TUNE, ReportError, Run, nested
 from analysis.statistics import (
     ALPHA,
     Difference,
     Estimate,
-    difference,
     holm,
+    paired,
     probability_of_improvement,
     to_the_best,
+    unpaired,
 )
 
 # what the tests allow to say of a candidate
@@ -51,7 +52,7 @@ class Comparison:
     @property
     def is_replicated(self) -> bool:
         """Whether tuning was repeated, so that verdicts are about candidates, not settings."""
-        return all(run.replicate is not None for run in self.used)
+        return all(run.replicate is not None and run.phase != TUNE for run in self.used)
 
     @property
     def unit(self) -> str:
@@ -91,7 +92,7 @@ def compare(
     shown = reported(runs)
     phases = {run.phase for run in shown}
     rows = rows_of(runs, question, phases)
-    used = [run for row in rows for run in row.runs]
+    used = [run for row in rows for run in row.runs if not row.is_untuned]
     if not used:
         columns = sorted({str(name) for run in runs for name in run.events if "/" in str(name)})
         names = ", ".join(columns) or "none"
@@ -158,33 +159,44 @@ def judge(rows: Sequence[Row], question: Question) -> None:
     All pairs count, since the first row is the best by the very values that are tested: any other
     could have stood in its place.
     """
-    tested = [row for row in rows if row.scores]
-    pairs = list(combinations(tested, 2))
-    found = {(a.name, b.name): apart(a.scores, b.scores, len(pairs)) for a, b in pairs}
-    known = {pair: diff.p for pair, diff in found.items() if diff.p is not None}
-    adjusted = dict(zip(known, holm(list(known.values())), strict=True))
-    for (a, b), diff in list(found.items()):
-        found[a, b] = replace(diff, adjusted_p=adjusted.get((a, b)))
-        found[b, a] = mirrored(found[a, b])
-    for row in tested:
-        to_others = [diff for (name, _), diff in found.items() if name == row.name]
-        row.verdict = verdict(to_others, question)
-        if to_others:
-            rival = next(other for other in tested if other is not row)
-            row.rival, row.difference = rival.name, found[row.name, rival.name]
-            row.wins = wins(row, rival, question)
-    standing = [row for row in tested if row.verdict != WORSE]
-    if len(standing) == 1 and len(tested) > 1:
+    tested = {row.name: row for row in rows if row.scores}
+    differences = all_differences(list(tested.values()))
+    for name, row in tested.items():
+        to_others = {other: differences[name, other] for other in tested if other != name}
+        if not to_others:
+            row.verdict = ""  # there is nothing that it was compared with
+            return
+        better = [other for other, diff in to_others.items() if is_worse(diff, question)]
+        may_be_best = any(diff.p is not None for diff in to_others.values())
+        row.verdict = WORSE if better else MAY_BE_BEST if may_be_best else UNTESTED
+        row.rival = next(iter(better or to_others))
+        row.difference = to_others[row.rival]
+        row.wins = wins(row, tested[row.rival], question)
+    standing = [row for row in tested.values() if row.verdict != WORSE]
+    if len(standing) == 1:
         standing[0].verdict = BEST
-    add_intervals(tested, question)
+    measure_to_best(list(tested.values()), question)
+
+
+def all_differences(rows: Sequence[Row]) -> dict[tuple[str, str], Difference]:
+    """Each row minus each other, with p corrected for all pairs that can be tested."""
+    pairs = list(combinations(rows, 2))
+    found = [apart(one.scores, other.scores, len(pairs)) for one, other in pairs]
+    adjusted = iter(holm([diff.p for diff in found if diff.p is not None]))
+    both = {}
+    for (one, other), diff in zip(pairs, found, strict=True):
+        corrected = replace(diff, adjusted_p=None if diff.p is None else next(adjusted))
+        both[one.name, other.name], both[other.name, one.name] = corrected, mirrored(corrected)
+    return both
 
 
 def apart(row: Mapping[Key, float], other: Mapping[Key, float], num_pairs: int) -> Difference:
-    """A row minus another, over the units and seeds that both have, if these are enough."""
-    shared = [key for key in row if key in other]
-    if len({unit for unit, _ in shared}) >= LEAST_UNITS:
-        row, other = ({key: scores[key] for key in shared} for scores in (row, other))
-    return difference(unit_means(row), unit_means(other), num_pairs)
+    """A row minus another: paired by unit and seed, unless there are too few pairs."""
+    shared = {key: row[key] - other[key] for key in row if key in other}
+    differences = list(unit_means(shared).values())
+    if len(differences) >= LEAST_UNITS:
+        return paired(differences, num_pairs)
+    return unpaired(*(list(unit_means(of).values()) for of in (row, other)))
 
 
 def mirrored(diff: Difference) -> Difference:
@@ -192,14 +204,9 @@ def mirrored(diff: Difference) -> Difference:
     return replace(diff, mean=-diff.mean, low=low, high=high)
 
 
-def verdict(to_others: Sequence[Difference], question: Question) -> str:
-    """What its differences to all others allow to say of a candidate."""
-    if not to_others:
-        return ""  # there is nothing that it was compared with
-    tested = [(d.adjusted_p, d.mean) for d in to_others if d.adjusted_p is not None]
-    if any(p < ALPHA and question.key(mean) < 0 for p, mean in tested):
-        return WORSE
-    return MAY_BE_BEST if tested else UNTESTED
+def is_worse(diff: Difference, question: Question) -> bool:
+    """Whether a difference to another is detectably to the worse."""
+    return diff.adjusted_p is not None and diff.adjusted_p < ALPHA and question.key(diff.mean) < 0
 
 
 def wins(row: Row, rival: Row, question: Question) -> Estimate | None:
@@ -214,12 +221,14 @@ def wins(row: Row, rival: Row, question: Question) -> Estimate | None:
     return probability_of_improvement(a.to_numpy(), b.to_numpy(), question.key(1.0))
 
 
-def add_intervals(rows: Sequence[Row], question: Question) -> None:
-    """Intervals to the best other candidate, over the units that all have."""
-    units = pd.DataFrame({row.name: unit_means(row.scores) for row in rows}).dropna()
-    if len(rows) < 2 or len(units) < LEAST_UNITS:
-        return
-    low, high = to_the_best(units.to_numpy(), question.key(1.0))
-    for row, *ends in zip(rows, low, high, strict=True):
-        if np.isfinite(ends).all():
-            row.to_best = (float(ends[0]), float(ends[1]))
+def measure_to_best(rows: Sequence[Row], question: Question) -> None:
+    """How far each is from the best other; with intervals, over the units that all have."""
+    means = [unit_means(row.scores) for row in rows]
+    units = pd.DataFrame(means).dropna(axis=1).to_numpy().T
+    is_enough = len(units) >= LEAST_UNITS
+    ends = np.transpose(to_the_best(units, question.key(1.0))) if is_enough else None
+    found = units.mean(axis=0) if is_enough else [np.mean(list(of.values())) for of in means]
+    for i, row in enumerate(rows):
+        best_other = max((question.key(at) for j, at in enumerate(found) if j != i))
+        low, high = ends[i] if ends is not None and np.isfinite(ends[i]).all() else (None, None)
+        row.to_best = Estimate(float(found[i] - question.key(best_other)), low, high, len(units))

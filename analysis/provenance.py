@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from analysis.comparison import Comparison
-from analysis.runs import Run
+from analysis.runs import DIVERGED, Run
 from analysis.words import label, listed, metric_value
 
 SPLITS = {"train": "training", "val": "validation"}
@@ -24,7 +24,7 @@ def facts_of(run: Run) -> dict[str, str]:
         limit, horizon = trainer["limit_train_steps"], summary["horizon_steps"]
         length = f"{limit} steps of a horizon of {horizon}"
     else:
-        length = f"{trainer['max_epochs']} epochs"
+        length = f"{trainer['max_epochs']} epoch{'s' * (trainer['max_epochs'] != 1)}"
     processes, threads = summary["world_size"], summary["num_threads"]
     changed = " with uncommitted changes" if summary["git_dirty"] else ""
     return {
@@ -65,7 +65,7 @@ def run_table(comparison: Comparison) -> pd.DataFrame:
             "phase": run.phase,
             "seed": run.seed,
             "status": run.status,
-            metric: "" if run.validation is None else metric_value(metric, run.validation),
+            metric: "" if validation is None else metric_value(metric, validation),
             "steps": str(run.summary.get("steps", "")),
             "initial weights": str(run.summary.get("initial_weights_hash", ""))[:8],
             "sample order": str(run.summary.get("data_order_hash", ""))[:8],
@@ -73,6 +73,8 @@ def run_table(comparison: Comparison) -> pd.DataFrame:
             "error": str(run.summary.get("error") or ""),
         }
         for run in comparison.runs
+        # what a run that diverged counts as is no value of its own
+        for validation in [None if run.status == DIVERGED else run.validation]
     ]
     table = pd.DataFrame(rows)
     return table.loc[:, (table != "").any()]

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.runs import REPEAT, TUNE, UNFINISHED, ReportError, Run
+from analysis.runs import REPEAT, TUNE, UNFINISHED, UNTUNED, ReportError, Run
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Question:
 
 def ask(runs: Sequence[Run], metric: str | None, mode: str | None) -> Question:
     """Settle what the runs are compared on."""
-    if not any(run.finished for run in reported(runs)):
+    if not any(run.finished for run in reported(runs) if run.phase != UNTUNED):
         statuses = Counter(run.status for run in reported(runs))
         shown = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
         errors = [str(run.summary["error"]) for run in runs if run.summary.get("error")]

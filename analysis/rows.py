@@ -54,10 +54,11 @@ class Row:
     scores: dict[Key, float]  # of which ``value`` is the mean
     cost: dict[str, Estimate] = field(default_factory=dict)  # those that its runs recorded
     hits: list[Hit] = field(default_factory=list)  # by target, the easiest first
-    rival: str = ""  # the first row, and of that the second: what the following compare it with
-    difference: Difference | None = None  # to the rival
-    to_best: tuple[float, float] | None = None  # interval of its mean minus the best other's
+    # the first row that is detectably better, else the first other: of that the following two are
+    rival: str = ""
+    difference: Difference | None = None
     wins: Estimate | None = None  # how often its run beats the rival's
+    to_best: Estimate | None = None  # its mean minus the best other's
     verdict: str = NO_VALUE
 
     @property
@@ -101,7 +102,9 @@ def row_of(name: str, runs: Sequence[Run], question: Question, phases: set[str])
         num_replaced=len(counted) - len(last),
         without_value=[run for run in ended if run not in counted],
         statuses=Counter(run.status for run in runs),
-        num_settings=len({(run.replicate, run.setting) for run in runs if run.phase != REPEAT}),
+        num_settings=len(
+            {(run.replicate, run.setting) for run in runs if run.phase not in (REPEAT, UNTUNED)}
+        ),
         is_chosen=any(len({run.setting for run in group}) > 1 for group in groups),
         is_untuned=all(run.phase == UNTUNED for run in runs),
         validation=over_units(validation, question.validation) if finished else None,

@@ -6,9 +6,8 @@ would test the settings that it found, not the candidates.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -44,7 +43,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference(Estimate):
-    """A candidate minus the best one; n counts pairs, or the smaller sample.
+    """A candidate minus another; n counts pairs, or the smaller sample.
 
     Attributes:
         p: two-sided; None: cannot be tested.
@@ -76,21 +75,8 @@ def estimate(
     return Estimate(mean, max(float(low), least), min(float(high), greatest), n)
 
 
-def difference(
-    candidate: Mapping[Any, float], other: Mapping[Any, float], num_comparisons: float
-) -> Difference:
-    """How far a candidate is from another: paired where at least two units are shared.
-
-    Without pairs, Welch's t-test.
-
-    Args:
-        candidate, other: value by unit.
-        num_comparisons: how many p-values will be corrected together; see `paired_p`.
-    """
-    shared = [unit for unit in candidate if unit in other]
-    if len(shared) >= 2:
-        return paired([candidate[unit] - other[unit] for unit in shared], num_comparisons)
-    a, b = list(candidate.values()), list(other.values())
+def unpaired(a: Sequence[float], b: Sequence[float]) -> Difference:
+    """How far two samples without pairs are apart, by Welch's t-test; n is the smaller one's."""
     apart = Difference(float(np.mean(a) - np.mean(b)), None, None, min(len(a), len(b)))
     if apart.n < 2 or (np.ptp(a) == 0 and np.ptp(b) == 0):
         return apart

@@ -9,13 +9,14 @@ from typing import Any
 import pandas as pd
 
 from analysis.comparison import Comparison
-from analysis.rows import Row
+from analysis.rows import Hit, Row
 from analysis.statistics import Estimate
 from analysis.tuning import is_swept
 from analysis.words import (
     bounds,
     duration,
     intervals,
+    is_share,
     label,
     metric_value,
     p_value,
@@ -51,7 +52,6 @@ def every_row(comparison: Comparison) -> list[Row]:
 
 def record(row: Row, comparison: Comparison) -> dict[str, Any]:
     question, diff = comparison.question, row.difference
-    low, high = row.to_best or (None, None)
     costs: dict[str, float | None] = {}
     for name in COSTS:
         if name in row.cost:
@@ -75,8 +75,7 @@ def record(row: Row, comparison: Comparison) -> dict[str, Any]:
         "p": diff and diff.p,
         "p_holm": diff and diff.adjusted_p,
         "test": diff and diff.test,
-        "to_best_low": low,
-        "to_best_high": high,
+        **spread("to_best", row.to_best),
         **spread("wins", row.wins),
         "verdict": row.verdict,
         **costs,
@@ -97,13 +96,14 @@ def spread(metric: str, around: Estimate | None) -> dict[str, float | None]:
 
 
 def tables(comparison: Comparison) -> list[pd.DataFrame]:
-    """Cells for people, on quality, tuning and cost: one table would be too wide.
+    """Cells for people, on quality, tuning, targets and cost: one table would be too wide.
 
     A column that no row fills is left out, and so is a row that fills none.
     """
     found = []
     rows = every_row(comparison)
-    for part in (quality(comparison, rows), tuning(rows), costs(comparison, rows)):
+    parts = (quality(comparison, rows), tuning(rows), times(comparison, rows), costs(rows))
+    for part in parts:
         table = pd.DataFrame(part, index=[row.name for row in rows])
         table = table.loc[(table != "").any(axis=1), (table != "").any()]
         if not table.empty:
@@ -120,20 +120,16 @@ def quality(comparison: Comparison, rows: list[Row]) -> dict[str, list[str]]:
         "diverged": [f"{len(r.diverged)} of {r.num_runs}" if r.diverged else "" for r in rows],
         words(validation): intervals(validation, [row.validation for row in rows]),
         words(decides): intervals(decides, [row.value for row in rows]),
-        "to the best other": [to_best(decides, row) for row in rows],
+        f"to the best other{' (pp)' * is_share(decides)}": [
+            f"{signed(decides, row.to_best.mean)}{bounds(decides, row.to_best)}"
+            if row.to_best
+            else ""
+            for row in rows
+        ],
         "p (Holm)": [p_value(diff.adjusted_p) if diff else "" for diff in diffs],
         "wins": [share(row.wins) if row.wins else "" for row in rows],
         "verdict": [row.verdict for row in rows],
     }
-
-
-def to_best(metric: str, row: Row) -> str:
-    """How far a mean is from the best other's, with the interval that knows it was picked."""
-    if row.difference is None:
-        return ""
-    low, high = row.to_best or (None, None)
-    ends = Estimate(row.difference.mean, low, high, row.num_units)
-    return signed(metric, row.difference.mean) + bounds(metric, ends)
 
 
 def share(wins: Estimate) -> str:
@@ -165,21 +161,27 @@ def span(values: list[Any]) -> Any:
     return " or ".join(dict.fromkeys(map(str, values)))
 
 
-def costs(comparison: Comparison, rows: list[Row]) -> dict[str, list[str]]:
+def times(comparison: Comparison, rows: list[Row]) -> dict[str, list[str]]:
+    """What it took to reach each target."""
+    metric = comparison.question.validation
+    return {
+        f"to {metric_value(metric, target)}": [until(row.hits[i], row) for row in rows]
+        for i, target in enumerate(comparison.targets)
+    }
+
+
+def until(hit: Hit, row: Row) -> str:
+    if math.isinf(hit.steps):
+        return f"in {hit.num_reached} of {row.num_runs} runs" if hit.num_reached else "not reached"
+    return f"{shown(hit.steps)} updates, {duration(hit.seconds)}"
+
+
+def costs(rows: list[Row]) -> dict[str, list[str]]:
     columns: dict[str, list[str]] = {}
-    for i, target in enumerate(comparison.targets):
-        at = metric_value(comparison.question.validation, target)
-        hits = [row.hits[i] for row in rows]
-        columns[f"updates to {at}"] = [until(hit.steps, shown) for hit in hits]
-        columns[f"time to {at}"] = [until(hit.seconds, duration) for hit in hits]
     for name, (heading, text) in COSTS.items():
         found = [row.cost.get(name) for row in rows]
         columns[heading] = [text(cost.mean) if cost else "" for cost in found]
     return columns
-
-
-def until(median: float, text: Callable[[float], str]) -> str:
-    return text(median) if math.isfinite(median) else "not reached"
 
 
 def latex(table: pd.DataFrame, caption: str) -> str:
