@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.comparison import Comparison
+from analysis.question import Question
 from analysis.rows import Hit, Row
 from analysis.statistics import Estimate
 from analysis.tuning import is_swept
@@ -102,8 +103,8 @@ def tables(comparison: Comparison) -> list[pd.DataFrame]:
     """
     found = []
     rows = every_row(comparison)
-    parts = (quality(comparison, rows), tuning(rows), times(comparison, rows), costs(rows))
-    for part in parts:
+    parts = [quality(comparison, rows), tuning(comparison.question, rows)]
+    for part in [*parts, times(comparison, rows), costs(rows)]:
         table = pd.DataFrame(part, index=[row.name for row in rows])
         table = table.loc[(table != "").any(axis=1), (table != "").any()]
         if not table.empty:
@@ -112,13 +113,11 @@ def tables(comparison: Comparison) -> list[pd.DataFrame]:
 
 
 def quality(comparison: Comparison, rows: list[Row]) -> dict[str, list[str]]:
-    question = comparison.question
-    validation, decides = question.validation, question.decides
+    decides = comparison.question.decides
     diffs = [row.difference for row in rows]
     return {
         f"{comparison.unit}s": [str(row.num_units) for row in rows],
         "diverged": [f"{len(r.diverged)} of {r.num_runs}" if r.diverged else "" for r in rows],
-        words(validation): intervals(validation, [row.validation for row in rows]),
         words(decides): intervals(decides, [row.value for row in rows]),
         f"to the best other{' (pp)' * is_share(decides)}": [
             f"{signed(decides, row.to_best.mean)}{bounds(decides, row.to_best)}"
@@ -137,8 +136,12 @@ def share(wins: Estimate) -> str:
     return f"{wins.mean:.0%}{ends}"
 
 
-def tuning(rows: list[Row]) -> dict[str, list[str]]:
+def tuning(question: Question, rows: list[Row]) -> dict[str, list[str]]:
+    """What chose the settings, where it is not what candidates are compared on, and these."""
+    chosen_by = question.validation
+    values = intervals(chosen_by, [row.validation for row in rows])
     return {
+        **({words(chosen_by): values} if question.is_tested else {}),
         "best settings": [best_settings(row) for row in rows],
         "settings tried": [str(r.num_settings) if r.num_settings > 1 else "" for r in rows],
     }

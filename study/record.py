@@ -40,6 +40,11 @@ def begin(settings: dict[str, Any], arguments: tuple[str, ...], directory: Path)
         new = {**now, "command": sys.argv, "costs": {}, "finished": False, "runs": []}
         write_json(new, directory / FILE)
         return new
+    if "replicates" not in before["protocol"]:
+        raise ConfigError(
+            f"{directory} holds a study of an earlier version, which had no replicates: give "
+            "hydra.sweep.dir a new directory"
+        )
     decisive = deciding(before["protocol"])
     changed = [f"hydra.sweeper.{key}" for key, value in deciding(now["protocol"]).items()
                if decisive.get(key) != value]  # fmt: skip

@@ -191,7 +191,8 @@ def test_a_table_for_latex_and_a_report_in_markdown(sweep, tmp_path, run_report)
     for part in (r"\toprule", r"sgd\_cosine & 5 & ", r"\% $\pm$ ", r"\bottomrule"):
         assert part in table
     report = text.read_text()
-    assert "| candidate | seeds | validation accuracy | test accuracy |" in report
+    assert "| candidate | seeds | test accuracy | to the best other (pp) | p (Holm) |" in report
+    assert "\n| candidate | validation accuracy |\n" in report
     cited = report[report.index("## To cite") :]
     assert re.search(r"sgd\\_cosine is the best in test accuracy: 9\d\.\d\d% \[9", cited)
     assert "Detectably worse: adam" in cited
