@@ -93,6 +93,7 @@ def forest(
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         name_axis(axes.xaxis, metric)
+        axes.locator_params(axis="x", nbins=6)  # more labels would touch
         across = axes.get_yaxis_transform()
         for i, bar in enumerate(bars):
             name = f"{bar.name}{bar.note}"

@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from analysis.comparison import Comparison
-from analysis.question import Question
 from analysis.rows import Hit, Row
 from analysis.statistics import Estimate
 from analysis.tuning import is_swept
@@ -103,8 +102,7 @@ def tables(comparison: Comparison) -> list[pd.DataFrame]:
     """
     found = []
     rows = every_row(comparison)
-    parts = [quality(comparison, rows), tuning(comparison.question, rows)]
-    for part in [*parts, times(comparison, rows), costs(rows)]:
+    for part in (quality(comparison, rows), tuning(rows), times(comparison, rows), costs(rows)):
         table = pd.DataFrame(part, index=[row.name for row in rows])
         table = table.loc[(table != "").any(axis=1), (table != "").any()]
         if not table.empty:
@@ -136,12 +134,8 @@ def share(wins: Estimate) -> str:
     return f"{wins.mean:.0%}{ends}"
 
 
-def tuning(question: Question, rows: list[Row]) -> dict[str, list[str]]:
-    """What chose the settings, where it is not what candidates are compared on, and these."""
-    chosen_by = question.validation
-    values = intervals(chosen_by, [row.validation for row in rows])
+def tuning(rows: list[Row]) -> dict[str, list[str]]:
     return {
-        **({words(chosen_by): values} if question.is_tested else {}),
         "best settings": [best_settings(row) for row in rows],
         "settings tried": [str(r.num_settings) if r.num_settings > 1 else "" for r in rows],
     }
@@ -165,12 +159,13 @@ def span(values: list[Any]) -> Any:
 
 
 def times(comparison: Comparison, rows: list[Row]) -> dict[str, list[str]]:
-    """What it took to reach each target."""
+    """Validation, where it is not what candidates are compared on, and the way to each target."""
     metric = comparison.question.validation
-    return {
-        f"to {metric_value(metric, target)}": [until(row.hits[i], row) for row in rows]
-        for i, target in enumerate(comparison.targets)
-    }
+    values = intervals(metric, [row.validation for row in rows])
+    columns = {words(metric): values} if comparison.question.is_tested else {}
+    for i, target in enumerate(comparison.targets):
+        columns[f"to {metric_value(metric, target)}"] = [until(row.hits[i], row) for row in rows]
+    return columns
 
 
 def until(hit: Hit, row: Row) -> str:

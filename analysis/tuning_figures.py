@@ -74,7 +74,7 @@ def sensitivity(tried: pd.DataFrame, key: str, question: Question, target: float
     worst = min(map(question.key, hopeful(full or values, larger)))
 
     def draw(plot: Plot) -> None:
-        plot.x_axis(key, tried[key].tolist())
+        plot.x_axis(f"{words(key.rpartition('.')[2])} ({key})", tried[key].tolist())
         plot.y_axis(metric, values, [v for v in values if question.key(v) >= worst], larger)
         for family, line in lines.items():
             plot.line(family, line.index, line)
