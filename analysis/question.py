@@ -46,8 +46,9 @@ class Question:
 
 def ask(runs: Sequence[Run], metric: str | None, mode: str | None) -> Question:
     """Settle what the runs are compared on."""
-    if not any(run.finished for run in reported(runs) if run.phase != UNTUNED):
-        statuses = Counter(run.status for run in reported(runs))
+    judged = [run for run in reported(runs) if run.phase != UNTUNED]
+    if not any(run.finished for run in judged):
+        statuses = Counter(run.status for run in judged)
         shown = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
         errors = [str(run.summary["error"]) for run in runs if run.summary.get("error")]
         first = f"; the first error: {errors[0].splitlines()[0]}" if errors else ""

@@ -209,6 +209,14 @@ def test_a_study_without_trials_and_one_with_a_damaged_record(study, tmp_path, r
     assert refused(study).startswith(f"error: {study / 'study.json'} is damaged: ")
 
 
+def test_untuned_runs_alone_are_no_result(study, refused):
+    for run_dir in study.glob("*-repeat-*"):
+        edit(run_dir, status="failed", error="OSError: no space left")
+    assert refused(study) == (
+        "error: no run has finished (12 failed); the first error: OSError: no space left\n"
+    )
+
+
 def test_several_studies_side_by_side(study, tmp_path, monkeypatch, run_report):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(study, tmp_path / "again")
