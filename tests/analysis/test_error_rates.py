@@ -6,8 +6,15 @@ two seeds, whose deviation is the unit. With 2,000 studies a rate of 5 % is know
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from analysis.statistics import estimate, may_be_best, paired, to_the_best
+from analysis.statistics import (
+    estimate,
+    may_be_best,
+    paired,
+    probability_of_improvement,
+    to_the_best,
+)
 
 NUM_STUDIES = 2000
 TUNING = (0.0, 0.5, 1.0, 2.0)  # deviation of the luck of tuning
@@ -56,6 +63,18 @@ def test_intervals_cover(num_replicates):
     assert 0.93 <= share(e.low <= 0 <= e.high for e in found) <= 0.97
     found = [paired(values, num_comparisons=1) for values in one - other]
     assert 0.93 <= share(e.low <= -1 <= e.high for e in found) <= 0.97
+
+
+@pytest.mark.parametrize("num_replicates", [5, 10])
+def test_intervals_of_wins_cover(num_replicates):
+    """Of runs, whose luck of tuning and noise have a deviation of 1 each."""
+    rng = np.random.default_rng(0)
+    luck = rng.standard_normal((2, 400, num_replicates, 1))
+    runs = luck + rng.standard_normal((2, 400, num_replicates, 2))
+    runs[0] += 1.0
+    found = [probability_of_improvement(a, b, 1) for a, b in zip(*runs, strict=True)]
+    truth = stats.norm.cdf(1.0 / 2.0)  # the difference of two runs has a deviation of 2
+    assert share(e.low <= truth <= e.high for e in found if e.low is not None) >= 0.9
 
 
 @pytest.mark.parametrize(
