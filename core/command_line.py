@@ -198,7 +198,13 @@ def wrong_key(key: str, words: list[str], compose: Compose) -> str:
     is_built = isinstance(node, dict) and "_target_" in node
     if is_built and not get_close_matches(name, node):
         return f"unknown setting {key}: if {node['_target_']} has it, a plus sets it: +{key}=..."
-    return unknown_key(key, dotted_keys(config))
+    known = dotted_keys(config)
+    if key in known:  # a key of a search space has dots itself; a mapping gets keys that it has not
+        return (
+            f"{key} cannot be set so: a key that has dots itself stands in braces, as in "
+            "space={optimizer.lr: {low: 0.1}}, and a new key needs ++ before the override"
+        )
+    return unknown_key(key, known)
 
 
 def compose_anew(overrides: list[str], with_hydra: bool = False) -> DictConfig:

@@ -99,11 +99,13 @@ class Protocol:
             ConfigError: names the setting and what it should be.
         """
         defaults: dict[str, Any] = {"overrides": [], "space": {}, "source": None}
-        candidates = {
-            name: {**defaults, **node, "name": name} if isinstance(node, dict) else node
-            for name, node in settings["candidates"].items()
-            if node is not None  # left out of another study's
-        }
+        candidates = settings["candidates"]
+        if isinstance(candidates, dict):
+            candidates = {
+                name: {**defaults, **node, "name": name} if isinstance(node, dict) else node
+                for name, node in candidates.items()
+                if node is not None  # left out of another study's
+            }
         try:
             return checked(cls, {**settings, "candidates": candidates})
         except ConfigError as error:

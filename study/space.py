@@ -56,12 +56,16 @@ class Dimension:
         node = {"choices": node} if isinstance(node, list) else node
         if not isinstance(node, dict) or set(node) - set(KEYS):
             raise ConfigError(f"{where} should be a list of choices or have {', '.join(KEYS)}")
+        if not isinstance(node.get("when", {}), dict):
+            raise ConfigError(f"{where}: when={node['when']} should be {{setting: value}}")
         if node.get("choices"):
             return cls(key, choices=tuple(node["choices"]), when=node.get("when", {}))
         dimension = cls(key, **node)
-        low, high = dimension.low, dimension.high
+        low, high, points = dimension.low, dimension.high, dimension.points
         if any(isinstance(end, bool) or not isinstance(end, int | float) for end in (low, high)):
             raise ConfigError(f"{where}: low={low} and high={high} should be numbers")
+        if points is not None and not (isinstance(points, int) and points > 0):
+            raise ConfigError(f"{where}: points={points} should be a whole number above 0")
         if not low < high or (dimension.log and low <= 0):
             raise ConfigError(
                 f"{where}: low={low} should be below high={high}"
@@ -118,9 +122,8 @@ class Dimension:
         """Evenly spaced shares, or the middle of every choice."""
         if self.choices:
             return [(index + 0.5) / len(self.choices) for index in range(len(self.choices))]
-        if self.points is None:
-            raise ConfigError(f"{self.key}: a grid needs points or a list of choices")
-        return [index / max(self.points - 1, 1) for index in range(self.points)]
+        points = self.points or 1
+        return [index / max(points - 1, 1) for index in range(points)]
 
     def matters(self, known: Params) -> bool:
         """Whether the setting is part of the space, given the values of earlier ones."""
@@ -204,6 +207,10 @@ class Space:
 
     def grid(self) -> list[list[float]]:
         """Every point of the grid, once."""
+        for dimension in self.dimensions:
+            if not dimension.choices and dimension.points is None:
+                where = f"{self.where}.{dimension.key}"
+                raise ConfigError(f"{where}: a grid needs points or a list of choices")
         rows: list[list[float]] = []
         seen: list[Params] = []
         for row in itertools.product(*(dimension.grid() for dimension in self.dimensions)):

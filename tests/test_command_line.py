@@ -68,6 +68,7 @@ MISTAKES = {
         "trainer.max_epochs has no effect beside trainer.max_steps=2000: add trainer.max_steps=null"
     ),
     "study=sgd_or_adamw hydra.sweeper.trails=3": "did you mean hydra.sweeper.trials?",
+    "study=sgd_or_adamw hydra.sweeper.candidates.sgd.space.optimizer.lr.low=1": "in braces, as in",
     "optimizer.lr=1e-3,1e-2": "To sweep over it, add --multirun to your command line",
     "optim=sgd_cosin": "optim=sgd_cosin: no such option; did you mean optim=sgd_cosine? There are",
     "optim=1": "must be a string or a list. Got int; in ",

@@ -78,7 +78,7 @@ def test_only_a_bound_that_can_be_moved_is_one_to_be_near():
 def test_grid_may_not_exceed_the_budget():
     with pytest.raises(ConfigError, match="grid of 18 points, more than the 10 trials"):
         SPACE.design("grid", 10, 0)
-    with pytest.raises(ConfigError, match="a: a grid needs points"):
+    with pytest.raises(ConfigError, match=r"space\.a: a grid needs points"):
         Space.of({"a": {"low": 0.0, "high": 1.0}}, "space").design("grid", 10, 0)
 
 
@@ -90,6 +90,8 @@ def test_grid_may_not_exceed_the_budget():
         ({"low": "a", "high": 0.1}, "numbers"),
         ({"min": 0.0}, "list of choices or have"),
         (3, "list of choices or have"),
+        ({"low": 0.0, "high": 0.1, "points": 0}, "points=0 should be a whole number"),
+        ({"low": 0.0, "high": 0.1, "when": 3}, "when=3 should be"),
         ({"choices": [1, 2], "when": {"later": 1}}, "not yet known"),
     ],
 )

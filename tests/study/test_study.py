@@ -331,6 +331,7 @@ def test_command_line_may_not_contradict_the_study(tmp_path, arguments, message)
         ({"halving": {"rungs": [0.5], "keep": 1}}, "halving.keep=1 should be less than 1"),
         ({"halving": {"rungs": [0.5], "keep": 0.5, "audit": 1}}, "a valid boolean"),
         ({"candidates": {}}, "candidates is empty"),
+        ({"candidates": "sgd"}, "candidates=sgd should be an object"),
         ({"candidates": {"a": {"spaec": {}}}}, "did you mean candidates.a.space"),
     ],
 )
