@@ -138,8 +138,8 @@ def against(rows: Sequence[Row], question: Question, cost: str) -> Figure:
             plot.dot(row.name, x.mean, value.mean, tip)
 
     note = (
-        f"{question.better.capitalize()}. Dotted: the Pareto front, without candidates that have "
-        "seeds that diverged."
+        f"{question.better.capitalize()}. Dotted: the Pareto front of the candidates without "
+        "diverged runs."
     )
     title = f"{words(metric)} against {COSTS[cost].partition(' (')[0]}"
     return Figure(title, note, draw, tuple(row.name for row, _, _ in placed))
@@ -182,9 +182,9 @@ def curves(rows: Sequence[Row], metric: str, x: str, larger: bool) -> Iterator[F
                     plot.dot(row.name, place, value, f"{row.name}: {tip}")
 
     several = any(len(row.runs) > 1 for row, _ in lines)
-    note = "Mean over seeds; bands from the lowest to the highest seed." * several
+    note = "Mean over runs; bands from the lowest to the highest." * several
     if any(row.diverged for row in rows):
-        note += " Seeds that diverged are left out."
+        note += " Runs that diverged are left out."
     title = f"{words(metric)} over {UNITS[x].partition(' (')[0]}"
     yield Figure(title, note, draw, tuple(row.name for row, _ in lines))
 
