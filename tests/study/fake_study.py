@@ -11,6 +11,7 @@ from study.engine import Study
 from study.sweeper import conduct
 
 HORIZON = 100
+HALVING = {"rungs": [0.1, 0.5], "keep": 0.5}
 SETTINGS: dict[str, Any] = {
     "name": "test",
     "candidates": {

@@ -6,9 +6,7 @@ import pytest
 
 from analysis.study import audit
 from core.errors import ConfigError
-from tests.study.fake_study import HORIZON, FakeLauncher, accuracy, conduct_fake
-
-HALVING = {"rungs": [0.1, 0.5], "keep": 0.5}
+from tests.study.fake_study import HALVING, HORIZON, FakeLauncher, accuracy, conduct_fake
 
 
 def test_equal_budgets_then_repeats_of_the_best_on_fresh_paired_seeds(tmp_path):
@@ -53,26 +51,6 @@ def test_every_replicate_tunes_anew_and_judges_on_seeds_of_its_own(tmp_path):
     assert [(entry["candidate"], entry["replicate"]) for entry in record["best"]] == [
         (name, replicate) for replicate in range(3) for name in ("sgd", "adam")
     ]
-
-
-def test_replicates_may_be_added_to_a_finished_study(tmp_path):
-    conduct_fake(tmp_path, FakeLauncher(tmp_path), replicates=2)
-    more = FakeLauncher(tmp_path)
-    conduct_fake(tmp_path, more, replicates=3)
-    assert len(more.names) == 2 * (4 + 2)
-    assert all("-r2-" in name for name in more.names)
-
-
-def test_what_is_known_of_replicates_that_are_not_reached_again_is_kept(tmp_path):
-    """A trial that went to the end would show another value at its first rung than it had."""
-    settings = {"halving": HALVING, "trials": 8, "replicates": 3}
-    conduct_fake(tmp_path, FakeLauncher(tmp_path), **settings)
-    before = json.loads((tmp_path / "study.json").read_text())
-    with pytest.raises(KeyboardInterrupt):
-        conduct_fake(tmp_path, FakeLauncher(tmp_path, killed_after=1), untuned=True, **settings)
-    record = json.loads((tmp_path / "study.json").read_text())
-    assert all(entry in record["runs"] for entry in before["runs"])
-    assert record["best"] == before["best"]
 
 
 def test_a_space_with_its_best_at_a_bound_is_widened_once_and_all_tune_again(tmp_path):
@@ -175,38 +153,6 @@ def test_audit_runs_pruned_trials_to_the_end_and_decides_nothing(tmp_path):
     assert "Halving changed what was chosen" in " ".join(audit(record))
 
 
-@pytest.mark.parametrize("sampler", ["sobol", "tpe"])
-@pytest.mark.parametrize("killed_after", [0, 5, 12, 20])
-def test_killed_study_goes_on_and_runs_nothing_twice(tmp_path, sampler, killed_after):
-    settings = {"halving": HALVING, "trials": 4, "sampler": sampler, "batch_size": 2}
-    first = FakeLauncher(tmp_path, killed_after=killed_after)
-    with pytest.raises(KeyboardInterrupt):
-        conduct_fake(tmp_path, first, **settings)
-    record = json.loads((tmp_path / "study.json").read_text())
-    assert not record["finished"]
-    assert set(first.names) <= {entry["run_dir"] for entry in record["runs"]}
-    second = FakeLauncher(tmp_path)
-    conduct_fake(tmp_path, second, **settings)
-    commands = [
-        (job["hydra.sweep.subdir"], job.get("trainer.limit_train_steps"))
-        for job in first.jobs + second.jobs
-        if not job["hydra.sweep.subdir"].startswith("preflight/")
-    ]
-    assert len(commands) == len(set(commands))
-    points = [
-        (job["optimizer"], job["optimizer.lr"])
-        for job in first.jobs + second.jobs
-        if "-tune-" in job["hydra.sweep.subdir"] and job["trainer.limit_train_steps"] == "10"
-    ]
-    assert len(points) == len(set(points)) == 8
-    record = json.loads((tmp_path / "study.json").read_text())
-    assert record["finished"]
-    assert {entry["status"] for entry in record["runs"]} == {"completed", "pruned"}
-    third = FakeLauncher(tmp_path)
-    conduct_fake(tmp_path, third, **settings)
-    assert third.jobs == []
-
-
 def test_diverged_and_failed_trials_are_the_worst_and_not_run_on(tmp_path):
     def status_of(given):
         if given["hydra.sweep.subdir"].startswith("preflight/"):
@@ -258,51 +204,6 @@ def test_table_of_results_breaks_no_words_outside_a_terminal(tmp_path, capsys):
     long = {"overrides": ["optimizer=adam", "optimizer.lr=0.1"], "space": {key: [[0.25, 0.75]]}}
     conduct_fake(tmp_path, FakeLauncher(tmp_path), candidates={"a_long_name": long})
     assert f" {key}=[0.25,0.75] " in capsys.readouterr().out
-
-
-class KilledInSecondRung(FakeLauncher):
-    """The first trial to reach 50 updates is killed on its way there, and the study with it."""
-
-    def run(self, given):
-        super().run(given)
-        if given.get("trainer.limit_train_steps") == "50":
-            file = self.directory / given["hydra.sweep.subdir"] / "summary.json"
-            summary = json.loads(file.read_text())
-            file.write_text(json.dumps({**summary, "status": "running", "steps": 30}))
-            raise KeyboardInterrupt
-
-
-def test_a_trial_killed_in_its_second_rung_goes_on(tmp_path):
-    settings = {"halving": HALVING, "trials": 8}
-    (tmp_path / "plain").mkdir()
-    (tmp_path / "killed").mkdir()
-    plain = conduct_fake(tmp_path / "plain", FakeLauncher(tmp_path / "plain"), **settings)
-    killed = KilledInSecondRung(tmp_path / "killed")
-    with pytest.raises(KeyboardInterrupt):
-        conduct_fake(tmp_path / "killed", killed, **settings)
-    assert not json.loads((tmp_path / "killed" / "study.json").read_text())["finished"]
-    again = FakeLauncher(tmp_path / "killed")
-    done = conduct_fake(tmp_path / "killed", again, **settings)
-    assert again.names[0] == killed.names[-1], "what was killed goes on"
-    best = done.replicates[0].best()
-    for name, chosen in plain.replicates[0].best().items():
-        assert (best[name].number, best[name].values) == (chosen.number, chosen.values)
-    record = json.loads((tmp_path / "killed" / "study.json").read_text())
-    assert {entry["status"] for entry in record["runs"]} == {"completed", "pruned"}
-
-
-def test_resumed_study_must_be_the_same(tmp_path):
-    conduct_fake(tmp_path, FakeLauncher(tmp_path))
-    with pytest.raises(ConfigError, match=r"another hydra\.sweeper\.trials"):
-        conduct_fake(tmp_path, FakeLauncher(tmp_path), trials=5)
-    with pytest.raises(ConfigError, match=r"another trainer\.max_steps=7"):
-        conduct_fake(tmp_path, FakeLauncher(tmp_path), ("trainer.max_steps=7",))
-    file = tmp_path / "study.json"
-    record = json.loads(file.read_text())
-    del record["protocol"]["replicates"]
-    file.write_text(json.dumps(record))
-    with pytest.raises(ConfigError, match="of an earlier version, which had no replicates"):
-        conduct_fake(tmp_path, FakeLauncher(tmp_path))
 
 
 @pytest.mark.parametrize(
