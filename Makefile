@@ -34,7 +34,7 @@ clean:  ## remove the environment and what tools left behind; runs and data stay
 	.venv/bin/python -m pip install --quiet --requirement requirements.txt
 	touch $@
 
-.venv/.develops: requirements-dev.txt requirements-joblib.txt requirements-cluster.txt .venv/.runs
+.venv/.develops: requirements-dev.txt requirements-joblib.txt requirements-cluster.txt requirements-data.txt .venv/.runs
 	.venv/bin/python -m pip install --quiet --requirement requirements-dev.txt
 	touch $@
 
