@@ -33,7 +33,8 @@ class StudySweeper(Sweeper):
     """
 
     def __init__(self, mode: str, **settings: Any) -> None:
-        plain = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
+        # Hydra has resolved them: what is left, such as a candidate's ${...}, is for the runs
+        plain = OmegaConf.to_container(OmegaConf.create(settings), resolve=False)
         assert isinstance(plain, dict)
         self.settings = {str(key): value for key, value in plain.items()}
 

@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import instantiate
+from omegaconf import DictConfig
 
 from core.command_line import explain, print_error
 from core.composed import CONF
@@ -45,13 +46,9 @@ def write(study: str, folder: Path) -> None:
     """Write ``<study>_<candidate>.yaml`` for every candidate of ``study`` into ``folder``."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", [f"study={study}"], return_hydra_config=True)
-    settings = OmegaConf.to_container(cfg.hydra.sweeper)
-    assert isinstance(settings, dict)
-    if "candidates" not in settings:
+    if "candidates" not in cfg.hydra.sweeper:
         raise ConfigError(f"{study} compares no candidates: it is a single run, not a sweep")
-    protocol = Protocol.of(
-        {str(key): value for key, value in settings.items() if key not in ("_target_", "mode")}
-    )
+    protocol = Protocol.of(instantiate(cfg.hydra.sweeper).settings)
     for loss in losses(protocol):
         print(f"not in W&B's sweeps: {loss}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import core.composed  # noqa: F401  # its resolver is in every config
@@ -46,11 +47,10 @@ def test_studies_compose_with_every_candidate():
     for name in FILES:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("config", [f"study={name}"], return_hydra_config=True)
-            sweeper = OmegaConf.to_container(cfg.hydra.sweeper)
-            if sweeper.pop("_target_").endswith("BasicSweeper"):
+            if "candidates" not in cfg.hydra.sweeper:
                 continue  # a single run
-            assert cfg.hydra.mode.name == sweeper.pop("mode") == "MULTIRUN", "without -m too"
-            protocol = Protocol.of(sweeper)
+            assert cfg.hydra.mode.name == cfg.hydra.sweeper.mode == "MULTIRUN", "without -m too"
+            protocol = Protocol.of(instantiate(cfg.hydra.sweeper).settings)
             check_arguments((f"study={name}",), protocol)
             for candidate in protocol.candidates.values():
                 assert candidate.source, "a search space says where it comes from"
@@ -63,6 +63,16 @@ def test_studies_compose_with_every_candidate():
                 check_settings(OmegaConf.to_container(run, resolve=True, throw_on_missing=True))
                 if all(override.startswith("optimizer") for override in overrides):
                     seen.append(overrides)
+
+
+def test_candidates_may_refer_to_their_own_settings():
+    """As dcgan_optimizers does: one momentum for two networks."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", ["study=dcgan_optimizers"], return_hydra_config=True)
+        adam = instantiate(cfg.hydra.sweeper).settings["candidates"]["adam"]
+        tuned = "phases.generator.optimizer.betas.0=0.3"
+        phases = compose("config", ["study=dcgan_optimizers", *adam["overrides"], tuned]).phases
+    assert phases.discriminator.optimizer.betas[0] == 0.3
 
 
 def test_unknown_settings_are_listed_before_anything_runs(command_here):
