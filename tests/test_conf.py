@@ -20,6 +20,7 @@ MANDATORY = {
     "experiment=bert_finetune_short": ["data.path=train.csv"],
     "model=timm": ["model.name=resnet10t"],
     "optimizer=timm": ["optimizer.name=adopt"],
+    "optimizer=pytorch_optimizer": ["optimizer.name=SOAP"],
     "experiment=imagenet_resnet50": ["data.root=imagenet"],
     "data=text_file": ["data.path=book.txt"],
     "experiment=shakespeare_char": ["data.path=book.txt"],

@@ -42,11 +42,14 @@ class OptimizerState:
         """Every tensor in one piece. Under FSDP every process must take part."""
         content = self.optimizer.state_dict()
         state = {
-            self.names[key] if isinstance(key, int) else key: {
-                name: full_tensor(value) for name, value in of_parameter.items()
-            }
-            for key, of_parameter in content["state"].items()
+            key: saved  # of no parameter
+            for key, saved in content["state"].items()
+            if not isinstance(key, int)
         }
+        for index, name in enumerate(self.names):
+            of_parameter = content["state"].get(index, {})
+            if of_parameter:
+                state[name] = {key: full_tensor(value) for key, value in of_parameter.items()}
         groups = [
             {"params": [self.names[index] for index in group["params"]], **changes(group, settings)}
             for group, settings in zip(content["param_groups"], self.settings, strict=True)

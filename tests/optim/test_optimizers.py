@@ -21,7 +21,10 @@ ADAMW = {"_target_": "torch.optim.AdamW", "lr": 0.1, "weight_decay": 0.01}
 @pytest.fixture
 def settings_of(composed):
     """An optimizer's settings, as they are composed."""
-    extra = {"timm": ["optimizer.name=adopt"]}
+    extra = {
+        "timm": ["optimizer.name=adopt"],
+        "pytorch_optimizer": ["optimizer.name=AdaPNM", "optimizer.lr=0.02"],
+    }
     return lambda name: composed(f"optimizer={name}", *extra.get(name, []))["optimizer"]
 
 
@@ -82,9 +85,26 @@ def test_option(name, settings_of):
         build_optimizer({**settings, "lrr": 1.0}, network(), GROUPING)
 
 
-def test_unknown_timm_optimizer_names_the_nearest(settings_of):
-    with pytest.raises(ConfigError, match="adopt"):
-        build_optimizer({**settings_of("timm"), "name": "adoptt"}, network(), GROUPING)
+@pytest.mark.parametrize("library", ["timm", "pytorch_optimizer"])
+def test_unknown_name_names_the_nearest(library, settings_of):
+    with pytest.raises(ConfigError, match=f"{library} has no .* name; near it: .*adopt"):
+        build_optimizer({**settings_of(library), "name": "adoptt"}, network(), GROUPING)
+
+
+def test_what_a_pytorch_optimizer_does_not_have_is_refused():
+    """Its own classes take any setting, and drop it."""
+
+    def build(name: str, **settings):
+        settings |= {"_target_": "optim.pytorch_optimizer.pytorch_optimizer", "name": name}
+        return build_optimizer({"lr": 0.1, "weight_decay": 0.0, **settings}, network(), GROUPING)
+
+    with pytest.raises(ConfigError, match=r"optimizer.beta: SOAP .* did you mean betas"):
+        build("SOAP", beta=0.5)
+    assert type(build("Fromage")).__name__ == "Fromage"  # which knows no decay
+    with pytest.raises(ConfigError, match=r"optimizer.weight_decay: Fromage has no such setting"):
+        build("Fromage", weight_decay=0.1)
+    with pytest.raises(ConfigError, match=r"optimizer.name=lomo cannot be used here"):
+        build("lomo")
 
 
 @pytest.mark.parametrize("setting", ["momentum", "eps", "layer_decay"])

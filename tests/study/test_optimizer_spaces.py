@@ -15,7 +15,8 @@ from study.space import Space, text
 CONF = Path(__file__).parents[2] / "conf"
 FILES = ("_optimizer_spaces", "_new_optimizer_spaces")
 OPTIMIZERS = {file.stem for file in (CONF / "optimizer").glob("*.yaml")}
-WITHOUT_SPACE = {"timm", "adam_gan", "rmsprop_gan"}  # a library; those of study=gan_optimizers
+LIBRARIES = {"timm", "pytorch_optimizer"}
+WITHOUT_SPACE = LIBRARIES | {"adam_gan", "rmsprop_gan"}  # those of study=gan_optimizers
 SPACES = {
     name: candidate
     for file in FILES

@@ -1,0 +1,45 @@
+"""Any optimizer of pytorch_optimizer: ``optimizer=pytorch_optimizer optimizer.name=SOAP``."""
+
+import inspect
+from difflib import get_close_matches
+from typing import Any
+
+from torch.optim import Optimizer
+
+from core.errors import ConfigError, reason
+
+
+def pytorch_optimizer(params: Any, name: str, lr: float, **settings: Any) -> Optimizer:
+    """Create the package's optimizer ``name``, in any spelling of its case.
+
+    Its classes take whatever they are given, and drop what they do not have; here that is refused.
+
+    Raises:
+        ConfigError: the package has no optimizer of that name, or that has no such setting.
+    """
+    from pytorch_optimizer import get_supported_optimizers, load_optimizer
+
+    names = get_supported_optimizers()
+    if name.lower() not in names:
+        nearest = get_close_matches(name.lower(), names, n=3)
+        hint = f"; near it: {', '.join(nearest)}" if nearest else ""
+        raise ConfigError(
+            f"optimizer.name={name}: pytorch_optimizer has no optimizer of this name{hint}"
+        )
+    build: Any = load_optimizer(name)
+    has = [
+        parameter.name
+        for parameter in inspect.signature(build).parameters.values()
+        if parameter.kind is not parameter.VAR_KEYWORD and parameter.name != "params"
+    ]
+    if not settings.get("weight_decay"):  # a few have none
+        settings = {key: value for key, value in settings.items() if key in has or value != 0}
+    for key in settings:
+        if key not in has:
+            nearest = get_close_matches(key, has, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"it has {', '.join(has)}"
+            raise ConfigError(f"optimizer.{key}: {build.__name__} has no such setting; {hint}")
+    try:
+        return build(params, lr=lr, **settings)
+    except (AttributeError, ImportError) as error:  # it wants a model, or a package more
+        raise ConfigError(f"optimizer.name={name} cannot be used here: {reason(error)}") from error
