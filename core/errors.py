@@ -11,6 +11,10 @@ class RunInUse(ConfigError):
     """Another process is writing to the run directory, so this one leaves nothing there."""
 
 
+class OutOfMemory(ConfigError):
+    """The settings ask for more memory than the device has."""
+
+
 class Diverged(Exception):
     """The loss or the gradients are no longer finite."""
 

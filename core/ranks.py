@@ -4,6 +4,8 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 
+STORE_FOLDER = "TRAIN_STORE_FOLDER"  # environment: where processes of one machine find each other
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -21,6 +23,11 @@ class Ranks:
 
 def started_by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def started_by_launch() -> bool:
+    """Whether this program started the process, and not torchrun or a cluster by hand."""
+    return STORE_FOLDER in os.environ
 
 
 def ranks_of_this_process() -> Ranks:

@@ -40,7 +40,7 @@ class HorizontalFlip:
         self.p = p
 
     def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
-        flipped = (draws.uniform(1, 1, 1) < self.p).to(images.device)
+        flipped = (draws.uniform(1, 1, 1) < self.p).to(images.device, non_blocking=True)
         return torch.where(flipped, images.flip(3), images)
 
 
@@ -53,7 +53,7 @@ class Cutout:
 
     def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
         height, width = images.shape[2:]
-        centres = draws.uniform(2).to(images.device)
+        centres = draws.uniform(2).to(images.device, non_blocking=True)
         rows = torch.arange(height, device=images.device)
         columns = torch.arange(width, device=images.device)
         top = (centres[:, :1] * height).floor() - self.size // 2
@@ -83,7 +83,7 @@ class RandomAffine:
 
     def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
         height, width = images.shape[2:]
-        draw = (draws.uniform(4).to(images.device) * 2 - 1).view(-1, 4, 1, 1)
+        draw = (draws.uniform(4).to(images.device, non_blocking=True) * 2 - 1).view(-1, 4, 1, 1)
         angle, zoom, right, down = draw.unbind(1)
         angle = angle * math.radians(self.degrees)
         zoom = 1 + zoom * self.scale

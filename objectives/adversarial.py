@@ -52,7 +52,7 @@ class Adversarial(Generation):
 
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
         real = self.in_range(batch[0])
-        noise = self.model.noise(len(real)).to(real.device)
+        noise = self.model.noise(len(real)).to(real.device, non_blocking=True)
         if phase == "discriminator":
             return self.discriminator_loss(real, noise)
         return self.generator_loss(noise)

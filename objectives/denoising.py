@@ -69,9 +69,10 @@ class Denoising(Generation):
             t = torch.randint(1, end, (len(images),), device=device)
             noise = torch.randn(images.shape, device=device)
         else:
-            t = torch.cat([torch.randint(1, end, (1,), generator=g) for g in generators]).to(device)
+            t = torch.cat([torch.randint(1, end, (1,), generator=g) for g in generators])
+            t = t.to(device, non_blocking=True)
             each = [torch.randn(images.shape[1:], generator=g) for g in generators]
-            noise = torch.stack(each).to(device)
+            noise = torch.stack(each).to(device, non_blocking=True)
         diffusion = model.diffusion
         predicted = model(diffusion.add_noise(images, noise, t), t)
         target = diffusion.target(images, noise, t)

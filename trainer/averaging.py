@@ -18,6 +18,9 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.module = copy.deepcopy(model)
+        for layer in self.module.modules():
+            if isinstance(layer, nn.RNNBase):
+                layer.flatten_parameters()  # a copy's weights lie apart, which cuDNN is slower with
         self.decay = decay
         self.num_updates = 0
 

@@ -24,7 +24,13 @@ from objectives.base import Objective
 from optim.schedules import Horizon
 from trainer import checkpoint
 from trainer.averaging import Average
-from trainer.distributed.device import autocast, choose_precision, peak_memory_bytes
+from trainer.distributed.device import (
+    autocast,
+    choose_precision,
+    is_out_of_memory,
+    out_of_memory,
+    peak_memory_bytes,
+)
 from trainer.evaluation import check_evaluations, evaluate, judge
 from trainer.finite import FiniteCheck, Snapshot, advice, all_finite, check_skips, update_scale
 from trainer.loggers.provenance import run_facts
@@ -89,6 +95,10 @@ class Trainer:
             if self.settings.on_nonfinite != "stop":
                 raise report from error
             self.diverged = report
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise out_of_memory(error, self.data, self.device) from error
+            raise
         finally:
             self.data.close()
             self.summarize()

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import re
 import resource
 import sys
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import torch
 
-from core.errors import ConfigError
-from core.ranks import Ranks
+from core.errors import ConfigError, OutOfMemory
+from core.ranks import Ranks, started_by_launch, started_by_torchrun
 from core.schema import TrainerSettings
 from data.draws import PROCESS_STREAM, seed_process
+from data.loader import Loader
 
 NUM_THREADS = torch.get_num_threads()  # torch's choice: the machine's cores or OMP_NUM_THREADS
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -23,10 +25,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 def choose_accelerator(name: str) -> str:
     """``cpu``, ``cuda`` or ``mps``; ``auto`` takes the best one present."""
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    present = {"cuda": torch.cuda.is_available, "mps": torch.mps.is_available, "cpu": lambda: True}
     if name == "auto":
-        return next(kind for kind in ("cuda", "mps", "cpu") if present[kind])
-    if not present[name]:
+        return next(kind for kind, is_present in present.items() if is_present())
+    if not present[name]():
         raise ConfigError(f"trainer.accelerator={name}: this machine has no {name} device")
     return name
 
@@ -35,10 +37,12 @@ def choose_device(settings: TrainerSettings, local_rank: int) -> torch.device:
     kind = choose_accelerator(settings.accelerator)
     if kind != "cuda":
         return torch.device(kind)
-    if local_rank >= torch.cuda.device_count():
+    count = torch.cuda.device_count()
+    if count == 1 and started_by_torchrun() and not started_by_launch():
+        local_rank = 0  # a cluster lets every process see one device, its own
+    if local_rank >= count:
         raise ConfigError(
-            f"trainer.devices={settings.devices} but this machine has "
-            f"{torch.cuda.device_count()} CUDA devices"
+            f"trainer.devices={settings.devices} but this machine has {count} CUDA devices"
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
@@ -66,13 +70,16 @@ def prepare_process(
 ) -> None:
     """Random state, threads and math modes; all set by every run, so none leaks into the next."""
     keep_freed_memory()
+    if settings.deterministic:  # what cuBLAS needs for it, before its first call
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     seed_process(device, seed, PROCESS_STREAM, ranks.rank)
     torch.set_num_threads(settings.num_threads or max(1, NUM_THREADS // ranks.local_world_size))
     if settings.deterministic != torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(settings.deterministic)  # imports the compiler: seconds
     torch.backends.cudnn.benchmark = not settings.deterministic
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect on the CPU
-    reset_peak_memory()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def keep_freed_memory() -> None:
@@ -93,9 +100,20 @@ def synchronize(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-def reset_peak_memory() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an allocation failed; on the CPU torch has no class for that."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def out_of_memory(error: RuntimeError, data: Loader, device: torch.device) -> OutOfMemory:
+    """What to try, in one line."""
+    asked = re.search(r"allocate ([\d.]+ [KMG]iB)", str(error))
+    return OutOfMemory(
+        f"out of memory on {device}{f', which had no {asked[1]} left' if asked else ''}, at "
+        f"data.batch_size={data.batch_size}, trainer.accumulate_steps={data.accumulate_steps}, "
+        f"data.eval_batch_size={data.eval_batch_size}: more accumulate_steps train the same with "
+        "less, else make the batches smaller"
+    )
 
 
 def peak_memory_bytes(device: torch.device) -> int:

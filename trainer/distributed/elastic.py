@@ -19,10 +19,18 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from core.errors import ConfigError, Diverged, Interrupted, RankFailed, RunInUse, reason
+from core.errors import (
+    ConfigError,
+    Diverged,
+    Interrupted,
+    OutOfMemory,
+    RankFailed,
+    RunInUse,
+    reason,
+)
 from core.job import Job
+from core.ranks import STORE_FOLDER
 from core.schema import TrainerSettings
-from trainer.distributed.process_group import STORE_FOLDER
 from trainer.signals import STOP_SIGNALS, end_with_parent, stop_signals_call
 
 RENDEZVOUS_SECONDS = 900
@@ -125,7 +133,7 @@ def as_raised(failed: ChildFailedError) -> BaseException:
     rank, failure = failed.get_first_failure()
     if isinstance(failure.message, dict):
         kind, _, text = failure.message["message"].partition(": ")
-        for known in (ConfigError, RunInUse, Diverged):
+        for known in (ConfigError, RunInUse, OutOfMemory, Diverged):
             if kind == known.__name__:
                 return known(text)
         callstack = failure.message["extraInfo"]["py_callstack"]

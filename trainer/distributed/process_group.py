@@ -11,11 +11,10 @@ from pathlib import Path
 import torch.distributed as dist
 
 from core.errors import ConfigError, Interrupted
-from core.ranks import Ranks, ranks_of_this_process
+from core.ranks import STORE_FOLDER, Ranks, ranks_of_this_process
 from core.schema import TrainerSettings
 from trainer.distributed.device import choose_device
 
-STORE_FOLDER = "TRAIN_STORE_FOLDER"  # environment: where processes of one machine find each other
 PEER_EXIT_SECONDS = 30.0
 
 groups_made = count()  # the same in every process: each makes all of them

@@ -1,0 +1,152 @@
+"""What matters on a GPU, as far as a machine without one can tell."""
+
+import os
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from core.errors import ConfigError, OutOfMemory
+from core.ranks import STORE_FOLDER, Ranks
+from core.schema import TrainerSettings
+from data.augment import Cutout, HorizontalFlip, RandomAffine, RandomCrop
+from data.draws import BatchDraws
+from models.recurrent import RecurrentModel
+from trainer.averaging import Average
+from trainer.distributed.device import choose_accelerator, choose_device, prepare_process
+from trainer.phase import PhaseCompute
+
+
+@pytest.fixture
+def settings(composed):
+    def settings_of(*overrides):
+        return TrainerSettings(**composed(*overrides)["trainer"])
+
+    return settings_of
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Let this process believe in so many."""
+
+    def pretend(count):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+
+    return pretend
+
+
+def test_a_run_on_the_cpu_leaves_the_gpu_alone(settings, monkeypatch):
+    def touched(*args, **kwargs):
+        raise AssertionError("CUDA was asked")
+
+    for name in ("is_available", "device_count", "set_device", "reset_peak_memory_stats",
+                 "manual_seed", "manual_seed_all"):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, touched)
+    assert choose_accelerator("cpu") == "cpu"
+    prepare_process(settings("trainer.accelerator=cpu"), 0, Ranks(), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("local_rank", [0, 1])
+def test_every_process_of_a_cluster_may_see_one_gpu(settings, gpus, monkeypatch, local_rank):
+    gpus(1)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    monkeypatch.delenv(STORE_FOLDER, raising=False)
+    assert choose_device(settings(), local_rank) == torch.device("cuda", 0)
+
+
+def test_more_processes_than_gpus_are_refused(settings, gpus, monkeypatch):
+    gpus(1)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    monkeypatch.setenv(STORE_FOLDER, "/nowhere")  # this program started them: all see the same
+    with pytest.raises(ConfigError, match=r"trainer\.devices=2 .* has 1 CUDA"):
+        choose_device(settings("trainer.devices=2"), 1)
+
+
+def test_deterministic_runs_tell_cublas(settings, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda on: None)
+    prepare_process(settings(), 0, Ranks(), torch.device("cpu"))
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    with pytest.MonkeyPatch.context() as restored:
+        restored.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is put back
+        restored.delenv("CUBLAS_WORKSPACE_CONFIG")
+        prepare_process(settings("trainer.deterministic=true"), 0, Ranks(), torch.device("cpu"))
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_recurrent_layers_compute_outside_of_cudas_autocast(cell):
+    """There cuDNN takes fp16, which a run in bf16 scales no loss for."""
+    model = RecurrentModel(cell, 5, 1, 4)
+    inside = []
+    model.layers.register_forward_pre_hook(
+        lambda *args: inside.append(torch.is_autocast_enabled("cuda"))
+    )
+    torch.set_autocast_enabled("cuda", True)
+    try:
+        model(torch.zeros(2, 3, dtype=torch.long))
+        assert torch.is_autocast_enabled("cuda")
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+    assert inside == [False]
+
+
+def test_the_average_of_a_recurrent_net_lies_in_one_piece(monkeypatch):
+    flattened = []
+    model = RecurrentModel("lstm", 5, 1, 4)
+    monkeypatch.setattr(nn.RNNBase, "flatten_parameters", lambda layer: flattened.append(layer))
+    average = Average(model, 0.9)
+    assert average.module.layers in flattened
+
+
+class Copies(TorchDispatchMode):
+    """Copies to another device that the host waits for."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = self.waited = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if "_to_copy" in str(function) and kwargs.get("device") not in (None, args[0].device):
+            self.made += 1
+            self.waited += not kwargs.get("non_blocking")
+        return function(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "augment", [HorizontalFlip(), Cutout(2), RandomAffine()], ids=lambda a: type(a).__name__
+)
+def test_no_copy_of_draws_is_waited_for(augment):
+    images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8, device="meta")
+    with Copies() as copies:
+        augment(images, BatchDraws(seed=0, epoch=0, step=0, batch_size=4, low=0, high=4))
+    assert copies.made > 0
+    assert copies.waited == 0
+
+
+def test_crops_need_no_copy():
+    images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8, device="meta")
+    with Copies() as copies:
+        RandomCrop(2)(images, BatchDraws(seed=0, epoch=0, step=0, batch_size=4, low=0, high=4))
+    assert copies.made == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate"),
+    ],
+    ids=["cuda", "cpu"],
+)
+def test_out_of_memory_is_one_line(train, few_digits, monkeypatch, error):
+    def compute(*args):
+        raise error
+
+    monkeypatch.setattr(PhaseCompute, "forward", compute)
+    with pytest.raises(OutOfMemory, match=r"data\.batch_size=20, .*accumulate_steps=1"):
+        train("data.batch_size=20", "trainer.max_steps=1")
