@@ -23,7 +23,7 @@ def monitor_of(config: Mapping[str, Any]) -> Monitor:
     """
     name, mode = str(config["monitor"]), str(config["monitor_mode"])
     objective = objective_class(str(config["objective"].get("_target_")))
-    word = mode_of(objective, name.partition("/")[2])
+    word = mode_of(objective, name.partition("/")[2], config["objective"])
     if mode == "auto":
         return Monitor(name, word or "max")
     if word is not None and mode != word:
@@ -58,7 +58,7 @@ def objective_class(target: str) -> type:
     return found if inspect.isclass(found) else get_type_hints(found)["return"]
 
 
-def mode_of(objective: type, metric: str) -> str | None:
-    """``min``, ``max``, or None for a metric that the objective does not declare."""
-    declared: dict[str, str] = getattr(objective, "metric_modes", {})
-    return declared.get(metric, "min" if metric.endswith("loss") else None)
+def mode_of(objective: Any, metric: str, settings: Mapping[str, Any]) -> str | None:
+    """``min``, ``max``, or None for a metric that the objective does not know."""
+    # what is no objective is refused where it is built
+    return objective.mode_of(metric, settings) if hasattr(objective, "mode_of") else None

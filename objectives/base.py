@@ -4,7 +4,7 @@ An objective owns the model and knows what is minimized, in which phases, and wh
 trainer knows phases and never what they are for, so a new kind of training is a new file here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from core.errors import ConfigError, reason
 from data.splits import Batch, Mix
+from metrics.named import NamedMetrics, mode_of
 
 # name -> (sum over samples, number of samples); sums add up over batches and processes
 Sums = dict[str, tuple[Tensor, int]]
@@ -65,10 +66,25 @@ class Objective(nn.Module):
     # what the model returns, so that predict.py knows how to use it; None: it can only be tested
     outputs: ClassVar[Literal["class_logits", "token_logits", "images"] | None] = None
     mix: Mix | None = None  # what is done to the samples of a training batch together
+    # what the metrics of ``objective.metrics`` measure, in torchmetrics' word
+    task: ClassVar[Literal["multiclass", "multilabel", "binary", "regression"]] = "multiclass"
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.metrics = NamedMetrics()  # to be updated in :meth:`evaluate`
+
+    @classmethod
+    def mode_of(cls, metric: str, settings: Mapping[str, Any]) -> str | None:
+        """Whether more (``max``) or less (``min``) of ``metric`` is better; None: not known.
+
+        Args:
+            settings: the section ``objective`` of the config.
+        """
+        if metric in cls.metric_modes:
+            return cls.metric_modes[metric]
+        named = mode_of(settings.get("metrics") or (), metric, cls.task)
+        return named or ("min" if metric.endswith("loss") else None)
 
     def phases(self) -> dict[str, nn.Module]:
         """The phases of one update, in order, and the module whose parameters each one trains."""

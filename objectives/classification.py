@@ -14,6 +14,7 @@ from data.draws import BatchDraws
 from data.loader import Loader
 from data.pictures import save_grid
 from data.splits import Batch, Mix, TensorSplit
+from metrics.named import NamedMetrics
 from objectives.base import (
     ConfusionMatrix,
     Media,
@@ -40,6 +41,7 @@ class Classification(Objective):
         class_weights: of the losses of each class's samples, in the order of their names: numbers,
             or ``balanced``, which gives the classes of the training data equal shares of the loss.
             Training only: what evaluation measures counts every sample alike.
+        metrics: further metrics of evaluations, by name: see :mod:`metrics.named`.
 
     Raises:
         ConfigError: the model does not take the data's images or has other classes than they do, or
@@ -57,6 +59,7 @@ class Classification(Objective):
         mixup_alpha: float = 0.0,
         cutmix_alpha: float = 0.0,
         class_weights: Sequence[float] | Literal["balanced"] | None = None,
+        metrics: Any = (),
     ) -> None:
         super().__init__(model)
         if not hasattr(spec, "num_classes"):
@@ -78,6 +81,14 @@ class Classification(Objective):
         check_class_weights(class_weights, spec)
         self.weight: Tensor | None = None
         check_fit(model, spec)
+        self.metrics = NamedMetrics(
+            metrics,
+            self.task,
+            sizes={"num_classes": spec.num_classes},
+            parts=spec.class_names,
+            example=(torch.full((2, spec.num_classes), 1 / spec.num_classes), torch.arange(2)),
+            measured=tuple(self.metric_modes),
+        )
 
     def setup(self, data: Loader) -> None:
         for name, split in data.splits.items():
@@ -110,7 +121,9 @@ class Classification(Objective):
         *inputs, labels = batch
         logits = model(*inputs).float()
         losses = F.cross_entropy(logits, labels, reduction="none")
-        confidence, predictions = logits.softmax(1).max(1)
+        probabilities = logits.softmax(1)
+        confidence, predictions = probabilities.max(1)
+        self.metrics.update(probabilities, labels)
         sums = {
             "loss": mean_over_batch(losses),
             "accuracy": mean_over_batch((predictions == labels).float()),

@@ -12,6 +12,7 @@ from core.errors import ConfigError
 from data.loader import Loader
 from data.splits import Batch
 from data.windows import IGNORE, Lanes
+from metrics.named import NamedMetrics
 from models.generation import generate
 from objectives.base import Media, Objective, Sums, Text, check_output, try_model
 
@@ -28,6 +29,7 @@ class LanguageModeling(Objective):
 
     Args:
         sample_tokens: length of the text generated at every evaluation; 0 for none.
+        metrics: further metrics of evaluations, over tokens, by name: see :mod:`metrics.named`.
 
     Raises:
         ConfigError: the model does not fit the data's tokens, the prompt cannot be encoded, or a
@@ -44,6 +46,7 @@ class LanguageModeling(Objective):
         sample_tokens: int,
         sample_prompt: str,
         sample_temperature: float,
+        metrics: Any = (),
     ) -> None:
         super().__init__(model)
         if sample_tokens < 0 or not 0 <= sample_temperature < math.inf:
@@ -52,6 +55,13 @@ class LanguageModeling(Objective):
                 f"{sample_temperature} should be at least 0"
             )
         check_fit(model, spec)
+        self.metrics = NamedMetrics(
+            metrics,
+            self.task,
+            sizes={"num_classes": spec.vocab_size},
+            example=(torch.full((2, spec.vocab_size), 1 / spec.vocab_size), torch.arange(2)),
+            measured=tuple(self.metric_modes),
+        )
         self.spec = spec
         self.sample_tokens = sample_tokens
         self.sample_temperature = sample_temperature
@@ -75,7 +85,14 @@ class LanguageModeling(Objective):
     def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
         inputs, targets = batch
         logits = logits_of(model(inputs))
+        self.update_metrics(logits, targets)
         return self.sums(cross_entropy(logits, targets, reduction="sum"), targets), {}
+
+    def update_metrics(self, logits: Tensor, targets: Tensor) -> None:
+        """Show the named metrics the tokens that count."""
+        if self.metrics.names:
+            counted = targets != IGNORE
+            self.metrics.update(logits[counted].float().softmax(1), targets[counted])
 
     def sums(self, loss: Tensor, targets: Tensor) -> Sums:
         """Metrics of the ``targets`` that count, from their summed loss."""

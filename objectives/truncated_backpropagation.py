@@ -67,6 +67,7 @@ class TruncatedBackpropagation(LanguageModeling):
         loss, state = torch.zeros((), device=inputs.device), None
         for some, following in zip(inputs.split(length, 1), targets.split(length, 1), strict=True):
             logits, state = model(some, state)
+            self.update_metrics(logits, following)
             loss = loss + cross_entropy(logits, following, reduction="sum")
         return self.sums(loss, targets), {}
 

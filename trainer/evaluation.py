@@ -41,6 +41,7 @@ def evaluate(
     keep_samples = (keep_samples or objective.keeps_samples) and split != "train_eval"
     seed_process(data.device, 0, EVALUATED_MODEL_STREAM, data.rank)  # for a model that draws
     objective.begin_evaluation(first=data.share(split, limit_steps)[0])
+    objective.metrics.reset()
     was_training = model.training
     model.eval()
     make_whole(model)
@@ -58,6 +59,7 @@ def evaluate(
             between()
     means = meter.means()
     means.update(objective.derived(means))
+    means.update(objective.metrics.compute())
     samples = {}
     if keep_samples:
         everywhere = [part for parts in gather(kept) for part in parts]
@@ -118,9 +120,12 @@ def check_evaluations(
             f"there is no validation split: {monitor.name} is not measured, and the last weights "
             "are the ones that are tested"
         )
-    if monitor.name.removeprefix("val/") in objective.metric_modes:
+    name = monitor.name.removeprefix("val/")
+    if name in objective.metric_modes:
         return None
     check_measured(monitor, tried("val")[0])
+    if name in objective.metrics.names:
+        return None
     better = "higher" if monitor.mode == "max" else "lower"
     return f"a {better} {monitor.name} is taken for better (monitor_mode)"
 

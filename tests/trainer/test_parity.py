@@ -47,12 +47,13 @@ EVERY_CASE = (
     "data.num_test=51",
 )
 ACCUMULATION = ("trainer.accumulate_steps=2", "trainer.clip_grad_norm=0.5")
+METRICS = "objective.metrics=[f1,top5,ece,auroc]"
 CUSTOMCNN = ("model=customcnn", "data.image_size=16")
 CASES = {
     "batchnorm_sgd": ("model=lightcnn", "optim=sgd_cosine", *ACCUMULATION, "trainer.ema_decay=0.9"),
     "batchnorm_adamw": ("model=lightcnn", "optim=adamw_warmup_cosine", "trainer.ema_decay=0.9"),
     "plain_sgd": (*CUSTOMCNN, "optim=sgd_cosine", "trainer.clip_grad_value=0.1"),
-    "plain_adamw": (*CUSTOMCNN, "optim=adamw_warmup_cosine", *ACCUMULATION),
+    "plain_adamw": (*CUSTOMCNN, "optim=adamw_warmup_cosine", *ACCUMULATION, METRICS),
     "fsdp": ("model=lightcnn", "optim=adamw_warmup_cosine", *ACCUMULATION),
     "fp32_batchnorm_sgd": ("optim=sgd_cosine", *ACCUMULATION, "trainer.ema_decay=0.9"),
     "fp32_batchnorm_adamw": ("optim=adamw_warmup_cosine", "trainer.ema_decay=0.9"),

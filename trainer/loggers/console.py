@@ -132,7 +132,9 @@ class Console(Writer):
     def log_evaluation(
         self, step: int, seconds: float, metrics: dict[str, float], is_best: bool
     ) -> None:
-        shown = "  ".join(f"{name} {format_metric(name, v)}" for name, v in metrics.items())
+        shown = "  ".join(
+            f"{name} {format_metric(name, v)}" for name, v in metrics.items() if is_shown(name)
+        )
         mark = "  [green]best[/green]" if is_best else ""
         self.print(f"step {step}  {seconds:.1f} s  {shown}{mark}")
 
@@ -165,7 +167,7 @@ def result_rows(summary: dict[str, Any], run_dir: Path) -> list[tuple[str, str]]
     rows += [
         (name, format_metric(name, value))
         for name, value in summary.items()
-        if name.startswith("test/")
+        if name.startswith("test/") and is_shown(name)
     ]
     if (target := summary["target"]) is not None:
         rows.append(("target reached", f"step {target['step']}, {target['seconds']:.1f} s"))
@@ -183,6 +185,11 @@ def result_rows(summary: dict[str, Any], run_dir: Path) -> list[tuple[str, str]]
         ),
         ("run directory", str(run_dir)),
     ]
+
+
+def is_shown(name: str) -> bool:
+    """Not ``val/f1/cat``: values for each class are for W&B and ``metrics.jsonl``."""
+    return name.count("/") < 2
 
 
 def format_metric(name: str, value: float) -> str:

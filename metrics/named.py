@@ -1,0 +1,226 @@
+"""Metrics of torchmetrics by name: ``objective.metrics=[f1, top5, {name: ece, n_bins: 10}]``.
+
+Evaluation shows them every sample once; over several processes their states are gathered, so that
+the value is that of one process.
+"""
+
+import re
+import warnings
+from collections.abc import Sequence
+from difflib import get_close_matches
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.collectives import gather
+from core.errors import ConfigError, reason
+
+# short names, and the classes of torchmetrics that they stand for; those of a task with classes
+# begin with its word, as MulticlassF1Score
+SHORT = {
+    "f1": "F1Score",
+    "precision": "Precision",
+    "recall": "Recall",
+    "specificity": "Specificity",
+    "auroc": "AUROC",
+    "average_precision": "AveragePrecision",
+    "ece": "CalibrationError",
+    "kappa": "CohenKappa",
+    "mcc": "MatthewsCorrCoef",
+    "iou": "JaccardIndex",
+    "balanced_accuracy": "Accuracy",
+    "exact_match": "ExactMatch",
+    "mae": "MeanAbsoluteError",
+    "rmse": "MeanSquaredError",
+    "mape": "MeanAbsolutePercentageError",
+    "r2": "R2Score",
+    "pearson": "PearsonCorrCoef",
+    "spearman": "SpearmanCorrCoef",
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "balanced_accuracy": {"average": "macro"},
+    "rmse": {"squared": False},
+}
+TOP = re.compile(r"top(\d+)")  # top5: the label is among the five likeliest classes
+
+
+class NamedMetrics:
+    """The metrics that a config names, of one evaluation at a time.
+
+    Args:
+        named: names, or mappings of ``name``, settings of the class and ``as``, the name to record.
+        task: torchmetrics' word, ``multiclass``, ``multilabel`` or ``binary``; or ``regression``.
+        sizes: settings that every metric gets which has them, such as ``num_classes``.
+        parts: what a value for each class, label or output is recorded as, behind the name.
+        example: predictions and targets, as for :meth:`update`, to try the metrics on.
+        measured: names that the objective itself records.
+
+    Raises:
+        ConfigError: there is no such metric, it refuses its settings, or does not fit the task.
+    """
+
+    def __init__(
+        self,
+        named: Any = (),
+        task: str = "multiclass",
+        sizes: dict[str, Any] | None = None,
+        parts: Sequence[str] = (),
+        example: tuple[Tensor, Tensor] | None = None,
+        measured: Sequence[str] = (),
+    ) -> None:
+        self.parts = parts
+        self.metrics: dict[str, Any] = {}
+        for entry in entries(named):
+            name = recorded_name(entry)
+            if name in self.metrics or name in measured:
+                raise ConfigError(
+                    f"objective.metrics: {name} is recorded already; this one can be recorded "
+                    f"under another name: {{name: {entry['name']}, as: ANOTHER_NAME}}"
+                )
+            self.metrics[name] = build(entry, task, sizes or {})
+        if example is not None and self.metrics:
+            self.try_on(*example, task)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.metrics)
+
+    def try_on(self, predictions: Tensor, targets: Tensor, task: str) -> None:
+        """Raises: ConfigError: a metric does not take them, or returns more than numbers."""
+        for name, metric in self.metrics.items():
+            try:
+                with warnings.catch_warnings(action="ignore"):  # such as of classes without samples
+                    metric.update(predictions, targets)
+                    value = metric.compute()
+            except Exception as error:  # whatever torchmetrics raises
+                raise ConfigError(
+                    f"objective.metrics: {name} does not fit a {task} task: {reason(error)}"
+                ) from error
+            metric.reset()
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            if shape not in ((), (1,), (len(self.parts),)):
+                raise ConfigError(
+                    f"objective.metrics: {name} gives {shape}; a metric should be one number, or "
+                    "one for each class"
+                )
+
+    def reset(self) -> None:
+        for metric in self.metrics.values():
+            metric.reset()
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        """Take in a batch.
+
+        Args:
+            predictions: probabilities ``(N, classes, ...)`` or ``(N, labels)``; else values.
+            targets: classes ``(N, ...)``, or in the shape of the predictions.
+        """
+        with torch.autocast(predictions.device.type, enabled=False):
+            for metric in self.metrics.values():
+                if metric.device != predictions.device:
+                    metric.to(predictions.device)
+                metric.update(predictions, targets)
+
+    def compute(self) -> dict[str, float]:
+        """The values over all samples of all processes, each of which must take part."""
+        values: dict[str, float] = {}
+        for name, metric in self.metrics.items():
+            try:
+                found = metric.compute().tolist()
+            except ValueError as error:  # such as R2 of a single sample
+                raise ConfigError(f"objective.metrics: {name}: {reason(error)}") from error
+            if isinstance(found, list) and len(found) > 1:
+                values |= {f"{name}/{part}": v for part, v in zip(self.parts, found, strict=True)}
+            else:
+                values[name] = found[0] if isinstance(found, list) else found
+        return values
+
+
+def entries(named: Any) -> list[dict[str, Any]]:
+    """Every entry of ``objective.metrics`` as a mapping.
+
+    Raises:
+        ConfigError: it is no list of names and mappings with a name.
+    """
+    listed = named if isinstance(named, list | tuple) else [] if named is None else [named]
+    found = [entry if isinstance(entry, dict) else {"name": entry} for entry in listed]
+    for entry in found:
+        names = (entry.get("name"), recorded_name(entry))
+        if not all(isinstance(name, str) and name.isidentifier() for name in names):
+            raise ConfigError(
+                f"objective.metrics={named} should be a list of names, or of mappings such as "
+                "{name: f1, average: micro, as: f1_micro}"
+            )
+    return found
+
+
+def recorded_name(entry: dict[str, Any]) -> Any:
+    return entry.get("as", entry.get("name"))
+
+
+def build(entry: dict[str, Any], task: str, sizes: dict[str, Any]) -> Any:
+    """The metric of one entry.
+
+    Raises:
+        ConfigError: there is no such metric, or it refuses its settings.
+    """
+    name = entry["name"]
+    kind = metric_class(name, task)
+    settings = SETTINGS.get(name, {})
+    if top := TOP.fullmatch(name):
+        settings = {"top_k": int(top[1]), "average": "micro"}
+    taken = signature(kind).parameters  # the sizes that this class has
+    known = {key: value for key, value in {"task": task, **sizes}.items() if key in taken}
+    given = {key: value for key, value in entry.items() if key not in ("name", "as")}
+    # a process may have no sample of a small split
+    warnings.filterwarnings("ignore", ".*was called before the ``update`` method")
+    try:
+        return kind(**known | settings | given, dist_sync_fn=gather_parts)
+    except Exception as error:  # whatever torchmetrics raises
+        raise ConfigError(
+            f"objective.metrics: {kind.__name__} refused its settings: {reason(error)}"
+        ) from error
+
+
+def metric_class(name: str, task: str) -> Any:
+    """The class of torchmetrics that ``name`` stands for.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from torchmetrics import classification, regression  # costs a second: only where one is named
+
+    package = regression if task == "regression" else classification
+    prefix = "" if task == "regression" else task.capitalize()
+    classes = [known for known in package.__all__ if known.startswith(prefix)]
+    short = {key: prefix + known for key, known in SHORT.items() if prefix + known in classes}
+    known = f"{prefix}Accuracy" if TOP.fullmatch(name) else short.get(name, name)
+    if known not in classes:
+        nearest = get_close_matches(name, [*short, *classes], n=1, cutoff=0.5)
+        hint = f"did you mean {nearest[0]}? " if nearest else ""
+        raise ConfigError(
+            f"objective.metrics: there is no {name} for a {task} task; {hint}there are "
+            f"{', '.join(short)}, and the classes {prefix}... of {package.__name__}"
+        )
+    return getattr(package, known)
+
+
+def mode_of(named: Any, metric: str, task: str) -> str | None:
+    """``max`` or ``min``, whichever is better of the recorded ``metric``; None: not known.
+
+    Raises:
+        ConfigError: there is no such metric.
+    """
+    for entry in entries(named):
+        if metric == recorded_name(entry):
+            is_better_high = metric_class(entry["name"], task).higher_is_better
+            return None if is_better_high is None else "max" if is_better_high else "min"
+    return None
+
+
+def gather_parts(value: Tensor, group: Any) -> list[Tensor]:
+    """A state of every process, without those of processes that have seen no sample."""
+    parts = [part.to(value.device) for part in gather(value.cpu())]
+    return [part for part in parts if part.numel()]
