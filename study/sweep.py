@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from core.composed import typed_overrides
+from study.gpu_slots import take_gpu
 from trainer.loggers.console import format_metric
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +31,7 @@ class Sweep(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if config.hydra.mode is not None and config.hydra.mode.name == "MULTIRUN":
+            take_gpu()
             if not config.hydra.launcher._target_.endswith(".BasicLauncher"):
                 from trainer.signals import end_with_parent  # imports torch, as the job will
 
