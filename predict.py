@@ -1,6 +1,7 @@
 """Use a finished run; nothing but its directory is needed, and no GPU.
 
-python predict.py <run dir> digit.png [more files or folders]     class and probability
+python predict.py <run dir> digit.png [more files or folders]     class and probability, values, ...
+python predict.py <run dir> patients.csv                          the same of every row of a table
 python predict.py <run dir> --text "A dull film."                 the same of a text
 python predict.py <run dir> reviews.csv                           the same of every text of a file
 python predict.py <run dir> --prompt "The"                        text
@@ -21,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from core.errors import ConfigError, reason
 from core.files import write_json
 from deploy.arguments import parse, spelled
 from deploy.finished_run import FinishedRun, newest_run, open_run
+from deploy.uses import check_task, checked_use
 
 Rows = list[dict[str, Any]]
 UNFINISHED = ["running", "interrupted", "failed", "diverged"]  # running: also if it was killed
@@ -61,93 +62,41 @@ def run_directory(given: Path) -> Path:
     return newest
 
 
-def classify(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
-    """A line per image or text of the files; the exit code says whether all could be read."""
-    if run.use == "texts":
-        return classify_texts(run, options)
-    check_use(run, "images")
+def answer(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
+    """A line per sample of the files or texts; the exit code says whether all could be read."""
+    use = checked_use(run, options)
     from deploy.export import Deployable
-    from deploy.images import image_files, read_image
 
-    model = Deployable(run.model, run.spec)
+    model = Deployable(run.model, run.spec, use.answers.head())
     exit_code = 0
     rows: Rows = []
-    notes: dict[str, list[Path]] = {}
-    for file in image_files(options.inputs):
+    notes: dict[str, list[str]] = {}  # -> of what
+    for sample in use.inputs.samples(run, options):
         try:
-            image, its_notes = read_image(file, run.spec, options.invert)
+            tensors, its_notes = sample.read()
         except ConfigError as error:
             exit_code = complain(error)
             continue
         for text in its_notes:
-            notes.setdefault(text, []).append(file)
+            notes.setdefault(text, []).append(sample.subject)
         with torch.inference_mode():
-            logits = model(image)
-        rows += ranked(str(file), logits, run.spec.class_names, options.top_k)
-    for text, files in notes.items():
-        others = f" and {len(files) - 1} more" if len(files) > 1 else ""
-        note(f"{files[0]}{others}: {text}")
-    return exit_code, rows
-
-
-def ranked(
-    name: str,
-    logits: Tensor,
-    class_names: Sequence[str],
-    top_k: int | None,
-    show_name: bool = True,
-) -> Rows:
-    """Print the likeliest classes of one sample, ``(1, classes)``, and return them as rows.
-
-    Raises:
-        ConfigError: the model's outputs are not finite.
-    """
-    if not logits.isfinite().all():
-        raise ConfigError(f"{name}: the model's outputs are not finite: its training diverged")
-    best = logits.softmax(1).topk(min(top_k or 1, len(class_names)))
-    rows = [
-        {"input": name, "rank": rank, "class": class_names[index], "probability": probability}
-        for rank, (index, probability) in enumerate(
-            zip(best.indices[0].tolist(), best.values[0].tolist(), strict=True), 1
-        )
-    ]
-    classes = [f"{row['class']}  {row['probability']:.2%}" for row in rows]
-    print(printable("  ".join([name, *classes] if show_name else classes)))
-    return rows
-
-
-def classify_texts(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
-    """A line per text of the command line, of a CSV file or of another file's lines."""
-    check_use(run, "texts")
-    if options.invert is not None:
-        raise ConfigError("--invert has no effect on texts")
-    from data.text_files import read_lines
-
-    texts = {text: text for text in options.text or ()}  # by what each is called
-    if not all(text.strip() for text in texts):
-        raise ConfigError("--text is empty")
-    data = run.config["data"]
-    for file in options.inputs:
-        lines = read_lines(file, data.get("text_column", "text"), data.get("delimiter"))
-        texts |= {f"{file}:{line}": text for line, text in lines}
-    rows: Rows = []
-    for name, text in texts.items():
-        if beyond := run.spec.tokens_beyond(text):
-            whose = "the text" if name == text else name
-            note(
-                f"{whose} is longer than the {run.spec.max_length} tokens of data.max_length: "
-                f"its last {beyond} are not read"
+            outputs = model(*tensors)
+        if not outputs.isfinite().all():
+            raise ConfigError(
+                f"{sample.name}: the model's outputs are not finite: its training diverged"
             )
-        with torch.inference_mode():
-            logits = run.model(*run.spec.encode([text]))
-        show_name = len(texts) > 1 or name != text
-        rows += ranked(name, logits, run.spec.class_names, options.top_k, show_name)
-    return 0, rows
+        words, its_rows = use.answers.answer(sample, outputs, options)
+        print(printable("  ".join([sample.shown, *words] if sample.shown else words)))
+        rows += its_rows
+    for text, subjects in notes.items():
+        others = f" and {len(subjects) - 1} more" if len(subjects) > 1 else ""
+        note(f"{subjects[0]}{others}{text}")
+    return exit_code, rows
 
 
 def continue_text(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
     """The prompt and what the model makes of it."""
-    check_use(run, "text")
+    check_task(run, "prompt")
     from models.generation import generate
 
     try:
@@ -181,7 +130,7 @@ def continue_text(run: FinishedRun, options: argparse.Namespace) -> tuple[int, R
 
 def draw_samples(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
     """A PNG with a grid of generated images."""
-    check_use(run, "samples")
+    check_task(run, "num_samples")
     from data.pictures import save_grid
 
     generator = torch.Generator().manual_seed(options.seed or 0)
@@ -212,13 +161,13 @@ def test_again(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows
 
 def export(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
     """Files for other programs, and a table of what they cost."""
-    check_use(run, "images")
+    use = checked_use(run, options)
     from rich.console import Console
 
     from deploy.deploy import deploy, table
 
     folder = options.output or run.run_dir / "export"
-    measurements = deploy(run, options.export, options.quantize, folder)
+    measurements = deploy(run, use.answers, options.export, options.quantize, folder)
     Console().print(table(measurements))
     if measurements[0].split != "test":
         note(f"checked on the {measurements[0].split} split: the data have no test split")
@@ -228,31 +177,14 @@ def export(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
 
 
 USES = {
-    "inputs": classify,
-    "text": classify_texts,
+    "inputs": answer,
+    "text": answer,
     "prompt": continue_text,
     "num_samples": draw_samples,
     "test": test_again,
     "export": export,
     "quantize": export,
 }
-ADVICE = {
-    "images": "classifies images: give it image files, a folder, --export or --quantize",
-    "samples": "generates images: use --num-samples",
-    "text": "continues text: use --prompt",
-    "texts": "classifies texts: use --text or give it text files",
-}
-
-
-def check_use(run: FinishedRun, wanted: str) -> None:
-    """Refuse what the run's model is not made for."""
-    if run.use is None:
-        raise ConfigError(
-            f"the outputs of {run.config['objective']['_target_']} on data={run.spec.name} "
-            "cannot be shown: only --test works for this run"
-        )
-    if run.use != wanted:
-        raise ConfigError(f"the model of {run.run_dir} {ADVICE[run.use]}, or --test")
 
 
 def write_csv(rows: Rows, file: Path) -> None:

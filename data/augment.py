@@ -82,20 +82,33 @@ class RandomAffine:
         self.scale = scale
 
     def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
-        height, width = images.shape[2:]
         draw = (draws.uniform(4).to(images.device, non_blocking=True) * 2 - 1).view(-1, 4, 1, 1)
         angle, zoom, right, down = draw.unbind(1)
-        angle = angle * math.radians(self.degrees)
-        zoom = 1 + zoom * self.scale
-        # where each pixel comes from: its centre, in pixels from the image's, turned and scaled
-        x = torch.arange(width, device=images.device) - (width - 1) / 2
-        y = (torch.arange(height, device=images.device) - (height - 1) / 2).view(-1, 1)
-        cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
-        from_x = (cos * x - sin * y) * (2 / width) + right * self.translate * 2
-        from_y = (sin * x + cos * y) * (2 / height) + down * self.translate * 2
-        grid = torch.stack([from_x, from_y], 3)  # grid_sample's coordinates span -1 to 1
-        moved = F.grid_sample(images.to(grid.dtype), grid, align_corners=False)
-        return moved.round_().to(torch.uint8)
+        return moved(
+            images,
+            angle * math.radians(self.degrees),
+            1 + zoom * self.scale,
+            right * self.translate,
+            down * self.translate,
+        )
+
+
+def moved(images: Tensor, angle: Tensor, zoom: Tensor, right: Tensor, down: Tensor) -> Tensor:
+    """uint8 images ``(N, C, H, W)`` turned, scaled and shifted, black coming in at the border.
+
+    Args:
+        angle, zoom, right, down: ``(N, 1, 1)``; radians, a factor, and fractions of the size.
+    """
+    height, width = images.shape[2:]
+    # where each pixel comes from: its centre, in pixels from the image's, turned and scaled
+    x = torch.arange(width, device=images.device) - (width - 1) / 2
+    y = (torch.arange(height, device=images.device) - (height - 1) / 2).view(-1, 1)
+    cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
+    from_x = (cos * x - sin * y) * (2 / width) + right * 2
+    from_y = (sin * x + cos * y) * (2 / height) + down * 2
+    grid = torch.stack([from_x, from_y], 3)  # grid_sample's coordinates span -1 to 1
+    found = F.grid_sample(images.to(grid.dtype), grid, align_corners=False)
+    return found.round_().to(torch.uint8)
 
 
 class PerImage:

@@ -10,7 +10,15 @@ from core.errors import ConfigError, reason
 from data.augment import PerImage
 from data.background import common_background
 from data.draws import BatchDraws, kept_global_generators
-from data.splits import Batch, ImageSpec, Splits, StreamedSplit, TensorSplit, check_map_style
+from data.splits import (
+    Batch,
+    ImageSpec,
+    Quantities,
+    Splits,
+    StreamedSplit,
+    TensorSplit,
+    check_map_style,
+)
 
 Augment = Callable[[Tensor, BatchDraws], Tensor]
 
@@ -55,10 +63,15 @@ def image_splits(
     std: Any,
     augment: Any = (),
     synthetic: bool = False,
+    quantities: Quantities | None = None,
 ) -> Splits:
-    """Splits of uint8 images ``(N, C, H, W)`` with int64 labels ``(N,)``.
+    """Splits of uint8 images ``(N, C, H, W)`` with what is to be told of them.
+
+    That are int64 labels ``(N,)``; where images have several, uint8 ``(N, classes)`` of 0 and 1; or
+    float32 ``(N, quantities)``.
 
     Args:
+        class_names: none where there are ``quantities``.
         mean, std: one value per channel, or one for all, as a number or a list.
         augment: a list of augmentations or transforms of torchvision.
 
@@ -89,6 +102,7 @@ def image_splits(
         std=stds,
         synthetic=synthetic,
         background=common_background(train),
+        quantities=quantities,
     )
     prepare = PrepareImages(means, stds, augmentations(augment, image, targets))
     return Splits(train, val, test, spec, prepare)
@@ -108,11 +122,12 @@ def augmentations(augment: Any, image: Tensor, targets: Sequence[Any]) -> list[A
             "torchvision.transforms.v2"
         )
     shapes = [tuple(torch.as_tensor(target).shape) for target in targets]
-    if steps and any(shapes):
+    masks = [shape for shape in shapes if len(shape) > 1]
+    if steps and masks:
         raise ConfigError(
             "data.augment would move the pixels of images and leave the targets of shape "
-            f"{next(filter(None, shapes))} where they are; only class labels, one per image, can "
-            "stay as they are: use data.augment=[]"
+            f"{masks[0]} where they are; only classes and numbers can stay as they are: use "
+            "data.augment=[]"
         )
     steps = [PerImage(step) if is_from_torchvision(step) else step for step in steps]
     for step in steps:

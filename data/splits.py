@@ -90,6 +90,41 @@ class StreamedSplit(Dataset[Batch], ABC):
 
 
 @dataclass(frozen=True)
+class Quantities:
+    """The numbers that a regression predicts, one entry each.
+
+    Attributes:
+        units: of the values; empty where there is none.
+        mean, std: of the training targets, in these units: models predict ``(y - mean) / std``.
+    """
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.names), len(self.units), len(self.mean), len(self.std)}
+        if len(lengths) != 1 or not self.names or min(self.std) <= 0:
+            raise ValueError("quantities should each have a name, unit, mean and a std above 0")
+
+
+def quantities(names: Sequence[str], units: Sequence[str], targets: Tensor) -> Quantities:
+    """Those of the training targets ``(N, len(names))``.
+
+    Raises:
+        ConfigError: one of them is the same in all samples, or not finite.
+    """
+    values = targets.double()
+    mean, std = values.mean(0), values.std(0, correction=0)
+    for name, deviation in zip(names, std.tolist(), strict=True):
+        if not 0 < deviation < float("inf"):
+            why = "is the same in all training samples" if deviation == 0 else "is not finite"
+            raise ConfigError(f"the target {name} {why}: there is nothing to learn")
+    return Quantities(tuple(names), tuple(units), tuple(mean.tolist()), tuple(std.tolist()))
+
+
+@dataclass(frozen=True)
 class ImageSpec:
     """What models, objectives and predictions need to know of an image data set.
 
@@ -99,23 +134,30 @@ class ImageSpec:
     name: str
     in_channels: int
     image_size: tuple[int, int]  # height, width in pixels
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # of images, or of the pixels of masks; empty: see quantities
     mean: tuple[float, ...]  # per channel, of images in [0, 1]
     std: tuple[float, ...]
     synthetic: bool = False  # generated: every record says so
     background: float | None = None  # see data.background; None: the borders differ, or are RGB
+    quantities: Quantities | None = None  # what is to be predicted, where it is no class
 
     kind: ClassVar[str] = "image"
 
     def __post_init__(self) -> None:
-        if min(self.in_channels, *self.image_size) < 1 or not self.class_names:
+        if min(self.in_channels, *self.image_size) < 1 or not self.num_outputs:
             raise ValueError("channels, height, width and the number of classes should be above 0")
         if not len(self.mean) == len(self.std) == self.in_channels or min(self.std) <= 0:
             raise ValueError("mean and std should have a value per channel, those of std above 0")
 
     @property
+    def num_outputs(self) -> int:
+        """Of a model: one for every class or quantity."""
+        return len(self.quantities.names if self.quantities else self.class_names)
+
+    @property
     def num_classes(self) -> int:
-        return len(self.class_names)
+        """The same under the name that most models have for it."""
+        return self.num_outputs
 
     def example(self, count: int) -> Tensor:
         """Zeros in the shape of a prepared batch, to try a model on."""

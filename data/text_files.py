@@ -60,19 +60,33 @@ def read_csv(
         ConfigError: the file cannot be read, lacks a column, has a row of more or fewer cells than
             the header, or an empty cell in one of the columns.
     """
+    header, rows = read_table(file, where, columns, delimiter, notes)
+    places = [header.index(column) for column in columns.values()]
+    for line, cells in rows:
+        for place in places:
+            if not cells[place]:
+                raise ConfigError(f"{where}, line {line}: the column {header[place]} is empty")
+    return [(line, [cells[place] for place in places]) for line, cells in rows]
+
+
+def read_table(
+    file: Path, where: str, columns: dict[str, str], delimiter: str | None, notes: list[str]
+) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The header of a CSV file, and the cells of every row with its first line.
+
+    Args, raises: see :func:`read_csv`; empty cells are returned as they are.
+    """
     csv.field_size_limit(sys.maxsize)  # a text may be longer than csv's own 131,072 characters
     text = read_text(file, where)
-    wanted = list(columns.values())
-    chosen = as_character(delimiter) if delimiter else sniffed(text, wanted, where)
+    chosen = as_character(delimiter) if delimiter else sniffed(text, list(columns.values()), where)
     name = NAMES.get(chosen, chosen)
     if not delimiter and chosen != ",":
         notes.append(f"{where}: data.delimiter={name}, as its header shows")
-    rows = records(text, chosen, where)
-    _, header = next(rows, (1, []))
+    records_found = records(text, chosen, where)
+    _, header = next(records_found, (1, []))
     check_columns(header, columns, where, name)
-    places = [header.index(column) for column in wanted]
-    found = []
-    for line, cells in rows:
+    rows = []
+    for line, cells in records_found:
         if len(cells) != len(header):
             why = f"a text that contains {name} (data.delimiter) needs quotes"
             if len(cells) < len(header):
@@ -80,13 +94,10 @@ def read_csv(
             raise ConfigError(
                 f"{where}, line {line}: {len(cells)} cells, but the header has {len(header)}: {why}"
             )
-        for place in places:
-            if not cells[place]:
-                raise ConfigError(f"{where}, line {line}: the column {header[place]} is empty")
-        found.append((line, [cells[place] for place in places]))
-    if not found:
+        rows.append((line, cells))
+    if not rows:
         raise ConfigError(f"{where} has a header and no rows")
-    return found
+    return header, rows
 
 
 def records(text: str, delimiter: str, where: str) -> Iterator[tuple[int, list[str]]]:

@@ -9,7 +9,7 @@ from core.errors import ConfigError
 
 # what can be asked of a run, and the options that belong to it
 TASKS = {
-    "inputs": ("top_k", "invert", "json", "csv"),
+    "inputs": ("top_k", "invert", "output", "json", "csv"),
     "text": ("top_k", "json", "csv"),
     "prompt": ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "json", "csv"),
     "num_samples": ("seed", "output"),
@@ -54,7 +54,7 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> argparse.
     parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("run_dir", type=Path)
-    add("inputs", type=Path, nargs="*", help="image files and folders, or files of texts")
+    add("inputs", type=Path, nargs="*", help="image files and folders, files of texts, tables")
     add("--text", type=utf8, action="append", help="text to classify; may be given repeatedly")
     add("--prompt", type=utf8, help="text to continue")
     add("--max-new-tokens", type=int, metavar="N", help="default 200")
@@ -71,7 +71,7 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> argparse.
     add("--test", action="store_true", default=None, help="measure the test split again")
     add("--export", choices=["onnx", "torch"])
     add("--quantize", choices=["int8"])
-    add("--output", type=Path, help="PNG of --num-samples, folder of --export and --quantize")
+    add("--output", type=Path, help="PNG of --num-samples; folder of --export, masks")
     add("--json", type=Path, metavar="FILE", help="write the answers there, too")
     add("--csv", type=Path, metavar="FILE", help="the same as CSV")
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""Export a finished classifier, quantize it, and measure what came out."""
+"""Export a finished model, quantize it, and measure what came out."""
 
 import statistics
 import timeit
@@ -12,7 +12,9 @@ from torch import Tensor
 
 from core.errors import ConfigError
 from data.loader import Loader
+from deploy.answers import Answers
 from deploy.export import (
+    INPUT_NAMES,
     Deployable,
     Predict,
     export_onnx,
@@ -22,8 +24,8 @@ from deploy.export import (
 )
 from deploy.finished_run import FinishedRun
 
-CALIBRATION_IMAGES = 500
-NUM_THREADS = 1  # small devices have few, and more do not help with one small image
+CALIBRATION_SAMPLES = 500
+NUM_THREADS = 1  # small devices have few, and more do not help with one small sample
 WARM_UPS = 20
 REPEATS = 200
 
@@ -35,15 +37,16 @@ class Measurement:
     name: str
     file: Path
     num_bytes: int
-    latency_ms: float  # median of REPEATS single images
+    latency_ms: float  # median of REPEATS single samples
     split: str  # that the rest was measured on
-    accuracy: float
-    num_agreeing: int  # images with the class that the trained model gives
-    num_images: int
+    score_name: str
+    score: float
+    num_agreeing: int  # outputs that say what the trained model says, see deploy.answers
+    num_compared: int
 
 
 def deploy(
-    run: FinishedRun, export: str | None, quantize: str | None, folder: Path
+    run: FinishedRun, answers: Answers, export: str | None, quantize: str | None, folder: Path
 ) -> list[Measurement]:
     """Write the files asked for into ``folder`` and measure each on all of the test split.
 
@@ -64,58 +67,57 @@ def deploy(
             f"data={data.spec.name} has no test or validation split to check the exported model on"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    model = Deployable(run.model, run.spec).eval()
+    model = Deployable(run.model, run.spec, answers.head()).eval()
     # exporters would fix the strides of channels_last
     model = model.to(memory_format=torch.contiguous_format)
-    expected, _ = classify_split(model, data, split)
+    check = Check(model, answers, data, split)
     if export == "torch":
         file = folder / "model.pt2"
-        return [measure("torch.export", file, export_torch(model, file), data, split, expected)]
+        return [check.measure("torch.export", file, export_torch(model, file))]
     file = folder / "model.onnx"
-    export_onnx(model, file)
-    rows = [measure("ONNX float", file, onnx_predict(file, NUM_THREADS), data, split, expected)]
+    export_onnx(model, file, INPUT_NAMES[run.spec.kind], answers.output_name)
+    rows = [check.measure("ONNX float", file, onnx_predict(file, NUM_THREADS))]
     if quantize == "int8":
         small = folder / "model_int8.onnx"
-        quantize_int8(file, small, raw_images(data, "train", CALIBRATION_IMAGES))
-        predict = onnx_predict(small, NUM_THREADS)
-        rows.append(measure("ONNX int8", small, predict, data, split, expected))
+        quantize_int8(file, small, raw_inputs(data, "train", CALIBRATION_SAMPLES))
+        rows.append(check.measure("ONNX int8", small, onnx_predict(small, NUM_THREADS)))
     return rows
 
 
-def measure(
-    name: str, file: Path, predict: Predict, data: Loader, split: str, expected: Tensor
-) -> Measurement:
-    """Try a deployed model on a whole split.
+@dataclass(frozen=True)
+class Check:
+    """Tries deployed models on a whole split, beside the trained one."""
 
-    Args:
-        expected: ``(N,)``, the classes that the trained model gives to the split.
-    """
-    classes, labels = classify_split(predict, data, split)
-    return Measurement(
-        name=name,
-        file=file,
-        num_bytes=file.stat().st_size,
-        latency_ms=median_ms(predict, raw_images(data, split, 1)),
-        split=split,
-        accuracy=(classes == labels).float().mean().item(),
-        num_agreeing=int((classes == expected).sum()),
-        num_images=len(labels),
-    )
+    model: Deployable
+    answers: Answers
+    data: Loader
+    split: str
+
+    @torch.inference_mode()
+    def measure(self, name: str, file: Path, predict: Predict) -> Measurement:
+        scores: list[Tensor] = []
+        agreeing: list[Tensor] = []
+        indices = torch.arange(len(self.data.splits[self.split])).split(self.data.eval_batch_size)
+        for inputs, *targets in self.data.read(self.split, indices):
+            outputs = predict(inputs)
+            scores.append(self.answers.scores(outputs, targets[-1]).flatten())
+            agreeing.append(self.answers.agree(outputs, self.model(inputs)).flatten())
+        agrees = torch.cat(agreeing)
+        return Measurement(
+            name=name,
+            file=file,
+            num_bytes=file.stat().st_size,
+            latency_ms=median_ms(predict, raw_inputs(self.data, self.split, 1)),
+            split=self.split,
+            score_name=self.answers.score_name,
+            score=torch.cat(scores).double().mean().item(),
+            num_agreeing=int(agrees.sum()),
+            num_compared=len(agrees),
+        )
 
 
-@torch.inference_mode()
-def classify_split(predict: Predict, data: Loader, split: str) -> tuple[Tensor, Tensor]:
-    """The predicted class and the label of every sample, each ``(N,)``."""
-    indices = torch.arange(len(data.splits[split])).split(data.eval_batch_size)
-    classes, labels = [], []
-    for batch in data.read(split, indices):
-        classes.append(predict(batch[0]).argmax(1))
-        labels.append(batch[1])
-    return torch.cat(classes), torch.cat(labels)
-
-
-def raw_images(data: Loader, split: str, count: int) -> Tensor:
-    """``count`` images of a split, spread over all of it, as uint8 ``(N, C, H, W)``."""
+def raw_inputs(data: Loader, split: str, count: int) -> Tensor:
+    """``count`` raw samples of a split, spread over all of it, ``(N, ...)``."""
     size = len(data.splits[split])
     indices = torch.arange(min(count, size)) * size // min(count, size)
     (batch,) = data.read(split, [indices])
@@ -123,8 +125,8 @@ def raw_images(data: Loader, split: str, count: int) -> Tensor:
 
 
 @torch.inference_mode()
-def median_ms(predict: Predict, image: Tensor) -> float:
-    seconds = timeit.repeat(lambda: predict(image), number=1, repeat=WARM_UPS + REPEATS)
+def median_ms(predict: Predict, sample: Tensor) -> float:
+    seconds = timeit.repeat(lambda: predict(sample), number=1, repeat=WARM_UPS + REPEATS)
     return 1000 * statistics.median(seconds[WARM_UPS:])
 
 
@@ -133,15 +135,16 @@ def table(measurements: Sequence[Measurement]) -> Table:
     title = f"latency: median of {REPEATS}, batch 1, {NUM_THREADS} thread"
     grid = Table(title=title, title_justify="left", title_style="dim")
     grid.add_column("model")
-    split = measurements[0].split
-    for name in ("bytes", "latency", f"{split} accuracy", "agrees with torch"):
+    first = measurements[0]
+    for name in ("bytes", "latency", f"{first.split} {first.score_name}", "agrees with torch"):
         grid.add_column(name, justify="right")
     for row in measurements:
+        is_share = row.score_name.endswith("accuracy")
         grid.add_row(
             row.name,
             f"{row.num_bytes:,}",
             f"{row.latency_ms:.3f} ms",
-            f"{row.accuracy:.2%}",
-            f"{row.num_agreeing:,} of {row.num_images:,}",
+            f"{row.score:.2%}" if is_share else f"{row.score:.4g}",
+            f"{row.num_agreeing:,} of {row.num_compared:,}",
         )
     return grid

@@ -1,4 +1,4 @@
-"""A trained classifier as one file for other programs: raw pixels in, logits out."""
+"""A trained model as one file for other programs: raw pixels or rows in, logits or values out."""
 
 import logging
 import tempfile
@@ -11,32 +11,75 @@ from torch import Tensor, nn
 
 from data.images import scale_and_shift
 from data.splits import ImageSpec
+from data.tables import EncodeTable, TableSpec
 
-# uint8 images (N, C, H, W) -> logits (N, num_classes)
+# raw inputs (N, ...) -> outputs (N, ...)
 Predict = Callable[[Tensor], Tensor]
-DYNAMIC_BATCH = ({0: torch.export.Dim("batch")},)
+DYNAMIC_BATCH = (({0: torch.export.Dim("batch")},),)  # of the one argument of ``*raw``
 
 
 class Deployable(nn.Module):
-    """A classifier and its preprocessing: uint8 ``(N, C, H, W)`` -> logits ``(N, num_classes)``."""
+    """A model with what its data need before it and its outputs after it.
+
+    Takes raw inputs: uint8 images ``(N, C, H, W)``, rows of tables ``(N, columns)`` as
+    :mod:`data.tables` has them, or texts as their spec encodes them.
+
+    Args:
+        head: what is done with the outputs; None: nothing.
+    """
+
+    def __init__(self, model: nn.Module, spec: Any, head: nn.Module | None = None) -> None:
+        super().__init__()
+        self.prepare, self.examples = PREPARATIONS.get(spec.kind, unprepared)(spec)
+        self.model = model
+        self.head = head or nn.Identity()
+
+    def forward(self, *raw: Tensor) -> Tensor:
+        prepared = (self.prepare(tensor) for tensor in raw)
+        return self.head(self.model(*prepared))
+
+    def example(self) -> tuple[Tensor, ...]:
+        """Arguments to trace with; two samples, since one would be taken for a constant."""
+        return self.examples
+
+
+class Normalize(nn.Module):
+    """uint8 images ``(N, C, H, W)`` -> the model's input, as in training."""
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, model: nn.Module, spec: ImageSpec) -> None:
+    def __init__(self, spec: ImageSpec) -> None:
         super().__init__()
-        self.model = model
-        self.shape = (spec.in_channels, *spec.image_size)
         scale, shift = scale_and_shift(spec.mean, spec.std)
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.model(images.float() * self.scale + self.shift)
+        return images.float() * self.scale + self.shift
 
-    def example(self) -> tuple[Tensor]:
-        """Arguments to trace with; two images, since one would be taken for a constant."""
-        return (torch.zeros(2, *self.shape, dtype=torch.uint8),)
+
+Preparation = tuple[nn.Module, tuple[Tensor, ...]]  # and two raw samples
+
+
+def prepared_images(spec: ImageSpec) -> Preparation:
+    shape = (2, spec.in_channels, *spec.image_size)
+    return Normalize(spec), (torch.zeros(shape, dtype=torch.uint8),)
+
+
+def prepared_rows(spec: TableSpec) -> Preparation:
+    return EncodeTable(spec.columns), (torch.zeros(2, len(spec.columns)),)
+
+
+def unprepared(spec: Any) -> Preparation:
+    return nn.Identity(), spec.example(2)
+
+
+PREPARATIONS: dict[str, Callable[[Any], Preparation]] = {
+    "image": prepared_images,
+    "table": prepared_rows,
+}
+INPUT_NAMES = {"image": "images", "table": "rows"}  # in an exported file
 
 
 def export_torch(model: Deployable, file: Path) -> Predict:
@@ -47,16 +90,18 @@ def export_torch(model: Deployable, file: Path) -> Predict:
     return torch.export.load(file).module()
 
 
-def export_onnx(model: Deployable, file: Path) -> None:
-    """Write an ONNX model with one input ``images``, one output ``logits``, any batch size."""
+def export_onnx(
+    model: Deployable, file: Path, input_name: str = "images", output_name: str = "logits"
+) -> None:
+    """Write an ONNX model with one input, one output, any batch size."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     program = torch.onnx.export(
         model,
         model.example(),
         dynamic_shapes=DYNAMIC_BATCH,
-        input_names=["images"],
-        output_names=["logits"],
+        input_names=[input_name],
+        output_names=[output_name],
         dynamo=True,
         verbose=False,
     )
@@ -65,25 +110,30 @@ def export_onnx(model: Deployable, file: Path) -> None:
     program.save(file, external_data=False)
 
 
-def quantize_int8(float_model: Path, int8_model: Path, images: Tensor) -> None:
+def quantize_int8(float_model: Path, int8_model: Path, inputs: Tensor) -> None:
     """Write an int8 version of an ONNX model.
 
     Every weight channel gets a scale of its own, every activation one range, measured on
-    ``images`` before the model is deployed (static quantization, arXiv:1712.05877).
+    ``inputs`` before the model is deployed (static quantization, arXiv:1712.05877).
 
     Args:
-        images: ``(N, C, H, W)`` uint8 training images to calibrate on.
+        inputs: raw training samples to calibrate on.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Calibration(CalibrationDataReader):
         def __init__(self) -> None:
-            self.batches: Iterator[Tensor] = iter(images.split(1))
+            self.batches: Iterator[Tensor] = iter(inputs.split(1))
 
         def get_next(self) -> dict[str, Any] | None:
             batch = next(self.batches, None)
-            return None if batch is None else {"images": batch.numpy()}
+            return None if batch is None else {input_name: batch.numpy()}
+
+    import onnxruntime
+
+    (described,) = onnxruntime.InferenceSession(float_model).get_inputs()
+    input_name = described.name
 
     logging.getLogger().setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
@@ -107,8 +157,10 @@ def onnx_predict(file: Path, num_threads: int) -> Predict:
     options.intra_op_num_threads = num_threads
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
-    def predict(images: Tensor) -> Tensor:
-        (logits,) = session.run(["logits"], {"images": images.numpy()})
-        return torch.from_numpy(logits)
+    (described,) = session.get_inputs()
+
+    def predict(inputs: Tensor) -> Tensor:
+        (outputs,) = session.run(None, {described.name: inputs.numpy()})
+        return torch.from_numpy(outputs)
 
     return predict

@@ -23,13 +23,6 @@ from trainer import checkpoint
 from trainer.distributed.device import DTYPES, choose_precision, prepare_process
 from trainer.evaluation import evaluate
 
-# the objective's outputs, the kind of the data -> see FinishedRun.use
-USES: dict[tuple[str | None, str], str] = {
-    ("class_logits", "image"): "images",
-    ("class_logits", "text_classification"): "texts",
-    ("token_logits", "text"): "text",
-    ("images", "image"): "samples",
-}
 CPU = torch.device("cpu")
 USED_AT_ONCE = {"seed", "model", "objective", "trainer"}  # the data are often not needed
 
@@ -63,13 +56,6 @@ class FinishedRun:
     model: nn.Module
     summary: dict[str, Any]
     outputs: str | None
-
-    @property
-    def use(self) -> str | None:
-        """What its model does: classify ``images`` or ``texts``, continue ``text``, make
-        ``samples`` of images; None: something else.
-        """
-        return USES.get((self.outputs, self.spec.kind))
 
     def load_data(self) -> Loader:
         """The data set the run was trained on.

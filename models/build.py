@@ -11,6 +11,7 @@ from core.instantiate import instantiate
 
 FROM_DATA = (
     "in_channels", "image_size", "num_classes", "vocab_size", "context_length", "max_length",
+    "in_features", "num_outputs",
 )  # fmt: skip
 
 

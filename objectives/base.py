@@ -61,10 +61,11 @@ class Objective(nn.Module):
     Subclasses implement ``forward`` and ``evaluate``; the rest has a default.
     """
 
-    keeps_samples = False  # whether every evaluation, not only the test, collects and shows samples
+    keeps_samples = False  # whether every evaluation, not only the test, collects samples
+    shows_samples = False  # whether every evaluation, not only the test, shows what it collected
     metric_modes: ClassVar[dict[str, str]] = {}  # metric -> "min" or "max", whichever is better
     # what the model returns, so that predict.py knows how to use it; None: it can only be tested
-    outputs: ClassVar[Literal["class_logits", "token_logits", "images"] | None] = None
+    outputs: ClassVar[Literal["class_logits", "values", "token_logits", "images"] | None] = None
     mix: Mix | None = None  # what is done to the samples of a training batch together
     # what the metrics of ``objective.metrics`` measure, in torchmetrics' word
     task: ClassVar[Literal["multiclass", "multilabel", "binary", "regression"]] = "multiclass"

@@ -62,10 +62,10 @@ class Classification(Objective):
         metrics: Any = (),
     ) -> None:
         super().__init__(model)
-        if not hasattr(spec, "num_classes"):
+        if not getattr(spec, "class_names", ()):
             raise ConfigError(
                 f"objective=classification needs classes, data={spec.name} has none; leave the "
-                "objective to the model"
+                "objective to the model, or choose the data's (objective=regression for numbers)"
             )
         if spec.num_classes < 2:
             raise ConfigError(

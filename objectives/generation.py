@@ -37,7 +37,7 @@ class Generation(Objective):
         ConfigError: the model generates no images, or the data are none.
     """
 
-    keeps_samples = True
+    keeps_samples = shows_samples = True
     metric_modes: ClassVar = {"fid": "min"}
     outputs = "images"
 

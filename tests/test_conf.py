@@ -15,6 +15,7 @@ CONF = Path(__file__).parents[1] / "conf"
 MANDATORY = {
     "data=image_folder": ["data.root=images"],
     "data=text_csv": ["data.path=train.csv"],
+    "data=table_csv": ["data.path=train.csv", "data.target=price"],
     "model=bert": ["data.path=train.csv"],
     "experiment=bert_finetune": ["data.path=train.csv"],
     "experiment=bert_finetune_short": ["data.path=train.csv"],

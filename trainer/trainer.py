@@ -247,7 +247,8 @@ class Trainer:
         if values:
             self.record(values)
         if "val" in self.data.splits:
-            self.show(samples, "val")
+            if self.objective.shows_samples:
+                self.show(samples, "val")
             is_best = judge(values, self.monitor, self.progress, self.epoch, self.settings)
             step, seconds = self.progress.step, self.progress.train_seconds
             self.run_log.log_evaluation(step, seconds, values, is_best)

@@ -1,0 +1,103 @@
+"""Tables from CSV files: what is encoded, what is said, what is refused in one line."""
+
+import math
+
+import pytest
+import torch
+
+from core.errors import ConfigError
+from data.build import build_splits
+
+HOUSES = """id,size,rooms,town,garden,price
+1,80,3,Ulm,yes,200
+2,120,,Bonn,no,310
+3,60,2,Ulm,,150
+4,100,4,Bonn,yes,280
+"""
+TEST = "id,size,rooms,town,garden,price\n9,90,3,Kiel,yes,230\n"
+
+
+@pytest.fixture
+def table(tmp_path, composed):
+    """``table(HOUSES, "data.target=price", ...)``: the splits of a file of that content."""
+
+    def build(content, *overrides, test=None):
+        (tmp_path / "train.csv").write_text(content)
+        if test is not None:
+            (tmp_path / "test.csv").write_text(test)
+        fractions = ("data.val_fraction=0", "data.test_fraction=0")
+        path = f"data.path={tmp_path}/train.csv"
+        return build_splits(composed("data=table_csv", path, *fractions, *overrides)["data"])
+
+    return build
+
+
+def test_numbers_categories_and_gaps_are_encoded_by_the_training_rows(table):
+    splits = table(HOUSES, "data.target=price", "data.leave_out=id", "data.units=kEUR", test=TEST)
+    encoded, prices = splits.prepare(splits.train.tensors, None)
+    order = prices[:, 0].argsort()
+    deviation = math.sqrt(500)  # of 80, 120, 60, 100
+    rooms = math.sqrt(2 / 3)  # of 3, 2, 4
+    columns = {column.name: column for column in splits.spec.columns}
+    assert columns["size"].mean == pytest.approx(90)
+    assert columns["garden"].categories == ("no", "yes", "")
+    expected = torch.tensor(
+        [  # size, rooms, Bonn, Ulm, no, yes, none; rooms missing
+            [-30 / deviation, -1 / rooms, 0, 0, 1, 0, 0, 1],
+            [-10 / deviation, 0, 0, 0, 1, 0, 1, 0],
+            [10 / deviation, 1 / rooms, 0, 1, 0, 0, 1, 0],
+            [30 / deviation, 0, 1, 1, 0, 1, 0, 0],
+        ]
+    )
+    torch.testing.assert_close(encoded[order], expected)
+    assert splits.spec.in_features == expected.shape[1]
+    known = splits.spec.quantities
+    assert (known.names, known.units, known.mean) == (("price",), ("kEUR",), (235.0,))
+    in_test, _ = splits.prepare(splits.test.tensors, None)
+    assert in_test[0].tolist() == [0, 0, 0, 0, 0, 0, 1, 0]  # the town is none of training's
+    assert splits.notes == [
+        "train: missing of 4 rows: rooms 1, garden 1; the mean or a category of its own stands in",
+        "test: 1 rows have a town that training has not",
+    ]
+
+
+def test_what_is_told(table):
+    assert table(HOUSES, "data.target=town").spec.class_names == ("Bonn", "Ulm")
+    numbers = table(HOUSES, "data.target=[size,price]")
+    assert numbers.train.tensors[1].shape == (4, 2)
+    content = "x,a,b\n1,0,1\n2,1,1\n"
+    labels = table(content, "data.target=[a,b]", "data.target_type=labels")
+    assert labels.spec.class_names == ("a", "b")
+    assert sorted(labels.train.tensors[1].tolist()) == [[0, 1], [1, 1]]
+    as_classes = table(content, "data.target=a", "data.target_type=classes")
+    assert as_classes.spec.class_names == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "overrides", "message"),
+    [
+        ("80,", "80 m2,", (), r"line 2: size=80 m2 should be a number, as in other rows; data.cat"),
+        ("310", "", (), r"^line 3: the target price is missing, it should be a number"),
+        ("310", "cheap", (), r"^line 3: the target price is cheap, it should be a number"),
+        ("price", "cost", (), r"has no column price \(data.target=price\), but id, size"),
+        ("310", "inf", (), "the target price is inf"),
+        ("", "", ("data.leave_out=[idd]",), "has no column idd"),
+        ("", "", ("data.units=[EUR,m]",), r"units=\['EUR', 'm'\] should be one, or one for each"),
+        ("", "", ("data.target_type=labels",), "needs columns of 0 and 1"),
+        ("", "", ("data.target_type=text",), "target_type=text should be auto, numbers, cl"),
+        ("", "", ("data.target=[]",), "data.target names no column"),
+        ("", "", ("data.test_fraction=1.5",), "test_fraction=1.5 should be at least 0 and below"),
+    ],
+)
+def test_wrong_tables_are_one_line(table, old, new, overrides, message):
+    content = HOUSES.replace(old, new, 1) if old else HOUSES
+    with pytest.raises(ConfigError, match=message) as raised:
+        table(content, "data.target=price", *overrides)
+    assert "\n" not in str(raised.value)
+
+
+def test_text_in_a_test_file_where_numbers_should_be(table):
+    with pytest.raises(ConfigError, match=r"^test, line 2: size=large should be a number"):
+        table(HOUSES, "data.target=price", test=TEST.replace("90", "large"))
+    with pytest.raises(ConfigError, match=r"test.csv has no column rooms, but .*train.csv has"):
+        table(HOUSES, "data.target=price", test="id,size,town,garden,price\n1,1,Ulm,no,3\n")
