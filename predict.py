@@ -97,14 +97,14 @@ def answer(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
 def continue_text(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
     """The prompt and what the model makes of it."""
     check_task(run, "prompt")
-    from models.generation import generate
+    from models.generation import context_limit, generate
 
     try:
         prompt = run.spec.encode(options.prompt)
     except ConfigError as error:
         raise ConfigError(f"--prompt: {error}") from error
     tokens = torch.tensor([prompt], dtype=torch.long)
-    context_length = getattr(run.model, "context_length", None)
+    context_length = context_limit(run.model, run.spec.context_length)
     if context_length is not None and tokens.shape[1] > context_length:
         note(
             f"the prompt has {tokens.shape[1]} tokens and the model's context {context_length}: "
@@ -119,6 +119,7 @@ def continue_text(run: FinishedRun, options: argparse.Namespace) -> tuple[int, R
             top_k=options.top_k,
             top_p=options.top_p,
             generator=torch.Generator().manual_seed(options.seed or 0),
+            context_length=run.spec.context_length,
         )
     except ConfigError as error:
         name, _, problem = str(error).partition("=")

@@ -17,6 +17,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from core.environment import recordable
 from core.errors import ConfigError
 from core.job import Job
+from core.same_run import flat
 from core.schema import TrainerSettings, check_settings
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -26,6 +27,9 @@ CONF = Path(__file__).parent.parent / "conf"
 OmegaConf.register_new_resolver(
     "random_suffix", lambda: secrets.token_hex(3), use_cache=True, replace=True
 )
+
+# stays as it is until the data are there: models.build.fill_from_data puts in the value
+OmegaConf.register_new_resolver("from_data", "${{from_data:{}}}".format, replace=True)
 
 # conf/hydra/launcher/ has files of the names that the plugins use: their schemas may check them
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
@@ -66,6 +70,11 @@ def resolved(cfg: DictConfig, job: Job) -> tuple[dict[str, Any], Job]:
     typed = typed_overrides(HydraConfig.get())
     check_phases(list(config["phases"]), typed)
     plain = {str(key): value for key, value in config.items()}
+    for key, value in flat(plain).items():
+        if "${from_data:" in str(value) and not key.startswith("model."):
+            raise ConfigError(
+                f"{key}={value}: ${{from_data:...}} is for the model's settings alone"
+            )
     check_overruled(check_settings(plain), typed)
     return plain, replace(job, recordable=recordable(cfg, plain))
 

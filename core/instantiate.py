@@ -1,8 +1,14 @@
 """Turn config nodes into objects, but only objects that this program means to build.
 
-``_target_: package.module.Name`` may name a class of the project's packages, a function there that
-is annotated to return one of ``PARTS`` (a helper that writes files is none), or a class of the
-listed libraries. The check is made on the object the name resolves to, because a name such as
+``_target_: package.module.Name`` may name
+
+- a class of the project's packages, or of the listed libraries;
+- a function of the project's packages that is annotated to return one of ``PARTS``, or not
+  annotated at all (the project's own helpers, such as one that writes files, are annotated);
+- a module, optimizer or map-style data set from anywhere, by the name under which a file of the
+  project's packages imports it.
+
+The check is made on the object the name resolves to, because a name such as
 ``data.cache.os.system`` begins in an allowed package and ends outside of it. Hydra's own blocklist
 is, in its maintainers' words, no security boundary.
 
@@ -20,6 +26,7 @@ from typing import Any, get_type_hints
 
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils.data import Dataset, IterableDataset
 
 from core.errors import ConfigError, reason
 
@@ -31,7 +38,16 @@ class Part:
     """Base of what a function named by a config may return, beside modules and optimizers."""
 
 
-PARTS = (Part, nn.Module, Optimizer, float)  # float: the rate that a schedule returns
+IMPORTABLE = (Part, nn.Module, Optimizer, Dataset)
+PARTS = (*IMPORTABLE, float)  # float: the rate that a schedule returns
+# the part of the config -> where what it builds is at home
+FOLDERS = {
+    "model": "models",
+    "data": "data",
+    "optimizer": "optim",
+    "scheduler": "optim",
+    "objective": "objectives",
+}
 RESERVED = ("_target_", "_partial_", "_convert_")
 REFUSALS = (TypeError, ValueError, LookupError, ArithmeticError, AssertionError, RuntimeError)
 
@@ -90,15 +106,9 @@ def trusted_packages() -> tuple[str, ...]:
 def resolve(name: Any, where: str) -> Callable[..., Any]:
     """The class or function that ``name`` stands for, if it may be built from a config."""
     packages = trusted_packages()
-    refusal = ConfigError(
-        f"{where}={name} is not allowed: a target is a class of "
-        f"{', '.join(packages + LIBRARIES)}, or a function of the first {len(packages)} annotated "
-        f"to return Splits, Module, Optimizer or float; further packages are named by "
-        "the environment variable TRAIN_PACKAGES"
-    )
     module_name, _, attribute = name.rpartition(".") if isinstance(name, str) else ("", "", "")
     if not is_within(module_name, packages + LIBRARIES) or attribute.startswith("_"):
-        raise refusal
+        raise outside(name, where, module_name.partition(".")[0], attribute)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -113,19 +123,54 @@ def resolve(name: Any, where: str) -> Callable[..., Any]:
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         raise ConfigError(f"{where}={name}: {module_name} has no {attribute}{hint}")
     home = getattr(target, "__module__", None) or ""
-    is_class = inspect.isclass(target) and is_within(home, packages + LIBRARIES)
-    if not is_class and not (is_within(home, packages) and makes_a_part(target)):
-        raise refusal
-    return target
+    made = target if inspect.isclass(target) else return_type(target)
+    is_own = is_within(home, packages)
+    if inspect.isclass(target) and (is_own or is_within(home, LIBRARIES)):
+        return target
+    if is_own and (made is inspect.Parameter.empty or is_one_of(made, PARTS)):
+        return target
+    if is_within(module_name, packages) and is_one_of(made, IMPORTABLE):
+        return target
+    if is_own:
+        raise ConfigError(
+            f"{where}={name} is not allowed: it should be a class, or a function that returns "
+            f"Splits, a Module, an Optimizer, a Dataset or a float, not {shown(made)}"
+        )
+    raise outside(name, where, home.partition(".")[0], attribute)
 
 
-def makes_a_part(target: Any) -> bool:
-    """Whether it is a function that says it returns one of ``PARTS``."""
+def return_type(target: Any) -> Any:
+    """What a function says it returns; ``inspect.Parameter.empty`` where it says nothing."""
+    if not inspect.isfunction(target):
+        return None
     try:
-        made = get_type_hints(target).get("return") if inspect.isfunction(target) else None
+        return get_type_hints(target).get("return", inspect.Parameter.empty)
     except NameError:  # an annotation imported for type checkers only
-        return False
-    return inspect.isclass(made) and issubclass(made, PARTS)
+        return None
+
+
+def is_one_of(made: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether it is such a class; iterable data sets are none, as some take shell commands."""
+    return (
+        inspect.isclass(made) and issubclass(made, kinds) and not issubclass(made, IterableDataset)
+    )
+
+
+def shown(annotation: Any) -> str:
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def outside(name: Any, where: str, package: str, attribute: str) -> ConfigError:
+    """The refusal of a target that is at home in ``package``, with the ways to use it."""
+    folder = next((FOLDERS[word] for word in where.split(".") if word in FOLDERS), "models")
+    imported = f"{folder}.FILE.{attribute or 'NAME'}"
+    return ConfigError(
+        f"{where}={name} is not allowed, since it is outside of "
+        f"{', '.join(trusted_packages() + LIBRARIES)}; import it in a file of {folder}/ and name "
+        f"it there ({where}={imported}) if it is a Module, an Optimizer or a Dataset, call it in a "
+        f"function of yours there, or trust all of its package for one command: "
+        f"TRAIN_PACKAGES={package or 'PACKAGE'} python ..."
+    )
 
 
 def check_arguments(
@@ -133,7 +178,8 @@ def check_arguments(
 ) -> None:
     """Refuse settings the target does not have, and plainly wrong types, with the nearest name."""
     parameters = inspect.signature(target).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    called = inspect.signature(target, follow_wrapped=False).parameters  # of a decorator, if any
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in (*parameters.values(), *called.values()))
     own = [name for name in parameters if name not in injected]
     unknown = [key for key in settings if key not in parameters and not takes_any]
     if unknown:

@@ -51,11 +51,14 @@ def worst_value(config: Mapping[str, Any]) -> float:
 
 
 def objective_class(target: str) -> type:
-    """The class that ``objective._target_`` names, or that the function there says it returns."""
+    """The class that ``objective._target_`` names, or that the function there says it returns.
+
+    ``object`` where it says nothing.
+    """
     from core.instantiate import resolve  # imports torch
 
     found = resolve(target, "objective._target_")
-    return found if inspect.isclass(found) else get_type_hints(found)["return"]
+    return found if inspect.isclass(found) else get_type_hints(found).get("return", object)
 
 
 def mode_of(objective: Any, metric: str, settings: Mapping[str, Any]) -> str | None:

@@ -159,6 +159,14 @@ class ImageSpec:
         """The same under the name that most models have for it."""
         return self.num_outputs
 
+    @property
+    def height(self) -> int:
+        return self.image_size[0]
+
+    @property
+    def width(self) -> int:
+        return self.image_size[1]
+
     def example(self, count: int) -> Tensor:
         """Zeros in the shape of a prepared batch, to try a model on."""
         return torch.zeros(count, self.in_channels, *self.image_size)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from data.images import scale_and_shift
 from data.splits import ImageSpec
 from data.tables import EncodeTable, TableSpec
+from models.outputs import prediction_of
 
 # raw inputs (N, ...) -> outputs (N, ...)
 Predict = Callable[[Tensor], Tensor]
@@ -36,7 +37,7 @@ class Deployable(nn.Module):
 
     def forward(self, *raw: Tensor) -> Tensor:
         prepared = (self.prepare(tensor) for tensor in raw)
-        return self.head(self.model(*prepared))
+        return self.head(prediction_of(self.model(*prepared)))
 
     def example(self) -> tuple[Tensor, ...]:
         """Arguments to trace with; two samples, since one would be taken for a constant."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from core.environment import from_environment
 from core.errors import ConfigError
-from core.instantiate import resolve
+from core.monitor import objective_class
 from core.ranks import Ranks
 from core.run_directory import read_config
 from core.schema import Seed, TrainerSettings, checked
@@ -110,7 +110,7 @@ def open_run(run_dir: Path) -> FinishedRun:
         raise ConfigError(f"{run_dir / 'config.yaml'} cannot be used: {error}") from error
     model = build_model(without_download(config["model"]), spec, CPU, settings.channels_last)
     checkpoint.load_best_weights(model, run_dir)
-    objective = resolve(config["objective"]["_target_"], "objective._target_")
+    objective = objective_class(config["objective"]["_target_"])
     return FinishedRun(
         run_dir=run_dir,
         config=config,

@@ -1,6 +1,7 @@
 """The model a config describes, shaped for its data."""
 
 import hashlib
+import re
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ FROM_DATA = (
     "in_channels", "image_size", "num_classes", "vocab_size", "context_length", "max_length",
     "in_features", "num_outputs",
 )  # fmt: skip
+SIZES = (*FROM_DATA, "height", "width")  # that ${from_data:NAME} may name
+PLACEHOLDER = re.compile(r"\$\{from_data:\s*(\w+)\s*\}")
 
 
 def build_model(
@@ -52,13 +55,17 @@ def build_model(
 
 
 def fill_from_data(settings: dict[str, Any], spec: Any) -> dict[str, Any]:
-    """``settings`` with every null taken from the data, where the data have such a property.
+    """``settings`` with what they take from the data: every null that the data have a property of
+    the same name for, and ``${from_data:num_classes}`` under whatever name, at any depth.
 
     Raises:
         ConfigError: the data are of another kind than the model is for, or a size is not positive.
     """
     filled = {
-        key: getattr(spec, key, None) if value is None else value for key, value in settings.items()
+        key: getattr(spec, key, None)
+        if value is None
+        else with_data_properties(value, spec, f"model.{key}")
+        for key, value in settings.items()
     }
     for key, value in filled.items():
         if key not in FROM_DATA:
@@ -72,6 +79,31 @@ def fill_from_data(settings: dict[str, Any], spec: Any) -> dict[str, Any]:
         if any(isinstance(size, int) and size < 1 for size in sizes):
             raise ConfigError(f"model.{key}={value} should be above 0")
     return filled
+
+
+def with_data_properties(value: Any, spec: Any, where: str) -> Any:
+    """``value`` with every ``${from_data:NAME}`` in it replaced by what the data have.
+
+    Raises:
+        ConfigError: the data have no such property, or it is a part of a longer text.
+    """
+    if isinstance(value, dict):
+        return {
+            key: with_data_properties(item, spec, f"{where}.{key}") for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [with_data_properties(item, spec, f"{where}[{i}]") for i, item in enumerate(value)]
+    if not isinstance(value, str) or "${from_data:" not in value:
+        return value
+    found = PLACEHOLDER.fullmatch(value)
+    if found is None:
+        raise ConfigError(f"{where}={value}: ${{from_data:NAME}} should stand alone")
+    sizes = {name: getattr(spec, name) for name in SIZES if hasattr(spec, name)}
+    if found[1] not in sizes:
+        raise ConfigError(
+            f"{where}={value}: data={spec.name} has no {found[1]}; it has {', '.join(sizes)}"
+        )
+    return sizes[found[1]]
 
 
 def num_parameters(model: nn.Module) -> int:

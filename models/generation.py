@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from core.errors import ConfigError
+from models.outputs import prediction_of
 
 LEAST_TEMPERATURE = 1e-6  # logits divided by less may overflow; it is as good as none
 
@@ -25,6 +26,7 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     generator: torch.Generator | None = None,
+    context_length: int | None = None,
 ) -> Tensor:
     """Continue ``tokens``.
 
@@ -39,6 +41,7 @@ def generate(
         top_k: draw from so many likeliest tokens only.
         top_p: draw from the fewest tokens that have this probability together (arXiv:1904.09751).
         generator: of the random numbers, on the device of ``tokens``.
+        context_length: see :func:`context_limit`.
 
     Returns:
         ``(N, T + max_new_tokens)``: prompt and continuation.
@@ -58,7 +61,7 @@ def generate(
         raise ConfigError(f"top_p={top_p} should be above 0 and at most 1")
     was_training = model.training
     model.eval()
-    context_length = getattr(model, "context_length", None)
+    context_length = context_limit(model, context_length)
     state: Any = None
     read = 0  # tokens of the text that the state has seen
     begin = 0  # first token of the present context
@@ -68,8 +71,7 @@ def generate(
             begin = length - max(context_length // 2, 1)
             state = None
         if not hasattr(model, "new_state"):
-            output = model(tokens[:, begin:])
-            logits = output[0] if isinstance(output, tuple) else output
+            logits = prediction_of(model(tokens[:, begin:]))
         else:
             if state is None:
                 state, read = model.new_state(len(tokens)), begin
@@ -79,6 +81,15 @@ def generate(
         tokens = torch.cat([tokens, chosen], 1)
     model.train(was_training)
     return tokens
+
+
+def context_limit(model: Any, trained_length: int | None) -> int | None:
+    """The most tokens that ``model`` reads together; None: any number, as a recurrent one.
+
+    A foreign model that does not say it gets no more than it was trained on.
+    """
+    fallback = None if hasattr(model, "new_state") else trained_length
+    return getattr(model, "context_length", fallback)
 
 
 def draw(

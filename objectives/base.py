@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from core.errors import ConfigError, reason
 from data.splits import Batch, Mix
 from metrics.named import NamedMetrics, mode_of
+from models.outputs import described, prediction_of
 
 # name -> (sum over samples, number of samples); sums add up over batches and processes
 Sums = dict[str, tuple[Tensor, int]]
@@ -156,22 +157,32 @@ def try_model(model: nn.Module, inputs: Sequence[Tensor], misfit: str) -> Any:
             return model.eval()(*(tensor.to(device) for tensor in inputs))
     except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
         shapes = " and ".join(str(tuple(tensor.shape)) for tensor in inputs)
+        why = reason(error)
+        if why.startswith("view size is not compatible"):
+            why += " Or leave the model as it is and give trainer.channels_last=false"
         raise ConfigError(
-            f"{misfit}: {type(model).__name__} cannot take inputs of shape {shapes}: "
-            f"{reason(error)}"
+            f"{misfit}: {type(model).__name__} cannot take inputs of shape {shapes}: {why}"
         ) from error
     finally:
         model.train(was_training)
 
 
 def check_output(output: Any, shape: tuple[int, ...], model: nn.Module, misfit: str) -> None:
-    """Raises: ConfigError: what a model returned for two samples is no tensor of ``shape``."""
-    found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    if found != shape:
-        raise ConfigError(
-            f"{misfit}: {type(model).__name__} returns {found} for two samples, it should be one "
-            f"tensor {shape}"
-        )
+    """Raises: ConfigError: what a model predicted for two samples is no tensor of ``shape``.
+
+    Args:
+        output: what it returned; see :func:`models.outputs.prediction_of`.
+    """
+    found = prediction_of(output)
+    if isinstance(found, Tensor) and tuple(found.shape) == shape:
+        return
+    what = described(output)
+    if found is not output:
+        what += f", of which {described(found)} counts,"
+    raise ConfigError(
+        f"{misfit}: {type(model).__name__} returns {what} for two samples, it should be one "
+        f"tensor {shape}"
+    )
 
 
 def mean_over_batch(values: Tensor) -> tuple[Tensor, int]:

@@ -15,6 +15,7 @@ from data.loader import Loader
 from data.pictures import save_grid
 from data.splits import Batch, Mix, TensorSplit
 from metrics.named import NamedMetrics
+from models.outputs import prediction_of
 from objectives.base import (
     ConfusionMatrix,
     Media,
@@ -104,7 +105,7 @@ class Classification(Objective):
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
         *inputs, labels = batch
         targets = labels if self.mix is None else inputs.pop()
-        logits = self.model(*inputs).float()
+        logits = prediction_of(self.model(*inputs)).float()
         if self.weight is None:
             loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         else:  # not torch's weighted mean, which is no mean over processes and micro-batches
@@ -119,7 +120,7 @@ class Classification(Objective):
 
     def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
         *inputs, labels = batch
-        logits = model(*inputs).float()
+        logits = prediction_of(model(*inputs)).float()
         losses = F.cross_entropy(logits, labels, reduction="none")
         probabilities = logits.softmax(1)
         confidence, predictions = probabilities.max(1)

@@ -14,6 +14,7 @@ from data.splits import Batch
 from data.windows import IGNORE, Lanes
 from metrics.named import NamedMetrics
 from models.generation import generate
+from models.outputs import prediction_of
 from objectives.base import Media, Objective, Sums, Text, check_output, try_model
 
 LINE_BREAK = "\n"
@@ -76,7 +77,7 @@ class LanguageModeling(Objective):
 
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
         inputs, targets = batch
-        return self.training_loss(logits_of(self.model(inputs)), targets)
+        return self.training_loss(prediction_of(self.model(inputs)), targets)
 
     def training_loss(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Sums]:
         loss = cross_entropy(logits, targets)
@@ -84,7 +85,7 @@ class LanguageModeling(Objective):
 
     def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
         inputs, targets = batch
-        logits = logits_of(model(inputs))
+        logits = prediction_of(model(inputs))
         self.update_metrics(logits, targets)
         return self.sums(cross_entropy(logits, targets, reduction="sum"), targets), {}
 
@@ -117,7 +118,12 @@ class LanguageModeling(Objective):
         prompt = torch.tensor([self.prompt], device=device)
         generator = torch.Generator(device).manual_seed(SAMPLE_SEED)
         tokens = generate(
-            model, prompt, self.sample_tokens, self.sample_temperature, generator=generator
+            model,
+            prompt,
+            self.sample_tokens,
+            self.sample_temperature,
+            generator=generator,
+            context_length=self.spec.context_length,
         )
         return {"sample": Text(self.spec.decode(tokens[0].tolist()))}
 
@@ -134,11 +140,6 @@ def encoded_prompt(spec: Any, prompt: str) -> list[int]:
         raise ConfigError(f"objective.sample_prompt: {error}") from error
 
 
-def logits_of(output: Any) -> Any:
-    """Of what a language model returns: the logits alone, or first in a tuple with its state."""
-    return output[0] if isinstance(output, tuple) and output else output
-
-
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
     """Of ``(N, T, vocab_size)`` logits against ``(N, T)`` targets."""
     return F.cross_entropy(
@@ -151,6 +152,6 @@ def check_fit(model: nn.Module, spec: Any) -> None:
     if getattr(spec, "kind", None) != "text":
         raise ConfigError(f"objective=language_modeling needs a text, data={spec.name} is none")
     misfit = f"model and data.context_length={spec.context_length} do not fit"
-    logits = logits_of(try_model(model, [spec.example(2)], misfit))
+    logits = try_model(model, [spec.example(2)], misfit)
     shape = (2, spec.context_length, spec.vocab_size)
     check_output(logits, shape, model, f"model.vocab_size and data={spec.name} do not fit")

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from core.errors import ConfigError
 from data.loader import Loader
 from data.splits import Batch, Quantities
+from models.outputs import prediction_of
 from objectives.base import (
     Media,
     Objective,
@@ -79,7 +80,7 @@ class Regression(Objective):
 
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
         *inputs, targets = batch
-        losses = self.losses(self.model(*inputs), targets)
+        losses = self.losses(prediction_of(self.model(*inputs)), targets)
         return losses.mean(), {"loss": mean_over_batch(losses)}
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ class Regression(Objective):
 
     def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
         *inputs, targets = batch
-        outputs = model(*inputs).float()
+        outputs = prediction_of(model(*inputs)).float()
         samples = {"prediction": outputs * self.std + self.mean, "target": targets}
         return {"loss": mean_over_batch(self.losses(outputs, targets))}, samples
 

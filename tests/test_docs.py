@@ -16,7 +16,13 @@ COMMAND = re.compile(r"^\$ (?:\w+=\S+ )*(?:python|torchrun.*) train\.py(.*)$", r
 MESSAGE = re.compile(r"^\| (`.*`).* \| .* \|$", re.MULTILINE)
 PLACES = ("core", "data", "deploy", "models", "objectives", "optim", "study", "analysis", "trainer")
 GITHUB = "../../actions/"  # relative to the address of the repository
-ADDED = ("tinymlp", "signsgd", "halving", "squares")  # by the examples; tests/test_readme.py
+ADDED = (
+    "tinymlp",
+    "signsgd",
+    "halving",
+    "densenet",
+    "squares",
+)  # by the examples
 
 
 def name(page):

@@ -47,11 +47,12 @@ def test_table_names_every_option_of_every_group():
     assert shown == options
 
 
-def test_readme_adds_a_model_an_optimizer_a_schedule_and_a_data_set():
+def test_readme_adds_models_an_optimizer_a_schedule_and_a_data_set():
     files = [name for name, _ in FILE.findall(EXTEND)]
-    assert [name.split("/")[0] for name in files[::2]] == ["models", "optim", "optim", "data"]
+    folders = ["models", "optim", "optim", "models", "data"]
+    assert [name.split("/")[0] for name in files[::2]] == folders
     assert all(name.startswith("conf/") for name in files[1::2])
-    assert len(COMMAND.findall(EXTEND)) == 4
+    assert len(COMMAND.findall(EXTEND)) == 5
 
 
 RUN = """

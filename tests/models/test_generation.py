@@ -5,9 +5,9 @@ import torch
 
 from core.errors import ConfigError
 from models.generation import draw, generate
+from models.outputs import prediction_of
 from models.recurrent import RecurrentModel
 from models.transformer import Transformer
-from objectives.language_modeling import logits_of
 
 PROMPT = torch.tensor([[3, 1, 4], [2, 7, 1]])
 
@@ -128,4 +128,4 @@ def test_a_model_without_a_state_reads_the_whole_text():
             return torch.nn.functional.one_hot((tokens + 1) % 5, 5).float()
 
     assert generate(Bigrams(), torch.tensor([[3]]), 4, temperature=0).tolist() == [[3, 4, 0, 1, 2]]
-    assert logits_of(Bigrams()(torch.zeros(2, 3, dtype=torch.long))).shape == (2, 3, 5)
+    assert prediction_of(Bigrams()(torch.zeros(2, 3, dtype=torch.long))).shape == (2, 3, 5)

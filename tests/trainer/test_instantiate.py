@@ -1,5 +1,7 @@
 """Configs build what this program means to build, and nothing else."""
 
+import sys
+
 import pytest
 import torch
 
@@ -19,7 +21,8 @@ OUTSIDE = """
     models.build.torch.load models.timm_model.get_close_matches models.blocks._private
     optim.build.inspect.getsource optim.build.instantiate trainer.distributed.launch.launch
     trainer.checkpoint.load hydra.utils.instantiate hydra.utils.get_method train.main
-    datafoo.mnist5k.mnist5k
+    datafoo.mnist5k.mnist5k data.splits.IterableDataset data.splits.ABC
+    objectives.classification.F models.timm_model.Sequence
 """
 
 
@@ -109,15 +112,52 @@ def test_constructor_errors_become_one_line():
         instantiate({**node, "image_size": [30, 28]}, "model")
 
 
-@pytest.mark.parametrize(("packages", "is_allowed"), [("", False), ("other, mylab", True)])
-def test_packages_that_the_user_names(tmp_path, monkeypatch, packages, is_allowed):
+MYLAB = """
+from typing import Any
+from torch.utils.data import IterableDataset
+from torchvision.models import DenseNet, densenet121
+from torchvision.ops import nms
+
+class Net:
+    pass
+
+def build(width):
+    return Net()
+
+def write(path) -> str:
+    raise AssertionError
+"""
+
+
+@pytest.fixture
+def mylab(tmp_path, monkeypatch):
+    """A package of the user's own."""
     (tmp_path / "mylab").mkdir()
-    (tmp_path / "mylab" / "nets.py").write_text("class Net:\n    pass\n")
+    (tmp_path / "mylab" / "nets.py").write_text(MYLAB)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("TRAIN_PACKAGES", packages)
-    if is_allowed:
-        built = instantiate({"_target_": "mylab.nets.Net"}, "model")
-        assert type(built).__name__ == "Net"
-    else:
-        with pytest.raises(ConfigError, match=r"is not allowed.*TRAIN_PACKAGES"):
-            instantiate({"_target_": "mylab.nets.Net"}, "model")
+    monkeypatch.delitem(sys.modules, "mylab.nets", raising=False)
+    monkeypatch.setenv("TRAIN_PACKAGES", "other, mylab")
+
+
+@pytest.mark.parametrize("name", ["Net", "build", "DenseNet", "densenet121"])
+def test_packages_that_the_user_names(mylab, monkeypatch, name):
+    """Classes, functions that say nothing of what they return, and modules imported there."""
+    assert resolve(f"mylab.nets.{name}", "model._target_").__name__ == name
+    monkeypatch.setenv("TRAIN_PACKAGES", "")
+    ways = rf"import it in .* models/ .*models\.FILE\.{name}.*TRAIN_PACKAGES=mylab python"
+    with pytest.raises(ConfigError, match=rf"is not allowed.*{ways}"):
+        resolve(f"mylab.nets.{name}", "model._target_")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("write", "not str"),
+        ("nms", "optim/ .*TRAIN_PACKAGES=torchvision"),
+        ("IterableDataset", "TRAIN_PACKAGES=torch"),
+        ("Any", "TRAIN_PACKAGES=typing"),
+    ],
+)
+def test_what_no_package_may_have_built(mylab, name, why):
+    with pytest.raises(ConfigError, match=rf"is not allowed.*{why}"):
+        resolve(f"mylab.nets.{name}", "phases.train.optimizer._target_")

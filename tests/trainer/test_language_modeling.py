@@ -174,7 +174,7 @@ def test_lanes_are_the_batch(settings, train):
 
 def test_a_model_that_returns_nothing(train, monkeypatch):
     monkeypatch.setattr(RecurrentModel, "forward", lambda self, tokens, state=None: ())
-    with pytest.raises(ConfigError, match="RecurrentModel returns tuple for two samples"):
+    with pytest.raises(ConfigError, match="RecurrentModel returns a tuple of nothing for two"):
         train(*MODELS["lstm"], *TINY)
 
 

@@ -1,0 +1,102 @@
+"""Networks from elsewhere: sizes under other names, outputs that are more than one tensor."""
+
+from collections import namedtuple
+
+import pytest
+import torch
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from core.errors import ConfigError
+from data.splits import ImageSpec
+from models.build import fill_from_data
+from models.outputs import prediction_of
+from objectives.base import check_output
+
+SPEC = ImageSpec("digits", 1, (28, 32), tuple("0123456789"), (0.5,), (0.5,))
+LOGITS, FEATURES = torch.zeros(2, 10), torch.zeros(2, 64)
+Outputs = namedtuple("Outputs", "aux logits")  # torchvision's GoogLeNet has one in training
+
+NETWORK = """
+from torch import nn
+
+class Network(nn.Module):
+    def __init__(self, n_classes, size):
+        super().__init__()
+        self.layer = nn.Linear(size["height"] * size["width"], n_classes)
+
+    def forward(self, x):
+        return {"features": x, "logits": self.layer(x.flatten(1))}
+
+def build(n_classes, size):
+    return Network(n_classes, size)
+"""
+
+
+def test_sizes_under_other_names():
+    given = {"n_classes": "${from_data:num_classes}", "sizes": [3, {"h": "${from_data: height }"}]}
+    assert fill_from_data(given, SPEC) == {"n_classes": 10, "sizes": [3, {"h": 28}]}
+    assert fill_from_data({"size": "${from_data:image_size}"}, SPEC) == {"size": (28, 32)}
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("${from_data:vocab_size}", "data=digits has no vocab_size; it has in_channels, "),
+        ("${from_data:example}", "has no example"),
+        ("a ${from_data:width}", "should stand alone"),
+    ],
+)
+def test_sizes_that_there_are_not(value, why):
+    with pytest.raises(ConfigError, match=rf"^model\.x\.y=.*{why}"):
+        fill_from_data({"x": {"y": value}}, SPEC)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        LOGITS,
+        (LOGITS, FEATURES),
+        [LOGITS],
+        Outputs(FEATURES, LOGITS),
+        ImageClassifierOutput(logits=LOGITS, hidden_states=(FEATURES,)),
+        {"aux": FEATURES, "out": LOGITS},
+    ],
+    ids=lambda output: type(output).__name__,
+)
+def test_the_tensor_that_counts(output):
+    assert prediction_of(output) is LOGITS
+    check_output(output, (2, 10), torch.nn.Identity(), "misfit")
+
+
+@pytest.mark.parametrize(
+    ("output", "what"),
+    [
+        (FEATURES, r"\(2, 64\) for two samples"),
+        ((FEATURES, LOGITS), r"a tuple of Tensor, Tensor, of which \(2, 64\) counts"),
+        ({"cls": LOGITS, "box": FEATURES}, "a dict of cls, box for two samples"),
+        ((), "a tuple of nothing"),
+        (None, "NoneType"),
+    ],
+)
+def test_outputs_that_are_not_understood(output, what):
+    with pytest.raises(ConfigError, match=rf"^misfit: Identity returns {what}.*tensor \(2, 10\)"):
+        check_output(output, (2, 10), torch.nn.Identity(), "misfit")
+
+
+def test_a_function_of_an_installed_package(command_here, tmp_path, monkeypatch, data_root):
+    """From the command line to prediction; the record keeps what was asked for."""
+    (tmp_path / "theirs.py").write_text(NETWORK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    size = "size:{height:${from_data:height},width:${from_data:width}}"
+    model = f"{{_target_:theirs.build,n_classes:${{from_data:num_classes}},{size}}}"
+    arguments = ("debug=fast", "wandb.mode=disabled", f"data.root={data_root}", "~model")
+    run = ("train.py", *arguments, f"+model={model}", "hydra.run.dir=run")
+    done = command_here(*run, TRAIN_PACKAGES="theirs")
+    assert done.returncode == 0, done.stderr
+    assert "n_classes: ${from_data:num_classes}" in (tmp_path / "run" / "config.yaml").read_text()
+    again = command_here("predict.py", "run", "--test", TRAIN_PACKAGES="theirs")
+    assert again.stdout.count("as recorded") == 2, again.stderr
+    untrusted = command_here("predict.py", "run", "--test")
+    assert "theirs.build is not allowed" in untrusted.stderr
+    wrong = command_here("train.py", *arguments[:-1], "optimizer.lr=${from_data:num_classes}")
+    assert "from_data:...} is for the model" in wrong.stderr
