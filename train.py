@@ -21,6 +21,7 @@ from core.same_run import finished_value
 from core.schema import TrainerSettings
 from study.sweep import Sweep
 from trainer.distributed.launch import launch
+from trainer.loggers.wandb_mode import check_key
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -31,9 +32,11 @@ def main(cfg: DictConfig) -> float:
         The best value of the monitored metric, for a sweeper; the worst one if the job failed.
     """
     job = job_of_this_process(cfg)
-    announce(f"run directory  {job.run_dir}")
+    if not job.is_trial:
+        announce(f"run directory  {job.run_dir}")
     try:
         config, job = resolved(cfg, job)
+        check_key(config["wandb"]["mode"])
         value = finished_value(config, job)
         return launch(run, config, job) if value is None else value
     except Exception as error:
@@ -97,7 +100,7 @@ def run(config: dict[str, Any], job: Job) -> float:
             interruption=interruption,
         )
         resume(trainer, start)
-        run_log.write_header(data.spec, trainer.facts(), data.notes)
+        run_log.write_header(data.spec, trainer.facts() | start.facts, data.notes)
         trainer.fit()
     return trainer.best_value
 

@@ -92,7 +92,7 @@ def report_failure(error: Exception, job: Job, cfg: DictConfig) -> float:
         message = "".join(traceback.format_exception_only(error)).strip()
     print(without_environment(stack, job.composed), end="", file=sys.stderr)
     print_error(without_environment(message, job.composed))
-    if job.sweep is not None:
+    if job.sweep is not None and not job.is_trial:
         name = f"{Path(job.run_dir).name} ({' '.join(job.overrides)})"
         print(f"job {name} failed; the sweep goes on", file=sys.stderr)
     leave_summary(job, error)

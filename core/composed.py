@@ -88,6 +88,7 @@ def job_of_this_process(cfg: DictConfig) -> Job:
         overrides=tuple(typed_overrides(hydra)),
         sweep=Path(hydra.sweep.dir).name if is_sweep else None,
         started_at=time.time(),
+        is_trial=is_of_study(hydra),
         composed={
             "config.yaml": OmegaConf.to_container(cfg),
             "hydra.yaml": OmegaConf.to_container(
@@ -96,6 +97,12 @@ def job_of_this_process(cfg: DictConfig) -> Job:
             "overrides.yaml": typed_overrides(hydra),
         },
     )
+
+
+def is_of_study(hydra: HydraConf) -> bool:
+    """Whether the study's sweeper starts the job."""
+    is_sweep = hydra.mode is not None and hydra.mode.name == "MULTIRUN"
+    return is_sweep and str(hydra.sweeper._target_).endswith(".StudySweeper")
 
 
 def typed_overrides(hydra: HydraConf) -> list[str]:

@@ -14,9 +14,9 @@ from rich.table import Table
 
 from core.command_line import Compose, explain
 from core.errors import ConfigError
+from core.overrides import text
 from study.jobs import Jobs, Run, Summary
 from study.protocol import Candidate, Protocol
-from study.space import text
 
 STEPS = 10  # enough for a step time; the first ones are slower
 FOLDER = "preflight"  # beside the runs, where neither the sweep's table nor reports look

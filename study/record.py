@@ -14,12 +14,12 @@ from rich.table import Table
 
 from core.errors import ConfigError
 from core.files import write_json
+from core.overrides import text
 from core.progress import Monitor
 from study.engine import Study
 from study.jobs import Run, read_json
 from study.preflight import Cost
 from study.replicate import Replicate, Tuning, trial_name
-from study.space import text
 from trainer.loggers.console import LOG_WIDTH, format_metric
 
 FILE = "study.json"

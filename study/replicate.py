@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from core.overrides import text
 from study.jobs import Jobs, Run
 from study.protocol import Candidate, Protocol
-from study.space import Params, Space, text
+from study.space import Params, Space
 
 if TYPE_CHECKING:
     import optuna

@@ -12,7 +12,6 @@ A space maps dotted settings to where their values lie::
 
 import itertools
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -242,16 +241,3 @@ def unit_points(sampler: str, dimensions: int, count: int, seed: int) -> list[li
         return qmc.Halton(dimensions, rng=seed).random(count).tolist()
     exponent = math.ceil(math.log2(count)) if count > 1 else 0
     return qmc.Sobol(dimensions, rng=seed).random_base2(exponent)[:count].tolist()
-
-
-def text(value: Any) -> str:
-    """A value as the command line takes it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return f"[{','.join(text(item) for item in value)}]"
-    if isinstance(value, str) and not re.fullmatch(r"[\w./:+-]+", value):
-        return "'" + value.replace("'", "\\'") + "'"
-    return str(value)

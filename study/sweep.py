@@ -1,57 +1,161 @@
-"""A sweep as a person sees it: what each job is, and a table of all of them at the end."""
+"""A sweep as a person sees it: what each job is, and what became of all of them at the end."""
 
-import json
 import os
 import sys
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict, read_write
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from core.composed import typed_overrides
+from core.composed import is_of_study, typed_overrides
+from core.named_lines import NamedLines, name_lines
+from core.overrides import continuation, text
+from study import outlook
 from study.gpu_slots import take_gpu
-from trainer.loggers.console import format_metric
+from study.jobs import read_json
+from study.sweep_table import ENDED, print_sweep, read_summaries
 
 ROOT = Path(__file__).parent.parent
+SHOWN = 4  # jobs that were not started, by name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep was asked for.
+
+    Attributes:
+        jobs: the overrides of each; empty where the sweeper chooses them as it goes.
+        is_numbered: run directories are the jobs' numbers.
+    """
+
+    directory: Path
+    overrides: list[str]
+    jobs: list[list[str]]
+    is_numbered: bool
+    is_study: bool
+
+    @classmethod
+    def of(cls, config: DictConfig) -> "Plan":
+        hydra = config.hydra
+        plain = OmegaConf.to_container(OmegaConf.create({"sweep": hydra.sweep}))
+        assert isinstance(plain, dict)
+        given = [word for word in hydra.overrides.hydra if not word.startswith("hydra.mode=")]
+        is_basic = hydra.sweeper._target_.endswith(".BasicSweeper")
+        return cls(
+            directory=Path(hydra.sweep.dir).absolute(),
+            overrides=[*hydra.overrides.task, *given],
+            jobs=combinations(list(hydra.overrides.task)) if is_basic else [],
+            is_numbered=plain["sweep"]["subdir"] == "${hydra.job.num}",
+            is_study=is_of_study(hydra),
+        )
+
+    def not_started(self, names: list[str]) -> str:
+        """The jobs that have no run directory among ``names``, in words; empty if all have."""
+        missing = [str(n) for n in range(len(self.jobs)) if str(n) not in names]
+        if not self.is_numbered:
+            missing = [""] * (len(self.jobs) - len(names))
+        if not missing:
+            return ""
+        said = f"{len(missing)} of {len(self.jobs)}"
+        if not self.is_numbered:
+            return said
+        shared = set(self.jobs[0]).intersection(*self.jobs)
+        titles = [
+            " ".join([n, *(word for word in self.jobs[int(n)] if word not in shared)])
+            for n in missing[:SHOWN]
+        ]
+        return f"{said}: {'; '.join(titles)}{'; ...' if len(missing) > SHOWN else ''}"
+
+    @property
+    def continuation(self) -> str:
+        """The command that runs what is left of it; a study needs no ``resume``."""
+        directory = f"hydra.sweep.dir={text(str(self.directory))}"
+        added = (directory,) if self.is_study else (directory, "resume=auto")
+        return continuation("python train.py -m", self.overrides, *added)
+
+
+def combinations(overrides: list[str]) -> list[list[str]]:
+    """What Hydra's own sweeper makes of a command line: one list for each job.
+
+    Empty where it names what only Hydra can look up.
+    """
+    choices = []
+    for override in OverridesParser.create().parse_overrides(overrides):
+        if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
+            return []
+        values = (
+            override.sweep_string_iterator()
+            if override.is_sweep_override()
+            else [override.get_value_element_as_str()]
+        )
+        choices.append([f"{override.get_key_element()}={value}" for value in values])
+    return [list(job) for job in product(*choices)]
 
 
 class Sweep(Callback):
     """Hydra's callback: named in ``conf/config.yaml``, called around the jobs of a sweep."""
 
-    directory: Path | None = None
+    plan: Plan | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        Sweep.directory = Path(config.hydra.sweep.dir).absolute()
-        share_directory(config, Sweep.directory)
+        Sweep.plan = Plan.of(config)
+        share_directory(config, Sweep.plan.directory)
         prepare_environment()
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if config.hydra.mode is not None and config.hydra.mode.name == "MULTIRUN":
-            take_gpu()
-            if not config.hydra.launcher._target_.endswith(".BasicLauncher"):
-                from trainer.signals import end_with_parent  # imports torch, as the job will
+        hydra = config.hydra
+        if hydra.mode is None or hydra.mode.name != "MULTIRUN":
+            return
+        take_gpu()
+        if not hydra.launcher._target_.endswith(".BasicLauncher"):
+            from trainer.signals import end_with_parent  # imports torch, as the job will
 
-                # the live lines of jobs that run at once would overwrite each other
-                os.environ["TTY_COMPATIBLE"] = "0"
-                end_with_parent()
-            title = " ".join(typed_overrides(config.hydra))
-            print(f"\n=== job {config.hydra.job.num}: {title}", flush=True)
+            # the live lines of jobs that run at once would overwrite each other
+            os.environ["TTY_COMPATIBLE"] = "0"
+            name_lines(job_name(config))
+            end_with_parent()
+        if not is_of_study(hydra):
+            title = " ".join(typed_overrides(hydra))
+            print(f"\n=== job {hydra.job.num}: {title}", flush=True)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        hydra = config.hydra
+        if hydra.mode is not None and hydra.mode.name == "MULTIRUN" and is_of_study(hydra):
+            directory = Path(hydra.sweep.dir).absolute()
+            name, words = job_name(config), typed_overrides(hydra)
+            has_name = isinstance(sys.stdout, NamedLines)
+            said = outlook.line(directory, name, words)
+            print(said if has_name else f"{name}  {said}", flush=True)
 
     @staticmethod
     def finish() -> bool:
         """Print the table of the sweep, if there was one; whether all of its jobs are well."""
-        if Sweep.directory is None:
+        if Sweep.plan is None:
             return True
-        directory, Sweep.directory = Sweep.directory, None
-        summaries = read_summaries(directory)
-        if (directory / "study.json").exists():  # it has printed its results; here what went wrong
-            summaries = {name: s for name, s in summaries.items() if s.get("status") == "failed"}
-        print_table(directory, summaries)
+        plan, Sweep.plan = Sweep.plan, None
+        summaries, lines = read_summaries(plan.directory), []
+        if plan.is_study:  # it prints its results; here what went wrong
+            is_over = read_json(plan.directory / "study.json").get("finished", not summaries)
+            summaries = {name: s for name, s in summaries.items() if s["status"] == "failed"}
+        else:
+            is_over = all(summary["status"] in ENDED for summary in summaries.values())
+        if summaries and (missing := plan.not_started(list(summaries))):
+            lines, is_over = [f"not started      {missing}"], False
+        if not is_over:
+            lines.append(f"go on with       {plan.continuation}")
+        print_sweep(plan.directory, summaries, plan.is_study, lines)
         return not any(s.get("error") for s in summaries.values())
+
+
+def job_name(config: DictConfig) -> str:
+    """The run directory's name within the sweep."""
+    return os.path.relpath(config.hydra.runtime.output_dir, Path(config.hydra.sweep.dir).absolute())
 
 
 def share_directory(config: DictConfig, directory: Path) -> None:
@@ -59,9 +163,8 @@ def share_directory(config: DictConfig, directory: Path) -> None:
 
     Launchers compose each job's config anew, from Hydra's overrides of the command line.
     """
-    quoted = str(directory).replace("'", "\\'")
     with read_write(config), open_dict(config):
-        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={text(str(directory))}")
 
 
 def prepare_environment() -> None:
@@ -69,64 +172,3 @@ def prepare_environment() -> None:
     others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(ROOT), *filter(None, others)]))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent unless asked for
-
-
-def read_summaries(directory: Path) -> dict[str, dict[str, Any]]:
-    """The summaries of all jobs in a sweep directory, in the order of their numbers."""
-    summaries = {}
-    for folder in directory.iterdir() if directory.is_dir() else ():
-        if not (folder / "summary.json").exists() and not (folder / ".hydra").is_dir():
-            continue
-        summaries[folder.name] = read_summary(folder / "summary.json")
-    return dict(sorted(summaries.items(), key=lambda item: (len(item[0]), item[0])))
-
-
-def read_summary(file: Path) -> dict[str, Any]:
-    """What a job recorded at its end, or what is wrong with the record."""
-    if not file.exists():
-        return {"status": "interrupted", "error": "no summary.json"}
-    try:
-        summary = json.loads(file.read_text())
-        monitor, best = str(summary.get("monitor", "")), summary.get("best")
-        return summary | {
-            "overrides": [str(override) for override in summary.get("overrides") or ()],
-            "status": str(summary["status"]),
-            "monitor": monitor,
-            "best": None if best is None else float(best["value"]),
-            "test": number(summary.get(monitor.replace("val/", "test/"))),
-            "train_seconds": number(summary.get("train_seconds")),
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {"status": "damaged", "error": "summary.json is damaged"}
-
-
-def number(value: Any) -> float | None:
-    return None if value is None else float(value)
-
-
-def print_table(directory: Path, summaries: dict[str, dict[str, Any]]) -> None:
-    table = Table(title="Sweep", title_justify="left", title_style="bold")
-    for column in ("job", "overrides", "status", "best", "test", "train s"):
-        table.add_column(column, overflow="fold")
-    given = [summary["overrides"] for summary in summaries.values() if "overrides" in summary]
-    shared = set(given[0]).intersection(*given) if len(given) > 1 else set()
-    for name, summary in summaries.items():
-        own = [o for o in summary.get("overrides", []) if o not in shared and "wandb." not in o]
-        monitor = summary.get("monitor", "")
-        best, test, seconds = (summary.get(key) for key in ("best", "test", "train_seconds"))
-        status, reason = escape(summary["status"]), escape(str(summary.get("error") or ""))
-        table.add_row(
-            name,
-            escape(" ".join(own)),
-            f"[red]{status}[/red] {reason}" if reason else status,
-            "" if best is None else format_metric(monitor, best),
-            "" if test is None else format_metric(monitor, test),
-            "" if seconds is None else f"{seconds:.1f}",
-        )
-    console = Console(file=sys.stdout, highlight=False)
-    if summaries:
-        console.print(table)
-    if shared:
-        common = " ".join(override for override in given[0] if override in shared)
-        console.print(f"all with         {escape(common)}", soft_wrap=True)
-    console.print(f"sweep directory  {directory}", soft_wrap=True)

@@ -15,11 +15,12 @@ from core.command_line import Compose
 from core.errors import ConfigError
 from core.monitor import monitor_of
 from core.progress import Monitor
-from study import record
+from study import outlook, record
 from study.engine import Study
 from study.jobs import Jobs
 from study.preflight import Cost, preflight, print_forecast
 from study.protocol import Protocol
+from trainer.loggers.wandb_mode import check_key
 
 DECIDED = ("seed", "resume", "trainer.test", "wandb.job_type", "wandb.candidate")
 
@@ -51,6 +52,7 @@ class StudySweeper(Sweeper):
         config = self.config
         assert config is not None
         assert self.launcher is not None
+        check_key(config.wandb.mode)  # every trial would fail
         directory = Path(config.hydra.sweep.dir).absolute()
         directory.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, directory / "multirun.yaml")
@@ -97,6 +99,7 @@ def conduct(
         costs = preflight(protocol, jobs, compose)
         record.keep_costs(costs, directory)
     print_forecast(protocol, costs)
+    outlook.begin(protocol, costs, directory)
     study = Study(
         protocol=protocol,
         jobs=jobs,

@@ -22,8 +22,9 @@ from core.command_line import explain, print_error
 from core.composed import CONF
 from core.errors import ConfigError
 from core.monitor import monitor_of
+from core.overrides import text
 from study.protocol import Candidate, Protocol
-from study.space import Dimension, text
+from study.space import Dimension
 from trainer.loggers.wandb_names import project
 
 METHODS = {"grid": "grid", "tpe": "bayes"}  # W&B has no quasi-random sequences: random

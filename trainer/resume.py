@@ -58,6 +58,15 @@ class Start:
         return self.content["num_events"] if self.content and self.continues else 0
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """For the summary: where the run begins, if not at its beginning."""
+        if self.content is None:
+            return {}
+        step = self.content["counters"]["step"]
+        facts = {"resumed_from": str(self.path), "resumed_at_step": step}
+        return facts | ({"checkpoint_step": step} if self.continues else {})
+
+    @property
     def wandb(self) -> dict[str, Any]:
         return self.content["wandb"] if self.content and self.continues else {}
 
@@ -123,6 +132,8 @@ def find(config: dict[str, Any], job: Job, is_restart: bool) -> Start:
     events = job.path / "metrics.jsonl"
     if not start.continues and events.exists() and events.stat().st_size:
         raise RunInUse(f"{job.path} already holds a run: add resume=auto to continue it")
+    if source == "auto" and not any(map(Path.exists, files)) and job.sweep is None:
+        start.notes.append(f"resume=auto: {job.path} has no checkpoint yet: a new run begins")
     if not files:
         return start
     start.path, start.content = newest(files, start.notes)

@@ -333,6 +333,7 @@ class Trainer:
             checkpoint.write(content, self.checkpoints, is_best)
             if not self.has_saved:
                 checkpoint.check_readable(self.checkpoints / "last.pt")
+        self.run_log.summary["checkpoint_step"] = self.progress.step
         self.saved_at, self.has_saved = time.monotonic(), True
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,10 +7,11 @@ import pytest
 import yaml
 from torch import nn
 
+from core.overrides import text
 from core.schema import check_settings
 from optim.build import build_optimizer, build_schedule
 from optim.schedules import Horizon
-from study.space import Space, text
+from study.space import Space
 
 CONF = Path(__file__).parents[2] / "conf"
 FILES = ("_optimizer_spaces", "_new_optimizer_spaces")

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from core.errors import ConfigError
-from study.space import Dimension, Space, text
+from core.overrides import text
+from study.space import Dimension, Space
 
 NODE = {
     "optimizer.lr": {"low": 1e-4, "high": 1.0, "log": True, "points": 3},

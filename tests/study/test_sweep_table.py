@@ -1,10 +1,12 @@
-"""The table at the end of a sweep, whatever state its jobs were left in."""
+"""What a sweep says at its end, whatever state its jobs were left in."""
 
 import json
 
 import pytest
+from hydra import compose, initialize_config_dir
 
-from study.sweep import Sweep
+from study.sweep import Plan, Sweep
+from tests.conftest import ROOT
 
 GOOD = {
     "status": "completed",
@@ -16,18 +18,78 @@ GOOD = {
 }
 
 
+@pytest.fixture
+def finished(tmp_path, monkeypatch, capsys):
+    """``finished("seed=0,1", {"0": GOOD})``: whether all is well, and what is printed."""
+
+    def finish(sweep, jobs, study=None):
+        for name, content in jobs.items():
+            (tmp_path / name).mkdir()
+            text = content if isinstance(content, str) else json.dumps(content)
+            (tmp_path / name / "summary.json").write_text(text)
+        overrides = [f"hydra.sweep.dir={tmp_path}"] + ([f"study={study}"] if study else [])
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            cfg = compose("config", overrides, return_hydra_config=True)
+        cfg.hydra.overrides.task = sweep.split()
+        cfg.hydra.overrides.hydra = ["hydra/launcher=joblib", "hydra.mode=MULTIRUN"]
+        cfg.hydra.mode = "MULTIRUN"
+        monkeypatch.setattr(Sweep, "plan", Plan.of(cfg))
+        monkeypatch.setenv("COLUMNS", "200")
+        return Sweep.finish(), capsys.readouterr().out
+
+    return finish
+
+
 @pytest.mark.parametrize(
     "content",
     ["[]", "{}", "{[", "\0", *(json.dumps(GOOD | {key: "?"}) for key in ("best", "train_seconds"))],
 )
-def test_a_damaged_summary_is_a_failed_job(tmp_path, monkeypatch, capsys, content):
-    for name, text in {"0": json.dumps(GOOD), "1": content}.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "summary.json").write_text(text)
+def test_a_damaged_summary_is_a_failed_job(finished, tmp_path, content):
     (tmp_path / "2" / ".hydra").mkdir(parents=True)
-    monkeypatch.setattr(Sweep, "directory", tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    assert not Sweep.finish()
-    printed = capsys.readouterr().out
+    is_well, printed = finished("seed=0,1,2", {"0": GOOD, "1": content})
+    assert not is_well
     for part in ("50.00%", "25.00%", "1.5", "damaged", "no summary.json"):
         assert part in printed
+
+
+def test_a_sweep_that_was_interrupted(finished, tmp_path):
+    """Which jobs were not started, and the command that does the rest."""
+    stopped = GOOD | {"status": "interrupted", "error": "Interrupted: interrupted by SIGINT"}
+    jobs = {"0": GOOD, "1": stopped | {"overrides": ["seed=1"]}}
+    is_well, printed = finished("seed=0,1 optim=sgd_cosine,'adam_constant' resume=auto", jobs)
+    assert not is_well
+    assert "interrupted by SIGINT " in printed
+    assert (
+        "not started      2 of 4: 2 seed=1 optim=sgd_cosine; 3 seed=1 optim='adam_constant'\n"
+        "go on with       python train.py -m seed=0,1 'optim=sgd_cosine,'\"'\"'adam_constant"
+    ) in printed
+    assert f" hydra/launcher=joblib hydra.sweep.dir={tmp_path} resume=auto\n" in printed
+
+
+def test_a_finished_sweep_ends_with_means_over_seeds(finished, tmp_path):
+    jobs = {
+        str(number): GOOD
+        | {
+            "overrides": [f"optim={optim}", f"seed={seed}"],
+            "best": {"value": value},
+            "status": "failed" if value is None else "completed",
+        }
+        for number, (optim, seed, value) in enumerate(
+            [("sgd", 0, 0.5), ("sgd", 1, 0.6), ("adam", 0, 0.7), ("adam", 1, 0.7)]
+        )
+    }
+    is_well, printed = finished("optim=sgd,adam seed=0,1", jobs)
+    assert is_well
+    assert "│ optim=sgd  │ 2    │ 55.00% ± 7.07% │" in printed
+    assert "│ optim=adam │ 2    │ 70.00% ± 0.00% │" in printed
+    assert printed.endswith(f"compare          python report.py {tmp_path}\n")
+    assert "go on" not in printed
+
+
+def test_a_study_goes_on_without_resume(finished, tmp_path):
+    (tmp_path / "study.json").write_text(json.dumps({"finished": False}))
+    _, printed = finished("study=sgd_or_adamw", {"sgd-r0-tune-000": GOOD}, study="sgd_or_adamw")
+    assert printed.endswith(
+        "go on with       python train.py -m study=sgd_or_adamw hydra/launcher=joblib "
+        f"hydra.sweep.dir={tmp_path}\n"
+    )

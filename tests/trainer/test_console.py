@@ -3,17 +3,22 @@
 import io
 import json
 import re
+import shlex
 import time
 
 import pytest
 
-from core.errors import ConfigError
+from core.errors import ConfigError, Interrupted
+from core.job import Job
+from tests.conftest import QUIET
+from tests.trainer.interrupting import signal_at
+from train import run
 from trainer.loggers.console import PLAIN_SECONDS, Console
 
 
 def test_full_disk(tmp_path):
     (tmp_path / "train.log").symlink_to("/dev/full")
-    console = Console(tmp_path, show_progress=False, batch_size=1)
+    console = Console(Job(str(tmp_path)), show_progress=False, batch_size=1)
     with pytest.raises(ConfigError, match=r"cannot write .*/train.log: No space left"):
         console.print("step 1")
 
@@ -32,13 +37,47 @@ def test_full_disk(tmp_path):
 def test_plain_progress(tmp_path, losses, shown):
     """Where there is no terminal; of every phase its loss."""
     stream = io.StringIO()
-    console = Console(tmp_path, show_progress=True, batch_size=300, stream=stream)
+    console = Console(Job(str(tmp_path)), show_progress=True, batch_size=300, stream=stream)
     console.log_event(0, {"step": 1, **losses, "optim/lr": 0.1})
     console.start_progress(10, 0)
     console.shown_at = console.started_at = time.monotonic() - PLAIN_SECONDS
     console.update_progress(5)
     line = rf"step 5/10  \d+ samples/s{re.escape(shown)}  3\d s left\n"
     assert re.fullmatch(line, stream.getvalue())
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_an_interrupted_run_says_how_it_goes_on(train, tmp_path, capsys):
+    """What was saved, where, and the command; one that goes on says from where."""
+    run_dir = tmp_path / "a run"
+    with signal_at(3), pytest.raises(Interrupted):
+        train("debug=fast", "resume=auto", run_dir=run_dir)
+    saved = f"step 3 of 4, in {run_dir}/checkpoints/last.pt"
+    command = f"python train.py debug=fast 'hydra.run.dir='\"'\"'{run_dir}'\"'\"'' resume=auto"
+    printed = capsys.readouterr().out
+    assert f"\nsaved          {saved}\ngo on with     {command}\n" in printed
+    assert "has no checkpoint yet: a new run begins" in printed
+    assert command in (run_dir / "train.log").read_text()
+    assert shlex.split(command)[3] == f"hydra.run.dir='{run_dir}'"
+    train("debug=fast", "resume=auto", run_dir=run_dir)
+    printed = capsys.readouterr().out
+    assert f"goes on at step 3 of 4, from {run_dir}/checkpoints/last.pt\n" in printed
+    assert "go on with" not in printed
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_an_interrupted_run_that_has_saved_nothing(train, capsys):
+    with signal_at(2), pytest.raises(Interrupted):
+        train("debug=fast", "trainer.checkpoint=false")
+    assert "nothing was saved" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_trial_of_a_study_is_in_its_log_alone(composed, data_root, tmp_path, capsys):
+    config = composed(*QUIET, f"data.root={data_root}", "debug=fast")
+    run(config, Job(run_dir=str(tmp_path), is_trial=True))
+    assert capsys.readouterr().out == ""
+    assert "Result" in (tmp_path / "train.log").read_text()
 
 
 @pytest.mark.usefixtures("few_digits")

@@ -59,7 +59,22 @@ def test_what_wandb_has_of_a_run(train, monkeypatch, capsys):
     assert all(b"media/images/" in content and picture in content for picture in pictures)
     state = summary(run_dir)["wandb"]
     assert (state["mode"], state["group"], state["problem"]) == ("offline", "a_group", None)
-    assert f"W&B: offline, in {file.parent}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"W&B: offline, in {file.parent}" in printed
+    assert f"wandb leet {file.parent}\n" in printed
+    assert f"wandb sync {file.parent}\n" in printed
+
+
+def test_online_without_a_key_is_said_at_once(command_here, tmp_path):
+    """Before data and model are built; W&B itself would ask for one."""
+    no_key = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
+    done = command_here("train.py", "debug=fast", "wandb.mode=online", **no_key)
+    assert done.returncode == 1
+    assert "error: wandb.mode=online, but there is no API key: run wandb login" in done.stderr
+    assert "parameters" not in done.stdout
+    study = command_here("train.py", "study=sgd_or_adamw", WANDB_MODE="online", **no_key)
+    assert "there is no API key" in study.stderr
+    assert "preflight" not in study.stdout
 
 
 def test_an_interrupted_run_goes_on_under_its_id(train, tmp_path):
@@ -117,7 +132,7 @@ def test_the_environment_speaks_where_the_config_is_silent(composed, monkeypatch
 
     def state(*overrides, sweep="a_sweep"):
         config = composed(*overrides)
-        logger = WandbLogger(config["wandb"], config, tmp_path, (), sweep, {}, print)
+        logger = WandbLogger(config["wandb"], config, tmp_path, (), sweep, {}, print, print)
         return [logger.state[key] for key in ("project", "entity", "group")]
 
     assert state() == ["p", "e", "g"]

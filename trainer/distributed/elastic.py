@@ -29,6 +29,7 @@ from core.errors import (
     reason,
 )
 from core.job import Job
+from core.named_lines import VARIABLE, name_lines
 from core.ranks import STORE_FOLDER
 from core.schema import TrainerSettings
 from trainer.signals import STOP_SIGNALS, end_with_parent, stop_signals_call
@@ -109,6 +110,8 @@ def worker(
         store_folder: where the processes find each other; None if they are on several nodes.
     """
     end_with_parent()
+    if VARIABLE in os.environ:
+        name_lines(os.environ[VARIABLE])
     if store_folder is not None:
         os.environ[STORE_FOLDER] = store_folder
         loopback = {name for _, name in socket.if_nameindex()} & {"lo", "lo0"}

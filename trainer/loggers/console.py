@@ -1,8 +1,10 @@
 """What a person sees of a run: a live line on a terminal, plain lines elsewhere, a final table."""
 
 import os
+import shlex
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from core.errors import ConfigError
+from core.job import Job
 from trainer.loggers.writer import Writer
 
 REFRESH_SECONDS = 0.25  # live line
@@ -31,14 +34,15 @@ class Console(Writer):
     """The terminal and ``train.log`` side by side.
 
     Args:
+        job: whose run directory has ``train.log``.
         show_progress: whether to show more than evaluations and messages.
         batch_size: samples of an update.
     """
 
     def __init__(
-        self, run_dir: Path, show_progress: bool, batch_size: int, stream: IO[str] | None = None
+        self, job: Job, show_progress: bool, batch_size: int, stream: IO[str] | None = None
     ) -> None:
-        self.run_dir, self.show_progress, self.batch_size = run_dir, show_progress, batch_size
+        self.job, self.show_progress, self.batch_size = job, show_progress, batch_size
         self.terminal = Terminal(file=stream or sys.stdout, highlight=False)
         # a file or a pipe gets whole lines; a terminal, lines that break between words
         self.terminal.soft_wrap = not self.terminal.is_terminal
@@ -51,13 +55,20 @@ class Console(Writer):
         self.terminal.print(text)
         self.write(text, soft_wrap=True)
 
+    def show(self, content: str | Table) -> None:
+        """As :meth:`print`, but of a study's trial to ``train.log`` alone."""
+        soft_wrap = isinstance(content, str)
+        if not self.job.is_trial:
+            self.terminal.print(content, soft_wrap=soft_wrap and self.terminal.soft_wrap)
+        self.write(content, soft_wrap)
+
     def write(self, content: str | Table, soft_wrap: bool) -> None:
         """To ``train.log``, at once.
 
         Raises:
             ConfigError: the disk is full.
         """
-        file = self.run_dir / "train.log"
+        file = self.job.path / "train.log"
         try:
             with file.open("a", encoding="utf-8") as opened:
                 log = RichConsole(file=opened, width=LOG_WIDTH, highlight=False)
@@ -67,7 +78,7 @@ class Console(Writer):
 
     def write_header(self, spec: Any, facts: dict[str, Any]) -> None:
         synthetic = " (synthetic)" if facts["synthetic_data"] else ""
-        self.print(
+        self.show(
             f"{facts['model']}, {facts['num_parameters']:,} parameters, on "
             f"{escape(facts['data'])}{synthetic}: {facts['planned_steps']} updates of "
             f"{facts['batch_size']} samples, {facts['precision']} on {facts['device']}"
@@ -78,7 +89,10 @@ class Console(Writer):
             if count < facts["num_samples"][name]
         ]
         if parts:
-            self.print(f"trainer.limit_eval_steps: {', '.join(parts)}")
+            self.show(f"trainer.limit_eval_steps: {', '.join(parts)}")
+        if "resumed_from" in facts:
+            source, step = escape(facts["resumed_from"]), facts["resumed_at_step"]
+            self.show(f"goes on at step {step} of {facts['planned_steps']}, from {source}")
 
     def start_progress(self, total_steps: int, step: int) -> None:
         self.total_steps, self.started_step = total_steps, step
@@ -116,7 +130,7 @@ class Console(Writer):
             left = (now - self.started_at) / max(step - self.started_step, 1)
             left *= self.total_steps - step
             parts = [f"step {step}/{self.total_steps}", rate, *shown, f"{left:.0f} s left"]
-            self.print("  ".join(parts))
+            self.show("  ".join(parts))
 
     def stop_progress(self) -> None:
         """Take the live line away."""
@@ -136,21 +150,39 @@ class Console(Writer):
             f"{name} {format_metric(name, v)}" for name, v in metrics.items() if is_shown(name)
         )
         mark = "  [green]best[/green]" if is_best else ""
-        self.print(f"step {step}  {seconds:.1f} s  {shown}{mark}")
+        self.show(f"step {step}  {seconds:.1f} s  {shown}{mark}")
 
     def finalize(self, summary: dict[str, Any]) -> None:
         self.stop_progress()
         if summary["status"] == "diverged":
-            self.print(f"[red]{escape(summary.get('stop_reason') or '')}[/red]")
+            self.show(f"[red]{escape(summary.get('stop_reason') or '')}[/red]")
+        has_saved = "checkpoint_step" in summary
+        if summary["status"] == "interrupted" or (summary["status"] == "failed" and has_saved):
+            for line in self.ways_on(summary):
+                self.show(escape(line))
         if summary["error"] is None and "steps" in summary:
             grid = Table(title="Result", show_header=False, title_justify="left")
             grid.title_style = "bold"
             grid.add_column(style="dim", no_wrap=True)
             grid.add_column(overflow="fold")
-            for name, value in result_rows(summary, self.run_dir):
+            for name, value in result_rows(summary, self.job.path):
                 grid.add_row(name, escape(value))
-            self.terminal.print(grid, soft_wrap=False)
-            self.write(grid, soft_wrap=False)
+            self.show(grid)
+            if summary["wandb"]["directory"] and not summary["wandb"]["url"]:
+                files = escape(shlex.quote(summary["wandb"]["directory"]))
+                self.show(f"look at it in a terminal with  wandb leet {files}")
+                self.show(f"send it to W&B with            wandb sync {files}")
+
+    def ways_on(self, summary: dict[str, Any]) -> Iterator[str]:
+        """What a run that ended early has saved, and the command that goes on with it."""
+        step, last = summary.get("checkpoint_step"), self.job.path / "checkpoints" / "last.pt"
+        if step is None and not last.exists():
+            yield "nothing was saved: there is no checkpoint yet"
+            return
+        of = f"step {step} of {summary['planned_steps']}, in " if step is not None else ""
+        yield f"saved          {of}{last}"
+        if self.job.sweep is None:  # else the sweep says how it goes on
+            yield f"go on with     {self.job.continuation}"
 
 
 def result_rows(summary: dict[str, Any], run_dir: Path) -> list[tuple[str, str]]:
@@ -184,6 +216,7 @@ def result_rows(summary: dict[str, Any], run_dir: Path) -> list[tuple[str, str]]
             f"{summary['device']}",
         ),
         ("run directory", str(run_dir)),
+        *([("W&B", url)] if (url := summary["wandb"]["url"]) else []),
     ]
 
 

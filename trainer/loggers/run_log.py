@@ -182,7 +182,7 @@ def open_run_log(
     job = common
     record = job.recordable or config
     earlier = keep_events(job.path / "metrics.jsonl", num_events)
-    console = Console(job.path, config["trainer"]["progress"], config["data"]["batch_size"])
+    console = Console(job, config["trainer"]["progress"], config["data"]["batch_size"])
     wandb_logger = WandbLogger(
         settings=config["wandb"],
         config=record,
@@ -190,7 +190,8 @@ def open_run_log(
         overrides=job.overrides,
         sweep=job.sweep,
         earlier=wandb or {},
-        say=lambda text: console.print(escape(text)),
+        say=lambda text: console.show(escape(text)),
+        warn=lambda text: console.print(escape(text)),
     )
     run_log = RunLog(job, [RunFiles(record, job), console, wandb_logger], len(earlier))
     run_log.summary |= {

@@ -9,6 +9,7 @@ from typing import Any
 from core.errors import reason
 from models.build import fill_from_data
 from trainer.loggers.wandb_media import wandb_medium
+from trainer.loggers.wandb_mode import choose_mode
 from trainer.loggers.wandb_names import candidate, project, run_name, run_tags
 from trainer.loggers.writer import Writer
 
@@ -28,6 +29,7 @@ class WandbLogger(Writer):
         sweep: name of the sweep that the job belongs to.
         earlier: the :attr:`state` of the run that goes on; empty for a new one.
         say: prints a line of plain text.
+        warn: the same for what went wrong.
     """
 
     def __init__(
@@ -39,9 +41,10 @@ class WandbLogger(Writer):
         sweep: str | None,
         earlier: dict[str, Any],
         say: Callable[[str], None],
+        warn: Callable[[str], None],
     ) -> None:
         self.settings, self.config, self.run_dir = settings, config, run_dir
-        self.overrides, self.say = overrides, say
+        self.overrides, self.say, self.warn = overrides, say, warn
         self.run: Any = None
         # an agent of a W&B sweep waits for the run that it named; another sweep has several runs
         is_named = sweep is None or "WANDB_SWEEP_ID" in os.environ
@@ -53,6 +56,7 @@ class WandbLogger(Writer):
             "group": settings["group"] or os.environ.get("WANDB_RUN_GROUP") or sweep,
             "mode": settings["mode"],
             "url": earlier.get("url"),
+            "directory": None,  # of the client's own files
             "problem": None,
         }
 
@@ -117,7 +121,8 @@ class WandbLogger(Writer):
         run.define_metric("*", step_metric="step")
         run.define_metric(config["monitor"], step_metric="step", summary=config["monitor_mode"])
         state["url"] = run.url if state["mode"] == "online" else None
-        self.say(f"W&B: {state['url'] or f'offline, in {Path(run.dir).parent}'}")
+        state["directory"] = str(Path(run.dir).parent)
+        self.say(f"W&B: {state['url'] or 'offline, in ' + state['directory']}")
 
     def log_event(self, number: int, event: dict[str, Any]) -> None:
         """Send an event as W&B's step ``number``; curves are drawn over the event's own ``step``.
@@ -155,7 +160,7 @@ class WandbLogger(Writer):
         """Say what happened and how to send the run again."""
         self.state["problem"] = problem
         again = f"python -m trainer.loggers.wandb_send {self.run_dir}"
-        self.say(f"W&B: {problem}; {so}. Send the run later: {again}")
+        self.warn(f"W&B: {problem}; {so}. Send the run later: {again}")
 
 
 def describe(error: Exception) -> str:
@@ -167,15 +172,3 @@ def end_service() -> None:
     import wandb
 
     wandb.teardown(exit_code=1)
-
-
-def choose_mode(mode: str) -> str:
-    """``auto`` is ``WANDB_MODE``, else online where W&B finds a key, else offline."""
-    if mode == "auto":
-        mode = os.environ.get("WANDB_MODE") or "auto"
-    if mode == "auto":
-        import wandb  # costs a second
-
-        wandb.setup(wandb.Settings(silent=True))
-        mode = "online" if wandb.login(prompt=False) else "offline"
-    return mode

@@ -35,7 +35,9 @@ def send(run_dir: Path, new_run: bool) -> str:
         known = {} if new_run else summary["wandb"]
         settings = from_environment(config["wandb"], "wandb") | {"mode": "auto"}
         settings["group"] = summary["wandb"]["group"]
-        logger = WandbLogger(settings, config, run_dir, summary["overrides"], None, known, print)
+        logger = WandbLogger(
+            settings, config, run_dir, summary["overrides"], None, known, print, print
+        )
         with closing(lock(run_dir / ".lock")):
             logger.write_header(read_spec(run_dir / "spec.json"), {})
             for number, event in enumerate(events):

@@ -1,0 +1,92 @@
+"""How far a study is: a line for each run that ends, in whichever process that is."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from core.files import write_json
+from study.jobs import read_json
+from study.preflight import FOLDER, Cost, tuned_share
+from study.protocol import Protocol
+from trainer.loggers.console import format_metric
+
+FILE = "study.json"
+
+
+def begin(protocol: Protocol, costs: dict[str, Cost], directory: Path) -> None:
+    """Note what is to be done, and what is done already: a study goes on where it was."""
+    num_trials = num_repeats = 0
+    planned = 0.0
+    for name, cost in costs.items():
+        trials, repeats = protocol.num_runs(protocol.candidates[name])
+        num_trials, num_repeats = num_trials + trials, num_repeats + repeats
+        planned += cost.seconds * (trials * tuned_share(protocol, cost.steps) + repeats)
+    content = read_json(directory / FILE)
+    content["session"] = {
+        "started_at": time.time(),
+        "num_trials": num_trials,
+        "num_repeats": num_repeats,
+        "seconds_planned": planned,  # of one run at a time, as the preflight saw it
+        "seconds_done": seconds_done(directory, content["costs"]),
+    }
+    write_json(content, directory / FILE)
+
+
+def line(directory: Path, name: str, overrides: list[str]) -> str:
+    """Of a run that has ended: its place, the time that is left, what was tried, how it went."""
+    summary, content = read_json(directory / name / "summary.json"), read_json(directory / FILE)
+    status, best = str(summary.get("status", "failed")), summary.get("best")
+    if status in ("completed", "stopped") and best and best["value"] is not None:
+        monitor = str(summary.get("monitor", ""))
+        status = f"{monitor} {format_metric(monitor, best['value'])}"
+    if name.startswith(f"{FOLDER}/"):
+        return "does not run" if status == "failed" else "runs"
+    candidates = content.get("protocol", {}).get("candidates", {})
+    space = (candidates.get(candidate_of(name)) or {}).get("space") or {}
+    tried = [word for word in overrides if word.partition("=")[0] in space]
+    return "  ".join([place(directory, name, content), *tried, status])
+
+
+def place(directory: Path, name: str, content: dict[str, Any]) -> str:
+    """``trial 12 of 28, 9 min left``."""
+    if not (session := content.get("session")):
+        return ""
+    is_trial = "-tune-" in name
+    kind, planned = ("trial", "num_trials") if is_trial else ("repeat", "num_repeats")
+    ended = [
+        folder.name
+        for folder, summary in runs(directory)
+        if summary["status"] != "running" and ("-tune-" in folder.name) == is_trial
+    ]
+    count = f"{kind} {len(ended)} of {max(len(ended), session[planned])}"
+    done = seconds_done(directory, content["costs"])
+    made, left = done - session["seconds_done"], session["seconds_planned"] - done
+    if made <= 0 or left < 0.1:
+        return count
+    return f"{count}, {duration((time.time() - session['started_at']) * left / made)} left"
+
+
+def seconds_done(directory: Path, costs: dict[str, Any]) -> float:
+    """What the runs so far would take one at a time, by the preflight's clock."""
+    total = 0.0
+    for folder, summary in runs(directory):
+        if cost := costs.get(candidate_of(folder.name)):
+            total += cost["startup_seconds"] + cost["step_seconds"] * summary.get("steps", 0)
+    return total
+
+
+def runs(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for file in directory.glob("*/summary.json"):
+        if "status" in (summary := read_json(file)):
+            yield file.parent, summary
+
+
+def candidate_of(name: str) -> str:
+    return name.partition("-")[0]
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

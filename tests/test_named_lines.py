@@ -1,0 +1,28 @@
+"""Jobs that run at once on one screen."""
+
+import io
+import sys
+
+from core.named_lines import VARIABLE, name_lines
+
+
+def test_every_line_carries_the_name_of_its_job(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", screen)
+    name_lines("0")
+    print("\nstep 1", "of 2")
+    print("a part", end="")
+    print("error: none", file=sys.stderr)
+    print(", the rest")
+    name_lines("1")  # the same process takes the next job
+    print("two\nlines")
+    assert not sys.stdout.isatty()
+    assert screen.getvalue().splitlines() == [
+        "[0] step 1 of 2",
+        "[0] error: none",
+        "[0] a part, the rest",
+        "[1] two",
+        "[1] lines",
+    ]

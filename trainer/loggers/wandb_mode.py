@@ -1,0 +1,36 @@
+"""Whether a run is shown online; found out before anything that takes time."""
+
+import os
+from contextlib import suppress
+
+from core.errors import ConfigError
+
+
+def choose_mode(mode: str) -> str:
+    """``auto`` is ``WANDB_MODE``, else online where W&B finds a key, else offline.
+
+    Raises:
+        ConfigError: online without a key. W&B would ask for one, where nobody may be.
+    """
+    if mode == "auto":
+        mode = os.environ.get("WANDB_MODE") or "auto"
+    if mode not in ("auto", "online"):
+        return mode
+    import wandb  # costs a second
+
+    wandb.setup(wandb.Settings(silent=True))
+    if wandb.login(prompt=False, verify=False):
+        return "online"
+    if mode == "online":
+        raise ConfigError(
+            "wandb.mode=online, but there is no API key: run wandb login, set WANDB_API_KEY, or "
+            "leave wandb.mode out"
+        )
+    return "offline"
+
+
+def check_key(mode: str) -> None:
+    """Raises: ConfigError: the run is to be online by the user's word, and there is no key."""
+    if "online" in (mode, os.environ.get("WANDB_MODE") if mode == "auto" else None):
+        with suppress(ImportError):  # the run says so, and goes on without
+            choose_mode("online")
