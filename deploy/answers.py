@@ -71,6 +71,41 @@ class Classes(Answers):
         return [f"{row['class']}  {row['probability']:.2%}" for row in rows], rows
 
 
+class Labels(Answers):
+    """Logits ``(N, labels)``: those whose probability is above the run's threshold."""
+
+    verb = "labels"
+
+    def __init__(self, spec: Any, objective: dict[str, Any]) -> None:
+        super().__init__(spec, objective)
+        self.threshold: float = objective.get("threshold", 0.5)
+
+    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (self.hold(outputs) == (targets == 1)).float()
+
+    def agree(self, outputs: Tensor, expected: Tensor) -> Tensor:
+        return (self.hold(outputs) == self.hold(expected)).all(1)
+
+    def hold(self, outputs: Tensor) -> Tensor:
+        return outputs.sigmoid() > self.threshold
+
+    def answer(
+        self, sample: Sample, outputs: Tensor, options: argparse.Namespace
+    ) -> tuple[list[str], Rows]:
+        found = zip(
+            self.spec.class_names,
+            outputs[0].sigmoid().tolist(),
+            self.hold(outputs)[0].tolist(),
+            strict=True,
+        )
+        rows = [
+            {"input": sample.name, "label": label, "probability": probability, "holds": holds}
+            for label, probability, holds in found
+        ]
+        holding = [f"{r['label']}  {r['probability']:.2%}" for r in rows if r["holds"]]
+        return holding or ["no label"], rows
+
+
 class Values(Answers):
     """Standardized numbers ``(N, quantities)``: in their own units."""
 
@@ -116,4 +151,8 @@ class Rescale(nn.Module):
 
 
 # by what the objective says that its model returns
-ANSWERS: dict[str | None, type[Answers]] = {"class_logits": Classes, "values": Values}
+ANSWERS: dict[str | None, type[Answers]] = {
+    "class_logits": Classes,
+    "label_logits": Labels,
+    "values": Values,
+}

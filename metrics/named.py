@@ -128,7 +128,8 @@ class NamedMetrics:
         values: dict[str, float] = {}
         for name, metric in self.metrics.items():
             try:
-                found = metric.compute().tolist()
+                with warnings.catch_warnings(action="ignore"):  # such as of classes without samples
+                    found = metric.compute().tolist()
             except ValueError as error:  # such as R2 of a single sample
                 raise ConfigError(f"objective.metrics: {name}: {reason(error)}") from error
             if isinstance(found, list) and len(found) > 1:

@@ -66,7 +66,9 @@ class Objective(nn.Module):
     shows_samples = False  # whether every evaluation, not only the test, shows what it collected
     metric_modes: ClassVar[dict[str, str]] = {}  # metric -> "min" or "max", whichever is better
     # what the model returns, so that predict.py knows how to use it; None: it can only be tested
-    outputs: ClassVar[Literal["class_logits", "values", "token_logits", "images"] | None] = None
+    outputs: ClassVar[
+        Literal["class_logits", "label_logits", "values", "token_logits", "images"] | None
+    ] = None
     mix: Mix | None = None  # what is done to the samples of a training batch together
     # what the metrics of ``objective.metrics`` measure, in torchmetrics' word
     task: ClassVar[Literal["multiclass", "multilabel", "binary", "regression"]] = "multiclass"

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from core.errors import ConfigError
 from data.loader import Loader
 from data.splits import Batch, Quantities
+from metrics.named import NamedMetrics
 from models.outputs import prediction_of
 from objectives.base import (
     Media,
@@ -40,6 +41,7 @@ class Regression(Objective):
 
     Args:
         loss: ``mse``, ``l1`` or ``huber`` (squares up to one deviation, absolute beyond).
+        metrics: further metrics of evaluations, by name: see :mod:`metrics.named`.
 
     Raises:
         ConfigError: the data have no numbers to predict, or the model does not fit them.
@@ -48,11 +50,16 @@ class Regression(Objective):
     keeps_samples = True
     metric_modes: ClassVar = {"loss": "min", "mae": "min", "rmse": "min", "r2": "max"}
     outputs = "values"
+    task = "regression"
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, model: nn.Module, spec: Any, loss: Literal["mse", "l1", "huber"] = "mse"
+        self,
+        model: nn.Module,
+        spec: Any,
+        loss: Literal["mse", "l1", "huber"] = "mse",
+        metrics: Any = (),
     ) -> None:
         super().__init__(model)
         quantities = getattr(spec, "quantities", None)
@@ -73,6 +80,15 @@ class Regression(Objective):
         inputs = example if isinstance(example, tuple) else (example,)
         output = try_model(model, inputs, f"model and data={spec.name} do not fit")
         check_output(output, (2, len(quantities.names)), model, "the number of outputs")
+        count = len(quantities.names)
+        self.metrics = NamedMetrics(
+            metrics,
+            self.task,
+            sizes={"num_outputs": count},
+            parts=quantities.names,
+            example=(torch.rand(4, count), torch.rand(4, count)),
+            measured=tuple(self.metric_modes),
+        )
 
     def setup(self, data: Loader) -> None:
         for name, split in data.splits.items():
@@ -91,7 +107,9 @@ class Regression(Objective):
     def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
         *inputs, targets = batch
         outputs = prediction_of(model(*inputs)).float()
-        samples = {"prediction": outputs * self.std + self.mean, "target": targets}
+        predictions = outputs * self.std + self.mean
+        self.metrics.update(predictions, targets)
+        samples = {"prediction": predictions, "target": targets}
         return {"loss": mean_over_batch(self.losses(outputs, targets))}, samples
 
     def conclude(

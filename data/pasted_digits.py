@@ -1,0 +1,113 @@
+"""Several digits in one image: which there are (multi-label), and which pixel belongs to which."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from core.errors import ConfigError
+from data.draws import seeded
+from data.images import Augment, image_splits
+from data.mnist5k import all_digits
+from data.splits import Splits, TensorSplit, stratified_split
+
+SEED = 5000
+SIDE = 28  # pixels of a digit
+DIGITS = "0123456789"
+INK = 96  # of 255: a brighter pixel belongs to the digit
+ROUGHNESS = (4, 20)  # grid points of the noises that a texture adds up
+
+
+def several_digits(
+    root: str,
+    num_train: int,
+    num_val: int,
+    num_test: int,
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
+    augment: Sequence[Augment] = (),
+) -> Splits:
+    """One to four digits of ``data=mnist5k`` in the quarters of an image, 1x56x56.
+
+    The labels are the digits that occur, ``(N, 10)`` of 0 and 1. No two splits share a digit's
+    image.
+    """
+    parts: dict[str, TensorSplit] = {}
+    for name, (images, labels), count in digits(root, num_train, num_val, num_test):
+        generator = seeded(SEED, len(parts))
+        canvas = torch.zeros(count, 1, 2 * SIDE, 2 * SIDE, dtype=torch.uint8)
+        present = torch.zeros(count, len(DIGITS), dtype=torch.uint8)
+        numbers = torch.randint(1, 5, (count,), generator=generator)
+        quarters = torch.rand(count, 4, generator=generator).argsort(1)
+        chosen = torch.randint(len(images), (count, 4), generator=generator)
+        for i, number in enumerate(numbers.tolist()):
+            for quarter, j in zip(quarters[i, :number].tolist(), chosen[i].tolist(), strict=False):
+                top, left = SIDE * (quarter // 2), SIDE * (quarter % 2)
+                canvas[i, :, top : top + SIDE, left : left + SIDE] = images[j]
+                present[i, labels[j]] = 1
+        parts[name] = TensorSplit(canvas, present)
+    train, val, test = parts.values()
+    return image_splits("several_digits", train, val, test, DIGITS, mean, std, augment)
+
+
+def digits_on_textures(
+    root: str,
+    num_train: int,
+    num_val: int,
+    num_test: int,
+    num_digits: int,
+    image_size: int,
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
+    augment: Sequence[Augment] = (),
+) -> Splits:
+    """Digits of one texture on another, 3 x ``image_size`` x ``image_size``, and their masks.
+
+    A mask is uint8 ``(N, H, W)``: 0 is the ground, 1 to 10 the digits 0 to 9. Up to ``num_digits``
+    stand anywhere, the later ones over the earlier ones. No two splits share a digit's image.
+    """
+    if image_size < SIDE:
+        raise ConfigError(f"data.image_size={image_size} should be {SIDE} or more")
+    parts: dict[str, TensorSplit] = {}
+    for name, (images, labels), count in digits(root, num_train, num_val, num_test):
+        generator = seeded(SEED, len(parts))
+        masks = torch.zeros(count, image_size, image_size, dtype=torch.uint8)
+        numbers = torch.randint(1, num_digits + 1, (count,), generator=generator)
+        places = torch.randint(image_size - SIDE + 1, (count, num_digits, 2), generator=generator)
+        chosen = torch.randint(len(images), (count, num_digits), generator=generator)
+        for i, number in enumerate(numbers.tolist()):
+            for j, (top, left) in zip(chosen[i, :number], places[i].tolist(), strict=False):
+                window = masks[i, top : top + SIDE, left : left + SIDE]
+                window[images[j, 0] > INK] = labels[j].to(torch.uint8) + 1
+        ground, figure = (textures(count, image_size, generator) for _ in range(2))
+        pixels = torch.where(masks[:, None] > 0, figure, ground)
+        parts[name] = TensorSplit(pixels, masks)
+    names = ["ground", *DIGITS]
+    train, val, test = parts.values()
+    return image_splits("digits_on_textures", train, val, test, names, mean, std, augment)
+
+
+def digits(
+    root: str, num_train: int, num_val: int, num_test: int
+) -> list[tuple[str, tuple[Tensor, Tensor], int]]:
+    """The images and labels that each split may use, and how many images it has."""
+    counts = {"train": num_train, "val": num_val, "test": num_test}
+    for name, count in counts.items():
+        if count < 1:
+            raise ConfigError(f"data.num_{name}={count} should be at least 1")
+    images, labels = all_digits(root)
+    parts = stratified_split(labels, (0.7, 0.1, 0.2))
+    return [
+        (name, (images[part], labels[part]), counts[name])
+        for name, part in zip(counts, parts, strict=True)
+    ]
+
+
+def textures(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """Smooth coloured noise around a random colour, uint8 ``(count, 3, size, size)``."""
+    values = 128 + 60 * torch.randn(count, 3, 1, 1, generator=generator)
+    for points in ROUGHNESS:
+        noise = torch.randn(count, 3, points, points, generator=generator)
+        values = values + 25 * F.interpolate(noise, (size, size), mode="bilinear")
+    return values.round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,101 @@
+"""Multi-label classification: measured as scikit-learn does, thresholds, labels that are none."""
+
+import json
+
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score
+
+from core.errors import ConfigError
+from data.splits import ImageSpec, TensorSplit
+from models.mlp import MLP
+from objectives.multilabel import Multilabel, check_labels
+from predict import main
+from tests.trainer.interrupting import summary
+
+NAMES = ("cat", "dog", "owl")
+SPEC = ImageSpec("animals", 1, (2, 2), NAMES, (0.5,), (0.5,))
+
+
+class Flat(MLP):
+    def forward(self, images):
+        return super().forward(images.flatten(1))
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(60, 1, 2, 2, generator=generator)
+    return images, (images.flatten(1)[:, :3] > 0.3).to(torch.uint8)
+
+
+def objective(**settings):
+    torch.manual_seed(0)
+    return Multilabel(Flat(4, 3, [8], 0.0), SPEC, **settings)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.45])
+def test_metrics_are_those_of_scikit_learn(batch, threshold, tmp_path):
+    images, labels = batch
+    measured = objective(threshold=threshold)
+    sums, samples = {}, []
+    with torch.no_grad():
+        for part in range(0, 60, 25):  # the last one smaller
+            sums, found = measured.evaluate(
+                measured.model, (images[part : part + 25], labels[part : part + 25])
+            )
+            samples.append(found)
+        whole, _ = measured("train", batch)
+    probabilities = torch.cat([part["probability"] for part in samples])
+    told = probabilities > threshold
+    metrics = measured.metrics.compute()
+    assert metrics == pytest.approx(
+        {
+            "map": average_precision_score(labels, probabilities),
+            "f1": f1_score(labels, told, average="macro", zero_division=0),
+            "subset_accuracy": accuracy_score(labels, told),
+        }
+    )
+    by_hand = torch.nn.functional.binary_cross_entropy(probabilities, labels.float())
+    torch.testing.assert_close(whole, by_hand)
+    assert sums["loss"][1] == 10
+    media = measured.media({"probability": probabilities, "label": labels}, None, tmp_path)
+    each = average_precision_score(labels, probabilities, average=None)
+    assert [row[2] for row in media["labels"].rows] == pytest.approx(each.tolist())
+
+
+def test_what_is_no_label_is_refused():
+    images = torch.zeros(4, 1, 2, 2)
+    for labels in (torch.arange(4), torch.full((4, 3), 2), torch.ones(4, 2)):
+        with pytest.raises(ConfigError, match=r"0 or 1 for each of the 3 labels.* val split are"):
+            check_labels(TensorSplit(images, labels), "val", NAMES)
+    with pytest.raises(ConfigError, match="threshold=1 should be above 0 and below 1"):
+        objective(threshold=1)
+
+
+def test_digits_of_an_image_are_told(train, tmp_path, capsys):
+    run_dir = train(
+        "data=several_digits",
+        "objective=multilabel",
+        "objective.metrics=[recall]",
+        "data.num_train=64",
+        "data.num_val=20",
+        "data.num_test=20",
+        "trainer.max_epochs=1",
+    )
+    assert {"test/map", "test/f1", "test/subset_accuracy", "test/recall"} <= set(summary(run_dir))
+    grid, answers = tmp_path / "digits.png", tmp_path / "out.json"
+    from PIL import Image
+
+    Image.new("L", (56, 56)).save(grid)
+    capsys.readouterr()
+    assert main([str(run_dir), str(grid), "--json", str(answers)]) == 0
+    rows = json.loads(answers.read_text())
+    assert [row["label"] for row in rows] == list("0123456789")
+    shown = [row["label"] for row in rows if row["holds"]] or ["no label"]
+    assert capsys.readouterr().out.split("  ")[1].strip() == shown[0]
+    assert all(row["holds"] == (row["probability"] > 0.5) for row in rows)
+    assert main([str(run_dir), str(grid), "--top-k", "2"]) == 1
+    assert "--top-k has no effect with files where the model labels" in capsys.readouterr().err
+    assert main([str(run_dir), "--test"]) == 0
+    assert capsys.readouterr().out.count("(as recorded)") == 5
