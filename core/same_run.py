@@ -32,6 +32,8 @@ FREE = (
     "trainer.num_threads",
     "trainer.log_every_steps",
     "trainer.eval_train_samples",
+    "trainer.monitor_layers",
+    "trainer.profile_steps",
     "trainer.checkpoint",
     "trainer.checkpoint_every_steps",
     "trainer.checkpoint_every_seconds",

@@ -94,6 +94,10 @@ class TrainerSettings:
     eval_train_samples: Count | None
     """Measure so many training samples at every evaluation as well, always the same ones, as
     ``train_eval/...``; null: none."""
+    monitor_layers: bool
+    """Record the norms of gradient, weights and update of every layer, as ``layers/...``."""
+    profile_steps: Count | None
+    """Run so many updates under torch's profiler; trace and table are in ``profile/``."""
     checkpoint: bool
     """Write checkpoints; without, the last weights are tested and a run cannot be resumed."""
     checkpoint_every_steps: Count | None

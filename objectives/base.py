@@ -98,6 +98,14 @@ class Objective(nn.Module):
         """The mean loss of a training batch in ``phase``, and what to record of it."""
         raise NotImplementedError
 
+    def after_backward(self, phase: str) -> Sums:
+        """Called once an update and phase, when the gradients are complete and before they are
+        clipped; what to record of them, as ``train/...``.
+
+        Reading a value from the device here would make every update wait for it.
+        """
+        return {}
+
     def setup(self, data: Any) -> None:
         """Called once, before the first update or evaluation, with the run's ``Loader``."""
 

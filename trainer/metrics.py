@@ -100,7 +100,10 @@ class TrainingMetrics:
             self.window.reset()
         self.check(means)
         values = {f"train/{name}": value for name, value in means.items()}
-        return values | {name: norm.item() for name, norm in self.norms.items()}
+        if self.norms:  # one transfer from the device
+            norms = torch.stack([in_double(norm) for norm in self.norms.values()]).tolist()
+            values |= dict(zip(self.norms, norms, strict=True))
+        return values
 
     def losses_since_evaluation(self) -> dict[str, float]:
         """Means of the training losses since the last evaluation: at the defaults, the epoch's."""

@@ -20,6 +20,7 @@ from optim.schedules import Horizon
 from optim.uncompiled import leave_compiler_out
 from trainer.distributed.device import synchronize
 from trainer.distributed.parallel import distribute, for_strategy, wrap
+from trainer.layers import layer_norms, layers_of
 from trainer.optimizer_state import OptimizerState
 
 
@@ -30,6 +31,7 @@ class Phase:
         prefix: of the phase's metrics; empty where there is but one phase.
         compute: ``batch -> (loss, sums)``; averages gradients under several processes.
         module: whose parameters the phase trains.
+        monitor_layers: measure the norms of every layer at logging steps.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Phase:
         schedule: Schedule,
         clip_grad_norm: float | None,
         clip_grad_value: float | None,
+        monitor_layers: bool,
     ) -> None:
         self.name = name
         self.prefix = prefix
@@ -53,6 +56,7 @@ class Phase:
         self.clip_grad_value = clip_grad_value
         self.base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
         self.optimizer_state = OptimizerState(optimizer, module)
+        self.layers = layers_of(module) if monitor_layers else {}
 
     def set_lr(self, step: int) -> None:
         lrs = {base_lr: self.schedule(step, base_lr) for base_lr in set(self.base_lrs)}
@@ -62,6 +66,10 @@ class Phase:
     @property
     def lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
+
+    def layer_grad_norms(self) -> dict[str, Tensor]:
+        """Of every monitored layer, by name; to be taken before clipping."""
+        return layer_norms(self.layers, [p.grad for p in self.parameters], self.prefix, "grad_norm")
 
     def clip_gradients(self, always_measure: bool) -> Tensor | None:
         """Clip by norm, then by value; the gradients' norm before both, if it was measured.
@@ -96,6 +104,8 @@ class Phase:
             f"train/{self.prefix}grad_norm": grad_norm,
             f"optim/{self.prefix}weight_norm": total_norm(weights),
             f"optim/{self.prefix}update_norm": total_norm(updates),
+            **layer_norms(self.layers, weights, self.prefix, "weight_norm"),
+            **layer_norms(self.layers, updates, self.prefix, "update_norm"),
         }
 
     def gradient_exchange(self, is_last: bool) -> AbstractContextManager:
@@ -148,6 +158,7 @@ def build_phases(
             schedule=build_schedule(own["scheduler"], horizon, f"{where}scheduler"),
             clip_grad_norm=own["clip_grad_norm"],
             clip_grad_value=own["clip_grad_value"],
+            monitor_layers=trainer.monitor_layers,
         )
         if phase.has_modes and trainer.ema_decay is not None:
             raise ConfigError(

@@ -4,6 +4,7 @@ The loop knows phases and metrics; what they mean is the objective's business.
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -37,6 +38,7 @@ from trainer.loggers.provenance import run_facts
 from trainer.loggers.run_log import RunLog
 from trainer.metrics import Clock, TrainingMetrics
 from trainer.phase import Phase, optimizer_state_bytes
+from trainer.profiling import profiled
 from trainer.signals import Interruption
 
 MEETING_BATCHES = 5
@@ -110,17 +112,18 @@ class Trainer:
             self.run_log.print(note)
         self.run_log.start_progress(self.last_step, self.progress.step)
         self.clock = Clock(self.progress, self.device)
+        profile_steps, planned = self.settings.profile_steps, self.last_step - self.progress.step
         try:
             if self.evaluation_is_due():  # the run was interrupted before it was over
                 with self.clock.paused():
                     self.validate()
             self.set_training(True)
-            while not self.is_done():
-                epoch, start = divmod(self.progress.batches, self.horizon.steps_per_epoch)
-                for update in self.data.train(epoch, start, self.objective.mix):
+            with profiled(profile_steps, planned, self.run_log, self.device) as next_step:
+                for update in self.updates():
                     self.train_step(update)
                     self.clock.count()
                     self.after_step()
+                    next_step()
                     if self.is_done():
                         break
         except Interrupted:
@@ -128,6 +131,12 @@ class Trainer:
                 self.save()
             raise
         self.set_training(False)
+
+    def updates(self) -> Iterator[list[Batch]]:
+        """The micro-batches of every update to come, epoch after epoch."""
+        while not self.is_done():
+            epoch, start = divmod(self.progress.batches, self.horizon.steps_per_epoch)
+            yield from self.data.train(epoch, start, self.objective.mix)
 
     @property
     def best_value(self) -> float:
@@ -168,6 +177,9 @@ class Trainer:
                 losses.append(loss.detach())
                 sums.append(metrics)
             self.scaler.unscale_(phase.optimizer)
+            sums.append(self.objective.after_backward(phase.name))
+            if is_logged:
+                self.metrics.norms |= phase.layer_grad_norms()
             grad_norm = phase.clip_gradients(always_measure=is_logged or self.finite.skips)
             is_finite = self.finite.check_update(phase.name, losses, grad_norm)
             if not is_finite:

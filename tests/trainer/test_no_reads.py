@@ -28,6 +28,7 @@ class Reads(TorchDispatchMode):
     [
         (),
         ("trainer.clip_grad_norm=1", "trainer.ema_decay=0.9", "trainer.accumulate_steps=2",
+         "trainer.monitor_layers=true",
          "optim=adamw_warmup_cosine"),
     ],
 )  # fmt: skip

@@ -1,0 +1,64 @@
+"""What can be looked at in training: norms of layers, a hook on gradients, a profile."""
+
+import json
+
+import pytest
+import torch
+
+from core.errors import ConfigError
+from objectives.classification import Classification
+from tests.trainer.interrupting import SHORT, events, summary
+
+pytestmark = pytest.mark.usefixtures("few_digits")
+MONITORED = (*SHORT, "trainer.clip_grad_norm=0.1", "trainer.log_every_steps=3")
+
+
+def test_norms_of_layers(train):
+    """All layers together have the norms of the whole: gradients before clipping, updates after."""
+    run = train(*MONITORED, "trainer.monitor_layers=true")
+    logged = [event for event in events(run) if "train/grad_norm" in event]
+    assert [event["step"] for event in logged] == [1, 3, 6, 9]
+    wholes = {"grad_norm": "train/", "weight_norm": "optim/", "update_norm": "optim/"}
+    for event in logged:
+        for norm, prefix in wholes.items():
+            layers = [v for name, v in event.items() if name.startswith("layers/") and norm in name]
+            assert len(layers) == 11
+            whole = sum(value**2 for value in layers) ** 0.5
+            assert whole == pytest.approx(event[prefix + norm], rel=1e-4)
+    assert "layers/features.0.conv/grad_norm" in logged[0]
+    others = [event for event in events(run) if "train/grad_norm" not in event]
+    assert not any(name.startswith("layers/") for event in others for name in event)
+    assert "layers/" not in (run / "train.log").read_text()
+
+
+def test_a_hook_sees_gradients_before_they_are_clipped(train, monkeypatch):
+    def after_backward(self, phase):
+        assert phase == "train"
+        grads = [p.grad for p in self.model.parameters()]
+        return {"largest": (torch.stack([g.abs().max() for g in grads]).max(), 1)}
+
+    plain = train(*MONITORED)
+    monkeypatch.setattr(Classification, "after_backward", after_backward)
+    run = train(*MONITORED)
+    logged = [event for event in events(run) if "train/largest" in event]
+    assert [event["step"] for event in logged] == [1, 3, 6, 9]
+    assert 0.1 < logged[0]["train/largest"] < logged[0]["train/grad_norm"]
+    assert summary(run)["val/loss"] == summary(plain)["val/loss"]
+
+
+def test_profile(train):
+    settings = ("data.batch_size=8", "trainer.max_steps=13", "trainer.test=false")
+    plain = train(*settings)
+    run = train(*settings, "trainer.profile_steps=3")
+    trace = json.loads((run / "profile" / "trace.json").read_text())
+    names = [event.get("name", "") for event in trace["traceEvents"]]
+    steps = {name for name in names if name.startswith("ProfilerStep#")}
+    assert steps == {"ProfilerStep#10", "ProfilerStep#11", "ProfilerStep#12"}
+    assert "Optimizer.step" in (run / "profile" / "table.txt").read_text()
+    assert f"{run}/profile/table.txt" in (run / "train.log").read_text()
+    assert summary(run)["val/loss"] == summary(plain)["val/loss"]
+
+
+def test_a_profile_needs_updates(train):
+    with pytest.raises(ConfigError, match=r"profile_steps=3 needs 13 updates, .* there are 9 to"):
+        train(*SHORT, "trainer.profile_steps=3")
