@@ -1,5 +1,6 @@
-"""Reading the config that a run directory holds."""
+"""Reading what a run directory says of its run."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,3 +24,12 @@ def read_config(file: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ConfigError(f"{file} is damaged: it holds no settings")
     return config
+
+
+def read_summary(file: Path) -> dict[str, Any]:
+    """A run's ``summary.json``; empty where it is missing or damaged."""
+    try:
+        summary = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return summary if isinstance(summary, dict) else {}

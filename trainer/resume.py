@@ -22,7 +22,7 @@ from core.files import lock
 from core.job import Job
 from core.progress import Best, Progress
 from core.ranks import Ranks, was_restarted
-from core.run_directory import read_config
+from core.run_directory import read_config, read_summary
 from core.same_run import ENDS, FREE, changes_data, changes_monitored, compare, is_among
 from core.schema import TrainerSettings
 from data.loader import Loader
@@ -43,6 +43,7 @@ class Start:
         content: of the checkpoint, if any.
         continues: whether the checkpoint is of this run directory, so that the same run goes on.
         changed: settings that differ from those the checkpoint was made with.
+        summary: what the run that made it says of itself.
         notes: what a person should know, such as a damaged file that was passed over.
     """
 
@@ -50,6 +51,7 @@ class Start:
     content: dict[str, Any] | None = None
     continues: bool = False
     changed: list[str] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -149,6 +151,7 @@ def find(config: dict[str, Any], job: Job, is_restart: bool) -> Start:
                 f"{', '.join(hidden)}: values from the environment are not recorded, so whether "
                 "they have changed is not known"
             )
+    start.summary = read_summary(recorded.with_name("summary.json"))
     with fitting(start):
         settle_best(start, own)
     return start
@@ -261,6 +264,7 @@ def resume(trainer: Trainer, start: Start) -> None:
         where = ("optimizer.", f"phases.{phase.name}.optimizer.", "param_groups.")
         if changed := [key for key in start.changed if key.startswith(where)]:
             try_step(phase, changed)
+    say_where(trainer, start.summary)
     step, last = trainer.progress.step, trainer.horizon.total_steps
     if step > last and start.changed:  # a limit may lie behind the run, which then ends
         raise ConfigError(
@@ -334,6 +338,21 @@ def restore(trainer: Trainer, content: dict[str, Any]) -> None:
     best = content["counters"]["best"]
     trainer.progress = Progress(**content["counters"] | {"best": best and Best(**best)})
     trainer.data.continue_order(content["data"]["order_hash"], trainer.progress.batches)
+
+
+def say_where(trainer: Trainer, before: dict[str, Any]) -> None:
+    """Say on what the run goes on, where other rounding makes it another run from here on."""
+    now = trainer.facts()
+    changed = [
+        f"{name} was {before[name]}, is {now[name]}"
+        for name in ("device", "precision")
+        if before.get(name, now[name]) != now[name]
+    ]
+    if changed:
+        trainer.run_log.print(
+            f"{'; '.join(changed)}: from here on the results differ from those of a run that was "
+            "not interrupted"
+        )
 
 
 def try_step(phase: Phase, changed: list[str]) -> None:

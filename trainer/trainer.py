@@ -41,7 +41,7 @@ from trainer.phase import Phase, optimizer_state_bytes
 from trainer.profiling import profiled
 from trainer.signals import Interruption
 
-MEETING_BATCHES = 5
+MEETING_SECONDS = 1.0
 
 
 @dataclass
@@ -84,6 +84,7 @@ class Trainer:
         self.checkpoints = self.run_log.run_dir / "checkpoints"
         self.saved_at = time.monotonic()
         self.has_saved = False
+        self.met_at, self.met_batches, self.meeting_due = time.monotonic(), 0, 0
 
     def fit(self) -> None:
         """Train to the horizon, evaluating on the way, then test the best weights."""
@@ -112,6 +113,7 @@ class Trainer:
             self.run_log.print(note)
         self.run_log.start_progress(self.last_step, self.progress.step)
         self.clock = Clock(self.progress, self.device)
+        self.plan_meeting()
         profile_steps, planned = self.settings.profile_steps, self.last_step - self.progress.step
         try:
             if self.evaluation_is_due():  # the run was interrupted before it was over
@@ -216,11 +218,20 @@ class Trainer:
                     self.save()
         if self.processes_meet:
             self.interruption.check()
+            self.plan_meeting()
 
     @property
     def processes_meet(self) -> bool:
-        """Agreeing makes a GPU wait for the others: not after every update."""
-        return self.ranks.world_size == 1 or self.progress.batches % MEETING_BATCHES == 0
+        """Agreeing makes processes wait for each other: several do so about once a second."""
+        return self.ranks.world_size == 1 or self.progress.batches >= self.meeting_due
+
+    def plan_meeting(self) -> None:
+        """The processes meet next after as many updates as rank 0 makes in a second."""
+        if self.ranks.world_size > 1:
+            batches, now = self.progress.batches, time.monotonic()
+            rate = (batches - self.met_batches) / max(now - self.met_at, 1e-6)
+            self.met_at, self.met_batches = now, batches
+            self.meeting_due = batches + broadcast(max(1, int(rate * MEETING_SECONDS)))
 
     def evaluation_is_due(self) -> bool:
         step = self.progress.step

@@ -1,5 +1,6 @@
 """Every setting that a resumed run may change takes effect; what cannot is refused by name."""
 
+import json
 import shutil
 
 import pytest
@@ -314,3 +315,13 @@ def test_advice_keeps_the_changes_that_are_named_already():
     recorded = {"seed": 0, "model": {"dropout": 0.1}, "resume_changes": []}
     with pytest.raises(ConfigError, match=r"'resume_changes=\[seed,model\.dropout\]'"):
         compare(config, recorded)
+
+
+def test_another_device_or_precision_is_said(half, train, capsys):
+    run_dir = half(*SGD)
+    file = run_dir / "summary.json"
+    on_gpu = summary(run_dir) | {"device": "NVIDIA H200", "precision": "tf32"}
+    file.write_text(json.dumps(on_gpu))
+    train(*SHORT, *SGD, "resume=auto", run_dir=run_dir)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "device was NVIDIA H200, is cpu; precision was tf32, is fp32: from here on" in printed
