@@ -1,7 +1,8 @@
 """The typed settings of a run, and the check of a composed config against them.
 
 The values stand in ``conf/``; here stand names, types, ranges and meaning. No field has a default,
-so that none stands twice. The line below a field is its entry in the reference.
+so that none stands twice; only the rules of ``param_groups`` have, of which ``conf/`` lists none.
+The line below a field is its entry in the reference.
 """
 
 import difflib
@@ -135,6 +136,22 @@ class WandbSettings:
 
 
 @dataclass(frozen=True)
+class RuleSettings:
+    """One of ``param_groups.rules``. What it leaves out stays as it is without the rule."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+
+    match: str
+    """Regular expression, searched for in the names of parameters."""
+    lr_scale: Positive = 1.0
+    """Factor of the learning rate, whatever the schedule makes of it."""
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Weight decay in place of the optimizer's; also of norms and biases."""
+    freeze: bool = False
+    """Do not train; batch norms that are frozen as a whole keep their statistics, too."""
+
+
+@dataclass(frozen=True)
 class ParamGroupSettings:
     """``param_groups``: how parameters are grouped, the same for every optimizer."""
 
@@ -146,6 +163,9 @@ class ParamGroupSettings:
     """Factor of the learning rate from each layer to the one below it."""
     not_hidden: list[str]
     """Regular expressions on names of what Muon leaves to AdamW, beside what it finds itself."""
+    rules: list[RuleSettings]
+    """For parameters by name: ``lr_scale``, ``weight_decay``, ``freeze``. The first that matches
+    wins; one that matches nothing is an error."""
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,11 @@ def num_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
+def num_frozen_parameters(model: nn.Module) -> int:
+    """Those that are not trained."""
+    return sum(p.numel() for p in model.parameters() if not p.requires_grad)
+
+
 def weights_hash(weights: dict[str, Tensor]) -> str:
     """Hash of a flat state dict: equal hashes prove an equal start."""
     digest = hashlib.sha256()

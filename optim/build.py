@@ -41,12 +41,31 @@ def build_optimizer(
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not 0 <= value < math.inf:
             raise ConfigError(f"{where}.{key}={value} should be a number of at least 0")
-    flags = group_flags(settings)
+    is_torch_muon = settings["_target_"] == "torch.optim.Muon"
+    flags = [] if is_torch_muon else group_flags(settings)
     groups = parameter_groups(module, weight_decay, settings["lr"], **grouping, flags=flags)
     if not groups:
         raise ConfigError(f"{where}: the model has no trainable parameters")
+    if is_torch_muon:
+        check_matrices(groups, where)
     rehearse(settings, groups, where)
     return instantiate(settings, where, params=groups)
+
+
+def check_matrices(groups: list[dict[str, Any]], where: str) -> None:
+    """Raises: ConfigError: a parameter is no matrix, which torch's Muon does not take."""
+    others = [
+        name
+        for group in groups
+        for name, parameter in zip(group["param_names"], group["params"], strict=True)
+        if parameter.ndim != 2
+    ]
+    if others:
+        raise ConfigError(
+            f"{where}: torch's Muon takes matrices alone, and {', '.join(others[:3])} are none "
+            f"({len(others)} in all): freeze them by param_groups.rules, or choose optimizer=muon, "
+            "which leaves them to AdamW"
+        )
 
 
 def group_flags(settings: dict[str, Any]) -> list[str]:

@@ -8,8 +8,11 @@ from typing import Any
 from torch import nn
 
 from core.errors import ConfigError
+from core.schema import RuleSettings
+from optim.param_rules import rules_by_name
 from optim.parameter_roles import hidden_matrices, undecayed
 
+NO_RULE = RuleSettings(match="")
 BLOCK = re.compile(r"^(.*?)\.(\d+)\.")  # "encoder.layer.3.output.weight": block 3 of encoder.layer
 
 
@@ -20,6 +23,8 @@ def parameter_groups(
     decay_norms_and_biases: bool,
     layer_decay: float | None,
     not_hidden: Sequence[str] = (),
+    rules: Sequence[dict[str, Any]] = (),
+    root: nn.Module | None = None,
     flags: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Split ``module``'s trainable parameters into groups; each is in exactly one.
@@ -31,6 +36,8 @@ def parameter_groups(
         lr: the rate of the top layer; without ``layer_decay`` the groups have none of their own.
         layer_decay: factor of the rate from each layer to the one below it (arXiv:2003.10555).
         not_hidden: see :func:`optim.parameter_roles.hidden_matrices`.
+        rules: see :func:`optim.param_rules.rules_by_name`.
+        root: the model whose names of parameters the rules are about; None: ``module``.
         flags: what the optimizer reads of a group: ``use_muon`` (it holds hidden matrices) or
             ``always_adapt`` (it is decayed, if only by 0).
 
@@ -49,30 +56,58 @@ def parameter_groups(
                 "between its first and its last layer: choose another optimizer"
             )
     scales = {} if layer_decay is None else layer_scales(module, layer_decay)
+    rule_of = rules_by_parameter(root or module, rules)
+    has_rates = layer_decay is not None or any(rule.lr_scale != 1 for rule in rule_of.values())
     groups: dict[tuple[float, ...], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        scale, decays = scales.get(name, 1.0), id(parameter) in decayed
-        group: dict[str, Any] = {"params": [], "weight_decay": weight_decay if decays else 0.0}
-        if layer_decay is not None:
+        rule = rule_of.get(id(parameter), NO_RULE)
+        scale = scales.get(name, 1.0) * rule.lr_scale
+        decay = weight_decay if id(parameter) in decayed else 0.0
+        if rule.weight_decay is not None:
+            decay = rule.weight_decay
+        group: dict[str, Any] = {"params": [], "param_names": [], "weight_decay": decay}
+        if has_rates:
             group["lr"] = lr * scale
+        if rule.lr_scale != 1:
+            group["lr_scale"] = rule.lr_scale
         group |= {flag: id(parameter) in members[flag] for flag in flags}
-        key = (scale, *(group[flag] for flag in flags), decays)
-        groups.setdefault(key, group)["params"].append(parameter)
+        is_usual = rule.lr_scale == 1
+        key = (is_usual, scale, *(group[flag] for flag in flags), decay, id(parameter) in decayed)
+        group = groups.setdefault(key, group)
+        group["params"].append(parameter)
+        group["param_names"].append(name)  # as torch has them: some optimizers go by them
     # the top layer's group comes first: its rate is the one that is logged
     return [groups[key] for key in sorted(groups, reverse=True)]
+
+
+def rules_by_parameter(
+    model: nn.Module, rules: Sequence[dict[str, Any]]
+) -> dict[int, RuleSettings]:
+    """The rules, by the ids of the parameters that they are for."""
+    found = rules_by_name(model, rules)
+    named = model.named_parameters(remove_duplicate=False)
+    return {id(parameter): found[name] for name, parameter in named if name in found}
 
 
 def layer_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
     """The factor of every trained parameter's learning rate, by name.
 
-    The layers are the numbered blocks that hold most of the trained parameters, such as
+    Where the model has timm's ``group_matcher``, the layers are those that it names. Else they are
+    the numbered blocks that hold most of the trained parameters, such as
     ``encoder.layer.3.`` or ``blocks.3.``. What comes before them, such as embeddings, is one layer
     below the first block; what comes after, such as the classifier, one above the last block.
     """
     if not 0 < layer_decay <= 1:
         raise ConfigError(f"param_groups.layer_decay={layer_decay} should be above 0, at most 1")
+    if hasattr(module, "group_matcher"):
+        from timm.models import group_parameters  # costs seconds, and timm made the model
+
+        matcher = module.group_matcher(coarse=False)  # type: ignore[operator]
+        layers: dict[str, int] = group_parameters(module, matcher, reverse=True)
+        last = max(layers.values())
+        return {name: layer_decay ** (last - layer) for name, layer in layers.items()}
     trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     sizes: Counter[str] = Counter()
     for name, parameter in trained:

@@ -108,6 +108,7 @@ def test_cifar10_customcnn_is_the_tutorial_recipe(composed):
         "decay_norms_and_biases": True,
         "layer_decay": None,
         "not_hidden": [],
+        "rules": [],
     }
     assert config["scheduler"] == {
         "_target_": "optim.schedules.step_decay",

@@ -1,7 +1,7 @@
 """A phase of the update: its own parameters, optimizer, schedule and clipping."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -16,6 +16,7 @@ from core.progress import Progress
 from core.schema import TrainerSettings
 from objectives.base import Objective
 from optim.build import Schedule, build_optimizer, build_schedule
+from optim.param_rules import freeze
 from optim.schedules import Horizon
 from optim.uncompiled import leave_compiler_out
 from trainer.distributed.device import synchronize
@@ -32,6 +33,7 @@ class Phase:
         compute: ``batch -> (loss, sums)``; averages gradients under several processes.
         module: whose parameters the phase trains.
         monitor_layers: measure the norms of every layer at logging steps.
+        frozen_norms: layers whose statistics stay as they are in training.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Phase:
         clip_grad_norm: float | None,
         clip_grad_value: float | None,
         monitor_layers: bool,
+        frozen_norms: Sequence[nn.Module] = (),
     ) -> None:
         self.name = name
         self.prefix = prefix
@@ -54,6 +57,7 @@ class Phase:
         self.schedule = schedule
         self.clip_grad_norm = clip_grad_norm
         self.clip_grad_value = clip_grad_value
+        self.frozen_norms = frozen_norms
         self.base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
         self.optimizer_state = OptimizerState(optimizer, module)
         self.layers = layers_of(module) if monitor_layers else {}
@@ -70,6 +74,15 @@ class Phase:
     def layer_grad_norms(self) -> dict[str, Tensor]:
         """Of every monitored layer, by name; to be taken before clipping."""
         return layer_norms(self.layers, [p.grad for p in self.parameters], self.prefix, "grad_norm")
+
+    @property
+    def lrs(self) -> dict[str, float]:
+        """The rates to record: ``lr``, and those that a rule scales, such as ``lr_x10``."""
+        rates: dict[str, float] = {}
+        for group in self.optimizer.param_groups:
+            factor = group.get("lr_scale")
+            rates.setdefault("lr" if factor is None else f"lr_x{factor:g}", float(group["lr"]))
+        return rates
 
     def clip_gradients(self, always_measure: bool) -> Tensor | None:
         """Clip by norm, then by value; the gradients' norm before both, if it was measured.
@@ -119,6 +132,9 @@ class Phase:
         return hasattr(self.optimizer, "train")
 
     def train_mode(self, on: bool) -> None:
+        """Called after the objective's own ``train``."""
+        for norm in self.frozen_norms:
+            norm.eval()
         if self.has_modes:
             optimizer: Any = self.optimizer
             if on:
@@ -142,6 +158,8 @@ def build_phases(
     """
     modules = objective.phases()
     settings = phase_settings(config, list(modules))
+    frozen_norms = freeze(objective.model, config["param_groups"]["rules"])
+    grouping = config["param_groups"] | {"root": objective.model}
     distribute(objective, trainer)
     if not trainer.compile:
         leave_compiler_out()
@@ -154,11 +172,12 @@ def build_phases(
             prefix=f"{name}/" if len(modules) > 1 else "",
             compute=wrap(PhaseCompute(objective, name), module, trainer),
             module=module,
-            optimizer=build_optimizer(chosen, module, config["param_groups"], f"{where}optimizer"),
+            optimizer=build_optimizer(chosen, module, grouping, f"{where}optimizer"),
             schedule=build_schedule(own["scheduler"], horizon, f"{where}scheduler"),
             clip_grad_norm=own["clip_grad_norm"],
             clip_grad_value=own["clip_grad_value"],
             monitor_layers=trainer.monitor_layers,
+            frozen_norms=frozen_norms,
         )
         if phase.has_modes and trainer.ema_decay is not None:
             raise ConfigError(

@@ -242,7 +242,7 @@ class Trainer:
         """Record training's metrics, the rates and what else steers the optimizers."""
         values = self.metrics.values(self.progress.step)
         for phase in self.phases:
-            values[f"optim/{phase.prefix}lr"] = phase.lr
+            values |= {f"optim/{phase.prefix}{name}": lr for name, lr in phase.lrs.items()}
         if self.scaler.is_enabled():
             values["optim/loss_scale"] = self.scaler.get_scale()
         if self.progress.skipped:

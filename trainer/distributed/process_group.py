@@ -59,6 +59,12 @@ def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
                 dist.barrier()  # rank 0 has saved
         raise
     except RuntimeError as error:
+        if "Expected to have finished reduction" in str(error):  # DDP's own word for it
+            raise ConfigError(
+                "some parameters take no part in the loss, such as those of an auxiliary output, "
+                "which several processes do not allow: freeze them, "
+                "param_groups.rules=[{match: NAME, freeze: true}]"
+            ) from error
         if lost_a_peer(error):
             time.sleep(PEER_EXIT_SECONDS)  # the engine sees the peer's exit first, and ends us
         if "Timed out" in str(error):

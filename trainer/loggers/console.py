@@ -78,8 +78,10 @@ class Console(Writer):
 
     def write_header(self, spec: Any, facts: dict[str, Any]) -> None:
         synthetic = " (synthetic)" if facts["synthetic_data"] else ""
+        frozen = facts.get("num_frozen_parameters")
+        more = f" and {frozen:,} frozen" if frozen else ""
         self.show(
-            f"{facts['model']}, {facts['num_parameters']:,} parameters, on "
+            f"{facts['model']}, {facts['num_parameters']:,} parameters{more}, on "
             f"{escape(facts['data'])}{synthetic}: {facts['planned_steps']} updates of "
             f"{facts['batch_size']} samples, {facts['precision']} on {facts['device']}"
         )

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from core.schema import TrainerSettings
-from models.build import num_parameters
+from models.build import num_frozen_parameters, num_parameters
 from trainer.distributed.device import device_name, processor_name
 
 PACKAGES = ("torch", "torchvision", "timm", "hydra-core", "omegaconf", "wandb", "numpy")
@@ -64,6 +64,7 @@ def run_facts(
     return {
         "model": type(model).__name__,
         "num_parameters": num_parameters(model),
+        "num_frozen_parameters": num_frozen_parameters(model),
         "data": data.spec.name,
         "synthetic_data": data.spec.synthetic,
         "num_samples": sizes,
