@@ -81,9 +81,7 @@ def run(config: dict[str, Any], job: Job) -> float:
                 settings.accumulate_steps,
                 settings.eval_train_samples,
             )
-        model = build_model(
-            config["model"], data.spec, device, settings.channels_last, settings.compile
-        )
+        model = build_model(config["model"], data.spec, device, settings.channels_last)
         objective = build_objective(config["objective"], model, data.spec)
         horizon = planned_horizon(settings, data, start)
         phases = build_phases(config, objective, horizon, settings)

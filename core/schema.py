@@ -60,8 +60,9 @@ class TrainerSettings:
     """Of the forward pass; auto: bf16 where the hardware has it, fp16 on older GPUs, else fp32."""
     channels_last: bool
     """Memory format of images and convolutions."""
-    compile: bool
-    """``torch.compile`` the model."""
+    compile: bool | Literal["default", "reduce-overhead", "max-autotune"]
+    """``torch.compile`` the model, in this mode; true: default. Texts that are generated between
+    updates are not compiled, being of every length."""
     deterministic: bool
     """Only algorithms that give the same bits every time; slower on GPUs."""
     num_threads: Count | None

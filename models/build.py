@@ -23,7 +23,6 @@ def build_model(
     spec: Any,
     device: torch.device,
     channels_last: bool = False,
-    compile: bool = False,
 ) -> nn.Module:
     """The model on its device.
 
@@ -32,7 +31,6 @@ def build_model(
 
     Args:
         channels_last: memory format of four-dimensional weights; others stay as they are.
-        compile: let ``torch.compile`` translate it when it is first called.
 
     Raises:
         ConfigError: a setting is wrong, the data do not suit it, or it is no model to train here.
@@ -49,8 +47,6 @@ def build_model(
     model = model.to(device)
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
-    if compile:
-        model.compile()
     return model
 
 

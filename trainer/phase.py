@@ -161,7 +161,11 @@ def build_phases(
     frozen_norms = freeze(objective.model, config["param_groups"]["rules"])
     grouping = config["param_groups"] | {"root": objective.model}
     distribute(objective, trainer)
-    if not trainer.compile:
+    if trainer.compile:
+        # after the model was tried with two samples: that shape would make the batch symbolic
+        mode = "default" if trainer.compile is True else trainer.compile
+        objective.model.compile(mode=mode, dynamic=False)
+    else:
         leave_compiler_out()
     phases = []
     for name, module in modules.items():

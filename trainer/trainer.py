@@ -28,6 +28,7 @@ from trainer.averaging import Average
 from trainer.distributed.device import (
     autocast,
     choose_precision,
+    eager,
     is_out_of_memory,
     out_of_memory,
     peak_memory_bytes,
@@ -275,7 +276,9 @@ class Trainer:
             is_best = judge(values, self.monitor, self.progress, self.epoch, self.settings)
             step, seconds = self.progress.step, self.progress.train_seconds
             self.run_log.log_evaluation(step, seconds, values, is_best)
-            self.run_log.log_media("val", step, partial(self.objective.preview, self.eval_model))
+            with eager(self.settings.compile):  # a text grows: it would be compiled at every length
+                preview = partial(self.objective.preview, self.eval_model)
+                self.run_log.log_media("val", step, preview)
         self.summarize()
         self.metrics.since_eval.reset()
         self.progress.evaluated_at = self.progress.step

@@ -65,6 +65,11 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     return torch.autocast(device.type, DTYPES[precision])
 
 
+def eager(compiled: bool | str) -> AbstractContextManager:
+    """Run a model as it is written, also if it was compiled."""
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+
+
 def prepare_process(
     settings: TrainerSettings, seed: int, ranks: Ranks, device: torch.device
 ) -> None:
