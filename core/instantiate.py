@@ -30,7 +30,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from core.errors import ConfigError, reason
 
-PROJECT_PACKAGES = ("models", "data", "optim", "objectives")
+PROJECT_PACKAGES = ("models", "data", "optim", "objectives", "trainer.loggers")
 LIBRARIES = ("torch.optim", "torch.nn", "torchvision.transforms.v2", "timm.optim", "schedulefree")
 
 
@@ -47,6 +47,7 @@ FOLDERS = {
     "optimizer": "optim",
     "scheduler": "optim",
     "objective": "objectives",
+    "loggers": "trainer.loggers",
 }
 RESERVED = ("_target_", "_partial_", "_convert_")
 REFUSALS = (TypeError, ValueError, LookupError, ArithmeticError, AssertionError, RuntimeError)

@@ -19,6 +19,7 @@ FREE = (
     "resume",
     "resume_changes",
     "wandb",
+    "loggers",
     "data.root",
     "data.num_workers",
     "data.eval_batch_size",

@@ -219,6 +219,8 @@ class Settings:
     """How long, where and how to train."""
     wandb: WandbSettings
     """Weights & Biases."""
+    loggers: list[dict]
+    """Further places to log to, each with the ``_target_`` of a writer."""
 
 
 def check_settings(config: dict[str, Any]) -> TrainerSettings:

@@ -22,6 +22,9 @@ ADDED = (
     "halving",
     "densenet",
     "squares",
+    "margin",
+    "overconfident",
+    "csv_file",
 )  # by the examples
 
 

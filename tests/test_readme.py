@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("train.py", "conf", "core", "models", "data", "optim", "objectives", "study", "trainer")
+PACKAGES = ("train.py", "conf", "core", "models", "data", "optim", "objectives", "metrics", "study",
+            "trainer")  # fmt: skip
 README = (ROOT / "README.md").read_text()
 EXTEND = README.split("## Extend")[1].split("\n## ")[0]
 EXTEND += (ROOT / "docs" / "train" / "extend.md").read_text()
@@ -47,12 +48,12 @@ def test_table_names_every_option_of_every_group():
     assert shown == options
 
 
-def test_readme_adds_models_an_optimizer_a_schedule_and_a_data_set():
-    files = [name for name, _ in FILE.findall(EXTEND)]
-    folders = ["models", "optim", "optim", "models", "data"]
-    assert [name.split("/")[0] for name in files[::2]] == folders
-    assert all(name.startswith("conf/") for name in files[1::2])
-    assert len(COMMAND.findall(EXTEND)) == 5
+def test_examples_show_one_of_each_kind_in_few_lines():
+    files = [name for name, _ in FILE.findall(EXTEND) if not name.startswith("conf/")]
+    folders = ["models", "optim", "optim", "models", "data", "objectives", "objectives", "trainer"]
+    assert [name.split("/")[0] for name in files] == folders
+    assert all(content.count("\n") <= 30 for _, content in FILE.findall(EXTEND))
+    assert len(COMMAND.findall(EXTEND)) == len(files)
 
 
 RUN = """

@@ -21,6 +21,7 @@ from core.collectives import broadcast
 from core.environment import without_environment
 from core.errors import ConfigError, Diverged, Interrupted, reason
 from core.files import without_nan
+from core.instantiate import instantiate
 from core.job import Job
 from core.ranks import Ranks
 from objectives.base import Media
@@ -181,6 +182,10 @@ def open_run_log(
         return RunLog(common, num_events=num_events)
     job = common
     record = job.recordable or config
+    further = [
+        build_logger(node, f"loggers[{number}]", job)
+        for number, node in enumerate(config["loggers"])
+    ]
     earlier = keep_events(job.path / "metrics.jsonl", num_events)
     console = Console(job, config["trainer"]["progress"], config["data"]["batch_size"])
     wandb_logger = WandbLogger(
@@ -193,7 +198,8 @@ def open_run_log(
         say=lambda text: console.show(escape(text)),
         warn=lambda text: console.print(escape(text)),
     )
-    run_log = RunLog(job, [RunFiles(record, job), console, wandb_logger], len(earlier))
+    writers = [RunFiles(record, job), console, wandb_logger, *further]
+    run_log = RunLog(job, writers, len(earlier))
     run_log.summary |= {
         "seed": config["seed"],
         "overrides": list(job.overrides),
@@ -213,6 +219,18 @@ def open_run_log(
     for note in notes:
         run_log.print(without_environment(note, record))
     return run_log
+
+
+def build_logger(node: dict[str, Any], where: str, job: Job) -> Writer:
+    """A writer of the user's own.
+
+    Raises:
+        ConfigError: it is none, or a setting is wrong.
+    """
+    writer = instantiate(node, where, run_dir=job.path)
+    if not isinstance(writer, Writer):
+        raise ConfigError(f"{where}={node}: a logger is a trainer.loggers.writer.Writer")
+    return writer
 
 
 def discard(run_dir: Path) -> None:
