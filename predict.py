@@ -25,6 +25,7 @@ import torch
 
 from core.errors import ConfigError, reason
 from core.files import write_json
+from core.records import printable
 from deploy.arguments import parse, spelled
 from deploy.finished_run import FinishedRun, newest_run, open_run
 from deploy.uses import check_task, checked_use
@@ -139,7 +140,7 @@ def draw_samples(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Ro
     if file.suffix.lower() != ".png":
         raise ConfigError(f"--output {file} should be a file that ends in .png")
     save_grid(run.model.sample(options.num_samples, generator), file)  # type: ignore[operator]
-    print(file)
+    print(printable(str(file)))
     return 0, []
 
 
@@ -173,7 +174,7 @@ def export(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
     if measurements[0].split != "test":
         note(f"checked on the {measurements[0].split} split: the data have no test split")
     for row in measurements:
-        print(row.file)
+        print(printable(str(row.file)))
     return 0, [{**vars(row), "file": str(row.file)} for row in measurements]
 
 
@@ -196,11 +197,6 @@ def write_csv(rows: Rows, file: Path) -> None:
             writer.writerows(rows)
     except OSError as error:
         raise ConfigError(f"cannot write {file}: {reason(error)}") from error
-
-
-def printable(text: str) -> str:
-    """Without the lone surrogates by which Python spells file names that are no UTF-8."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def note(text: str) -> None:

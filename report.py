@@ -22,6 +22,9 @@ from analysis.sweep import Sweep, read_sweep
 from analysis.tables import latex
 from analysis.workload_report import WorkloadsReport
 from analysis.workloads import by_workload
+from core.errors import ConfigError
+from core.files import write_text
+from core.records import printable
 
 PLAIN_WIDTH = 140  # columns, where the output is no terminal
 
@@ -41,8 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
             from analysis.wandb_report import publish  # imports wandb: seconds
 
             print(publish(report, files))
-    except ReportError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ReportError, ConfigError) as error:
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"error: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
@@ -116,20 +119,23 @@ def show(report: Document) -> None:
 def write(report: Document, folder: Path, options: argparse.Namespace) -> list[Path]:
     """``report.csv``, ``report.html`` and what else is asked for; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {
+    own = {
         folder / "report.csv": report.frame.to_csv(index=False),
         folder / "report.html": report.page(),
     }
+    texts = {}
     if options.latex:
         texts[options.latex] = latex(report.tables[0], f"{report.title}. {report.notes}")
     if options.markdown:
         texts[options.markdown] = report.markdown()
-    for file, text in texts.items():
+    for file, text in own.items():
+        write_text(text, file)
+    for file, text in texts.items():  # as the user says, if it is a device
         file.write_text(text, encoding="utf-8")
     if options.figures:
         report.save_figures(options.figures)
-        return [*texts, options.figures]
-    return list(texts)
+        return [*own, *texts, options.figures]
+    return [*own, *texts]
 
 
 if __name__ == "__main__":

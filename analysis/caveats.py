@@ -8,7 +8,7 @@ from typing import Any
 from analysis.comparison import Comparison, without_test
 from analysis.provenance import facts_of
 from analysis.rows import Row
-from analysis.runs import TUNE, Run
+from analysis.runs import TUNE, UNREADABLE, Run
 from analysis.statistics import WELCH
 from analysis.tuning import at_the_edge, swept_keys, trials_of
 from analysis.words import listed, shown
@@ -79,6 +79,10 @@ def left_out(comparison: Comparison) -> Iterator[str]:
             f"Of {len(runs)} runs, {', '.join(counts)}: they are counted, and have no value in "
             "the table."
         )
+    if broken := [run for run in runs if run.problems or run.status == UNREADABLE]:
+        whats = [f"{run.name} ({'; '.join(run.problems) or 'not as training writes it'})"
+                 for run in broken]  # fmt: skip
+        yield f"Cannot be read: {listed(whats, most=20)}."
     if damaged := sum(run.damaged_lines for run in runs):
         yield f"{damaged} damaged lines in metrics.jsonl were passed over."
 

@@ -4,17 +4,20 @@ Nothing here builds an object that a file names, and no checkpoint is opened. A 
 may have half a last line; one that failed early has the config as composed and a summary.
 """
 
-import json
 import math
+from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import yaml
 from pydantic import BaseModel, ValidationError
+
+from core.errors import reason
+from core.records import lines_of, parse_json, printable, read_record, showable
 
 SUMMARY_FILE = "summary.json"  # makes a directory a run's; there from the first moment
 STUDY_FILE = "study.json"  # makes a directory a study's
@@ -25,6 +28,8 @@ BROKEN = (DIVERGED, "failed")  # a trial that ended so counts as the worst value
 UNFINISHED = "unfinished"  # still running, or killed
 UNREADABLE = "unreadable"  # its config or its summary is damaged
 TUNE, REPEAT, UNTUNED = "tune", "repeat", "untuned"  # phases of a study
+
+MAX_METRICS = 1000  # of a run
 
 Setting = tuple[tuple[str, Any], ...]
 
@@ -88,6 +93,7 @@ class Run:
     choices: dict[str, str]  # config group to option, such as optim to sgd_cosine
     events: pd.DataFrame  # one row per event; step, epoch, seconds and one column per metric
     damaged_lines: int
+    problems: list[str] = field(default_factory=list)  # with its summary and its config
     candidate: str = ""  # what it is compared as
     family: str = ""  # the choices alone, within which settings are tuned
     setting: Setting = ()  # the swept numbers of the family
@@ -166,6 +172,7 @@ def read_runs(directories: Iterable[Path]) -> list[Run]:
             raise ReportError(f"{directory}: no such directory")
         for path in find(directory):
             name = path.name if path == directory else str(path.relative_to(directory))
+            name = printable(name)
             runs.setdefault(path.resolve(), read_run(path, name))
     if not runs:
         shown = ", ".join(str(directory) for directory in directories)
@@ -191,11 +198,14 @@ def read_run(path: Path, name: str) -> Run:
     """Read one run; a file that is missing or damaged counts as empty."""
     choices = nested(read_mapping(path / ".hydra" / "hydra.yaml"), "hydra", "runtime", "choices")
     events, damaged = read_events(path / "metrics.jsonl")
+    problems: list[str] = []
+    summary = read_mapping(path / SUMMARY_FILE, problems)
+    config = read_mapping(path / "config.yaml", problems)
     return Run(
         path=path,
         name=name,
-        summary=read_mapping(path / SUMMARY_FILE),
-        config=read_mapping(path / "config.yaml") or read_mapping(path / ".hydra" / "config.yaml"),
+        summary=summary,
+        config=config or read_mapping(path / ".hydra" / "config.yaml"),
         choices={
             group: str(option)
             for group, option in (choices or {}).items()
@@ -203,32 +213,56 @@ def read_run(path: Path, name: str) -> Run:
         },
         events=events,
         damaged_lines=damaged,
+        problems=problems,
     )
 
 
-def read_mapping(file: Path) -> dict[str, Any]:
-    """A JSON or YAML mapping; empty where there is none that can be read."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where libyaml is there
+def read_mapping(file: Path, problems: list[str] | None = None) -> dict[str, Any]:
+    """A JSON or YAML mapping as it can be shown; empty where there is none that can be read.
+
+    Args:
+        problems: gets what is wrong with a file that is there.
+    """
     try:
-        text = file.read_text(encoding="utf-8")
-        content = json.loads(text) if file.suffix == ".json" else yaml.load(text, loader)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        content = showable(read_record(file))
+        if isinstance(content, dict):
+            return content
+        problem = "no mapping"
+    except FileNotFoundError:
         return {}
-    return content if isinstance(content, dict) else {}
+    except (OSError, ValueError) as error:
+        problem = printable(reason(error))
+    if problems is not None:
+        problems.append(f"{file.name}: {problem}")
+    return {}
 
 
 def read_events(file: Path) -> tuple[pd.DataFrame, int]:
     """The events but for media, as numbers, and how many lines were damaged."""
-    rows, damaged = [], 0
-    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-    for line in text.splitlines():
-        try:
-            event = json.loads(line)
-            if "media" not in event:
-                rows.append({k: math.nan if v is None else float(v) for k, v in event.items()})
-        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-            damaged += 1
-    return pd.DataFrame(rows, dtype=float), damaged
+    columns: dict[str, array[float]] = {}
+    count = damaged = 0
+    try:
+        for line in lines_of(file):
+            try:
+                event = parse_json(line)
+                if "media" in event:
+                    continue
+                values = {k: math.nan if v is None else float(v) for k, v in event.items()}
+                if len(columns.keys() | values.keys()) > MAX_METRICS:
+                    raise ValueError
+            except (ValueError, TypeError, AttributeError):
+                damaged += 1
+                continue
+            for name, value in values.items():
+                column = columns.setdefault(printable(name), array("d"))
+                column.extend([math.nan] * (count - len(column)))
+                column.append(value)
+            count += 1
+    except (OSError, ValueError):  # none, or none of this program's
+        damaged += file.exists()
+    for column in columns.values():
+        column.extend([math.nan] * (count - len(column)))
+    return pd.DataFrame({name: np.frombuffer(column) for name, column in columns.items()}), damaged
 
 
 def nested(mapping: Any, *keys: str) -> Any:

@@ -6,7 +6,9 @@ none, and its candidates are told from the configs.
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError, model_validator
 
 from analysis.runs import (
     BROKEN,
@@ -17,11 +19,71 @@ from analysis.runs import (
     UNTUNED,
     ReportError,
     Run,
+    nested,
     read_mapping,
 )
 from analysis.words import listed, metric_value
 
 TRIALS_A_NUMBER = 5  # of each tuning: fewer and the best setting is mostly luck
+
+
+class Halving(BaseModel, strict=True):
+    rungs: list[float]
+    keep: float
+
+
+class Candidate(BaseModel, strict=True):
+    space: dict[str, Any] | None = None
+    overrides: list[str] | None = None
+    source: str | None = None
+
+
+class Protocol(BaseModel, strict=True):
+    name: str
+    candidates: dict[str, Candidate | None]
+    replicates: int
+    trials: int
+    seeds_per_replicate: int
+    sampler: str
+    halving: Halving | None
+
+
+class Entry(BaseModel, strict=True):
+    """The place of a run."""
+
+    run_dir: str
+    phase: Literal["tune", "repeat", "untuned"]
+    candidate: str
+    replicate: int
+    params: dict[str, Any]
+    status: str | None
+    trial: int | None = None
+    audited: float | None = None
+
+    @model_validator(mode="after")
+    def check_trial(self) -> "Entry":
+        if self.phase == TUNE and self.trial is None:
+            raise ValueError("a trial has no number")
+        return self
+
+
+class Best(BaseModel, strict=True):
+    candidate: str
+    replicate: int
+    value: float
+
+
+class StudyRecord(BaseModel, strict=True):
+    """What a report reads of ``study.json``."""
+
+    protocol: Protocol
+    runs: list[Entry]
+    finished: bool
+    best: list[Best] = []
+    at_bounds: dict[str, dict[str, str]] = {}
+    monitor: str = ""
+    monitor_mode: str = ""
+    tuning_compute: dict[str, float] | None = None
 
 
 class Study:
@@ -42,12 +104,20 @@ class Study:
                 f"{directory / STUDY_FILE} is damaged: the study's command with "
                 f"hydra.sweep.dir={directory} writes it anew"
             )
-        self.protocol: dict[str, Any] = self.record["protocol"]
+        self.protocol: dict[str, Any] = nested(self.record, "protocol") or {}
         if "replicates" not in self.protocol:
             raise ReportError(
                 f"{directory / STUDY_FILE} is of an earlier version, which had no replicates: "
                 "report.py of that version reads it"
             )
+        try:
+            StudyRecord.model_validate(self.record)
+        except ValidationError as error:
+            first = error.errors()[0]
+            entry = ".".join(map(str, first["loc"]))
+            raise ReportError(
+                f"{directory / STUDY_FILE} is damaged: {entry}: {first['msg']}"
+            ) from error
         candidates = self.protocol["candidates"]
         self.candidates = {name: node for name, node in candidates.items() if node is not None}
 

@@ -1,6 +1,5 @@
 """The command line's error handling: one clear line for a mistake, an honest exit code."""
 
-import json
 import os
 import re
 import sys
@@ -25,6 +24,7 @@ from core.help import help_text
 from core.job import Job
 from core.monitor import worst_value
 from core.ranks import started_by_torchrun
+from core.records import printable, read_record
 from core.schema import dotted_keys, unknown_key
 
 Compose = Callable[[list[str]], DictConfig]
@@ -107,7 +107,7 @@ def leave_summary(job: Job, error: Exception) -> None:
         return
     summary: dict[str, Any] = {"overrides": list(job.overrides)}
     with suppress(OSError, ValueError, TypeError):  # a damaged one is replaced
-        summary |= json.loads(file.read_text())
+        summary |= read_record(file)
     status = "diverged" if isinstance(error, Diverged) else "failed"
     message = without_environment(f"{type(error).__name__}: {error}", job.composed)
     summary |= {"status": status, "error": message}
@@ -118,7 +118,7 @@ def leave_summary(job: Job, error: Exception) -> None:
 
 
 def print_error(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(f"error: {printable(message)}", file=sys.stderr, flush=True)
 
 
 def explain(

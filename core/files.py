@@ -10,6 +10,13 @@ from typing import IO, Any
 
 from core.errors import ConfigError
 
+FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def no_link(path: str, flags: int) -> int:
+    """An opener for ``open``: a run directory of a stranger may hold a link to a file elsewhere."""
+    return os.open(path, flags | FLAGS, 0o666)
+
 
 def lock(file: Path, wait: bool = False) -> IO[str]:
     """Lock a file until it is closed or the process ends, however it ends.
@@ -19,7 +26,7 @@ def lock(file: Path, wait: bool = False) -> IO[str]:
     Raises:
         BlockingIOError: another process has the lock, and ``wait`` is false.
     """
-    opened = file.open("w")
+    opened = open(os.open(file, os.O_RDWR | os.O_CREAT | FLAGS, 0o666), "w")  # noqa: SIM115
     try:
         fcntl.lockf(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
@@ -39,7 +46,9 @@ def write_text(text: str, file: Path) -> None:
     """Write in one piece: a reader sees the old file or the new one, never a half."""
     temporary = file.with_name(f".{file.name}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "x", encoding="utf-8") as opened:
+            opened.write(text)
         os.replace(temporary, file)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -4,6 +4,8 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 
+from core.records import printable
+
 STORE_FOLDER = "TRAIN_STORE_FOLDER"  # environment: where processes of one machine find each other
 
 
@@ -45,7 +47,7 @@ def announce(text: str) -> None:
     """A line on the screen before there is a run log, seconds before torch is imported."""
     with suppress(OSError):  # nobody reads it
         if ranks_of_this_process().is_main:
-            print(text, flush=True)
+            print(printable(text), flush=True)
 
 
 def was_restarted() -> bool:

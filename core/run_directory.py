@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from core.errors import ConfigError, reason
+from core.records import read_record
 
 
 def read_config(file: Path) -> dict[str, Any]:
@@ -16,10 +15,10 @@ def read_config(file: Path) -> dict[str, Any]:
         ConfigError: it is missing or damaged.
     """
     try:
-        config = yaml.safe_load(file.read_text())
+        config = read_record(file)
     except FileNotFoundError:
         raise ConfigError(f"{file.parent} is not a run directory: it has no {file.name}") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{file} is damaged: {reason(error)}") from error
     if not isinstance(config, dict):
         raise ConfigError(f"{file} is damaged: it holds no settings")

@@ -3,7 +3,6 @@
 Nothing here needs torch: a job of a sweep that has already run is passed over at once.
 """
 
-import json
 import math
 from typing import Any
 
@@ -11,6 +10,7 @@ from core.errors import ConfigError
 from core.job import Job
 from core.progress import Monitor
 from core.ranks import announce
+from core.records import read_record
 from core.run_directory import read_config
 from core.schema import dotted_keys, unknown_key
 
@@ -63,7 +63,7 @@ def finished_value(config: dict[str, Any], job: Job) -> float | None:
     if config["resume"] != "auto":
         return None
     try:
-        summary = json.loads((job.path / "summary.json").read_text())
+        summary = read_record(job.path / "summary.json")
         status, best = summary["status"], summary.get("best")
         recorded = read_config(job.path / "config.yaml")
         value = float(best["value"]) if best else None

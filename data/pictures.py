@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from core.files import no_link
+
 GAP = 2  # pixels between the images of a grid
 
 
@@ -24,4 +26,5 @@ def save_grid(images: Tensor, file: Path) -> None:
     # (rows, columns, C, H, W) -> (rows * H, columns * W, C)
     pixels = cells.unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
     array = (pixels[:-GAP, :-GAP] * 255).round().to(torch.uint8).squeeze(2).numpy()
-    Image.fromarray(array).save(file)
+    with open(file, "wb", opener=no_link) as opened:
+        Image.fromarray(array).save(opened, "PNG")

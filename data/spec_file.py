@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from core.errors import ConfigError, reason
 from core.instantiate import resolve
+from core.records import read_record
 
 
 def spec_content(spec: Any) -> dict[str, Any]:
@@ -28,17 +29,17 @@ def read_spec(file: Path) -> Any:
         ConfigError: the file is missing or damaged, or names a class that is no spec.
     """
     try:
-        text = file.read_text(encoding="utf-8")
-        name = json.loads(text)["class"]
+        content = read_record(file)
+        name = content["class"]
     except FileNotFoundError:
         raise ConfigError(f"{file.parent} is not a run directory: it has no {file.name}") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{file} is damaged: {reason(error)}") from error
     spec_class = resolve(name, f"{file}: class")
     if not is_dataclass(spec_class) or not hasattr(spec_class, "kind"):
         raise ConfigError(f"{file}: {name} is no class of data specs")
     try:
-        return TypeAdapter(spec_class).validate_json(text, strict=True)
+        return TypeAdapter(spec_class).validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         entry = ".".join(map(str, first["loc"])) or "its content"

@@ -67,6 +67,8 @@ def deploy(
             f"data={data.spec.name} has no test or validation split to check the exported model on"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    for file in filter(Path.is_symlink, folder.iterdir()):
+        file.unlink()  # the folder may be a stranger's, and the link lead elsewhere
     model = Deployable(run.model, run.spec, answers.head()).eval()
     # exporters would fix the strides of channels_last
     model = model.to(memory_format=torch.contiguous_format)

@@ -1,6 +1,5 @@
 """A finished run, opened from its directory alone: config, data spec and weights, on the CPU."""
 
-import json
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from core.environment import from_environment
 from core.errors import ConfigError
 from core.monitor import objective_class
 from core.ranks import Ranks
+from core.records import read_record
 from core.run_directory import read_config
 from core.schema import Seed, TrainerSettings, checked
 from data.build import build_data
@@ -138,7 +138,7 @@ def needed_settings(config: dict[str, Any]) -> TrainerSettings:
 
 def read_summary(run_dir: Path) -> dict[str, Any]:
     try:
-        summary = json.loads((run_dir / "summary.json").read_text())
+        summary = read_record(run_dir / "summary.json")
     except (OSError, ValueError):  # the run was killed: it works without
         return {}
     return summary if isinstance(summary, dict) else {}

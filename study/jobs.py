@@ -4,7 +4,6 @@ The study and its runs share nothing but files: a run gets a command line and le
 ``summary.json``. So the same study works in one process, on several and on a cluster.
 """
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from hydra.plugins.launcher import Launcher
 
 from core.files import write_json
 from core.progress import Monitor
+from core.records import read_record
 
 Summary = dict[str, Any]
 FINAL = ("failed", "diverged", "stopped")
@@ -122,7 +122,7 @@ def value_of(summary: Summary, monitor: Monitor) -> float:
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON mapping; empty where there is none that can be read."""
     try:
-        content = json.loads(file.read_text())
+        content = read_record(file)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -15,6 +15,7 @@ from rich.table import Table
 from core.command_line import Compose, explain
 from core.errors import ConfigError
 from core.overrides import text
+from core.records import lines_of
 from study.jobs import Jobs, Run, Summary
 from study.protocol import Candidate, Protocol
 
@@ -92,7 +93,7 @@ def representatives(candidate: Candidate) -> Iterable[list[str]]:
 
 def cost_of(folder: Path, summary: Summary, limit: int | None) -> Cost:
     seconds = [0.0]
-    for line in (folder / "metrics.jsonl").read_text().splitlines():
+    for line in lines_of(folder / "metrics.jsonl"):
         event = json.loads(line)
         if any(name.startswith("optim/") for name in event):  # of a logging step
             seconds.append(event["seconds"])

@@ -1,6 +1,5 @@
 """What became of the jobs of a sweep: a table of all, and of means over seeds."""
 
-import json
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from core.records import read_record, showable
 from trainer.loggers.console import LOG_WIDTH, format_metric
 
 ENDED = ("completed", "stopped", "diverged", "pruned")
@@ -34,7 +34,7 @@ def read_summary(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {"status": "interrupted", "error": "no summary.json"}
     try:
-        summary = json.loads(file.read_text())
+        summary = showable(read_record(file))
         monitor, best = str(summary.get("monitor", "")), summary.get("best")
         return summary | {
             "overrides": [str(override) for override in summary.get("overrides") or ()],

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from core.collectives import full_tensor
 from core.errors import ConfigError, reason
+from core.files import no_link
 from trainer.optimizer_state import share_of
 
 FORMAT_VERSION = 4
@@ -41,7 +42,7 @@ def write(content: dict[str, Any], folder: Path, is_best: bool) -> None:
     last, temporary = folder / "last.pt", folder / ".last.pt.tmp"
     try:
         folder.mkdir(exist_ok=True)
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=no_link) as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +56,17 @@ def signal_at(step: int, number: int = signal.SIGTERM) -> Iterator[None]:
 
     with patch.object(Trainer, "train_step", train_step_and_signal):
         yield
+
+
+@contextmanager
+def full_disk(num_bytes: int = 0) -> Iterator[None]:
+    """No file of this process can grow beyond ``num_bytes``."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def events(run_dir: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from core.errors import ConfigError
+from core.files import no_link
 from core.job import Job
+from core.records import printable
 from trainer.loggers.writer import Writer
 
 REFRESH_SECONDS = 0.25  # live line
@@ -52,12 +54,14 @@ class Console(Writer):
         self.started_step = 0
 
     def print(self, text: str) -> None:
+        text = printable(text)
         self.terminal.print(text)
         self.write(text, soft_wrap=True)
 
     def show(self, content: str | Table) -> None:
         """As :meth:`print`, but of a study's trial to ``train.log`` alone."""
-        soft_wrap = isinstance(content, str)
+        if soft_wrap := isinstance(content, str):
+            content = printable(content)
         if not self.job.is_trial:
             self.terminal.print(content, soft_wrap=soft_wrap and self.terminal.soft_wrap)
         self.write(content, soft_wrap)
@@ -70,7 +74,7 @@ class Console(Writer):
         """
         file = self.job.path / "train.log"
         try:
-            with file.open("a", encoding="utf-8") as opened:
+            with open(file, "a", encoding="utf-8", opener=no_link) as opened:
                 log = RichConsole(file=opened, width=LOG_WIDTH, highlight=False)
                 log.print(content, soft_wrap=soft_wrap)
         except OSError as error:
@@ -168,7 +172,7 @@ class Console(Writer):
             grid.add_column(style="dim", no_wrap=True)
             grid.add_column(overflow="fold")
             for name, value in result_rows(summary, self.job.path):
-                grid.add_row(name, escape(value))
+                grid.add_row(name, escape(printable(value)))
             self.show(grid)
             if summary["wandb"]["directory"] and not summary["wandb"]["url"]:
                 files = escape(shlex.quote(summary["wandb"]["directory"]))

@@ -1,15 +1,18 @@
 """The files of a run directory: config.yaml, spec.json, metrics.jsonl, summary.json, media/."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from core.errors import ConfigError
-from core.files import write_json, write_text
+from core.errors import ConfigError, reason
+from core.files import no_link, write_json, write_text
 from core.job import Job
+from core.records import lines_of, parse_json
 from data.spec_file import spec_content
 from objectives.base import ConfusionMatrix, Picture, Table, Text
 from trainer.loggers.writer import Writer
@@ -27,7 +30,11 @@ class RunFiles(Writer):
         for name, content in job.composed.items():  # Hydra would write them too early
             (self.run_dir / ".hydra").mkdir(exist_ok=True)
             write_yaml(content, self.run_dir / ".hydra" / name)
-        self.events = (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8")
+        file = self.run_dir / "metrics.jsonl"
+        try:
+            self.events = open(file, "a", encoding="utf-8", opener=no_link)  # noqa: SIM115
+        except OSError as error:
+            raise ConfigError(f"cannot write {file}: {error.strerror}") from error
 
     def write_header(self, spec: Any, facts: dict[str, Any]) -> None:
         write_yaml(self.config, self.run_dir / "config.yaml")
@@ -75,45 +82,51 @@ def write_medium(
     return {**entry, "caption": medium.caption} if isinstance(medium, Picture) else entry
 
 
-def keep_events(file: Path, count: int) -> list[dict[str, Any]]:
-    """Cut ``metrics.jsonl`` back to its first ``count`` events: those the checkpoint knows of.
+def keep_events(file: Path, count: int) -> Iterator[dict[str, Any]]:
+    """The first ``count`` events of ``metrics.jsonl``, those the checkpoint knows of.
+
+    After them the file is cut off: what follows is computed again.
 
     Raises:
         ConfigError: one of them is damaged.
     """
     if not file.exists():
-        return []
-    lines = read_lines(file)
-    events = parse_events(lines[:count], file)
-    if len(lines) > count:
-        write_text(b"".join(lines[:count]).decode(), file)
-    return events
+        return
+    num_bytes = 0
+    for number, line in enumerate(islice(records_of(file), count), start=1):
+        num_bytes += len(line)
+        yield parse_event(line, number, file)
+    if num_bytes < file.stat().st_size:
+        try:
+            with open(file, "r+b", opener=no_link) as opened:
+                opened.truncate(num_bytes)
+        except OSError as error:
+            raise ConfigError(f"cannot write {file}: {error.strerror}") from error
 
 
-def read_events(file: Path) -> list[dict[str, Any]]:
+def read_events(file: Path) -> Iterator[dict[str, Any]]:
     """All events of a ``metrics.jsonl``, but for a last line that a kill left unfinished.
 
     Raises:
         ConfigError: there is no such file, or it is damaged.
     """
-    return parse_events([line for line in read_lines(file) if line.endswith(b"\n")], file)
+    for number, line in enumerate(records_of(file), start=1):
+        if line.endswith(b"\n"):
+            yield parse_event(line, number, file)
 
 
-def read_lines(file: Path) -> list[bytes]:
+def records_of(file: Path) -> Iterator[bytes]:
     try:
-        return file.read_bytes().splitlines(keepends=True)
-    except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}") from error
+        yield from lines_of(file)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {file}: {reason(error)}") from error
 
 
-def parse_events(lines: list[bytes], file: Path) -> list[dict[str, Any]]:
-    events = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            event = json.loads(line)
-            if not isinstance(event, dict):
-                raise ValueError
-        except ValueError as error:
-            raise ConfigError(f"{file} is damaged in line {number}") from error
-        events.append(event)
-    return events
+def parse_event(line: bytes, number: int, file: Path) -> dict[str, Any]:
+    try:
+        event = parse_json(line)
+        if not isinstance(event, dict):
+            raise ValueError
+    except ValueError as error:
+        raise ConfigError(f"{file} is damaged in line {number}") from error
+    return event

@@ -20,7 +20,7 @@ from rich.markup import escape
 from core.collectives import broadcast
 from core.environment import without_environment
 from core.errors import ConfigError, Diverged, Interrupted, reason
-from core.files import without_nan
+from core.files import no_link, without_nan
 from core.instantiate import instantiate
 from core.job import Job
 from core.ranks import Ranks
@@ -186,8 +186,11 @@ def open_run_log(
         build_logger(node, f"loggers[{number}]", job)
         for number, node in enumerate(config["loggers"])
     ]
-    earlier = keep_events(job.path / "metrics.jsonl", num_events)
     console = Console(job, config["trainer"]["progress"], config["data"]["batch_size"])
+    kept, earlier = 0, dict[str, Any]()
+    for kept, event in enumerate(keep_events(job.path / "metrics.jsonl", num_events), start=1):
+        earlier |= event
+        console.log_event(kept, event)
     wandb_logger = WandbLogger(
         settings=config["wandb"],
         config=record,
@@ -199,7 +202,7 @@ def open_run_log(
         warn=lambda text: console.print(escape(text)),
     )
     writers = [RunFiles(record, job), console, wandb_logger, *further]
-    run_log = RunLog(job, writers, len(earlier))
+    run_log = RunLog(job, writers, kept)
     run_log.summary |= {
         "seed": config["seed"],
         "overrides": list(job.overrides),
@@ -211,11 +214,9 @@ def open_run_log(
         "versions": versions(),
         "wandb": wandb_logger.state,
     }
-    for number, event in enumerate(earlier):
-        run_log.note_results(event)
-        console.log_event(number, event)
-    if len(earlier) < num_events:
-        notes = [*notes, f"metrics.jsonl: the last {num_events - len(earlier)} events are lost"]
+    run_log.note_results(earlier)
+    if lost := num_events - kept:
+        notes = [*notes, f"metrics.jsonl: the last {lost} events are lost"]
     for note in notes:
         run_log.print(without_environment(note, record))
     return run_log
@@ -241,7 +242,7 @@ def discard(run_dir: Path) -> None:
 
 def redirect_output(file: Path) -> None:
     """Send all that this process prints to ``file``, for good: libraries print at the end, too."""
-    with file.open("a") as opened:
+    with open(file, "a", opener=no_link) as opened:
         for descriptor in (1, 2):
             os.dup2(opened.fileno(), descriptor)
 

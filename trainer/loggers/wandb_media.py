@@ -1,11 +1,11 @@
 """Recorded media as W&B shows them."""
 
 import html
-import json
 from pathlib import Path
 from typing import Any
 
 from core.errors import ConfigError
+from core.records import open_record, read_record
 
 
 def wandb_medium(entry: dict[str, str], folder: Path) -> Any:
@@ -19,11 +19,12 @@ def wandb_medium(entry: dict[str, str], folder: Path) -> Any:
 
     file = inside(folder, entry["file"])
     if entry["kind"] == "text":
-        content = html.escape(file.read_text(encoding="utf-8"))
+        with open_record(file) as opened:
+            content = html.escape(opened.read().decode())
         return wandb.Html(f"<pre>{content}</pre>")
     if entry["kind"] == "picture":
         return wandb.Image(str(file), caption=entry["caption"])
-    content = json.loads(file.read_text())
+    content = read_record(file)
     if entry["kind"] == "confusion_matrix":
         return confusion_matrix(content["class_names"], content["counts"])
     columns = content["columns"]

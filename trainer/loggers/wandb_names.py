@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+from core.records import read_record
 
 PROJECT = "optimizer-experiments"  # where neither the config nor WANDB_PROJECT names one
 # overrides that say where and how a run is made, not what is compared
@@ -31,9 +31,9 @@ def run_name(config: dict[str, Any], run_dir: Path, overrides: Sequence[str]) ->
 def varied(overrides: Sequence[str], run_dir: Path) -> list[str]:
     """Those that differ within the sweep that the run is a job of; without a sweep, all."""
     try:
-        sweep = yaml.safe_load((run_dir.parent / "multirun.yaml").read_text())
+        sweep = read_record(run_dir.parent / "multirun.yaml")
         shared = [str(override) for override in sweep["hydra"]["overrides"]["task"]]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, KeyError, TypeError):
         shared = []
     return [override for override in overrides if override not in shared]
 

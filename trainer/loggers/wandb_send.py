@@ -8,7 +8,6 @@ a new id: for runs that W&B holds in part, with a gap that nothing can fill.
 """
 
 import argparse
-import json
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from core.environment import from_environment
 from core.errors import ConfigError, reason
 from core.files import lock
+from core.records import read_record
 from core.run_directory import read_config
 from data.spec_file import read_spec
 from trainer.loggers.run_files import read_events
@@ -30,8 +30,12 @@ def send(run_dir: Path, new_run: bool) -> str:
     """
     try:
         config = read_config(run_dir / "config.yaml")
-        summary = json.loads((run_dir / "summary.json").read_text())
-        events = read_events(run_dir / "metrics.jsonl")
+        for name in ("config.yaml", "summary.json", "metrics.jsonl", "spec.json"):
+            if (run_dir / name).is_symlink():
+                raise ConfigError(f"{run_dir / name} is a link: nothing from elsewhere is sent")
+        summary = read_record(run_dir / "summary.json")
+        for _ in read_events(run_dir / "metrics.jsonl"):
+            pass  # whole before a part is sent
         known = {} if new_run else summary["wandb"]
         settings = from_environment(config["wandb"], "wandb") | {"mode": "auto"}
         settings["group"] = summary["wandb"]["group"]
@@ -40,7 +44,7 @@ def send(run_dir: Path, new_run: bool) -> str:
         )
         with closing(lock(run_dir / ".lock")):
             logger.write_header(read_spec(run_dir / "spec.json"), {})
-            for number, event in enumerate(events):
+            for number, event in enumerate(read_events(run_dir / "metrics.jsonl")):
                 logger.log_event(number, event)
             logger.finalize(summary)
     except BlockingIOError as error:
