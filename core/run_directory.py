@@ -1,6 +1,5 @@
 """Reading what a run directory says of its run."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ def read_config(file: Path) -> dict[str, Any]:
 def read_summary(file: Path) -> dict[str, Any]:
     """A run's ``summary.json``; empty where it is missing or damaged."""
     try:
-        summary = json.loads(file.read_text())
+        summary = read_record(file)
     except (OSError, ValueError, RecursionError):
         return {}
     return summary if isinstance(summary, dict) else {}
