@@ -56,6 +56,7 @@ def run(config: dict[str, Any], job: Job) -> float:
     from objectives.build import build_objective
     from trainer.distributed.device import choose_device, prepare_process
     from trainer.distributed.process_group import process_group
+    from trainer.init_from import initialize
     from trainer.loggers.run_log import open_run_log
     from trainer.phase import build_phases
     from trainer.resume import planned_horizon, resume, starting_point
@@ -82,6 +83,8 @@ def run(config: dict[str, Any], job: Job) -> float:
                 settings.eval_train_samples,
             )
         model = build_model(config["model"], data.spec, device, settings.channels_last)
+        parent = config["init_from"] if start.content is None else None
+        initial = initialize(model, parent, run_log, ranks)
         objective = build_objective(config["objective"], model, data.spec)
         horizon = planned_horizon(settings, data, start)
         phases = build_phases(config, objective, horizon, settings)
@@ -98,7 +101,7 @@ def run(config: dict[str, Any], job: Job) -> float:
             interruption=interruption,
         )
         resume(trainer, start)
-        run_log.write_header(data.spec, trainer.facts() | start.facts, data.notes)
+        run_log.write_header(data.spec, trainer.facts() | initial | start.facts, data.notes)
         trainer.fit()
     return trainer.best_value
 

@@ -195,6 +195,9 @@ class Settings:
     """Of everything random: weights, order, augmentation, dropout."""
     resume: str | None
     """A run directory or checkpoint to go on from; auto: this one's, if there is one."""
+    init_from: str | None
+    """A run directory, checkpoint or state dict (``.pt``, ``.pth``, ``.safetensors``) whose weights
+    to begin with, as far as names and shapes fit."""
     resume_changes: list[str]
     """Settings that may differ from the resumed run's."""
     monitor: Annotated[str, Field(pattern=r"^val/\w+$")]

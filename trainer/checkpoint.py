@@ -155,17 +155,26 @@ def measured_weights(path: Path) -> dict[str, Tensor]:
     return content["model"] if content["ema"] is None else content["ema"]
 
 
+def best_of(run_dir: Path) -> Path:
+    """The best checkpoint of a run, else its last.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    files = [run_dir / "checkpoints" / f"{name}.pt" for name in ("best", "last")]
+    file = next(filter(Path.is_file, files), None)
+    if file is None:
+        raise ConfigError(f"{run_dir} has no checkpoint: the run ended too early, or kept none")
+    return file
+
+
 def load_best_weights(model: nn.Module, run_dir: Path) -> None:
     """Give ``model`` the best weights of a run, else its last; averaged ones where it kept them.
 
     Raises:
         ConfigError: the run has no checkpoint, or one of another model.
     """
-    files = [run_dir / "checkpoints" / f"{name}.pt" for name in ("best", "last")]
-    file = next(filter(Path.is_file, files), None)
-    if file is None:
-        raise ConfigError(f"{run_dir} has no checkpoint: the run ended too early, or kept none")
-    weights = measured_weights(file)
+    weights = measured_weights(best_of(run_dir))
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -61,11 +61,16 @@ class Start:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For the summary: where the run begins, if not at its beginning."""
+        """For the summary: where the run begins, if not at its beginning.
+
+        And the weights with which it then began, which are read no more.
+        """
         if self.content is None:
             return {}
         step = self.content["counters"]["step"]
         facts = {"resumed_from": str(self.path), "resumed_at_step": step}
+        if self.summary.get("init_from"):
+            facts |= {key: self.summary.get(key) for key in ("init_from", "initial_weights_hash")}
         return facts | ({"checkpoint_step": step} if self.continues else {})
 
     @property

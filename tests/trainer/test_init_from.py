@@ -1,0 +1,128 @@
+"""Weights of another run or of a file: what fits is loaded, the rest is named."""
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from core.errors import ConfigError, Interrupted
+from core.job import Job
+from core.ranks import Ranks
+from tests.trainer.interrupting import SHORT, assert_same_run, checkpoint_of, signal_at, summary
+from trainer.init_from import initialize
+from trainer.loggers.run_log import RunLog
+
+pytestmark = pytest.mark.usefixtures("few_digits")
+
+
+class Lines(RunLog):
+    """A log that keeps what is printed."""
+
+    def __init__(self):
+        super().__init__(Job("."))
+        self.lines = []
+
+    def print(self, text):
+        self.lines.append(text)
+
+
+def net(classes=3):
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, classes))
+
+
+def load(model, file):
+    """The record and the line that is printed."""
+    log = Lines()
+    return initialize(model, str(file), log, Ranks())["init_from"], log.lines[0]
+
+
+@pytest.mark.parametrize("form", ["plain.pt", "nested.pth", "half.safetensors"])
+def test_files_of_other_programs(tmp_path, form):
+    parent, child, file = net(), net(), tmp_path / form
+    state = parent.state_dict()
+    if form == "plain.pt":
+        torch.save(state, file)
+    elif form == "nested.pth":
+        torch.save({"epoch": 3, "state_dict": {f"module.model.{k}": state[k] for k in state}}, file)
+    else:
+        save_file({name: value.half() for name, value in state.items()}, file)
+    record, line = load(child, file)
+    assert record["num_loaded"] == 9
+    assert line == f"init_from: 9 of 9 tensors from {file}"
+    for name, value in child.state_dict().items():
+        assert torch.allclose(value.float(), state[name].float(), atol=1e-3), name
+
+
+def test_another_number_of_classes(tmp_path):
+    file, child = tmp_path / "parent.pt", net(classes=5)
+    fresh = child[2].weight.clone()
+    torch.save(net().state_dict() | {"head.bias": torch.zeros(1)}, file)
+    record, line = load(child, file)
+    assert "7 of 9 tensors" in line
+    assert "; new: 2.weight (5, 8), there (3, 8), 2.bias (5,), there (3,); not used: head" in line
+    assert (record["new"], record["unused"]) == (["2.weight", "2.bias"], ["head.bias"])
+    assert torch.equal(child[2].weight, fresh)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ({"x.y": torch.zeros(1)}, "shares no name with the model: it has x.y, Sequential has 0.we"),
+        ({"0.bias": torch.zeros(9)}, r"no tensor has the model's shape: 0.bias \(8,\), there \(9"),
+        ({"0.bias": torch.full((8,), torch.nan)}, "0.bias is not finite"),
+        (net(), "holds more than tensors"),
+        ([1, 2], "holds no state dict"),
+        ({"epoch": 3}, "holds no state dict"),
+        (b"no file of torch", "is damaged"),
+        (None, "there is no such file"),
+    ],
+    ids=range(8),
+)
+def test_what_cannot_be_loaded_is_one_line(tmp_path, content, why):
+    file = tmp_path / "weights.pt"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content is not None:
+        torch.save(content, file)
+    with pytest.raises(ConfigError, match=rf"^init_from={file}.*{why}[^\n]*$"):
+        load(net(), file)
+
+
+def test_nothing_in_a_file_is_executed(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (pytest.fail, ("was executed",))
+
+    file = tmp_path / "weights.pt"
+    torch.save(Payload(), file)
+    with pytest.raises(ConfigError, match="could run any code"):
+        load(net(), file)
+    with pytest.raises(ConfigError, match=r"init_from=.*has no checkpoint.*name a file"):
+        load(net(), tmp_path)
+
+
+def test_a_run_needs_its_parent_once(train, tmp_path):
+    """Other classes and another optimizer; resumed without the parent, bit for bit the same."""
+    parent = train(*SHORT, "trainer.ema_decay=0.5", "trainer.limit_train_steps=2")
+    expected = checkpoint_of(parent, "best")["ema"]["features.0.conv.weight"]
+    still = (
+        *SHORT,
+        "data=synthetic_images",
+        "data.num_classes=7",
+        f"init_from={parent}",
+        "optim=adamw_warmup_cosine",
+        "param_groups.rules=[{match:'features.0.',freeze:true}]",
+    )
+    whole = train(*still)
+    assert torch.equal(checkpoint_of(whole)["model"]["features.0.conv.weight"], expected)
+    with signal_at(6), pytest.raises(Interrupted):
+        train(*still, run_dir=tmp_path / "parts")
+    shutil.rmtree(parent)
+    parts = train(*still, "resume=auto", run_dir=tmp_path / "parts")
+    assert_same_run(whole, parts)
+    record = summary(whole)["init_from"]
+    assert record == summary(parts)["init_from"]
+    assert record["new"] == ["classifier.weight", "classifier.bias"]
+    assert len(record["sha256"]) == 64
