@@ -18,6 +18,11 @@ def sum_over_ranks(sums: Tensor) -> Tensor:
     return sums
 
 
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """Element-wise mean over all processes, in place."""
+    return sum_over_ranks(values).div_(dist.get_world_size() if dist.is_initialized() else 1)
+
+
 def full_tensor(value: Any) -> Any:
     """A tensor that FSDP has sharded over the processes in one piece; anything else as it is."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value

@@ -17,7 +17,7 @@ from torch import Tensor
 EPOCH_STREAM, BATCH_STREAM, SAMPLE_STREAM, SUBSET_STREAM, MIX_STREAM = 1, 2, 3, 4, 5
 PROCESS_STREAM, WORKER_STREAM, EVALUATION_STREAM, PREPARE_STREAM = 6, 7, 8, 9
 LATENT_STREAM, UNIFORM_STREAM, TRAINING_IMAGES_STREAM, UPDATE_STREAM = 10, 11, 12, 13
-EVALUATED_MODEL_STREAM = 14
+EVALUATED_MODEL_STREAM, OPTIMIZER_STREAM = 14, 15
 
 
 def seed_of(*key: int) -> int:
@@ -44,6 +44,20 @@ def seed_process(device: torch.device, *key: int) -> None:
     seed_global_generators(*key)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed_of(*key))
+
+
+@contextmanager
+def drawing(device: torch.device, *key: int) -> Iterator[None]:
+    """Start all global generators at ``key``, and put them back afterwards."""
+    module = None if device.type == "cpu" else torch.get_device_module(device)
+    state = None if module is None else module.get_rng_state()
+    with kept_global_generators():
+        seed_process(device, *key)
+        try:
+            yield
+        finally:
+            if module is not None:
+                module.set_rng_state(state)
 
 
 @contextmanager

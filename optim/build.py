@@ -5,11 +5,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from core.errors import ConfigError, reason
+from core.errors import ConfigError
 from core.instantiate import instantiate, resolve
 from optim.param_groups import parameter_groups
 from optim.schedules import Horizon
@@ -17,7 +16,12 @@ from optim.schedules import Horizon
 Schedule = Callable[[int, float], float]
 
 # words in the names of optimizers -> what those optimizers read of their groups, in every library
-GROUP_FLAGS = {"muon": "use_muon", "lamb": "always_adapt", "lars": "always_adapt"}
+GROUP_FLAGS = {
+    "muon": "use_muon",
+    "adago": "use_muon",
+    "lamb": "always_adapt",
+    "lars": "always_adapt",
+}
 
 
 def build_optimizer(
@@ -31,7 +35,7 @@ def build_optimizer(
         where: dotted name of the node, for messages.
 
     Raises:
-        ConfigError: a wrong setting, or an optimizer that the training loop cannot drive.
+        ConfigError: a wrong setting.
     """
     if "lr" not in settings:
         raise ConfigError(f"{where}.lr is missing: every optimizer is given a learning rate")
@@ -43,12 +47,13 @@ def build_optimizer(
             raise ConfigError(f"{where}.{key}={value} should be a number of at least 0")
     is_torch_muon = settings["_target_"] == "torch.optim.Muon"
     flags = [] if is_torch_muon else group_flags(settings)
+    if "weight_decay" not in settings:  # a few optimizers take but one group
+        grouping = {**grouping, "decay_norms_and_biases": True}
     groups = parameter_groups(module, weight_decay, settings["lr"], **grouping, flags=flags)
     if not groups:
         raise ConfigError(f"{where}: the model has no trainable parameters")
     if is_torch_muon:
         check_matrices(groups, where)
-    rehearse(settings, groups, where)
     return instantiate(settings, where, params=groups)
 
 
@@ -73,34 +78,6 @@ def group_flags(settings: dict[str, Any]) -> list[str]:
     name = str(settings.get("name") or settings["_target_"]).rpartition(".")[2].lower()
     flags = [flag for word, flag in GROUP_FLAGS.items() if word in name]
     return [flag for flag in flags if flag not in settings]
-
-
-def rehearse(settings: dict[str, Any], groups: list[dict[str, Any]], where: str) -> None:
-    """Let the optimizer update a stand-in for the model, as the training loop will the model.
-
-    Raises:
-        ConfigError: it needs more than a gradient: a closure, a sparse gradient, one with a graph,
-            or a preparation of its own.
-    """
-    device = groups[0]["params"][0].device
-    stand_ins = [nn.Parameter(torch.ones(2, 2, device=device)) for _ in groups]
-    for stand_in in stand_ins:
-        stand_in.grad = torch.ones_like(stand_in)
-    params = [{**group, "params": [p]} for group, p in zip(groups, stand_ins, strict=True)]
-    optimizer = instantiate(settings, where, params=params)
-    name = type(optimizer).__name__
-    if not all(isinstance(group.get("lr"), int | float) for group in optimizer.param_groups):
-        raise ConfigError(f"{where}: {name} keeps no learning rate for a schedule to set")
-    if hasattr(optimizer, "train"):
-        optimizer.train()  # as schedule-free ones want it
-    try:
-        with torch.random.fork_rng(devices=[]):
-            optimizer.step()
-    except Exception as error:  # whatever a foreign optimizer raises
-        raise ConfigError(
-            f"{where}: {name} cannot be used here, where an update is one backward pass without "
-            f"create_graph and one step() without a closure: {reason(error)}"
-        ) from error
 
 
 def build_schedule(

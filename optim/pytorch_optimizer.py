@@ -4,6 +4,7 @@ import inspect
 from difflib import get_close_matches
 from typing import Any
 
+from torch.backends import opt_einsum
 from torch.optim import Optimizer
 
 from core.errors import ConfigError, reason
@@ -27,6 +28,8 @@ def pytorch_optimizer(params: Any, name: str, lr: float, **settings: Any) -> Opt
             f"optimizer.name={name}: pytorch_optimizer has no optimizer of this name{hint}"
         )
     build: Any = load_optimizer(name)
+    if name.lower() == "kron" and not opt_einsum.is_available():
+        raise ConfigError(f"optimizer.name={name} needs the package opt_einsum: pip install it")
     has = [
         parameter.name
         for parameter in inspect.signature(build).parameters.values()

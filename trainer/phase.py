@@ -3,23 +3,26 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from core.collectives import full_tensor
+from core.collectives import full_tensor, mean_over_ranks
 from core.errors import ConfigError
 from core.progress import Progress
 from core.schema import TrainerSettings
-from objectives.base import Objective
+from data.splits import Batch
+from objectives.base import Objective, Sums
 from optim.build import Schedule, build_optimizer, build_schedule
+from optim.needs import Needs, add_gradients, rehearse
 from optim.param_rules import freeze
 from optim.schedules import Horizon
 from optim.uncompiled import leave_compiler_out
-from trainer.distributed.device import synchronize
+from trainer.computation import Computation, check_needs
+from trainer.distributed.device import autocast, synchronize
 from trainer.distributed.parallel import distribute, for_strategy, wrap
 from trainer.layers import layer_norms, layers_of
 from trainer.optimizer_state import OptimizerState
@@ -34,6 +37,7 @@ class Phase:
         module: whose parameters the phase trains.
         monitor_layers: measure the norms of every layer at logging steps.
         frozen_norms: layers whose statistics stay as they are in training.
+        needs: what a step of the optimizer needs beside gradients.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Phase:
         compute: Callable[..., Any],
         module: nn.Module,
         optimizer: Optimizer,
+        needs: Needs,
         schedule: Schedule,
         clip_grad_norm: float | None,
         clip_grad_value: float | None,
@@ -52,8 +57,10 @@ class Phase:
         self.name = name
         self.prefix = prefix
         self.compute = compute
+        self.buffers = list(module.buffers())
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.optimizer = optimizer
+        self.needs = needs
         self.schedule = schedule
         self.clip_grad_norm = clip_grad_norm
         self.clip_grad_value = clip_grad_value
@@ -84,6 +91,34 @@ class Phase:
             rates.setdefault("lr" if factor is None else f"lr_x{factor:g}", float(group["lr"]))
         return rates
 
+    def backward(
+        self, update: list[Batch], computation: Computation
+    ) -> tuple[list[Tensor], list[Sums]]:
+        """Forward and backward: the gradients of the mean loss of ``update``, and no others.
+
+        Args:
+            update: the micro-batches of the update; their gradients are averaged.
+
+        Returns:
+            The loss of every micro-batch, and what to record of it.
+        """
+        self.optimizer.zero_grad()
+        losses, sums = [], []
+        for number, batch in enumerate(update, start=1):
+            with self.gradient_exchange(is_last=number == len(update)):
+                with autocast(computation.device, computation.precision):
+                    loss, metrics = self.compute(batch)
+                scaled = computation.scaler.scale(loss / len(update))
+                add_gradients(scaled, self.parameters, self.needs.graph)
+            losses.append(loss.detach())
+            sums.append(metrics)
+        computation.scaler.unscale_(self.optimizer)
+        if self.needs.closure:  # torch's LBFGS flattens the gradients
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.grad = parameter.grad.contiguous()
+        return losses, sums
+
     def clip_gradients(self, always_measure: bool) -> Tensor | None:
         """Clip by norm, then by value; the gradients' norm before both, if it was measured.
 
@@ -98,16 +133,43 @@ class Phase:
             nn.utils.clip_grad_value_(self.parameters, self.clip_grad_value)
         return norm
 
+    def step(self, update: list[Batch], computation: Computation, position: int) -> None:
+        """The optimizer's step; some compute the loss of the ``update`` again for it.
+
+        Args:
+            position: of the update in the data.
+        """
+        if self.needs.closure:
+            # batch norms keep the statistics of the first evaluation, at the weights before
+            buffers = [(buffer, buffer.clone()) for buffer in self.buffers]
+            optimizer: Any = self.optimizer  # torch's types want numbers of a closure
+            optimizer.step(partial(self.compute_again, update, computation, position))
+            for buffer, before in buffers:
+                buffer.copy_(before)
+            return
+        with computation.optimizer_draws(position) if self.needs.draws else nullcontext():
+            computation.scaler.step(self.optimizer)
+
+    def compute_again(self, update: list[Batch], computation: Computation, position: int) -> Tensor:
+        """An optimizer's closure: the loss and its gradients at the present weights.
+
+        Of the same samples, with the same draws; means over all processes.
+        """
+        with torch.enable_grad(), computation.again(position):
+            losses, _ = self.backward(update, computation)
+        self.clip_gradients(always_measure=False)
+        return mean_over_ranks(torch.stack(losses).mean())
+
     def measured_step(
-        self, scaler: GradScaler, grad_norm: Tensor | None, progress: Progress
+        self, step: Callable[[], None], grad_norm: Tensor | None, progress: Progress
     ) -> dict[str, Tensor]:
-        """The optimizer's step, timed in ``progress``; the norms at a logging step, by name."""
+        """Make the optimizer's ``step``, timed in ``progress``; the norms of a logging step."""
         assert grad_norm is not None
         device = grad_norm.device
         before = [parameter.detach().clone() for parameter in self.parameters]
         synchronize(device)
         start = time.perf_counter()
-        scaler.step(self.optimizer)
+        step()
         synchronize(device)
         progress.optimizer_seconds += time.perf_counter() - start
         progress.optimizer_steps_timed += 1
@@ -123,6 +185,10 @@ class Phase:
 
     def gradient_exchange(self, is_last: bool) -> AbstractContextManager:
         """Exchange gradients between processes in the last micro-batch of an update only."""
+        if self.needs.graph:  # and one process; the other kernels have no second derivative
+            from torch.nn.attention import SDPBackend, sdpa_kernel
+
+            return sdpa_kernel(SDPBackend.MATH)
         no_sync = getattr(self.compute, "no_sync", None)
         return nullcontext() if is_last or no_sync is None else no_sync()
 
@@ -171,12 +237,16 @@ def build_phases(
     for name, module in modules.items():
         own, where = settings[name], f"phases.{name}." if config["phases"] else ""
         chosen = for_strategy(own["optimizer"], trainer, f"{where}optimizer")
+        optimizer = build_optimizer(chosen, module, grouping, f"{where}optimizer")
+        needs = rehearse(chosen, optimizer, f"{where}optimizer")
+        check_needs(needs, optimizer, objective, trainer, f"{where}optimizer")
         phase = Phase(
             name=name,
             prefix=f"{name}/" if len(modules) > 1 else "",
             compute=wrap(PhaseCompute(objective, name), module, trainer),
             module=module,
-            optimizer=build_optimizer(chosen, module, grouping, f"{where}optimizer"),
+            optimizer=optimizer,
+            needs=needs,
             schedule=build_schedule(own["scheduler"], horizon, f"{where}scheduler"),
             clip_grad_norm=own["clip_grad_norm"],
             clip_grad_value=own["clip_grad_value"],
@@ -234,10 +304,13 @@ class PhaseCompute(nn.Module):
 
 def optimizer_state_bytes(phases: list[Phase]) -> int:
     """Memory of the optimizers' state tensors."""
-    return sum(
-        value.numel() * value.element_size()
-        for phase in phases
-        for state in phase.optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, torch.Tensor)
-    )
+    return sum(tensor_bytes(phase.optimizer.state_dict()["state"]) for phase in phases)
+
+
+def tensor_bytes(value: Any) -> int:
+    """Memory of the tensors in ``value``, which may be nested."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, dict):
+        return sum(map(tensor_bytes, value.values()))
+    return sum(map(tensor_bytes, value)) if isinstance(value, list | tuple) else 0

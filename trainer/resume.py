@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import torch
-
 from core.collectives import agree, broadcast
 from core.environment import settings_from_environment
 from core.errors import ConfigError, RunInUse, reason
@@ -26,6 +24,7 @@ from core.run_directory import read_config, read_summary
 from core.same_run import ENDS, FREE, changes_data, changes_monitored, compare, is_among
 from core.schema import TrainerSettings
 from data.loader import Loader
+from optim.needs import try_step
 from optim.schedules import Horizon
 from trainer import checkpoint
 from trainer.phase import Phase
@@ -268,7 +267,7 @@ def resume(trainer: Trainer, start: Start) -> None:
     for phase in trainer.phases:
         where = ("optimizer.", f"phases.{phase.name}.optimizer.", "param_groups.")
         if changed := [key for key in start.changed if key.startswith(where)]:
-            try_step(phase, changed)
+            check_state(phase, changed)
     say_where(trainer, start.summary)
     step, last = trainer.progress.step, trainer.horizon.total_steps
     if step > last and start.changed:  # a limit may lie behind the run, which then ends
@@ -360,20 +359,15 @@ def say_where(trainer: Trainer, before: dict[str, Any]) -> None:
         )
 
 
-def try_step(phase: Phase, changed: list[str]) -> None:
+def check_state(phase: Phase, changed: list[str]) -> None:
     """Make one update with gradients of zero, of a copy of the optimizer and its parameters.
 
     Raises:
         ConfigError: with the ``changed`` settings the optimizer needs a state it has not.
     """
-    optimizer: Any = copy.deepcopy(phase.optimizer)
-    if hasattr(optimizer, "train"):  # schedule-free ones step in no other mode
-        optimizer.train()
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
+    optimizer = copy.deepcopy(phase.optimizer)
     try:
-        optimizer.step()
+        try_step(optimizer, phase.needs, scale=0.0)
     except MISFITS as error:
         lacks = f"has no {error}" if isinstance(error, KeyError) else f"does not fit ({error})"
         raise ConfigError(

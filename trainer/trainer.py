@@ -17,16 +17,15 @@ from core.errors import Diverged, Interrupted
 from core.progress import Monitor, Progress
 from core.ranks import Ranks
 from core.schema import TrainerSettings
-from data.draws import UPDATE_STREAM, seed_process
 from data.loader import Loader
 from data.splits import Batch
 from models.build import weights_hash
-from objectives.base import Objective
+from objectives.base import Objective, Sums
 from optim.schedules import Horizon
 from trainer import checkpoint
 from trainer.averaging import Average
+from trainer.computation import Computation
 from trainer.distributed.device import (
-    autocast,
     choose_precision,
     eager,
     is_out_of_memory,
@@ -65,6 +64,9 @@ class Trainer:
         self.device = self.data.device
         self.precision = choose_precision(settings.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.computation = Computation(
+            self.device, self.precision, self.scaler, self.data.seed, self.ranks.rank
+        )
         self.finite = FiniteCheck(
             skips=settings.on_nonfinite == "skip",
             reads_are_free=self.device.type == "cpu" and self.ranks.world_size == 1,
@@ -161,25 +163,16 @@ class Trainer:
         Args:
             update: the micro-batches of the update; their gradients are averaged.
         """
-        # draws such as dropout's depend on the position in the run: no state to save for resuming
-        seed_process(
-            self.device, self.data.seed, UPDATE_STREAM, self.progress.batches, self.ranks.rank
-        )
+        position = self.progress.batches
+        self.computation.seed_update(position)
         before = Snapshot(self.objective, self.phases) if self.finite.may_skip else None
         is_logged = self.metrics.is_logging_step(self.progress.step + 1)
-        is_finite, sums = True, []
+        is_finite = True
+        sums: list[Sums] = []
         for phase in self.phases:
             phase.set_lr(self.progress.step)
-            phase.optimizer.zero_grad()
-            losses = []
-            for number, batch in enumerate(update, start=1):
-                with phase.gradient_exchange(is_last=number == len(update)):
-                    with autocast(self.device, self.precision):
-                        loss, metrics = phase.compute(batch)
-                    self.scaler.scale(loss / len(update)).backward()
-                losses.append(loss.detach())
-                sums.append(metrics)
-            self.scaler.unscale_(phase.optimizer)
+            losses, measured = phase.backward(update, self.computation)
+            sums += measured
             sums.append(self.objective.after_backward(phase.name))
             if is_logged:
                 self.metrics.norms |= phase.layer_grad_norms()
@@ -187,10 +180,11 @@ class Trainer:
             is_finite = self.finite.check_update(phase.name, losses, grad_norm)
             if not is_finite:
                 break
+            step = partial(phase.step, update, self.computation, position)
             if is_logged:
-                self.metrics.norms |= phase.measured_step(self.scaler, grad_norm, self.progress)
+                self.metrics.norms |= phase.measured_step(step, grad_norm, self.progress)
             else:
-                self.scaler.step(phase.optimizer)
+                step()
         if before is not None and not (update_scale(self.scaler) and is_finite):
             before.restore()
             self.progress.skipped += 1

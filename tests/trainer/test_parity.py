@@ -54,6 +54,8 @@ CASES = {
     "batchnorm_adamw": ("model=lightcnn", "optim=adamw_warmup_cosine", "trainer.ema_decay=0.9"),
     "plain_sgd": (*CUSTOMCNN, "optim=sgd_cosine", "trainer.clip_grad_value=0.1"),
     "plain_adamw": (*CUSTOMCNN, "optim=adamw_warmup_cosine", *ACCUMULATION, METRICS),
+    "batchnorm_sam": ("model=lightcnn", "optim=sam_cosine", *ACCUMULATION),
+    "plain_shampoo": (*CUSTOMCNN, "optim=shampoo_warmup_cosine"),  # it draws random numbers
     "fsdp": ("model=lightcnn", "optim=adamw_warmup_cosine", *ACCUMULATION),
     "fp32_batchnorm_sgd": ("optim=sgd_cosine", *ACCUMULATION, "trainer.ema_decay=0.9"),
     "fp32_batchnorm_adamw": ("optim=adamw_warmup_cosine", "trainer.ema_decay=0.9"),
@@ -156,7 +158,7 @@ def compare(several: Path, one: Path) -> None:
     assert states[0]
     torch.testing.assert_close(*states, rtol=0, atol=tolerance, msg="optimizer state")
     gradients = [torch.load(folder / "gradients.pt") for folder in (several, one)]
-    assert len(gradients[0]) == 20
+    assert len(gradients[0]) >= 20
     torch.testing.assert_close(*gradients, rtol=0, atol=tolerance, msg="gradients")
     records = [read_metrics(folder) for folder in (several, one)]
     assert len(records[0]) == len(records[1]) >= 20
