@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The process's exit code."""
     try:
         options = parse(arguments, __doc__)
-        run = open_run(run_directory(options.run_dir))
+        run = load_run(options.run_dir)
         if (status := run.summary.get("status")) in UNFINISHED:
             note(f"the status of {run.run_dir} is {status}: its best weights up to there are used")
         exit_code, rows = USES[options.task](run, options)
@@ -53,6 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not error.filename:
             raise
         return complain(f"{error.filename}: {error.strerror}")
+
+
+def load_run(run_dir: str | Path) -> FinishedRun:
+    """A run for use from Python: ``load_run("outputs/...").model`` has its best weights.
+
+    Args:
+        run_dir: or ``latest``, the run that began last below outputs/ and multirun/.
+
+    Raises:
+        ConfigError: it is no run directory, has no checkpoint, or one of its files is damaged.
+    """
+    return open_run(run_directory(Path(run_dir)))
 
 
 def run_directory(given: Path) -> Path:

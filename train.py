@@ -3,17 +3,19 @@
     python train.py model=lightcnn optim=sgd_cosine
     python train.py -m optim=sgd_cosine,adamw_warmup_cosine seed=0,1,2
 
-Read it downwards: ``main`` is what Hydra calls for every job, ``run`` is what every process does.
+Read it downwards: ``main`` is what Hydra calls for every job, ``train`` is its like for Python,
+``run`` is what every process does.
 """
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
 from core.command_line import command_line, report_failure
-from core.composed import job_of_this_process, resolved
+from core.composed import compose_job, job_of_this_process, resolved
 from core.job import Job
 from core.monitor import with_monitor
 from core.ranks import announce
@@ -35,12 +37,29 @@ def main(cfg: DictConfig) -> float:
     if not job.is_trial:
         announce(f"run directory  {job.run_dir}")
     try:
-        config, job = resolved(cfg, job)
-        check_key(config["wandb"]["mode"])
-        value = finished_value(config, job)
-        return launch(run, config, job) if value is None else value
+        return run_job(cfg, job)
     except Exception as error:
         return report_failure(error, job, cfg)
+
+
+def train(*overrides: str) -> Path:
+    """One run from Python, such as ``train("model=vit", "optimizer.lr=1e-3")``; its directory.
+
+    Raises:
+        ConfigError, Diverged, Interrupted: where the command line would print a line.
+    """
+    cfg = compose_job(overrides)
+    job = job_of_this_process(cfg)
+    run_job(cfg, job)
+    return job.path
+
+
+def run_job(cfg: DictConfig, job: Job) -> float:
+    """Check the config, and start its processes unless the run has finished already."""
+    config, job = resolved(cfg, job)
+    check_key(config["wandb"]["mode"])
+    value = finished_value(config, job)
+    return launch(run, config, job) if value is None else value
 
 
 def run(config: dict[str, Any], job: Job) -> float:

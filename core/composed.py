@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
+from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from core.environment import recordable
@@ -77,6 +77,26 @@ def resolved(cfg: DictConfig, job: Job) -> tuple[dict[str, Any], Job]:
             )
     check_overruled(check_settings(plain), typed)
     return plain, replace(job, recordable=recordable(cfg, plain))
+
+
+def compose_job(overrides: Sequence[str]) -> DictConfig:
+    """The config of one job, as the command line composes it; :func:`job_of_this_process` then
+    has its place.
+
+    Raises:
+        ConfigError: the overrides are those of a sweep or a study.
+    """
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [*overrides], return_hydra_config=True)
+    if cfg.hydra.mode is not None and cfg.hydra.mode.name == "MULTIRUN":
+        raise ConfigError("train() makes one run: sweeps and studies are for the command line")
+    with open_dict(cfg):
+        run_dir = Path(cfg.hydra.run.dir).absolute()
+        cfg.hydra.runtime.output_dir = str(run_dir)
+        HydraConfig.instance().set_config(cfg)
+        del cfg["hydra"]
+    run_dir.mkdir(parents=True, exist_ok=True)
+    return cfg
 
 
 def job_of_this_process(cfg: DictConfig) -> Job:
