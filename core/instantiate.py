@@ -30,6 +30,10 @@ from torch.utils.data import Dataset, IterableDataset
 
 from core.errors import ConfigError, reason
 
+# whatever a library does with a file of weights: no pickle in it runs code, unless the user's shell
+# says so
+os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+
 PROJECT_PACKAGES = ("models", "data", "optim", "objectives", "trainer.loggers")
 LIBRARIES = ("torch.optim", "torch.nn", "torchvision.transforms.v2", "timm.optim", "schedulefree")
 

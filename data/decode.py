@@ -1,6 +1,8 @@
 """Image files as uint8 tensors of one size."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from core.errors import ConfigError, reason
 
 Image.MAX_IMAGE_PIXELS = None  # Decoder.max_pixels is the limit, which a user can set
 
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+MAX_PIXELS = 50_000_000  # of an image, where no setting says it
 VERSION = 2  # of the decoding: tensors that another version made are not used
 MODES = {1: "L", 3: "RGB"}
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
@@ -46,8 +50,7 @@ class Decoder:
             ConfigError: the file is no readable image, or not of the right size.
         """
         try:
-            # not by its name: PIL maps TIFF files into memory, wrongly where they are turned
-            with open(file, "rb") as stream, Image.open(stream) as image:
+            with open_image(file) as image:
                 self.check(file, image)
                 size = upright_size(image)
                 if generator is None or self.min_crop_area == 1:
@@ -92,6 +95,17 @@ class Decoder:
         return opaque(image, MODES[self.channels]).resize(
             (width, height), Image.Resampling.BILINEAR, (left * x, top * y, right * x, bottom * y)
         )
+
+
+@contextmanager
+def open_image(file: str | Path) -> Iterator[Image.Image]:
+    """An image file, whose pixels are not decoded yet.
+
+    Of other formats PIL would start other programs: Ghostscript for PostScript, whatever the name.
+    """
+    # not by its name: PIL maps TIFF files into memory, wrongly where they are turned
+    with open(file, "rb") as stream, Image.open(stream, formats=FORMATS) as image:
+        yield image
 
 
 def unreadable(file: str | Path, error: Exception) -> ConfigError:

@@ -13,12 +13,11 @@ from typing import Any
 
 import PIL
 import torch
-from PIL import Image
 from torch import Tensor
 
 from core.errors import ConfigError, reason
 from data.cache import fingerprinted
-from data.decode import MODES, VERSION, Decoder, unreadable, upright_size
+from data.decode import MODES, VERSION, Decoder, open_image, unreadable, upright_size
 from data.images import Augment, as_size, image_splits
 from data.splits import Splits, TensorSplit, stratified_split
 from data.streamed_images import StreamedImages, status
@@ -190,7 +189,7 @@ def visible(folder: Path) -> list[Path]:
 def size_of(file: str) -> tuple[int, int]:
     """Height and width of an image, without decoding it."""
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             width, height = upright_size(image)
     except Exception as error:  # whatever PIL's many decoders raise
         raise unreadable(file, error) from error

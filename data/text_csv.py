@@ -137,13 +137,14 @@ def make_spec(
 
     source = locate(tokenizer, "data.tokenizer")
     try:
-        loaded = AutoTokenizer.from_pretrained(source)
+        loaded = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
             f"data.tokenizer={tokenizer} cannot be loaded: {reason(error)}"
         ) from error
     try:
-        architecture = AutoConfig.from_pretrained(source).to_json_string()
+        found = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        architecture = found.to_json_string()
     except (OSError, ValueError, KeyError):  # a tokenizer alone
         architecture = None
     return TextClassificationSpec(

@@ -3,16 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image
 from torch import Tensor
 
 from core.errors import ConfigError
 from data.background import border_brightness
-from data.decode import MODES, Decoder, upright_size
+from data.decode import MAX_PIXELS, MODES, Decoder, open_image, upright_size
 from data.image_folder import files_under, is_image
 from data.splits import ImageSpec
 
-MAX_PIXELS = 200_000_000
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
 WAS_INVERTED = "inverted, since its ground is the opposite of training's; --no-invert: as it is"
 SHADING = 0.15  # of an image's contrast: less is paper, not ink
@@ -31,12 +29,15 @@ def image_files(paths: list[Path]) -> Iterator[Path]:
         yield from files
 
 
-def read_image(file: Path, spec: ImageSpec, invert: bool | None = None) -> tuple[Tensor, list[str]]:
+def read_image(
+    file: Path, spec: ImageSpec, invert: bool | None = None, max_pixels: int = MAX_PIXELS
+) -> tuple[Tensor, list[str]]:
     """An image file as training would read it, and inverted where its ground is the opposite.
 
     Args:
         invert: None inverts grey images whose border and contents are the other way round than in
             the training images.
+        max_pixels: see :class:`data.decode.Decoder`.
 
     Returns:
         ``(1, C, H, W)`` uint8, and what had to be changed or looks wrong.
@@ -53,12 +54,12 @@ def read_image(file: Path, spec: ImageSpec, invert: bool | None = None) -> tuple
         size=spec.image_size,
         channels=spec.in_channels,
         same_size=False,
-        max_pixels=MAX_PIXELS,
+        max_pixels=max_pixels,
         min_crop_area=1.0,
     )
     pixels = decoder(str(file)).unsqueeze(0)
     notes = []
-    with Image.open(file) as image:
+    with open_image(file) as image:
         size = upright_size(image)
         if spec.in_channels == 1 and image.mode not in GREY_MODES:
             notes.append("converted to grayscale")

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from core.errors import ConfigError
+from data.decode import MAX_PIXELS
 from data.table_csv import read_rows
 from data.text_files import read_lines
 from deploy.finished_run import FinishedRun
@@ -36,10 +37,11 @@ class Sample:
 
 def images(run: FinishedRun, options: argparse.Namespace) -> Iterator[Sample]:
     """Every image file, and those below folders."""
+    max_pixels = run.config["data"].get("max_pixels", MAX_PIXELS)
     for file in image_files(options.inputs):
 
         def read(file: Path = file) -> tuple[Tensors, list[str]]:
-            image, notes = read_image(file, run.spec, options.invert)
+            image, notes = read_image(file, run.spec, options.invert, max_pixels)
             return (image,), [f": {note}" for note in notes]
 
         yield Sample(str(file), str(file), read, str(file), file)

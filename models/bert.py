@@ -77,7 +77,11 @@ def bert(
         source = locate(pretrained, "model.pretrained")
         try:
             encoder, found = AutoModel.from_pretrained(
-                source, dtype=torch.float32, weights_only=True, output_loading_info=True
+                source,
+                dtype=torch.float32,
+                weights_only=True,
+                trust_remote_code=False,  # else a terminal is asked
+                output_loading_info=True,
             )
         except Exception as error:  # whatever a damaged or missing file raises
             why = reason(error)

@@ -6,6 +6,7 @@ torchvision's. ``model.pretrained=true`` begins with published weights and a new
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pickle import UnpicklingError
 from typing import Any
 
 from torch import nn
@@ -32,7 +33,11 @@ def timm_model(
         return timm.create_model(
             name, pretrained=pretrained, in_chans=in_channels, num_classes=num_classes, **settings
         )
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, UnpicklingError) as error:
+        if file := settings.get("checkpoint_path"):
+            raise ConfigError(
+                f"model.checkpoint_path={file} cannot be loaded: {reason(error)}"
+            ) from error
         if not pretrained:
             raise
         raise ConfigError(f"model.pretrained: no weights for {name}: {reason(error)}") from error

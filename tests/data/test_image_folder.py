@@ -13,6 +13,7 @@ from core.errors import ConfigError
 from data import image_folder
 from data.build import build_splits
 from data.decode import Decoder
+from data.image_folder import size_of
 from data.splits import ImageSpec, TensorSplit
 from deploy.images import read_image
 
@@ -328,3 +329,21 @@ def test_photographs_are_turned_upright(tmp_path, orientation, size):
     spec = ImageSpec("photos", 1, (height, width), ("a",), (0.5,), (0.5,))
     (image,), _ = read_image(tmp_path / "photo.jpg", spec)
     assert (image[0].float() / 255 - expected).abs().mean() < 0.15
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_postscript_starts_no_other_program(tmp_path, name):
+    """PIL runs Ghostscript for a file that begins so, whatever it is called."""
+    (tmp_path / name).write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    spec = ImageSpec("photos", 1, (8, 8), ("a",), (0.5,), (0.5,))
+    with pytest.raises(ConfigError, match=f"{name}: no known image format"):
+        read_image(tmp_path / name, spec)
+    with pytest.raises(ConfigError, match=f"{name}: no known image format"):
+        size_of(str(tmp_path / name))
+
+
+def test_the_limit_of_pixels_holds_for_predictions_too(tmp_path):
+    Image.new("1", (9400, 9400)).save(tmp_path / "a.png")  # 88 megapixels in 11 kB
+    spec = ImageSpec("photos", 1, (8, 8), ("a",), (0.5,), (0.5,))
+    with pytest.raises(ConfigError, match="the most allowed are 50,000,000"):
+        read_image(tmp_path / "a.png", spec)

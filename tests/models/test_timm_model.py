@@ -1,5 +1,8 @@
 """Classifiers of timm and torchvision, fitted to the data."""
 
+import os
+from pickle import UnpicklingError
+
 import pytest
 import timm
 import torch
@@ -44,3 +47,23 @@ def test_weights_out_of_reach_are_one_line(name, library, function, monkeypatch)
     monkeypatch.setattr(library, function, unreachable)
     with pytest.raises(ConfigError, match=r"no weights for .*resnet18: no route to host$"):
         timm_model(name, in_channels=3, num_classes=10, pretrained=True)
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.bin"])
+def test_a_file_of_weights_executes_nothing(tmp_path, monkeypatch, name):
+    """Whatever the library that loads it asks of torch."""
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Hostile()}, name)
+    with pytest.raises(UnpicklingError):
+        torch.load(name, weights_only=False)
+    with pytest.raises(ConfigError, match=rf"model\.checkpoint_path={name} cannot be loaded: "):
+        timm_model("resnet10t", in_channels=1, num_classes=7, checkpoint_path=name)
+    for address in ("hf-hub:someone/model", "local-dir:."):
+        with pytest.raises(ConfigError, match="timm has no classifier of this name"):
+            timm_model(address, in_channels=1, num_classes=7, pretrained=True)
+    assert not (tmp_path / "executed").exists()
