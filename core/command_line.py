@@ -114,7 +114,8 @@ def leave_summary(job: Job, error: Exception) -> None:
     try:
         write_json(summary, file)
     except ConfigError as problem:
-        print_error(str(problem))
+        if str(problem) != str(error):
+            print_error(str(problem))
 
 
 def print_error(message: str) -> None:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import math
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -65,3 +66,14 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [without_nan(item) for item in value]
     return value
+
+
+def why_not_writable(folder: str) -> str:
+    """What is wrong with a folder that takes no 64 KiB more; empty if it does."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"\0" * (64 << 10))
+            probe.flush()
+    except OSError as error:
+        return str(error.strerror)
+    return ""

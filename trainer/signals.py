@@ -21,7 +21,7 @@ from core.errors import Interrupted
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 SAME_KEYSTROKE_SECONDS = 1.0  # Ctrl-C reaches a worker from the terminal and from its launcher
-SAVING_SECONDS = 30.0
+SAVING_SECONDS = 7.0  # with the seconds that it takes to notice, nothing outlives its parent by ten
 
 
 @contextmanager

@@ -117,6 +117,16 @@ def test_a_useless_server(train, useless_server, capsys):
     assert line.endswith(str(second))
 
 
+def test_a_full_disk_under_wandb(train, tmp_path, monkeypatch, capsys):
+    """Its client says nothing: the run goes on, and says what may be lost."""
+    monkeypatch.setattr(wandb_logger, "why_not_writable", lambda folder: "No space left on device")
+    run_dir = train(*OFFLINE)
+    assert summary(run_dir)["status"] == "completed"
+    folder = summary(run_dir)["wandb"]["directory"]
+    assert summary(run_dir)["wandb"]["problem"] == f"{folder}: No space left on device"
+    assert "it may have only a part of the run. Send the run later" in capsys.readouterr().out
+
+
 def test_without_wandb(train, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "wandb", None)
     run_dir = train(*OFFLINE)

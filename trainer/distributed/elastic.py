@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from core.job import Job
 from core.named_lines import VARIABLE, name_lines
 from core.ranks import STORE_FOLDER
 from core.schema import TrainerSettings
+from core.temporary import temporary_folder
 from trainer.signals import STOP_SIGNALS, end_with_parent, stop_signals_call
 
 RENDEZVOUS_SECONDS = 900
@@ -44,7 +44,7 @@ def launch_workers(
     is_one_node = settings.num_nodes == 1
     # else a restarted job would meet its predecessors' addresses in the engine's own store
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    with tempfile.TemporaryDirectory(prefix="launch_") as folder:
+    with temporary_folder() as folder:
         engine = LaunchConfig(
             min_nodes=settings.num_nodes,
             max_nodes=settings.num_nodes,

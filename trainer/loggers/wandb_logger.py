@@ -2,19 +2,22 @@
 
 import os
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from core.errors import reason
+from core.files import why_not_writable
 from models.build import fill_from_data
 from trainer.loggers.wandb_media import wandb_medium
-from trainer.loggers.wandb_mode import choose_mode
+from trainer.loggers.wandb_mode import choose_mode, import_client
 from trainer.loggers.wandb_names import candidate, project, run_name, run_tags
 from trainer.loggers.writer import Writer
 
 INIT_SECONDS = 30.0
 FINISH_SECONDS = 60.0
+PROBE_SECONDS = 10.0
 SUCCESSES = ("completed", "stopped", "pruned")
 
 server_has_failed = False  # in this process: the jobs that follow do not wait for it again
@@ -46,6 +49,7 @@ class WandbLogger(Writer):
         self.settings, self.config, self.run_dir = settings, config, run_dir
         self.overrides, self.say, self.warn = overrides, say, warn
         self.run: Any = None
+        self.probed_at = time.monotonic()
         # an agent of a W&B sweep waits for the run that it named; another sweep has several runs
         is_named = sweep is None or "WANDB_SWEEP_ID" in os.environ
         own_id = os.environ.get("WANDB_RUN_ID") if is_named else None
@@ -85,8 +89,7 @@ class WandbLogger(Writer):
             self.write_header(spec, facts)
 
     def init(self, spec: Any) -> None:
-        import wandb  # costs a second
-
+        wandb = import_client()
         state, config = self.state, self.config
         env_tags = os.environ.get("WANDB_TAGS", "").split(",")
         self.run = run = wandb.init(
@@ -136,6 +139,8 @@ class WandbLogger(Writer):
             for name, entry in event.get("media", {}).items():
                 values[name] = wandb_medium(entry, self.run_dir / "media")
             self.run.log(values, step=number)
+            if time.monotonic() - self.probed_at > PROBE_SECONDS:
+                self.check_disk()
         except Exception as error:  # whatever W&B raises
             self.note_problem(describe(error), "logging without it")
             self.run = None
@@ -152,9 +157,17 @@ class WandbLogger(Writer):
             if summary["status"] == "interrupted":
                 self.run.mark_preempting()
             self.run.finish(exit_code=0 if summary["status"] in SUCCESSES else 1)
+            self.check_disk()
         except Exception as error:
             server_has_failed = self.state["mode"] == "online"
             self.note_problem(describe(error), "it has only a part of the run")
+
+    def check_disk(self) -> None:
+        """Say once that W&B's folder takes no more: its client loses what follows in silence."""
+        self.probed_at = time.monotonic()
+        folder = self.state["directory"]
+        if self.state["problem"] is None and folder and (problem := why_not_writable(folder)):
+            self.note_problem(f"{folder}: {problem}", "it may have only a part of the run")
 
     def note_problem(self, problem: str, so: str) -> None:
         """Say what happened and how to send the run again."""

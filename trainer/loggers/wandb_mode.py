@@ -1,9 +1,28 @@
 """Whether a run is shown online; found out before anything that takes time."""
 
+import atexit
 import os
-from contextlib import suppress
+import sys
+import tempfile
+from contextlib import ExitStack, suppress
+from importlib import import_module
+from typing import Any
 
 from core.errors import ConfigError
+from core.temporary import temporary_folder
+
+
+def import_client() -> Any:
+    """W&B's client: a second, and temporary folders, which are to go even after a kill."""
+    if "wandb" not in sys.modules:
+        held = ExitStack()
+        before, tempfile.tempdir = tempfile.tempdir, held.enter_context(temporary_folder())
+        atexit.register(held.close)
+        try:
+            import_module("wandb")
+        finally:
+            tempfile.tempdir = before
+    return import_module("wandb")
 
 
 def choose_mode(mode: str) -> str:
@@ -16,8 +35,7 @@ def choose_mode(mode: str) -> str:
         mode = os.environ.get("WANDB_MODE") or "auto"
     if mode not in ("auto", "online"):
         return mode
-    import wandb  # costs a second
-
+    wandb = import_client()
     wandb.setup(wandb.Settings(silent=True))
     if wandb.login(prompt=False, verify=False):
         return "online"
