@@ -1,7 +1,7 @@
 """Where a run stands: counters that the checkpoint keeps, and the metric that decides."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -24,6 +24,7 @@ class Progress:
     evaluated_at: int = 0  # step of the last evaluation
     stop_reason: str | None = None  # why training ended before its horizon
     train_seconds: float = 0.0  # evaluation, checkpoints and start-up excluded
+    evaluations: list[float] = field(default_factory=list)  # values of the monitored metric
     best: Best | None = None
     evaluations_since_best: int = 0
     target: dict[str, float] | None = None  # value, step, seconds when it was first reached

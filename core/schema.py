@@ -214,6 +214,11 @@ class Settings:
     """The optimizer; empty where every phase has its own."""
     scheduler: dict
     """The learning rate as a function of the update; empty where every phase has its own."""
+    momentum_schedule: dict
+    """Momentum, or the first beta, as a function of the update; empty: constant. Any schedule:
+    ``scheduler@momentum_schedule=NAME``."""
+    weight_decay_schedule: dict
+    """Weight decay likewise: ``scheduler@weight_decay_schedule=NAME``."""
     phases: dict[str, PhaseSettings]
     """Optimizer, schedule and clipping of every phase; empty: one phase, from the keys above."""
     param_groups: ParamGroupSettings

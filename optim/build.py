@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -11,9 +12,9 @@ from torch.optim import Optimizer
 from core.errors import ConfigError
 from core.instantiate import instantiate, resolve
 from optim.param_groups import parameter_groups
-from optim.schedules import Horizon
+from optim.schedules import Evaluations, Horizon
 
-Schedule = Callable[[int, float], float]
+NONE_YET = Evaluations()
 
 # words in the names of optimizers -> what those optimizers read of their groups, in every library
 GROUP_FLAGS = {
@@ -22,6 +23,18 @@ GROUP_FLAGS = {
     "lamb": "always_adapt",
     "lars": "always_adapt",
 }
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A setting, most often the rate, as a function of the update and of its value at first."""
+
+    function: Callable[..., float]
+    sees_evaluations: bool
+
+    def __call__(self, step: int, base: float, evaluations: Evaluations = NONE_YET) -> float:
+        further = {"evaluations": evaluations} if self.sees_evaluations else {}
+        return self.function(step, base, **further)
 
 
 def build_optimizer(
@@ -83,7 +96,7 @@ def group_flags(settings: dict[str, Any]) -> list[str]:
 def build_schedule(
     settings: dict[str, Any], horizon: Horizon, where: str = "scheduler"
 ) -> Schedule:
-    """The schedule that ``settings`` describe, as a function ``(step, base_lr) -> lr``.
+    """The schedule that ``settings`` describe.
 
     Raises:
         ConfigError: a wrong setting, or what it names is no such function.
@@ -95,8 +108,8 @@ def build_schedule(
             f"{where}._target_={settings['_target_']} is no schedule: here they are functions "
             "(step, base_lr, horizon, ...) -> lr; optim/schedules.py has those that there are"
         )
-    schedule = instantiate(
-        {**settings, "_partial_": True}, where, later=("step", "base_lr"), horizon=horizon
-    )
+    later = ("step", "base_lr", "evaluations")
+    function = instantiate({**settings, "_partial_": True}, where, later=later, horizon=horizon)
+    schedule = Schedule(function, "evaluations" in parameters)
     schedule(0, 1.0)  # settings that do not fit the horizon are reported before any training
     return schedule

@@ -3,13 +3,17 @@
 A schedule is a function ``(step, base_lr, horizon, **settings) -> lr``: ``step`` counts optimizer
 updates from 0, ``base_lr`` is what the optimizer was built with, ``horizon`` says how long the run
 is. Having no state, a schedule cannot drift, reset or resume wrongly; the trainer calls it once an
-update. A new schedule is a function here (or in a file of its own) and a YAML.
+update. A new schedule is a function here (or in a file of its own) and a YAML. One that has a
+parameter ``evaluations`` is given the :class:`Evaluations` so far. The same functions serve for
+other settings, such as momentum: ``base_lr`` is then the setting's value.
 
 Each agrees with torch's scheduler of the same name over the whole horizon.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from core.errors import ConfigError
 
@@ -42,6 +46,19 @@ class Horizon:
     def epoch(self, step: int) -> int:
         """The epoch, from 0, that update ``step`` is in."""
         return (step + self.batches_offset) // self.steps_per_epoch
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """What validation has found so far.
+
+    Attributes:
+        values: of the monitored metric, in their order.
+        mode: ``max`` or ``min``, whichever is better.
+    """
+
+    values: tuple[float, ...] = ()
+    mode: Literal["max", "min"] = "min"
 
 
 def constant(
@@ -104,6 +121,67 @@ def step_decay(
     if gamma < 0:
         raise ConfigError(f"scheduler.gamma={gamma} should be at least 0")
     return base_lr * gamma ** (horizon.epoch(step) // step_size)
+
+
+def wsd(
+    step: int,
+    base_lr: float,
+    horizon: Horizon,
+    warmup_steps: int | None = None,
+    warmup_fraction: float = 0.0,
+    start_factor: float = 0.01,
+    decay_fraction: float = 0.2,
+    shape: str = "1-sqrt",
+    eta_min: float = 0.0,
+) -> float:
+    """Warm-up, ``base_lr``, and a decay over the last ``decay_fraction`` of the horizon.
+
+    ``shape`` is linear, cosine or 1-sqrt, which arXiv:2405.18392 finds best.
+    """
+    if shape not in DECAYS:
+        raise ConfigError(f"scheduler.shape={shape} should be {' or '.join(DECAYS)}")
+    if not 0 <= decay_fraction <= 1:
+        raise ConfigError(f"scheduler.decay_fraction={decay_fraction} should be between 0 and 1")
+    begin = warmup_end(warmup_steps, warmup_fraction, horizon)
+    decay = horizon.total_steps - round(decay_fraction * horizon.total_steps)
+    if decay < begin:
+        raise ConfigError(
+            f"scheduler.decay_fraction={decay_fraction} begins before the warm-up is over, at "
+            f"update {begin} of {horizon.total_steps}: shorten one of them"
+        )
+    if step <= decay:
+        return warmup(step, base_lr, begin, start_factor)
+    return eta_min + (base_lr - eta_min) * DECAYS[shape](progress(step, decay, horizon))
+
+
+DECAYS: dict[str, Callable[[float], float]] = {  # 1 at the begin of the decay, 0 at its end
+    "linear": lambda share: 1 - share,
+    "cosine": lambda share: (1 + math.cos(math.pi * share)) / 2,
+    "1-sqrt": lambda share: 1 - math.sqrt(share),
+}
+
+
+def warm_restarts(
+    step: int,
+    base_lr: float,
+    horizon: Horizon,
+    period: int = 1,
+    period_factor: float = 2.0,
+    eta_min: float = 0.0,
+) -> float:
+    """Cosines from ``base_lr`` to ``eta_min``, each longer than the last (SGDR, arXiv:1608.03983).
+
+    The first takes ``period`` epochs, each further one ``period_factor`` times the one before
+    (torch's ``CosineAnnealingWarmRestarts``). A run is best ended where a cosine ends: with 1 and
+    2, after 1, 3, 7, 15 epochs.
+    """
+    if period < 1 or period_factor < 1:
+        raise ConfigError("scheduler.period and scheduler.period_factor should be at least 1")
+    begin, length = 0.0, float(period * horizon.steps_per_epoch)
+    position = step + horizon.batches_offset
+    while position >= begin + length:
+        begin, length = begin + length, length * period_factor
+    return anneal(base_lr, eta_min, (position - begin) / length)
 
 
 def one_cycle(

@@ -4,7 +4,6 @@ from itertools import zip_longest
 from pathlib import Path
 
 import pytest
-import yaml
 
 from core.instantiate import resolve
 from core.schema import check_settings
@@ -22,6 +21,7 @@ MANDATORY = {
     "model=timm": ["model.name=resnet10t"],
     "optimizer=timm": ["optimizer.name=adopt"],
     "optimizer=pytorch_optimizer": ["optimizer.name=SOAP"],
+    "scheduler=torch": ["scheduler.name=StepLR", "+scheduler.step_size=5"],
     "experiment=imagenet_resnet50": ["data.root=imagenet"],
     "data=text_file": ["data.path=book.txt"],
     "experiment=shakespeare_char": ["data.path=book.txt"],
@@ -62,8 +62,9 @@ def test_option_composes_and_every_target_resolves(choices, composed):
 
 
 @pytest.mark.parametrize("name", options("scheduler"))
-def test_schedule_builds_and_stays_finite(name):
-    node = yaml.safe_load((CONF / "scheduler" / f"{name}.yaml").read_text())
+def test_schedule_builds_and_stays_finite(name, composed):
+    choice = f"scheduler={name}"
+    node = composed(choice, *MANDATORY.get(choice, []))["scheduler"]
     schedule = build_schedule(node, Horizon(300, 20))
     rates = [schedule(step, 0.1) for step in range(300)]
     assert all(0 <= rate <= 0.1 + 1e-12 for rate in rates)

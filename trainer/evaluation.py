@@ -16,6 +16,7 @@ from objectives.base import Objective
 from trainer.distributed.device import autocast
 from trainer.distributed.parallel import make_whole
 from trainer.metrics import Meter
+from trainer.phase import Phase
 
 
 @torch.inference_mode()
@@ -130,6 +131,14 @@ def check_evaluations(
     return f"a {better} {monitor.name} is taken for better (monitor_mode)"
 
 
+def check_schedules(phases: Iterable[Phase], data: Loader) -> None:
+    """Raises: ConfigError: a schedule goes by evaluations, and there are none."""
+    if "val" not in data.splits and any(phase.schedule.sees_evaluations for phase in phases):
+        raise ConfigError(
+            f"scheduler=plateau needs a validation split, and data={data.spec.name} has none"
+        )
+
+
 def check_measured(monitor: Monitor, names: Iterable[str]) -> None:
     """Raises: ConfigError: the monitored metric is not among ``names``."""
     if monitor.name not in names:
@@ -160,6 +169,7 @@ def judge(
     name = monitor.name
     check_measured(monitor, metrics)
     value = metrics[name]
+    progress.evaluations.append(value)
     is_best = monitor.improves(value, progress.best.value if progress.best else None)
     if is_best:
         progress.best = Best(value, progress.step, epoch)

@@ -5,6 +5,7 @@ run trains with those it records.
 """
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,15 +22,21 @@ class OptimizerState:
     A few optimizers keep state in their parameter groups, such as the update count of the
     schedule-free ones. What has changed since the optimizer was built is state, the rest is
     settings.
+
+    Args:
+        scheduled: settings that change by a schedule, which are no state either.
     """
 
-    def __init__(self, optimizer: Optimizer, module: nn.Module) -> None:
+    def __init__(
+        self, optimizer: Optimizer, module: nn.Module, scheduled: Sequence[str] = ()
+    ) -> None:
+        self.not_state = (*NOT_STATE, *scheduled)
         self.optimizer = optimizer
         by_id = {id(p): name for name, p in module.named_parameters()}
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.names = [by_id[id(parameter)] for parameter in self.parameters]
         self.settings = [
-            {key: copy.deepcopy(value) for key, value in group.items() if key not in NOT_STATE}
+            {key: copy.deepcopy(value) for key, value in group.items() if key not in self.not_state}
             for group in optimizer.param_groups
         ]
 
@@ -51,7 +58,10 @@ class OptimizerState:
             if of_parameter:
                 state[name] = {key: full_tensor(value) for key, value in of_parameter.items()}
         groups = [
-            {"params": [self.names[index] for index in group["params"]], **changes(group, settings)}
+            {
+                "params": [self.names[index] for index in group["params"]],
+                **self.changes(group, settings),
+            }
             for group, settings in zip(content["param_groups"], self.settings, strict=True)
         ]
         return {**content, "class": self.kind, "state": state, "param_groups": groups}
@@ -72,19 +82,18 @@ class OptimizerState:
         groups = self.optimizer.state_dict()["param_groups"]
         for group in groups:
             saved = saved_group.get(self.names[group["params"][0]], {})
-            group |= {key: value for key, value in saved.items() if key not in NOT_STATE}
+            group |= {key: value for key, value in saved.items() if key not in self.not_state}
         further = {key: value for key, value in content.items() if key != "class"}
         self.optimizer.load_state_dict({**further, "state": state, "param_groups": groups})
 
-
-def changes(group: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """What training has changed of a parameter group's entries."""
-    return {
-        key: value
-        for key, value in group.items()
-        if key not in NOT_STATE
-        and (isinstance(value, Tensor) or key not in settings or value != settings[key])
-    }
+    def changes(self, group: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+        """What training has changed of a parameter group's entries."""
+        return {
+            key: value
+            for key, value in group.items()
+            if key not in self.not_state
+            and (isinstance(value, Tensor) or key not in settings or value != settings[key])
+        }
 
 
 def share_of(value: Any, parameter: Tensor) -> Any:

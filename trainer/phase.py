@@ -16,10 +16,11 @@ from core.progress import Progress
 from core.schema import TrainerSettings
 from data.splits import Batch
 from objectives.base import Objective, Sums
-from optim.build import Schedule, build_optimizer, build_schedule
+from optim.build import NONE_YET, Schedule, build_optimizer, build_schedule
 from optim.needs import Needs, add_gradients, rehearse
 from optim.param_rules import freeze
-from optim.schedules import Horizon
+from optim.schedules import Evaluations, Horizon
+from optim.setting_schedule import SettingSchedule
 from optim.uncompiled import leave_compiler_out
 from trainer.computation import Computation, check_needs
 from trainer.distributed.device import autocast, synchronize
@@ -36,6 +37,7 @@ class Phase:
         compute: ``batch -> (loss, sums)``; averages gradients under several processes.
         module: whose parameters the phase trains.
         monitor_layers: measure the norms of every layer at logging steps.
+        setting_schedules: of settings other than the rate.
         frozen_norms: layers whose statistics stay as they are in training.
         needs: what a step of the optimizer needs beside gradients.
     """
@@ -53,6 +55,7 @@ class Phase:
         clip_grad_value: float | None,
         monitor_layers: bool,
         frozen_norms: Sequence[nn.Module] = (),
+        setting_schedules: Sequence[SettingSchedule] = (),
     ) -> None:
         self.name = name
         self.prefix = prefix
@@ -65,14 +68,19 @@ class Phase:
         self.clip_grad_norm = clip_grad_norm
         self.clip_grad_value = clip_grad_value
         self.frozen_norms = frozen_norms
+        self.setting_schedules = setting_schedules
         self.base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
-        self.optimizer_state = OptimizerState(optimizer, module)
+        scheduled = [setting.key for setting in setting_schedules]
+        self.optimizer_state = OptimizerState(optimizer, module, scheduled)
         self.layers = layers_of(module) if monitor_layers else {}
 
-    def set_lr(self, step: int) -> None:
-        lrs = {base_lr: self.schedule(step, base_lr) for base_lr in set(self.base_lrs)}
+    def follow_schedules(self, step: int, evaluations: Evaluations = NONE_YET) -> None:
+        """Give the optimizer the rates of update ``step``, and what else has a schedule."""
+        lrs = {base_lr: self.schedule(step, base_lr, evaluations) for base_lr in set(self.base_lrs)}
         for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = lrs[base_lr]
+        for setting in self.setting_schedules:
+            setting.set(step, evaluations)
 
     @property
     def lr(self) -> float:
@@ -84,12 +92,12 @@ class Phase:
 
     @property
     def lrs(self) -> dict[str, float]:
-        """The rates to record: ``lr``, and those that a rule scales, such as ``lr_x10``."""
+        """What to record: ``lr``, rates scaled by a rule (``lr_x10``), other settings scheduled."""
         rates: dict[str, float] = {}
         for group in self.optimizer.param_groups:
             factor = group.get("lr_scale")
             rates.setdefault("lr" if factor is None else f"lr_x{factor:g}", float(group["lr"]))
-        return rates
+        return rates | {setting.name: setting.now for setting in self.setting_schedules}
 
     def backward(
         self, update: list[Batch], computation: Computation
@@ -252,6 +260,11 @@ def build_phases(
             clip_grad_value=own["clip_grad_value"],
             monitor_layers=trainer.monitor_layers,
             frozen_norms=frozen_norms,
+            setting_schedules=[
+                SettingSchedule(optimizer, name, build_schedule(node, horizon, f"{name}_schedule"))
+                for name in ("momentum", "weight_decay")
+                if (node := config[f"{name}_schedule"])
+            ],
         )
         if phase.has_modes and trainer.ema_decay is not None:
             raise ConfigError(

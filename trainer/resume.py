@@ -316,7 +316,7 @@ def adapt(content: dict[str, Any], trainer: Trainer, changed: set[str]) -> None:
         data["carried"] = fresh
         say(f"{', '.join(sorted(changed))}: the carried state starts empty")
     if any(map(changes_monitored, changed)):
-        counters |= {"best": None, "evaluations_since_best": 0, "target": None}
+        counters |= {"best": None, "evaluations": [], "evaluations_since_best": 0, "target": None}
         say(f"from here on the best is that of {trainer.monitor.name}")
     if "trainer.target" in changed:
         counters["target"] = None

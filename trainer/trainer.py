@@ -21,7 +21,7 @@ from data.loader import Loader
 from data.splits import Batch
 from models.build import weights_hash
 from objectives.base import Objective, Sums
-from optim.schedules import Horizon
+from optim.schedules import Evaluations, Horizon
 from trainer import checkpoint
 from trainer.averaging import Average
 from trainer.computation import Computation
@@ -32,7 +32,7 @@ from trainer.distributed.device import (
     out_of_memory,
     peak_memory_bytes,
 )
-from trainer.evaluation import check_evaluations, evaluate, judge
+from trainer.evaluation import check_evaluations, check_schedules, evaluate, judge
 from trainer.finite import FiniteCheck, Snapshot, advice, all_finite, check_skips, update_scale
 from trainer.loggers.provenance import run_facts
 from trainer.loggers.run_log import RunLog
@@ -111,6 +111,7 @@ class Trainer:
 
     def train(self) -> None:
         """All updates, and what is due between them. An interruption loses none."""
+        check_schedules(self.phases, self.data)
         tried = partial(self.measure, limit_steps=1)
         if note := check_evaluations(self.monitor, self.settings, self.objective, self.data, tried):
             self.run_log.print(note)
@@ -169,8 +170,10 @@ class Trainer:
         is_logged = self.metrics.is_logging_step(self.progress.step + 1)
         is_finite = True
         sums: list[Sums] = []
+        mode: Any = self.monitor.mode
+        evaluations = Evaluations(tuple(self.progress.evaluations), mode)
         for phase in self.phases:
-            phase.set_lr(self.progress.step)
+            phase.follow_schedules(self.progress.step, evaluations)
             losses, measured = phase.backward(update, self.computation)
             sums += measured
             sums.append(self.objective.after_backward(phase.name))

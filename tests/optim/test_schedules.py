@@ -9,7 +9,8 @@ from torch.optim import lr_scheduler
 from core.errors import ConfigError
 from optim import schedules
 from optim.build import build_schedule
-from optim.schedules import Horizon
+from optim.schedules import Evaluations, Horizon
+from optim.setting_schedule import SettingSchedule
 
 BASE_LR = 0.3
 
@@ -140,3 +141,109 @@ def test_what_the_program_gives_cannot_be_set(argument):
 def test_what_is_no_schedule_is_refused(target):
     with pytest.raises(ConfigError, match=r"scheduler\._target_=.* is no schedule: .*base_lr"):
         build_schedule({"_target_": target}, Horizon(100, 10))
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine", "1-sqrt"])
+def test_wsd(shape):
+    schedule = partial(schedules.wsd, horizon=Horizon(100, 10), warmup_steps=10, shape=shape)
+    rates = [schedule(step, BASE_LR, decay_fraction=0.2, eta_min=0.03) for step in range(101)]
+    assert rates[:10] == [schedules.constant(s, BASE_LR, Horizon(100, 10), 10) for s in range(10)]
+    assert set(rates[10:81]) == {BASE_LR}
+    assert rates[81:] == sorted(set(rates[81:]), reverse=True)
+    assert rates[-1] == pytest.approx(0.03)
+    halfway = {"linear": 0.5, "cosine": 0.5, "1-sqrt": 1 - 0.5**0.5}[shape]
+    assert rates[90] == pytest.approx(0.03 + 0.27 * halfway)
+
+
+def test_warm_restarts():
+    assert_agrees(
+        partial(schedules.warm_restarts, period=2, period_factor=2, eta_min=0.01),
+        lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, T_0=20, T_mult=2, eta_min=0.01),
+        Horizon(150, 10),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("ExponentialLR", {"gamma": 0.9}),
+        ("MultiStepLR", {"milestones": [3, 9], "gamma": 0.5}),
+        ("CyclicLR", {"step_size_up": 7}),
+    ],
+)
+def test_any_of_torch_s(name, settings):
+    """Asked in any order, as after resuming; their own rates are factors of the optimizer's."""
+    node = {"_target_": "optim.torch_schedules.torch_schedule", "name": name, **settings}
+    schedule = build_schedule({**node, "warmup_steps": 5}, Horizon(40, 10))
+    own = {"base_lr": 0.1 * BASE_LR, "max_lr": BASE_LR} if name == "CyclicLR" else {}
+    make = partial(getattr(lr_scheduler, name), **settings, **own)
+    rates = torch_rates(make, 35)
+    assert schedule(39, BASE_LR) == rates[34]
+    assert [schedule(step, BASE_LR) for step in range(5, 40)] == rates
+    assert schedule(0, BASE_LR) == pytest.approx(0.01 * BASE_LR)
+
+
+def test_momentum_of_torch_s_cyclic_rates_is_left_alone():
+    schedule = build_schedule(
+        {
+            "_target_": "optim.torch_schedules.torch_schedule",
+            "name": "OneCycleLR",
+            "total_steps": 9,
+        },
+        Horizon(9, 10),
+    )
+    make = partial(lr_scheduler.OneCycleLR, max_lr=BASE_LR, total_steps=9, cycle_momentum=False)
+    assert [schedule(step, BASE_LR) for step in range(9)] == torch_rates(make, 9)
+    with pytest.raises(ConfigError, match="Tried to step 10 times"):
+        schedule(10, BASE_LR)
+
+
+@pytest.mark.parametrize(
+    ("settings", "cause"),
+    [
+        ({"name": "StepLr"}, "did you mean StepLR"),
+        ({"name": "StepLR", "step": 3}, "scheduler.step is set by the program"),
+        ({"name": "StepLR"}, "StepLR refused its settings: .*step_size"),
+        ({"name": "ReduceLROnPlateau"}, "use scheduler=plateau"),
+        ({"name": "OneCycleLR", "total_steps": 9, "cycle_momentum": True}, "momentum_schedule"),
+    ],
+)
+def test_what_torch_s_do_not_take_is_refused(settings, cause):
+    node = {"_target_": "optim.torch_schedules.torch_schedule", **settings}
+    with pytest.raises(ConfigError, match=cause):
+        build_schedule(node, Horizon(9, 10))
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_plateau_is_torch_s(mode):
+    node = {"_target_": "optim.torch_schedules.plateau", "patience": 1, "factor": 0.5}
+    schedule = build_schedule(node, Horizon(100, 10))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=BASE_LR)
+    scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, mode, patience=1, factor=0.5)
+    values = [0.5, 0.7, 0.6, 0.6, 0.65, 0.4, 0.3, float("nan"), 0.9, 0.8, 0.8]
+    rates = set()
+    for count, value in enumerate(values):
+        seen = Evaluations(tuple(values[:count]), mode)
+        assert schedule(10 * count, BASE_LR, seen) == optimizer.param_groups[0]["lr"]
+        rates.add(schedule(10 * count, BASE_LR, seen))
+        scheduler.step(value)
+    assert len(rates) > 2
+
+
+def test_other_settings_have_schedules():
+    """Of momentum or the first beta, and of decay; what is not decayed stays so."""
+    schedule = build_schedule(
+        {"_target_": "optim.schedules.cosine", "eta_min": 0.5}, Horizon(100, 10)
+    )
+    weight, bias = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
+    groups = [{"params": [weight], "weight_decay": 0.1}, {"params": [bias], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
+    for name in ("momentum", "weight_decay"):
+        SettingSchedule(optimizer, name, schedule).set(50, Evaluations())
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
+    assert [group["betas"] for group in optimizer.param_groups] == [(0.7, 0.99)] * 2
+    sgd = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+    SettingSchedule(sgd, "momentum", schedule).set(0, Evaluations())
+    assert sgd.param_groups[0]["momentum"] == 0.9
+    with pytest.raises(ConfigError, match="weight_decay_schedule: SGD has no weight_decay"):
+        SettingSchedule(sgd, "weight_decay", schedule)

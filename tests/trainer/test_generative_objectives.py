@@ -139,7 +139,7 @@ def test_phases_are_chosen_independently(phases_of):
     rates = []
     for step in (0, 5, 10):
         for phase in (discriminator, generator):
-            phase.set_lr(step)
+            phase.follow_schedules(step)
         rates.append((discriminator.lr, generator.lr))
     assert rates == [
         pytest.approx(expected) for expected in [(2e-4, 1e-3), (2e-5, 5e-4), (2e-6, 0)]

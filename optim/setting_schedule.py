@@ -1,0 +1,48 @@
+"""Momentum and weight decay as functions of the step."""
+
+from torch.optim import Optimizer
+
+from core.errors import ConfigError
+from optim.build import Schedule
+from optim.schedules import Evaluations
+
+
+class SettingSchedule:
+    """Sets a setting of an optimizer's parameter groups at every update.
+
+    Args:
+        name: ``momentum`` (of optimizers with ``betas``, the first of them) or ``weight_decay``.
+        schedule: a function of the step and of the value that the optimizer was built with. What is
+            0, such as the decay of biases, stays 0.
+
+    Raises:
+        ConfigError: the optimizer has no such setting, or it is 0 throughout.
+    """
+
+    def __init__(self, optimizer: Optimizer, name: str, schedule: Schedule) -> None:
+        self.name = name
+        self.schedule = schedule
+        self.optimizer = optimizer
+        groups = optimizer.param_groups
+        self.key = "betas" if name == "momentum" and "momentum" not in groups[0] else name
+        self.bases = [self.value(group) for group in groups] if self.key in groups[0] else []
+        if not any(self.bases):
+            raise ConfigError(
+                f"{name}_schedule: {type(optimizer).__name__} has no {name} to change"
+            )
+
+    def value(self, group: dict) -> float:
+        return float(group["betas"][0] if self.key == "betas" else group[self.key])
+
+    def set(self, step: int, evaluations: Evaluations) -> None:
+        values = {base: self.schedule(step, base, evaluations) for base in set(self.bases) if base}
+        for group, base in zip(self.optimizer.param_groups, self.bases, strict=True):
+            if not base:
+                continue
+            value = values[base]
+            group[self.key] = (value, *group["betas"][1:]) if self.key == "betas" else value
+
+    @property
+    def now(self) -> float:
+        """The largest of the groups: of the decay, that of the weights."""
+        return max(self.value(group) for group in self.optimizer.param_groups)

@@ -1,0 +1,145 @@
+"""torch's schedulers as functions of the step: replayed, so that there is no state to resume."""
+
+import json
+from difflib import get_close_matches
+from functools import cache, lru_cache
+from typing import Any
+
+import torch
+from torch.optim import SGD, lr_scheduler
+
+from core.errors import ConfigError, reason
+from core.instantiate import REFUSALS
+from optim.schedules import Evaluations, Horizon, warmup, warmup_end
+
+START_FACTOR = 0.01  # of a warm-up
+# they see metrics, hold others, or take functions
+ELSEWHERE = {
+    "ReduceLROnPlateau": "use scheduler=plateau",
+    "SequentialLR": "a warm-up is scheduler.warmup_steps",
+    "ChainedScheduler": "choose one of those it would hold",
+    "LambdaLR": "write a function of the step: docs/train/extend.md",
+    "MultiplicativeLR": "write a function of the step: docs/train/extend.md",
+    "LRScheduler": "choose one of its kinds",
+}
+
+
+def torch_schedule(
+    step: int,
+    base_lr: float,
+    horizon: Horizon,
+    name: str,
+    warmup_steps: int | None = None,
+    warmup_fraction: float = 0.0,
+    min_factor: float = 0.1,
+    **settings: Any,
+) -> float:
+    """The rate of ``torch.optim.lr_scheduler``'s class ``name`` after ``step`` of its steps.
+
+    Its steps are updates, so ``step_size``, ``T_max`` and the like count updates, from the end of
+    the warm-up on. It changes rates alone: momentum has a schedule of its own.
+
+    Args:
+        min_factor: of a ``CyclicLR``, between ``min_factor * base_lr`` and ``base_lr``.
+        settings: of the class, under its own names, but for ``base_lr`` and ``max_lr``.
+
+    Raises:
+        ConfigError: there is no such class, it does not work so, or it refuses its settings.
+    """
+    begin = warmup_end(warmup_steps, warmup_fraction, horizon)
+    if step < begin:
+        return warmup(step, base_lr, begin, START_FACTOR)
+    rates = replayed(name, base_lr, min_factor, json.dumps(settings, sort_keys=True))
+    return rates.at(step - begin)
+
+
+class Replay:
+    """The rates of a scheduler of torch, stepped as far as they have been asked for."""
+
+    def __init__(self, scheduler: Any) -> None:
+        self.scheduler = scheduler
+        self.rates = [self.now]
+
+    @property
+    def now(self) -> float:
+        return float(self.scheduler.optimizer.param_groups[0]["lr"])
+
+    def at(self, step: int) -> float:
+        while len(self.rates) <= step:
+            self.scheduler.optimizer.step()
+            try:
+                self.scheduler.step()
+            except ValueError as error:  # a OneCycleLR is over
+                raise ConfigError(f"scheduler: {reason(error)}") from error
+            self.rates.append(self.now)
+        return self.rates[step]
+
+
+@cache
+def replayed(name: str, base_lr: float, min_factor: float, settings: str) -> Replay:
+    """The scheduler ``name`` over an optimizer of its own.
+
+    Args:
+        settings: in JSON.
+    """
+    if name in ELSEWHERE:
+        raise ConfigError(f"scheduler.name={name} does not go here: {ELSEWHERE[name]}")
+    if name not in lr_scheduler.__all__:
+        nearest = get_close_matches(name, lr_scheduler.__all__, n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise ConfigError(f"scheduler.name={name}: torch has no scheduler of this name{hint}")
+    given = json.loads(settings)
+    if given.get("cycle_momentum"):
+        raise ConfigError(
+            "scheduler.cycle_momentum=true changes nothing here: use scheduler@momentum_schedule"
+        )
+    own: dict[str, Any] = {}
+    if name in ("CyclicLR", "OneCycleLR"):
+        own = {"max_lr": base_lr, "cycle_momentum": False}
+    if name == "CyclicLR":
+        own["base_lr"] = min_factor * base_lr
+    try:
+        optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=base_lr)
+        return Replay(getattr(lr_scheduler, name)(optimizer, **given, **own))
+    except REFUSALS as error:
+        raise ConfigError(f"scheduler: {name} refused its settings: {reason(error)}") from error
+
+
+def plateau(
+    step: int,
+    base_lr: float,
+    horizon: Horizon,
+    evaluations: Evaluations,
+    factor: float = 0.1,
+    patience: int = 10,
+    threshold: float = 1e-4,
+    threshold_mode: str = "rel",
+    cooldown: int = 0,
+    min_lr: float = 0.0,
+    warmup_steps: int | None = None,
+    warmup_fraction: float = 0.0,
+) -> float:
+    """Times ``factor`` whenever the monitored metric has not improved in ``patience`` evaluations.
+
+    torch's ``ReduceLROnPlateau``, over the evaluations that the checkpoint lists.
+    """
+    begin = warmup_end(warmup_steps, warmup_fraction, horizon)
+    if step < begin:
+        return warmup(step, base_lr, begin, START_FACTOR)
+    settings = (factor, patience, threshold, threshold_mode, cooldown, min_lr)
+    return reduced(base_lr, evaluations, settings)
+
+
+@lru_cache(maxsize=16)
+def reduced(base_lr: float, evaluations: Evaluations, settings: tuple[Any, ...]) -> float:
+    """``base_lr`` after these evaluations."""
+    names = ("factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr")
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=base_lr)
+    try:
+        given: dict[str, Any] = dict(zip(names, settings, strict=True))
+        scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, evaluations.mode, **given)
+    except REFUSALS as error:
+        raise ConfigError(f"scheduler: plateau refused its settings: {reason(error)}") from error
+    for value in evaluations.values:
+        scheduler.step(value)
+    return float(optimizer.param_groups[0]["lr"])
