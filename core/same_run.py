@@ -110,7 +110,9 @@ def compare(config: dict[str, Any], recorded: dict[str, Any]) -> list[str]:
 
 def changes_data(key: str) -> bool:
     """Whether another value of the setting may mean other data."""
-    return key.startswith("data.") and not is_among(key, ("data.batch_size", "data.augment"))
+    return key.startswith("data.") and not is_among(
+        key, ("data.batch_size", "data.augment", "data.transforms")
+    )
 
 
 def changes_monitored(key: str) -> bool:

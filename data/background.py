@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data.splits import InOrder
+
 NUM_SAMPLES = 64  # looked at
 SAME = 0.1  # of the range from black to white: borders that differ by less are alike
 SHARE = 0.9  # of the images whose borders are alike
@@ -21,7 +23,8 @@ def border_brightness(images: Tensor) -> Tensor:
 def common_background(split: Any) -> float | None:
     """The brightness in [0, 1] that the borders of a split's grey images share, if they do."""
     count = min(NUM_SAMPLES, len(split))
-    images = torch.stack([split[i * len(split) // count][0] for i in range(count)])
+    reach = count if isinstance(split, InOrder) else len(split)  # which would be read to its end
+    images = torch.stack([split[i * reach // count][0] for i in range(count)])
     if images.shape[1] != 1:
         return None
     levels = border_brightness(images)

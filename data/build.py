@@ -1,5 +1,6 @@
 """The data set a config describes, ready to iterate."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -7,11 +8,12 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from core.errors import ConfigError
-from core.instantiate import instantiate
+from core.instantiate import instantiate, resolve
 from core.ranks import Ranks
 from data.draws import SUBSET_STREAM, seeded
 from data.loader import Loader
-from data.splits import Splits, StreamedSplit, TensorSplit
+from data.splits import InOrder, Splits, StreamedSplit, TensorSplit
+from data.transforms import transformed
 
 LEAST = {"batch_size": 1, "eval_batch_size": 1, "num_workers": 0}  # the loader's settings
 MAX_WORKERS = 256  # for each split of each process; more can only be a slip
@@ -23,14 +25,36 @@ def build_splits(settings: dict[str, Any]) -> Splits:
     Raises:
         ConfigError: a folder or file is missing, empty or damaged, or a setting is wrong.
     """
-    not_its_own = (*LEAST, "limit_train_samples")
+    not_its_own = (*LEAST, "limit_train_samples", "transforms", "collate_fn")
     source = {key: value for key, value in settings.items() if key not in not_its_own}
     splits = instantiate(source, "data")
     if not isinstance(splits, Splits):
         raise ConfigError(f"data._target_={settings['_target_']} is no data set")
     if settings.get("limit_train_samples") is not None:
         splits.train = limited(splits.train, settings["limit_train_samples"])
+    if settings.get("transforms"):
+        splits.train = transformed(splits.train, settings["transforms"], splits.spec.kind)
+    if settings.get("collate_fn"):
+        splits.collate = collate_fn(settings["collate_fn"], splits)
     return splits
+
+
+def collate_fn(node: Any, splits: Splits) -> Any:
+    """What makes a batch of a list of samples: a function, or an object of a class.
+
+    Raises:
+        ConfigError: ``node`` names neither, or the splits are tensors, whose samples are alike.
+    """
+    if not isinstance(node, dict) or "_target_" not in node:
+        raise ConfigError(f"data.collate_fn={node}: name a function, data.collate_fn._target_=...")
+    if isinstance(splits.train, TensorSplit):
+        raise ConfigError("data.collate_fn is for samples that are read one by one: leave it out")
+    is_class = inspect.isclass(resolve(node["_target_"], "data.collate_fn._target_"))
+    return instantiate(
+        {**node, "_partial_": not is_class},
+        "data.collate_fn",
+        later=() if is_class else ("samples",),
+    )
 
 
 def build_data(
@@ -80,8 +104,12 @@ def chosen(split: Any, count: Any, setting: str) -> Tensor:
     """``count`` indices into the training split, always the same ones whatever the run's seed.
 
     Raises:
-        ConfigError: there are not so many samples; it names ``setting``.
+        ConfigError: there are not so many samples, or they cannot be chosen; it names ``setting``.
     """
+    if isinstance(split, InOrder):
+        raise ConfigError(
+            f"{setting}={count} should be null: an iterable data set is read as a whole"
+        )
     if type(count) is not int or not 1 <= count <= len(split):
         raise ConfigError(
             f"{setting}={count} should be null or between 1 and the {len(split)} training samples"

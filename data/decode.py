@@ -49,19 +49,20 @@ class Decoder:
         Raises:
             ConfigError: the file is no readable image, or not of the right size.
         """
-        try:
-            with open_image(file) as image:
-                self.check(file, image)
-                size = upright_size(image)
-                if generator is None or self.min_crop_area == 1:
-                    box = centred_crop(size, self.size)
-                else:
-                    box = random_crop(size, self.size, self.min_crop_area, generator)
-                pixels = numpy.array(self.resized(image, box))
-        except ConfigError:
-            raise
-        except Exception as error:  # whatever PIL's many decoders raise
-            raise unreadable(file, error) from error
+        with reading(file), open_image(file) as image:
+            return self.decode(file, image, generator)
+
+    def decode(
+        self, name: str, image: Image.Image, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The same of an opened image, which ``name`` stands for in messages."""
+        self.check(name, image)
+        size = upright_size(image)
+        if generator is None or self.min_crop_area == 1:
+            box = centred_crop(size, self.size)
+        else:
+            box = random_crop(size, self.size, self.min_crop_area, generator)
+        pixels = numpy.array(self.resized(image, box))
         return torch.from_numpy(pixels).view(*self.size, -1).permute(2, 0, 1).contiguous()
 
     def check(self, file: str, image: Image.Image) -> None:
@@ -106,6 +107,17 @@ def open_image(file: str | Path) -> Iterator[Image.Image]:
     # not by its name: PIL maps TIFF files into memory, wrongly where they are turned
     with open(file, "rb") as stream, Image.open(stream, formats=FORMATS) as image:
         yield image
+
+
+@contextmanager
+def reading(name: str | Path) -> Iterator[None]:
+    """Raises: ConfigError: whatever PIL's many decoders raise, in one line."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise unreadable(name, error) from error
 
 
 def unreadable(file: str | Path, error: Exception) -> ConfigError:

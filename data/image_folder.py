@@ -7,7 +7,6 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ from torch import Tensor
 
 from core.errors import ConfigError, reason
 from data.cache import fingerprinted
-from data.decode import MODES, VERSION, Decoder, open_image, unreadable, upright_size
-from data.images import Augment, as_size, image_splits
-from data.splits import Splits, TensorSplit, stratified_split
+from data.decode import VERSION, Decoder, open_image, unreadable, upright_size
+from data.images import Augment, as_size
+from data.splits import Splits, TensorSplit
+from data.stored_images import check, decode_all, stored_splits
 from data.streamed_images import StreamedImages, status
 
 SUFFIXES = (
@@ -71,28 +71,18 @@ def image_folder(
     splits: dict[str, Any] = {
         name: StreamedImages(paths, labels, decoder) for name, (paths, labels) in files.items()
     }
-    if "val" not in splits:
-        train, fractions = splits["train"], (1 - val_fraction, val_fraction)
-        parts = stratified_split(train.labels, fractions)
-        splits["train"], splits["val"] = map(train.take, parts)
-    num_bytes = sum(map(len, splits.values())) * channels * size[0] * size[1]
-    if resident is True or (resident == "auto" and num_bytes <= max_resident_bytes):
-        splits = in_memory(splits, folder)
-    built = image_splits(
+    built = stored_splits(
         f"image_folder/{folder.resolve().name}",
-        splits["train"],
-        splits["val"],
-        splits.get("test"),
+        splits,
         class_names,
+        val_fraction,
+        resident,
+        max_resident_bytes,
         mean,
         std,
         augment,
+        in_memory=lambda parts: in_memory(parts, folder),
     )
-    if min_crop_area < 1 and isinstance(built.train, StreamedImages):
-        built.notes.append(
-            "data.resident: the images are streamed, and training sees random crops of them "
-            f"(data.min_crop_area={min_crop_area}; 1: none)"
-        )
     if left_out:
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(left_out.items()))
         built.notes.append(f"data.root: left out, no images by name or in no class: {kinds}")
@@ -103,17 +93,6 @@ def image_folder(
             f"data.root: the folders {', '.join(others)} are not used, but {', '.join(SPLITS)}"
         )
     return built
-
-
-def check(channels: int, val_fraction: float, resident: Any, min_crop_area: float) -> None:
-    if channels not in MODES:
-        raise ConfigError(f"data.channels={channels} should be 1 (grayscale) or 3 (RGB)")
-    if not 0 < val_fraction < 1:
-        raise ConfigError(f"data.val_fraction={val_fraction} should be above 0 and below 1")
-    if resident not in (True, False, "auto"):
-        raise ConfigError(f"data.resident={resident} should be true, false or auto")
-    if not 0 < min_crop_area <= 1:
-        raise ConfigError(f"data.min_crop_area={min_crop_area} should be above 0 and at most 1")
 
 
 def names_of_classes(train: Path) -> list[str]:
@@ -209,18 +188,9 @@ def in_memory(parts: dict[str, StreamedImages], root: Path) -> dict[str, TensorS
     images = fingerprinted(
         root / f".images_{shape}.pt",
         digest.hexdigest(),
-        lambda: tuple(decode_all(part.paths, decoder) for part in parts.values()),
+        lambda: tuple(decode_all(part.image, len(part), decoder) for part in parts.values()),
     )
     return {
         name: TensorSplit(pixels, part.labels)
         for (name, part), pixels in zip(parts.items(), images, strict=True)
     }
-
-
-def decode_all(paths: Sequence[str], decoder: Decoder) -> Tensor:
-    """``(N, C, H, W)``, decoded in parallel: PIL lets other threads run meanwhile."""
-    images = torch.empty(len(paths), decoder.channels, *decoder.size, dtype=torch.uint8)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for image, decoded in zip(images, pool.map(decoder, paths), strict=True):
-            image.copy_(decoded)
-    return images

@@ -17,7 +17,7 @@ from data.splits import (
     Splits,
     StreamedSplit,
     TensorSplit,
-    check_map_style,
+    indexed,
 )
 
 Augment = Callable[[Tensor, BatchDraws], Tensor]
@@ -79,7 +79,7 @@ def image_splits(
         ConfigError: the images are no such tensors; ``mean`` or ``std`` has another number of
             values or one out of range; an augmentation does not suit the data.
     """
-    check_map_style(train, "train")
+    train = indexed(train, "train")
     image, *targets = train[0]
     if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim != 3:
         raise ConfigError(

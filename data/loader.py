@@ -17,7 +17,7 @@ from torch import Tensor
 from core.errors import ConfigError
 from data.draws import EPOCH_STREAM, BatchDraws, seeded
 from data.sample_reader import SampleReader
-from data.splits import Batch, Mix, Splits, StreamedSplit, TensorSplit
+from data.splits import Batch, InOrder, Mix, Splits, StreamedSplit, TensorSplit
 
 
 class Loader:
@@ -50,6 +50,7 @@ class Loader:
         self.notes = splits.notes
         self.fingerprint = fingerprint(splits)
         self.prepare = splits.prepare
+        self.collate = splits.collate
         self.splits = {
             name: split.to(device) if isinstance(split, TensorSplit) else split
             for name in ("train", "train_eval", "val", "test")
@@ -139,7 +140,9 @@ class Loader:
             return
         key = (name, epoch is not None)
         if key not in self.readers:
-            self.readers[key] = SampleReader(split, self.seed, self.num_workers, self.device)
+            self.readers[key] = SampleReader(
+                split, self.seed, self.num_workers, self.device, self.collate
+            )
         yield from self.readers[key].read(batches, epoch)
 
     def close(self) -> None:
@@ -151,7 +154,7 @@ class Loader:
         """The sample indices of an epoch's updates, depending on the seed and the epoch alone."""
         generator = seeded(self.seed, EPOCH_STREAM, epoch)
         split = self.splits["train"]
-        if isinstance(split, TensorSplit):
+        if isinstance(split, TensorSplit | InOrder):
             order = split.epoch_order(generator)
         else:
             order = torch.randperm(len(split), generator=generator)

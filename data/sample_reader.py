@@ -2,7 +2,7 @@
 
 import atexit
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from data.draws import (
     seed_global_generators,
     seeded,
 )
-from data.splits import Batch, StreamedSplit
+from data.splits import Batch, InOrder, StreamedSplit
 
 # what a terminal or a cluster sends to every process of a job
 GROUP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
@@ -33,12 +33,20 @@ class SampleReader:
     on the index.
     """
 
-    def __init__(self, split: Any, seed: int, num_workers: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        split: Any,
+        seed: int,
+        num_workers: int,
+        device: torch.device,
+        collate: Callable[[list[Any]], Any] | None = None,
+    ) -> None:
         self.device = device
         self.items = BatchItems()
         self.loader = DataLoader(
             SeededSamples(split, seed),
             batch_sampler=self.items,
+            collate_fn=collate,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             worker_init_fn=leave_signals_to_parent,
@@ -99,17 +107,27 @@ class SeededSamples(Dataset[Any]):
 
     def __getitems__(self, items: list[Item]) -> list[Any]:
         """What torch calls for a batch."""
+        if isinstance(self.split, InOrder):  # mixing begins with the neighbour of the first
+            found = {item: self.sample(*item) for item in sorted(items, key=lambda item: item[1])}
+            return [found[item] for item in items]
         return [self.sample(epoch, index) for epoch, index in items]
 
     def sample(self, epoch: int | None, index: int) -> Any:
+        if isinstance(self.split, InOrder):
+            return self.split.read(index, epoch, lambda place: self.seed_for(epoch, place))
+        self.seed_for(epoch, index)
         if epoch is None:
-            seed_global_generators(0, EVALUATION_STREAM, index)
             return self.split[index]
         key = (self.seed, SAMPLE_STREAM, epoch, index)
-        seed_global_generators(*key)
         if isinstance(self.split, StreamedSplit):
             return self.split.training_sample(index, seeded(*key))
         return self.split[index]
+
+    def seed_for(self, epoch: int | None, index: int) -> None:
+        if epoch is None:
+            seed_global_generators(0, EVALUATION_STREAM, index)
+        else:
+            seed_global_generators(self.seed, SAMPLE_STREAM, epoch, index)
 
 
 def checked(batch: Any) -> list[Tensor] | tuple[Tensor, ...]:

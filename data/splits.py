@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -183,9 +183,11 @@ class Splits(Part):
             draws for training batches and None for evaluation.
         notes: what a person should know, such as texts that were cut.
         train_eval: samples of ``train`` that every evaluation measures as well; None: none.
+        collate: makes a batch, a tuple of tensors, of a list of samples, such as those of different
+            sizes; None: they are stacked.
 
     Raises:
-        ConfigError: a split has no length or no access by index, such as an iterable data set.
+        ConfigError: a split has no length, or no access by index and is no iterable data set.
     """
 
     train: Any
@@ -195,20 +197,78 @@ class Splits(Part):
     prepare: Prepare = field(default=lambda batch, draws: batch)
     notes: list[str] = field(default_factory=list)
     train_eval: Any = None
+    collate: Callable[[list[Any]], Any] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("train", "val", "test"):
-            if (split := getattr(self, name)) is not None:
-                check_map_style(split, name)
+        self.train = indexed(self.train, "train")
+        self.val, self.test = indexed(self.val, "val"), indexed(self.test, "test")
 
 
-def check_map_style(split: Any, name: str) -> None:
-    """Raises: ConfigError: the split has no length or no access by index."""
-    if isinstance(split, IterableDataset) or not hasattr(split, "__len__"):
+def indexed(split: Any, name: str) -> Any:
+    """The split, an iterable one as :class:`InOrder`.
+
+    Raises:
+        ConfigError: it has no length.
+    """
+    if split is not None and not hasattr(split, "__len__"):
         raise ConfigError(
-            f"the {name} split is a {type(split).__name__}, which cannot be shuffled, shared by "
-            "processes or resumed: it should be a map-style data set, with __len__ and __getitem__"
+            f"the {name} split is a {type(split).__name__} without a length: a schedule needs to "
+            "know how many samples an epoch has; give it a __len__"
         )
+    return InOrder(split) if isinstance(split, IterableDataset) else split
+
+
+class InOrder(Dataset[Any]):
+    """An iterable data set as one that is read by index, from low to high.
+
+    Every process and worker reads all of it and passes over what is not its own; going on in the
+    middle passes over what was there before. ``set_epoch``, where it has that, is called before
+    each pass of training: what it shuffles should depend on nothing else.
+    """
+
+    def __init__(self, samples: Any) -> None:
+        self.samples = samples
+        self.epoch: int | None = None
+        self.iterator: Iterator[Any] | None = None
+        self.position = 0
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def epoch_order(self, generator: torch.Generator) -> Tensor:
+        return torch.arange(len(self))
+
+    def __getitem__(self, index: int) -> Any:
+        return self.read(index, None)
+
+    def read(
+        self, index: int, epoch: int | None, before_each: Callable[[int], None] = lambda _: None
+    ) -> Any:
+        """The sample at ``index`` of a pass.
+
+        Args:
+            epoch: of training; None for evaluation.
+            before_each: called with the index of every sample that is read on the way.
+
+        Raises:
+            ConfigError: there are fewer samples than the length says.
+        """
+        if self.iterator is None or epoch != self.epoch or index < self.position:
+            if epoch is not None and hasattr(self.samples, "set_epoch"):
+                self.samples.set_epoch(epoch)
+            self.iterator, self.epoch, self.position = iter(self.samples), epoch, 0
+        sample = None
+        while self.position <= index:
+            before_each(self.position)
+            try:
+                sample = next(self.iterator)
+            except StopIteration:
+                raise ConfigError(
+                    f"{type(self.samples).__name__} ended after {self.position} samples, and its "
+                    f"length is {len(self)}"
+                ) from None
+            self.position += 1
+        return sample
 
 
 def stratified_split(

@@ -22,10 +22,13 @@ class StreamedImages(StreamedSplit):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Batch:
-        return self.decoder(self.paths[index]), self.labels[index]
+        return self.image(index), self.labels[index]
 
     def training_sample(self, index: int, generator: torch.Generator) -> Batch:
         return self.decoder(self.paths[index], generator), self.labels[index]
+
+    def image(self, index: int) -> Tensor:
+        return self.decoder(self.paths[index])
 
     def take(self, indices: Tensor) -> "StreamedImages":
         paths = [self.paths[index] for index in indices.tolist()]

@@ -47,8 +47,6 @@ def text_csv(
         ConfigError: a file is missing, empty or damaged, lacks a column, or has a label that the
             training part does not have; there is no such tokenizer.
     """
-    if max_length < 3:
-        raise ConfigError(f"data.max_length={max_length} should be 3 or more")
     source = Path(root) / path
     columns = {"data.text_column": text_column, "data.label_column": label_column}
     notes: list[str] = []
@@ -68,13 +66,26 @@ def text_csv(
     fractions = {"val": val_fraction, "test": test_fraction}
     parts = split_off(rows, {name: fractions[name] for name in fractions if name not in others})
     parts |= others
+    name = source.parent.name if source.name == "train.csv" else source.stem
+    return document_splits(name, path, parts, tokenizer, max_length, notes)
+
+
+def document_splits(
+    name: str, path: str, parts: dict[str, Rows], tokenizer: Any, max_length: int, notes: list[str]
+) -> Splits:
+    """Splits of labelled texts; the classes are the labels of training, sorted.
+
+    Raises:
+        ConfigError: there is one class, or a label that training has not; no such tokenizer.
+    """
+    if max_length < 3:
+        raise ConfigError(f"data.max_length={max_length} should be 3 or more")
     class_names = tuple(sorted({label for _, label in parts["train"]}))
     if len(class_names) < 2:
         raise ConfigError(
             f"data.path={path}: all examples have the label {class_names[0]}: nothing to learn"
         )
     notes += [*repeated(parts), *alike(class_names)]
-    name = source.parent.name if source.name == "train.csv" else source.stem
     spec = make_spec(name, class_names, tokenizer, max_length)
     splits = {name: token_split(part, spec, name, notes) for name, part in parts.items() if part}
     return Splits(splits["train"], splits.get("val"), splits.get("test"), spec, notes=notes)

@@ -1,12 +1,20 @@
-"""MNIST and CIFAR-10, which torchvision downloads, checks and reads."""
+"""Data sets that torchvision downloads, checks and reads."""
 
+import inspect
 from collections.abc import Sequence
+from difflib import get_close_matches
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from core.errors import ConfigError, reason
+from data.cache import fingerprinted
 from data.images import Augment, image_splits
 from data.splits import Splits, TensorSplit, stratified_split
+from data.stored_images import StoredImages, check, decoder_of, stored_splits, with_validation
 
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -51,6 +59,208 @@ def cifar10(
     return image_splits("cifar10", train, val, test, CIFAR10_CLASSES, mean, std, augment)
 
 
+def torchvision_set(
+    name: str,
+    root: str,
+    options: dict[str, Any] | None,
+    image_size: Any,
+    channels: int,
+    val_fraction: float,
+    test_fraction: float,
+    resident: Any,
+    max_resident_bytes: int,
+    max_pixels: int,
+    min_crop_area: float,
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
+    augment: Sequence[Augment] = (),
+) -> Splits:
+    """Any data set of ``torchvision.datasets`` whose samples are an image and its class.
+
+    Images that torchvision holds as an array are taken as they are, unless ``image_size`` is given;
+    others are decoded as those of an image folder, see :func:`data.image_folder.image_folder`.
+
+    Args:
+        options: further arguments of the class, such as ``split: letters`` of EMNIST.
+        val_fraction, test_fraction: of the training part, where the set has no such part.
+
+    Raises:
+        ConfigError: there is no such set, it is none for classification, it can neither be read
+            nor downloaded, or a setting is wrong.
+    """
+    check(channels, val_fraction, resident, min_crop_area)
+    kind, options = set_class(name), options or {}
+    sets = {part: read_set(kind, root, options | own) for part, own in parts_of(kind, options)}
+    sets = {part: found for part, found in sets.items() if found is not None}
+    first = sets["train"]
+    classes = {part: labels_of(found, name, part, root) for part, found in sets.items()}
+    names = names_of(first, classes["train"])
+    arrays = {part: array for part, found in sets.items() if (array := array_of(found)) is not None}
+    parts: dict[str, Any]
+    if image_size is None and len(arrays) == len(sets):
+        parts = {part: TensorSplit(array, classes[part]) for part, array in arrays.items()}
+        parts = with_test(parts, test_fraction)
+        parts = with_validation(parts, val_fraction)
+        train, val, test = parts["train"], parts["val"], parts["test"]
+        return image_splits(name.lower(), train, val, test, names, mean, std, augment)
+    decoder = decoder_of(first[0][0], image_size, channels, max_pixels, min_crop_area)
+    parts = {
+        part: StoredImages(
+            name=f"{name} ({part})",
+            source=Images(found),
+            places=torch.arange(len(found)),
+            labels=classes[part],
+            decoder=decoder,
+        )
+        for part, found in sets.items()
+    }
+    return stored_splits(
+        name.lower(),
+        with_test(parts, test_fraction),
+        names,
+        val_fraction,
+        resident,
+        max_resident_bytes,
+        mean,
+        std,
+        augment,
+    )
+
+
+class Images:
+    """The images of a torchvision set, without their labels."""
+
+    def __init__(self, samples: Any) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, place: int) -> Any:
+        return self.samples[place][0]
+
+
+def set_class(name: str) -> type:
+    """Raises: ConfigError: torchvision has no data set of that name."""
+    from torchvision import datasets  # costs a second: only for the runs that use it
+
+    found = getattr(datasets, name, None) if name in datasets.__all__ else None
+    if not (inspect.isclass(found) and issubclass(found, datasets.VisionDataset)):
+        nearest = get_close_matches(name, datasets.__all__, n=1, cutoff=0.4)
+        hint = f"did you mean {nearest[0]}?" if nearest else "see torchvision.datasets"
+        raise ConfigError(f"data.name={name}: torchvision has no such data set; {hint}")
+    return found
+
+
+def arguments_of(kind: type) -> set[str]:
+    """Of the class, and of those above it to which it hands further ones."""
+    found: set[str] = set()
+    for base in kind.__mro__:
+        parameters = inspect.signature(base).parameters
+        found |= parameters.keys()
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            break
+    return found
+
+
+def parts_of(kind: type, options: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The splits to ask for, and with what arguments: ``train`` or ``split``, as the class has."""
+    taken = arguments_of(kind)
+    if "train" in taken:
+        return [("train", {"train": True}), ("test", {"train": False})]
+    if "split" in taken and "split" not in options:
+        return [(part, {"split": part}) for part in ("train", "val", "test")]
+    return [("train", {})]
+
+
+def read_set(kind: type, root: str, options: dict[str, Any]) -> Any:
+    """The set, downloaded if it is not there; None where it has no such split.
+
+    Raises:
+        ConfigError: it can neither be read nor downloaded.
+    """
+    own = {"root": root, "download": True}
+    settings = {key: own[key] for key in own if key in arguments_of(kind)} | options
+    unknown = options.get("split") in ("val", "test")
+    try:
+        return kind(**settings)
+    except Exception as error:  # no network, no permission, whatever a damaged file raises
+        if isinstance(error, ValueError) and unknown and "split" in str(error):
+            return None
+        if isinstance(error, ValueError) and options.get("split") == "train":
+            return read_set(kind, root, options | {"split": "trainval"})
+        raise ConfigError(
+            f"data.root={root}: {kind.__name__} can neither be read nor downloaded: "
+            f"{reason(error).rstrip(':')}; without a network, copy its files there; a damaged one "
+            "is downloaded again once it is deleted"
+        ) from error
+
+
+def labels_of(samples: Any, name: str, part: str, root: str) -> Tensor:
+    """The classes of all samples ``(N,)``; where only reading them tells, kept in ``root``.
+
+    Raises:
+        ConfigError: the samples are no images with one class each.
+    """
+    found = getattr(samples, "targets", getattr(samples, "labels", None))
+    try:
+        if found is None:
+            listing = sha256(f"{name} {part} {len(samples)}".encode()).hexdigest()
+            cache = Path(root) / f".labels_{name.lower()}_{part}.pt"
+
+            def read() -> tuple[Tensor, ...]:
+                return (torch.tensor([samples[i][1] for i in range(len(samples))]),)
+
+            (found,) = fingerprinted(cache, listing, read)
+        labels = torch.as_tensor(found)
+        if labels.ndim != 1 or labels.is_floating_point():
+            raise TypeError("other labels")
+        return labels.long()
+    except (TypeError, ValueError, IndexError, NotImplementedError) as error:
+        raise ConfigError(
+            f"data.name={name} is no set of images with one class each; import it in a file of "
+            "data/ and make Splits of it"
+        ) from error
+
+
+def names_of(samples: Any, labels: Tensor) -> tuple[str, ...]:
+    """The names of the classes, or their numbers."""
+    count = int(labels.max()) + 1
+    names = getattr(samples, "classes", None) or list(getattr(samples, "class_to_idx", ()))
+    return tuple(map(str, names if len(names) >= count else range(count)))
+
+
+def array_of(samples: Any) -> Tensor | None:
+    """All images as uint8 ``(N, C, H, W)``, where the set holds them so."""
+    data = getattr(samples, "data", None)
+    try:
+        images = torch.as_tensor(data)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    if images.dtype != torch.uint8 or images.ndim not in (3, 4) or len(images) != len(samples):
+        return None
+    return channels_first(images)
+
+
+def channels_first(images: Tensor) -> Tensor:
+    """``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)`` as the last."""
+    if images.ndim == 3:
+        return images[:, None]
+    if images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
+        return images.permute(0, 3, 1, 2).contiguous()
+    return images
+
+
+def with_test(parts: dict[str, Any], fraction: float) -> dict[str, Any]:
+    """The splits, with a test split taken from training where there is none of its own."""
+    if "test" in parts:
+        return parts
+    if not 0 < fraction < 1:
+        raise ConfigError(f"data.test_fraction={fraction} should be above 0 and below 1")
+    taken = with_validation({"train": parts["train"]}, fraction)
+    return {**parts, "train": taken["train"], "test": taken["val"]}
+
+
 def stratified(split: TensorSplit, val_fraction: float) -> list[TensorSplit]:
     """Training and validation part, every class alike."""
     parts = stratified_split(split.tensors[1], (1 - val_fraction, val_fraction))
@@ -59,15 +269,6 @@ def stratified(split: TensorSplit, val_fraction: float) -> list[TensorSplit]:
 
 def read(name: str, root: str, train: bool) -> TensorSplit:
     """uint8 images ``(N, C, H, W)`` and int64 labels ``(N,)`` of torchvision's ``name``."""
-    from torchvision import datasets  # costs a second: only for the runs that use it
-
-    try:
-        content = getattr(datasets, name)(root, train=train, download=True)
-    except Exception as error:  # no network, no permission, whatever a damaged file raises
-        raise ConfigError(
-            f"data.root={root}: {name} can neither be read nor downloaded: {reason(error)}; a "
-            "damaged file is downloaded again once it is deleted"
-        ) from error
-    images = torch.as_tensor(content.data)
-    images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
+    content = read_set(set_class(name), root, {"train": train})
+    images = channels_first(torch.as_tensor(content.data))
     return TensorSplit(images, torch.as_tensor(content.targets))

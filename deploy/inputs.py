@@ -54,7 +54,7 @@ def texts(run: FinishedRun, options: argparse.Namespace) -> Iterator[Sample]:
         raise ConfigError("--text is empty")
     data = run.config["data"]
     for file in options.inputs:
-        lines = read_lines(file, data.get("text_column", "text"), data.get("delimiter"))
+        lines = read_lines(file, data.get("text_column") or "text", data.get("delimiter"))
         found |= {f"{file}:{line}": text for line, text in lines}
     for name, text in found.items():
 

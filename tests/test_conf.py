@@ -13,6 +13,11 @@ from optim.schedules import Horizon
 CONF = Path(__file__).parents[1] / "conf"
 MANDATORY = {
     "data=image_folder": ["data.root=images"],
+    "data=huggingface": ["data.path=saved"],
+    "data=huggingface_text": ["data.path=saved"],
+    "data=npz": ["data.path=arrays.npz"],
+    "data=torchvision": ["data.name=FashionMNIST"],
+    "data=webdataset": ["data.root=shards"],
     "data=text_csv": ["data.path=train.csv"],
     "data=table_csv": ["data.path=train.csv", "data.target=price"],
     "model=bert": ["data.path=train.csv"],

@@ -12,6 +12,8 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from core.errors import ConfigError
+from data.build import limited
+from data.collate import Pad
 from data.images import image_splits
 from data.loader import Loader
 from data.splits import Splits
@@ -97,17 +99,74 @@ def test_workers_outlive_the_signals_that_end_the_run():
     assert len(epoch(data, 0)) == 3
 
 
-def test_an_iterable_data_set_is_refused():
-    class Stream(IterableDataset):
+class Stream(IterableDataset):
+    """Samples in another order in every epoch, each with a draw."""
+
+    def __init__(self, length=24):
+        self.length, self.epoch = length, 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __len__(self):
+        return self.length
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(self.epoch)
+        for index in torch.randperm(24, generator=generator):
+            yield index, torch.rand(1)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_iterable_data_set_is_read_in_its_order(num_workers):
+    """Whatever the number of processes and workers, and from where the run goes on."""
+    whole = epoch(loader(Stream()), 3)
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(torch.cat([batch[0] for batch in whole]), order)
+    resumed = epoch(loader(Stream(), num_workers), 3, start=2)
+    assert_equal(resumed, whole[2:])
+    splits = Splits(Stream(), None, None, spec=None)
+    parts = [epoch(Loader(splits, CPU, 0, rank, 2, 1, 4, 5, num_workers), 3) for rank in (0, 1)]
+    both = [map(torch.cat, zip(*pair, strict=True)) for pair in zip(*parts, strict=True)]
+    assert_equal([tuple(batch) for batch in both], whole)
+    data = loader(Stream(), num_workers)
+    once, again = list(data.evaluate("val")), list(data.evaluate("val"))
+    assert_equal(once, again)
+    assert sum(len(batch[0]) for batch in once) == 24
+
+
+def assert_equal(batches, others):
+    for batch, other in zip(batches, others, strict=True):
+        assert all(map(torch.equal, batch, other))
+
+
+def test_iterable_data_sets_that_are_refused():
+    class Endless(IterableDataset):
         def __iter__(self):
             return iter(range(10))
 
-    with pytest.raises(ConfigError, match=r"^the train split is a Stream, .* map-style data set"):
-        Splits(Stream(), None, None, spec=None)
-    with pytest.raises(ConfigError, match=r"^the val split is a generator, "):
+    with pytest.raises(ConfigError, match=r"^the train split is a Endless without a length"):
+        Splits(Endless(), None, None, spec=None)
+    with pytest.raises(ConfigError, match=r"^the val split is a generator without a length"):
         Splits(Drawing(), (i for i in range(3)), None, spec=None)
-    with pytest.raises(ConfigError, match=r"^the train split is a Stream, "):
-        image_splits("test", Stream(), None, None, "ab", 0.5, 0.5)
+    with pytest.raises(ConfigError, match=r"^the train split is a Endless without a length"):
+        image_splits("test", Endless(), None, None, "ab", 0.5, 0.5)
+    with pytest.raises(ConfigError, match=r"Stream ended after 24 samples, and its length is 30"):
+        list(loader(Stream(30)).evaluate("val"))
+    with pytest.raises(ConfigError, match=r"limit_train_samples=3 should be null: an iterable"):
+        limited(Splits(Stream(), None, None, spec=None).train, 3)
+
+
+def test_samples_of_different_sizes():
+    sizes = [(2, 3), (4, 1), (1, 5)]
+    samples = [(torch.ones(size), index) for index, size in enumerate(sizes)]
+    splits = Splits(samples, samples, None, spec=None, collate=Pad())
+    (batch,) = Loader(splits, CPU, 0, 0, 1, 1, 3, 3, 0).evaluate("val")
+    images, indices = batch
+    assert images.shape == (3, 4, 5)
+    assert images.sum((1, 2)).tolist() == [6, 4, 5]
+    assert images[0, :2, :3].all()
+    assert indices.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("sample", [{"word": "a"}, torch.zeros(3)], ids=["dict", "tensor"])

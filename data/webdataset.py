@@ -1,0 +1,191 @@
+"""Shards of tar files in the form of WebDataset: ``000123.jpg`` beside ``000123.cls``.
+
+Shards are indexed once, by the headers in them; a sample is then read where it lies. So an epoch is
+shuffled as a whole, and shared by processes and workers and resumed as any other data set is.
+"""
+
+import hashlib
+import json
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.errors import ConfigError, reason
+from data.cache import fingerprinted
+from data.image_folder import SUFFIXES
+from data.images import Augment
+from data.splits import Splits
+from data.stored_images import StoredImages, check, class_numbers, decoder_of, stored_splits
+from data.torchvision_sets import with_test
+
+LABELS = (".cls", ".json", ".txt")
+
+
+def webdataset(
+    root: str,
+    train: str,
+    val: str,
+    test: str,
+    label_key: str,
+    class_names: Sequence[str] | None,
+    image_size: Any,
+    channels: int,
+    val_fraction: float,
+    test_fraction: float,
+    resident: Any,
+    max_resident_bytes: int,
+    max_pixels: int,
+    min_crop_area: float,
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
+    augment: Sequence[Augment] = (),
+) -> Splits:
+    """The images of the shards below ``root`` and their classes.
+
+    A class is a number or a name in ``KEY.cls`` or ``KEY.txt``, or an entry of ``KEY.json``.
+
+    Args:
+        train, val, test: patterns of the shards' names, such as ``train-*.tar``.
+        label_key: the entry of a JSON file.
+        class_names: of numbered classes; None: the numbers, or the names themselves.
+        val_fraction, test_fraction: of training, where no shard has the pattern.
+
+    Raises:
+        ConfigError: there are no shards, one is damaged or compressed, a sample lacks its image or
+            class, or a setting is wrong.
+    """
+    check(channels, val_fraction, resident, min_crop_area)
+    folder = Path(root)
+    found = {"train": train, "val": val, "test": test}
+    shards = {name: sorted(folder.glob(pattern)) for name, pattern in found.items() if pattern}
+    if not shards.get("train"):
+        raise ConfigError(
+            f"data.root={root}: there are no shards data.train={train}; remote ones are copied "
+            "here first"
+        )
+    indexes = {
+        name: Shards(files, label_key, folder / f".index_{name}.pt")
+        for name, files in shards.items()
+        if files
+    }
+    labels, names = classes({name: index.labels for name, index in indexes.items()}, class_names)
+    first = indexes["train"][0]
+    decoder = decoder_of(first, image_size, channels, max_pixels, min_crop_area)
+    parts: dict[str, Any] = {
+        name: StoredImages(
+            name=f"data.{name}={found[name]}",
+            source=index,
+            places=torch.arange(len(index)),
+            labels=labels[name],
+            decoder=decoder,
+        )
+        for name, index in indexes.items()
+    }
+    return stored_splits(
+        f"webdataset/{folder.resolve().name}",
+        with_test(parts, test_fraction),
+        names,
+        val_fraction,
+        resident,
+        max_resident_bytes,
+        mean,
+        std,
+        augment,
+    )
+
+
+class Shards:
+    """The images of several shards, as the bytes of their files, and the labels as they stand.
+
+    Args:
+        cache: keeps the index for as long as no shard changes.
+
+    Raises:
+        ConfigError: a shard is damaged or compressed, or a sample lacks its image or label.
+    """
+
+    def __init__(self, files: Sequence[Path], label_key: str, cache: Path) -> None:
+        self.files = [str(file) for file in files]
+        digest = hashlib.sha256(label_key.encode())
+        for file in files:
+            status = file.stat()
+            digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        self.where, content = fingerprinted(
+            cache, digest.hexdigest(), lambda: index_of(files, label_key)
+        )
+        self.labels: list[int | str] = json.loads(content.numpy().tobytes())
+
+    def __len__(self) -> int:
+        return len(self.where)
+
+    def __getitem__(self, place: int) -> bytes:
+        shard, offset, size = self.where[place].tolist()
+        with open(self.files[shard], "rb") as file:
+            return os.pread(file.fileno(), size, offset)
+
+
+def index_of(files: Sequence[Path], label_key: str) -> tuple[Tensor, Tensor]:
+    """Shard, offset and size of every image ``(N, 3)``, and the labels as JSON in uint8."""
+    where, labels = [], []
+    for number, file in enumerate(files):
+        for image, label in samples_of(file, label_key):
+            where.append((number, image.offset_data, image.size))
+            labels.append(label)
+    if not where:
+        raise ConfigError(f"{files[0]} has no samples, each an image and its class")
+    text = bytearray(json.dumps(labels).encode())
+    return torch.tensor(where), torch.frombuffer(text, dtype=torch.uint8)
+
+
+def samples_of(file: Path, label_key: str) -> Iterator[tuple[tarfile.TarInfo, int | str]]:
+    """Where each image of a shard lies, and its label."""
+    images: dict[str, tarfile.TarInfo] = {}
+    labels: dict[str, int | str] = {}
+    try:
+        with tarfile.open(file, "r:") as shard:
+            for member in filter(tarfile.TarInfo.isfile, shard):
+                folder, _, name = member.name.rpartition("/")
+                key, _, suffix = name.partition(".")
+                key, suffix = f"{folder}/{key}", f".{suffix.lower()}"
+                if suffix in SUFFIXES:
+                    images[key] = member
+                elif suffix in LABELS and (content := shard.extractfile(member)):
+                    labels[key] = label_in(content.read().decode(), suffix, label_key)
+    except (tarfile.TarError, OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"cannot read the shard {file}: {reason(error)} (shards are tar files, not compressed)"
+        ) from error
+    for key in images.keys() ^ labels.keys():
+        lacks = "class: .cls, .txt or .json" if key in images else "image"
+        raise ConfigError(f"{file}: the sample {key.lstrip('/')} has no {lacks}")
+    for key, image in images.items():
+        yield image, labels[key]
+
+
+def label_in(content: str, suffix: str, label_key: str) -> int | str:
+    """A number, or a name."""
+    label = json.loads(content)[label_key] if suffix == ".json" else content.strip()
+    return int(label) if isinstance(label, str) and label.lstrip("-").isdecimal() else label
+
+
+def classes(
+    labels: dict[str, list[int | str]], given: Sequence[str] | None
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The classes of every split, and their names.
+
+    Raises:
+        ConfigError: they are neither numbers nor names, or not those of ``given``.
+    """
+    try:
+        numbers, names = class_numbers([label for part in labels.values() for label in part])
+    except ConfigError as error:
+        raise ConfigError(f"data.root: {error}") from error
+    if given is not None and len(given) < len(names):
+        raise ConfigError(f"data.class_names has {len(given)}, the shards have {len(names)}")
+    parts = numbers.split([len(part) for part in labels.values()])
+    return dict(zip(labels, parts, strict=True)), tuple(given or names)

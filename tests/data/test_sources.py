@@ -1,0 +1,211 @@
+"""Data sets that come as one file, in archives, or from a library."""
+
+import io
+import json
+import tarfile
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+
+from core.errors import ConfigError
+from data.build import build_splits
+from data.stored_images import StoredImages
+
+LABELS = torch.arange(40) % 4
+IMAGES = (torch.arange(40 * 3 * 8 * 8) % 251).view(40, 3, 8, 8).to(torch.uint8)
+
+
+@pytest.fixture
+def splits_of(composed):
+    """``splits_of("data=npz", ...)``: the splits that these overrides describe."""
+    return lambda *overrides: build_splits(composed(*overrides)["data"])
+
+
+def save(file, **arrays):
+    numpy.savez(file, **arrays)
+    return f"data.path={file}"
+
+
+IN_NUMPY = IMAGES.permute(0, 2, 3, 1).numpy()
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"x_train": IN_NUMPY[:30], "y_train": LABELS[:30], "x_test": IN_NUMPY[30:],
+         "y_test": LABELS[30:]},
+        {"train_images": IN_NUMPY[:30] / 255, "train_labels": LABELS[:30, None],
+         "test_images": IN_NUMPY[30:] / 255, "test_labels": LABELS[30:, None]},
+        {"train_images": IMAGES[:30], "train_labels": LABELS[:30].int(),
+         "test_images": IMAGES[30:], "test_labels": LABELS[30:].int()},
+    ],
+    ids=["keras", "medmnist", "channels first"],
+)  # fmt: skip
+def test_images_in_npz(splits_of, tmp_path, arrays):
+    splits = splits_of("data=npz", save(tmp_path / "set.npz", **arrays))
+    assert [len(split) for split in (splits.train, splits.val, splits.test)] == [27, 3, 10]
+    images, labels = splits.test.tensors
+    assert torch.equal(images, IMAGES[30:])
+    assert torch.equal(labels, LABELS[30:])
+    assert (splits.spec.num_classes, splits.spec.image_size) == (4, (8, 8))
+
+
+def test_rows_in_npz(splits_of, tmp_path):
+    """Floats are numbers to predict, integers are classes; what is missing is a column more."""
+    rows = torch.randn(40, 3)
+    rows[0, 1] = float("nan")
+    given = save(tmp_path / "rows.npz", x=rows, y=torch.randn(40, 2))
+    splits = splits_of("data=npz", given, "data.test_fraction=0")
+    assert (len(splits.train), len(splits.val), splits.test) == (36, 4, None)
+    assert len(splits.spec.quantities.names) == 2
+    classes = splits_of("data=npz", save(tmp_path / "rows.npz", x=rows, y=LABELS))
+    assert classes.spec.class_names == ("0", "1", "2", "3")
+    assert classes.spec.in_features in (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (
+            {"a": IMAGES, "b": LABELS},
+            "needs arrays such as x_train and y_train, or x and y; it has a",
+        ),
+        ({"x": IMAGES[:9], "y": LABELS}, "there are 9 inputs and 40 targets of train"),
+        (
+            {"x": IMAGES.int() * 300, "y": LABELS},
+            "int32 .* from 0 to 7.5e.04; images should be uint8",
+        ),
+        ({"x": IMAGES, "y": numpy.array(["a"] * 40)}, "targets are <U1 of shape"),
+        ({"x": numpy.array([{}] * 40), "y": LABELS}, "cannot be read: Object arrays cannot be"),
+    ],
+)
+def test_wrong_arrays(splits_of, tmp_path, arrays, message):
+    with pytest.raises(ConfigError, match=message):
+        splits_of("data=npz", save(tmp_path / "set.npz", **arrays))
+
+
+def test_a_file_that_is_no_npz(splits_of, tmp_path):
+    (tmp_path / "set.npz").write_text("x,y")
+    with pytest.raises(ConfigError, match=r"set\.npz cannot be read"):
+        splits_of("data=npz", f"data.path={tmp_path / 'set.npz'}")
+
+
+def png(image):
+    content = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(content, "png")
+    return content.getvalue()
+
+
+def write_shard(file, samples, mode="w"):
+    """``samples``: names and contents of the files."""
+    with tarfile.open(file, mode) as shard:
+        for name, content in samples:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            shard.addfile(member, io.BytesIO(content))
+
+
+def files_of(indices):
+    for i in indices:
+        yield f"./some/{i:05d}.png", png(IMAGES[i])
+        yield f"./some/{i:05d}.json", json.dumps({"label": f"class {LABELS[i]}"}).encode()
+
+
+@pytest.mark.parametrize("resident", ["true", "false"])
+def test_shards(splits_of, tmp_path, resident):
+    for shard in range(3):
+        write_shard(tmp_path / f"train-{shard}.tar", files_of(range(10 * shard, 10 * shard + 10)))
+    write_shard(tmp_path / "test.tar", files_of(range(30, 40)))
+    given = ("data=webdataset", f"data.root={tmp_path}", f"data.resident={resident}")
+    for _ in range(2):  # the second finds the index
+        splits = splits_of(*given)
+        assert isinstance(splits.train, StoredImages) == (resident == "false")
+        assert [len(split) for split in (splits.train, splits.val, splits.test)] == [27, 3, 10]
+        assert splits.spec.class_names == ("class 0", "class 1", "class 2", "class 3")
+        for i in range(10):
+            image, label = splits.test[i]
+            assert torch.equal(image, IMAGES[30 + i])
+            assert label == LABELS[30 + i]
+    write_shard(tmp_path / "test.tar", files_of(range(5)))
+    assert len(splits_of(*given).test) == 5
+
+
+@pytest.mark.parametrize(
+    ("files", "mode", "message"),
+    [
+        ([("1.png", b""), ("1.cls", b"0"), ("2.png", b"")], "w", "the sample 2 has no class"),
+        ([("1.cls", b"0")], "w", "the sample 1 has no image"),
+        ([("1.png", b""), ("1.json", b"{}")], "w", "cannot read the shard .*label"),
+        ([("1.png", b""), ("1.cls", b"0")], "w:gz", "shards are tar files, not compressed"),
+        ([], "w", "has no samples, each an image and its class"),
+        ([("1.png", b"no image"), ("1.cls", b"0")], "w", "cannot read the image"),
+    ],
+)
+def test_wrong_shards(splits_of, tmp_path, files, mode, message):
+    write_shard(tmp_path / "train.tar", files, mode)
+    with pytest.raises(ConfigError, match=message):
+        splits_of("data=webdataset", f"data.root={tmp_path}")
+
+
+def test_no_shards(splits_of, tmp_path):
+    with pytest.raises(ConfigError, match=r"there are no shards data\.train=train\*\.tar"):
+        splits_of("data=webdataset", f"data.root={tmp_path}")
+
+
+def test_saved_data_sets(splits_of, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"photo": datasets.Image(), "kind": datasets.ClassLabel(names=["a", "b", "c", "d"])}
+    )
+    images = [{"bytes": png(image), "path": None} for image in IMAGES]
+    table = {"photo": images, "kind": LABELS.tolist()}
+    saved = datasets.Dataset.from_dict(table, features=features)
+    datasets.DatasetDict({"train": saved, "validation": saved}).save_to_disk(tmp_path / "set")
+    splits = splits_of("data=huggingface", f"data.path={tmp_path / 'set'}")
+    assert [len(split) for split in (splits.train, splits.val, splits.test)] == [36, 40, 4]
+    assert splits.spec.class_names == ("a", "b", "c", "d")
+    assert torch.equal(splits.val.tensors[0], IMAGES)
+    assert torch.equal(splits.val.tensors[1], LABELS)
+    with pytest.raises(ConfigError, match=r"data\.label_column=x: the columns are photo, kind"):
+        splits_of("data=huggingface", f"data.path={tmp_path / 'set'}", "data.label_column=x")
+    with pytest.raises(ConfigError, match=r"is no data set that save_to_disk has saved"):
+        splits_of("data=huggingface", f"data.path={tmp_path}")
+
+
+@pytest.mark.slow
+def test_saved_texts(splits_of, tmp_path, tiny_bert):
+    datasets = pytest.importorskip("datasets")
+    table = {"text": ["a good film", "a bad film"] * 20, "label": [1, 0] * 20}
+    datasets.Dataset.from_dict(table).save_to_disk(tmp_path / "set")
+    given = ("data=huggingface_text", f"data.path={tmp_path / 'set'}")
+    splits = splits_of(*given, f"data.tokenizer={tiny_bert}")
+    assert [len(split) for split in (splits.train, splits.val, splits.test)] == [32, 4, 4]
+    assert splits.spec.class_names == ("0", "1")
+
+
+@pytest.mark.parametrize("resident", ["true", "false"])
+def test_a_set_of_torchvision(splits_of, tmp_path, resident):
+    """FakeData draws its images when it is asked for them, as others read them from files."""
+    options = "data.options={size: 50, image_size: [3, 8, 8], num_classes: 4}"
+    given = ("data=torchvision", "data.name=FakeData", options, f"data.root={tmp_path}")
+    splits = splits_of(*given, f"data.resident={resident}", "data.image_size=[6, 6]")
+    assert isinstance(splits.train, StoredImages) == (resident == "false")
+    sizes = [len(split) for split in (splits.train, splits.val, splits.test)]
+    assert sum(sizes) == 50
+    assert min(sizes) >= 4
+    assert splits.spec.image_size == (6, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("FashonMNIST", r"no such data set; did you mean FashionMNIST\?"),
+        ("VisionDataset", "is no set of images with one class each"),
+        ("os", "no such data set"),
+    ],
+)
+def test_no_set_of_torchvision(splits_of, tmp_path, name, message):
+    with pytest.raises(ConfigError, match=message):
+        splits_of("data=torchvision", f"data.name={name}", f"data.root={tmp_path}")
