@@ -71,7 +71,7 @@ def run(config: dict[str, Any], job: Job) -> float:
     # importing torch takes seconds, which composing, launching and --help do without
     from core.collectives import first_on_node
     from data.build import build_data
-    from models.build import build_model
+    from models.build import build_model, initialize_from_data
     from objectives.build import build_objective
     from trainer.distributed.device import choose_device, prepare_process
     from trainer.distributed.process_group import process_group
@@ -102,6 +102,7 @@ def run(config: dict[str, Any], job: Job) -> float:
                 settings.eval_train_samples,
             )
         model = build_model(config["model"], data.spec, device, settings.channels_last)
+        initialize_from_data(model, data)
         parent = config["init_from"] if start.content is None else None
         initial = initialize(model, parent, run_log, ranks)
         objective = build_objective(config["objective"], model, data.spec)

@@ -15,15 +15,25 @@ from data.draws import BatchDraws, seed_global_generators
 
 
 class RandomCrop:
-    """Shift by up to ``padding`` pixels each way, zeros coming in at the border."""
+    """Shift by up to ``padding`` pixels each way.
 
-    def __init__(self, padding: int) -> None:
+    Args:
+        reflect: the border mirrors the image; else zeros come in.
+    """
+
+    def __init__(self, padding: int, reflect: bool = False) -> None:
         check_range("padding", padding, 0, math.inf)
         self.padding = padding
+        self.reflect = reflect
 
     def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
         height, width = images.shape[2:]
-        padded = F.pad(images, (self.padding,) * 4)
+        border = (self.padding,) * 4
+        if self.reflect:
+            check_range("padding", self.padding, 0, min(height, width) - 1)
+            padded = F.pad(images.float(), border, mode="reflect").to(images.dtype)
+        else:
+            padded = F.pad(images, border)
         offsets = (draws.uniform(2) * (2 * self.padding + 1)).long().tolist()
         windows = [
             image[:, top : top + height, left : left + width]
@@ -41,6 +51,18 @@ class HorizontalFlip:
 
     def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
         flipped = (draws.uniform(1, 1, 1) < self.p).to(images.device, non_blocking=True)
+        return torch.where(flipped, images.flip(3), images)
+
+
+class AlternatingFlip:
+    """Mirror each image in every second epoch, so that two epochs show both of its sides.
+
+    Which epochs are an image's is its own draw (arXiv:2404.00498, section 3.6).
+    """
+
+    def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
+        flipped = (draws.coins() + draws.epoch) % 2 == 1
+        flipped = flipped.view(-1, 1, 1, 1).to(images.device, non_blocking=True)
         return torch.where(flipped, images.flip(3), images)
 
 

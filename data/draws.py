@@ -17,7 +17,7 @@ from torch import Tensor
 EPOCH_STREAM, BATCH_STREAM, SAMPLE_STREAM, SUBSET_STREAM, MIX_STREAM = 1, 2, 3, 4, 5
 PROCESS_STREAM, WORKER_STREAM, EVALUATION_STREAM, PREPARE_STREAM = 6, 7, 8, 9
 LATENT_STREAM, UNIFORM_STREAM, TRAINING_IMAGES_STREAM, UPDATE_STREAM = 10, 11, 12, 13
-EVALUATED_MODEL_STREAM, OPTIMIZER_STREAM = 14, 15
+EVALUATED_MODEL_STREAM, OPTIMIZER_STREAM, COIN_STREAM = 14, 15, 16
 
 
 def seed_of(*key: int) -> int:
@@ -78,12 +78,23 @@ class BatchDraws:
     They are drawn for the whole update, of which ``[low, high)`` are the samples at hand: cutting
     the update into other micro-batches or over other processes gives every sample the same draw.
     The update is a ring: sample -1 is its last.
+
+    Args:
+        samples: the indices in the split of the samples at hand; None: their places in the update.
     """
 
     def __init__(
-        self, seed: int, epoch: int, step: int, batch_size: int, low: int, high: int
+        self,
+        seed: int,
+        epoch: int,
+        step: int,
+        batch_size: int,
+        low: int,
+        high: int,
+        samples: Tensor | None = None,
     ) -> None:
         self.update = (seed, epoch, step)
+        self.samples = samples
         self.batch_size = batch_size
         self.low, self.high = low, high
         self.generator: torch.Generator | None = None
@@ -97,6 +108,18 @@ class BatchDraws:
         if self.generator is None:
             self.generator = seeded(*self.key(BATCH_STREAM))
         return torch.rand(self.batch_size, *shape, generator=self.generator)[self.rows]
+
+    @property
+    def epoch(self) -> int:
+        return self.update[1]
+
+    def coins(self) -> Tensor:
+        """0 or 1 for each sample at hand ``(N,)``, the same whenever that sample is seen."""
+        bits = self.rows if self.samples is None else self.samples
+        bits = (bits + seed_of(self.update[0], COIN_STREAM) % 2**32) % 2**32
+        for _ in range(2):  # an integer hash: every bit of the sum reaches the last one
+            bits = (bits ^ (bits >> 16)) * 0x45D9F3B % 2**32
+        return (bits ^ (bits >> 16)) & 1
 
     def seeds(self) -> list[int]:
         """One seed for each sample at hand."""

@@ -86,10 +86,12 @@ class Loader:
         rows = [torch.arange(low, high) % self.batch_size for low, high in parts]
         updates = self.epoch_order(epoch).view(-1, self.batch_size)[start:]
         raw = self.read("train", (update[part] for update in updates for part in rows), epoch)
-        for step in range(start, self.steps_per_epoch):
+        for step, order in enumerate(updates, start):
             update = []
-            for low, high in parts:
-                draws = BatchDraws(self.seed, epoch, step, self.batch_size, low, high)
+            for (low, high), part in zip(parts, rows, strict=True):
+                draws = BatchDraws(
+                    self.seed, epoch, step, self.batch_size, low, high, samples=order[part]
+                )
                 batch = next(raw)
                 draws.seed_for_these_samples()
                 batch = self.prepare(batch, draws)

@@ -15,6 +15,7 @@ FROM_DATA = (
     "in_features", "num_outputs",
 )  # fmt: skip
 SIZES = (*FROM_DATA, "height", "width")  # that ${from_data:NAME} may name
+NUM_FIRST = 5000
 PLACEHOLDER = re.compile(r"\$\{from_data:\s*(\w+)\s*\}")
 
 
@@ -100,6 +101,22 @@ def with_data_properties(value: Any, spec: Any, where: str) -> Any:
             f"{where}={value}: data={spec.name} has no {found[1]}; it has {', '.join(sizes)}"
         )
     return sizes[found[1]]
+
+
+def initialize_from_data(model: nn.Module, data: Any) -> None:
+    """Let a model that has ``initialize_from`` take its first weights from training samples.
+
+    It is given the inputs of the first :data:`NUM_FIRST` of the training split, not augmented.
+
+    Args:
+        data: the run's ``Loader``.
+    """
+    initialize = getattr(model, "initialize_from", None)
+    if initialize is not None:
+        count = min(NUM_FIRST, len(data.splits["train"]))
+        inputs, *_ = next(iter(data.prepared("train", [torch.arange(count)])))
+        with torch.no_grad():
+            initialize(inputs)
 
 
 def num_parameters(model: nn.Module) -> int:

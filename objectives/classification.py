@@ -26,6 +26,7 @@ from objectives.base import (
     mean_over_batch,
     try_model,
 )
+from objectives.views import COUNTS, mean_over_views
 
 WORST = 20  # predictions shown at the end
 MISSING_SHOWN = 5  # names of classes in a message
@@ -42,6 +43,8 @@ class Classification(Objective):
         class_weights: of the losses of each class's samples, in the order of their names: numbers,
             or ``balanced``, which gives the classes of the training data equal shares of the loss.
             Training only: what evaluation measures counts every sample alike.
+        test_time_views: of an image in evaluation, whose predictions are averaged: 1, 2 or 6, see
+            :mod:`objectives.views`.
         metrics: further metrics of evaluations, by name: see :mod:`metrics.named`.
 
     Raises:
@@ -60,6 +63,7 @@ class Classification(Objective):
         mixup_alpha: float = 0.0,
         cutmix_alpha: float = 0.0,
         class_weights: Sequence[float] | Literal["balanced"] | None = None,
+        test_time_views: int = 1,
         metrics: Any = (),
     ) -> None:
         super().__init__(model)
@@ -75,6 +79,14 @@ class Classification(Objective):
             )
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"objective.label_smoothing={label_smoothing} should be in [0, 1)")
+        if test_time_views not in COUNTS or (
+            test_time_views > 1 and not hasattr(spec, "image_size")
+        ):
+            raise ConfigError(
+                f"objective.test_time_views={test_time_views} should be "
+                f"{', '.join(map(str, COUNTS[:-1]))} or {COUNTS[-1]}, and 1 for what are no images"
+            )
+        self.test_time_views = test_time_views
         self.spec = spec
         self.label_smoothing = label_smoothing
         self.mix = mixing(mixup_alpha, cutmix_alpha, spec)
@@ -120,7 +132,7 @@ class Classification(Objective):
 
     def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
         *inputs, labels = batch
-        logits = prediction_of(model(*inputs)).float()
+        logits = mean_over_views(model, inputs, self.test_time_views)
         losses = F.cross_entropy(logits, labels, reduction="none")
         probabilities = logits.softmax(1)
         confidence, predictions = probabilities.max(1)

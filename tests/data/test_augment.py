@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from data.augment import Cutout, HorizontalFlip, PerImage, RandomAffine, RandomCrop
+from data.augment import AlternatingFlip, Cutout, HorizontalFlip, PerImage, RandomAffine, RandomCrop
 from data.draws import BatchDraws
 
 ALL = [
@@ -62,6 +62,33 @@ def test_every_sample_and_update_has_its_draw_whatever_the_slice(augment, images
     assert len(first.flatten(1).unique(dim=0)) > 1
     for key in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):  # seed, epoch, step
         assert not torch.equal(first, augment(alike, BatchDraws(*key, 32, 0, 32)))
+
+
+def test_two_epochs_show_both_sides_of_every_image(images):
+    """Whatever the updates and processes that the images are seen in."""
+
+    def flipped(epoch, samples, seed=0):
+        draws = BatchDraws(seed, epoch, 0, 6, 0, 6, samples=samples)
+        made = AlternatingFlip()(images[samples], draws)
+        return (made != images[samples]).flatten(1).any(1)
+
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    first, second = flipped(0, torch.arange(6)), flipped(1, order)
+    assert torch.equal(second, ~first[order])
+    assert torch.equal(flipped(2, order), first[order])
+    many = BatchDraws(0, 0, 0, 1000, 0, 1000, samples=torch.arange(1000)).coins().float()
+    assert 0.45 < many.mean() < 0.55
+    assert 0.4 < (many[1:] != many[:-1]).float().mean() < 0.6
+    others = BatchDraws(1, 0, 0, 1000, 0, 1000, samples=torch.arange(1000)).coins().float()
+    assert 0.4 < (many != others).float().mean() < 0.6
+
+
+def test_a_crop_may_mirror_the_border(images):
+    corner = RandomCrop(2, reflect=True)(images, Fixed([[0.0, 0.0]] * 6))
+    expected = F.pad(images.float(), (2, 2, 2, 2), mode="reflect")[:, :, :10, :12]
+    assert torch.equal(corner, expected.to(torch.uint8))
+    with pytest.raises(ValueError, match="padding=10 should be from 0 to 9"):
+        RandomCrop(10, reflect=True)(images, Fixed([[0.0, 0.0]] * 6))
 
 
 def test_crop_takes_the_window_that_was_drawn(images):
