@@ -74,9 +74,17 @@ class TrainerSettings:
     """Clip every entry of the gradients."""
     accumulate_steps: Count
     """Micro-batches per update; the batch size stays the same."""
+    average: Literal["ema", "swa"] | None
+    """Evaluate and keep an average of the weights: exponential, or the mean of those late in the
+    run (swa), whose batch norms are estimated again; null: ema where ``ema_decay`` is set, else
+    none. Not with schedule-free optimizers."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None
-    """Evaluate and keep a moving average of the weights; not with schedule-free optimizers. The
-    decay rises to this value as (1 + updates) / (10 + updates)."""
+    """Of the exponential average, 0.999 where it is null; it rises to this value as (1 + updates) /
+    (10 + updates)."""
+    swa_start: Annotated[float, Field(ge=0, lt=1)]
+    """Fraction of the horizon after which swa begins."""
+    swa_every_steps: Count | None
+    """Updates between two weights that swa averages; null: an epoch."""
     on_nonfinite: Literal["raise", "skip", "stop"]
     """At a loss or gradient that is not finite: fail, leave the update out, or end the run."""
 

@@ -122,6 +122,17 @@ class Loader:
         count = len(self.evaluated(name, limit))
         return count * self.rank // self.world_size, count * (self.rank + 1) // self.world_size
 
+    def spread_over_training(self, limit: int) -> Iterator[Batch]:
+        """This process's shares of at most ``limit`` training batches, as evaluation sees samples.
+
+        They are spread evenly over the split; a last, incomplete one is left out.
+        """
+        total, share = len(self.splits["train"]), self.batch_size // self.world_size
+        count = min(total // self.batch_size, limit) * self.batch_size
+        batches = (torch.arange(count) * total // count).view(-1, self.batch_size)
+        low = self.rank * share
+        yield from self.prepared("train", (batch[low : low + share] for batch in batches))
+
     def prepared(self, name: str, batches: Iterable[Tensor]) -> Iterator[Batch]:
         """The samples of a split at these indices, as evaluation sees them."""
         for batch in self.read(name, batches):

@@ -22,6 +22,7 @@ from optim.param_rules import freeze
 from optim.schedules import Evaluations, Horizon
 from optim.setting_schedule import SettingSchedule
 from optim.uncompiled import leave_compiler_out
+from trainer.averaging import check_average
 from trainer.computation import Computation, check_needs
 from trainer.distributed.device import autocast, synchronize
 from trainer.distributed.parallel import distribute, for_strategy, wrap
@@ -266,12 +267,9 @@ def build_phases(
                 if (node := config[f"{name}_schedule"])
             ],
         )
-        if phase.has_modes and trainer.ema_decay is not None:
-            raise ConfigError(
-                f"trainer.ema_decay={trainer.ema_decay} does not go with "
-                f"{type(phase.optimizer).__name__}, which averages the weights itself: set it to "
-                "null"
-            )
+        if phase.has_modes:
+            itself = f"{type(phase.optimizer).__name__}, which averages the weights itself"
+            check_average(trainer, against=itself)
         phases.append(phase)
     return phases
 

@@ -330,9 +330,9 @@ def restore(trainer: Trainer, content: dict[str, Any]) -> None:
     What this run has and the other had not, such as an average or a loss scale, starts afresh.
     """
     checkpoint.load_weights(trainer.objective.model, content["model"])
-    if trainer.ema is not None:
-        trainer.ema.module.load_state_dict(content["ema"] or content["model"])
-        trainer.ema.num_updates = content["ema_updates"]
+    if trainer.average is not None:
+        trainer.average.module.load_state_dict(content["ema"] or content["model"])
+        trainer.average.num_updates = content["ema_updates"]
     for phase in trainer.phases:
         phase.optimizer_state.load_state_dict(content["optimizers"][phase.name])
     if content["scaler"]:

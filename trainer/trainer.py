@@ -23,7 +23,8 @@ from models.build import weights_hash
 from objectives.base import Objective, Sums
 from optim.schedules import Evaluations, Horizon
 from trainer import checkpoint
-from trainer.averaging import Average
+from trainer.averaging import build_average
+from trainer.batchnorm_statistics import estimate_statistics
 from trainer.computation import Computation
 from trainer.distributed.device import (
     choose_precision,
@@ -72,9 +73,7 @@ class Trainer:
             reads_are_free=self.device.type == "cpu" and self.ranks.world_size == 1,
             is_scaled=self.scaler.is_enabled(),
         )
-        self.ema = None
-        if settings.ema_decay is not None:
-            self.ema = Average(self.objective.model, settings.ema_decay)
+        self.average = build_average(settings, self.objective.model, self.horizon)
         limit = settings.limit_train_steps or self.horizon.total_steps
         self.last_step = min(self.horizon.total_steps, limit)
         self.eval_every = (
@@ -153,7 +152,8 @@ class Trainer:
     @property
     def eval_model(self) -> nn.Module:
         """What is measured and used: the average of the weights where there is one."""
-        return self.objective.model if self.ema is None else self.ema.module
+        average = self.average
+        return average.module if average and average.num_updates else self.objective.model
 
     def is_done(self) -> bool:
         return self.progress.step >= self.last_step or self.progress.stop_reason is not None
@@ -195,9 +195,9 @@ class Trainer:
             return
         for metrics in sums:
             self.metrics.add(metrics)
-        if self.ema is not None:
-            self.ema.update(self.objective.model)
         self.progress.step += 1
+        if self.average is not None:
+            self.average.update(self.objective.model, self.progress.step)
         self.progress.skipped_in_a_row = 0
 
     def after_step(self) -> None:
@@ -261,6 +261,7 @@ class Trainer:
         """Evaluate, keep the best weights, decide whether to stop, save."""
         values, is_best = self.metrics.losses_since_evaluation(), False
         self.set_training(False)
+        self.renew_statistics()
         for split in ("train_eval", "val"):
             if split in self.data.splits:
                 metrics, samples = self.measure(split)
@@ -281,6 +282,13 @@ class Trainer:
         self.progress.evaluated_at = self.progress.step
         self.save(is_best)
         self.set_training(True)
+
+    def renew_statistics(self) -> None:
+        """Batch norms of weights that no update was computed with have not seen their inputs."""
+        average = self.average
+        is_mean = average is not None and average.num_updates > 0 and average.stale_statistics
+        if is_mean or any(phase.has_modes for phase in self.phases):
+            estimate_statistics(self.objective, self.eval_model, self.data, self.precision)
 
     def show(self, samples: dict[str, Tensor], split: str) -> None:
         if samples:
@@ -361,11 +369,12 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the run needs to go on; :func:`trainer.resume.restore` puts it back."""
-        ema = self.ema
+        average = self.average
+        averaged = average.module if average and average.num_updates else None
         return {
             "model": checkpoint.weights(self.objective.model),
-            "ema": None if ema is None else checkpoint.weights(ema.module),
-            "ema_updates": 0 if ema is None else ema.num_updates,
+            "ema": None if averaged is None else checkpoint.weights(averaged),
+            "ema_updates": 0 if average is None else average.num_updates,
             "optimizers": {p.name: p.optimizer_state.state_dict() for p in self.phases},
             "scaler": self.scaler.state_dict(),
             "data": {

@@ -49,9 +49,10 @@ EVERY_CASE = (
 ACCUMULATION = ("trainer.accumulate_steps=2", "trainer.clip_grad_norm=0.5")
 METRICS = "objective.metrics=[f1,top5,ece,auroc]"
 CUSTOMCNN = ("model=customcnn", "data.image_size=16")
+SWA = ("trainer.average=swa", "trainer.swa_start=0.2", "trainer.swa_every_steps=3")
 CASES = {
     "batchnorm_sgd": ("model=lightcnn", "optim=sgd_cosine", *ACCUMULATION, "trainer.ema_decay=0.9"),
-    "batchnorm_adamw": ("model=lightcnn", "optim=adamw_warmup_cosine", "trainer.ema_decay=0.9"),
+    "batchnorm_adamw": ("model=lightcnn", "optim=adamw_warmup_cosine", *SWA),
     "plain_sgd": (*CUSTOMCNN, "optim=sgd_cosine", "trainer.clip_grad_value=0.1"),
     "plain_adamw": (*CUSTOMCNN, "optim=adamw_warmup_cosine", *ACCUMULATION, METRICS),
     "batchnorm_sam": ("model=lightcnn", "optim=sam_cosine", *ACCUMULATION),

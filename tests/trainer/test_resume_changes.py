@@ -161,7 +161,7 @@ def test_average_switched_on_before_an_evaluation(changed):
     """It begins with the weights of the checkpoint, not with random ones."""
     trainer = changed(SGD, "trainer.ema_decay=0.9", f"trainer.limit_train_steps={HALF}")
     model = checkpoint_of(trainer.run_log.run_dir)["model"]
-    assert_equal(dict(trainer.ema.module.state_dict()), model, "average")
+    assert_equal(dict(trainer.average.module.state_dict()), model, "average")
 
 
 def test_average_switched_off(changed):

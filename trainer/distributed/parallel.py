@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from core.errors import ConfigError
 from core.schema import TrainerSettings
 from objectives.base import Objective
+from trainer.averaging import check_average
 from trainer.distributed.sync_batchnorm import synchronize_batchnorm
 
 HAS_FORWARD_SYNC = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
@@ -38,11 +39,7 @@ def distribute(objective: Objective, settings: TrainerSettings) -> None:
     if settings.strategy == "fsdp":
         from trainer.distributed.fsdp import shard  # its imports cost a second
 
-        if settings.ema_decay is not None:
-            raise ConfigError(
-                f"trainer.ema_decay={settings.ema_decay} does not go with trainer.strategy=fsdp: "
-                "use trainer.strategy=ddp, or trainer.ema_decay=null"
-            )
+        check_average(settings, against="trainer.strategy=fsdp")
         for module in objective.phases().values():
             shard(module)
 

@@ -1,0 +1,100 @@
+"""Averages of the weights, and the batch norms of weights that were never trained with."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from core.errors import ConfigError
+from trainer.averaging import StochasticWeightAverage
+from trainer.batchnorm_statistics import estimate_statistics
+
+FEW = ("trainer.max_steps=6", "trainer.eval_every_steps=2", "trainer.log_every_steps=1")
+SWA = ("trainer.average=swa", "trainer.swa_start=0.4", "trainer.swa_every_steps=2")
+
+
+def checkpoint(run_dir, name="last"):
+    return torch.load(run_dir / "checkpoints" / f"{name}.pt", weights_only=True)
+
+
+def test_swa_is_the_mean_of_the_weights_it_takes():
+    model = nn.Linear(2, 2, bias=False)
+    average = StochasticWeightAverage(model, start=3, every=2)
+    taken = []
+    for step in range(1, 8):
+        nn.init.normal_(model.weight, generator=torch.Generator().manual_seed(step))
+        average.update(model, step)
+        taken += [model.weight.detach().clone()] * (step in (3, 5, 7))
+    assert average.num_updates == 3
+    torch.testing.assert_close(average.module.weight, torch.stack(taken).mean(0))
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_swa_resumes_and_is_what_is_kept(train):
+    whole = train(*FEW, *SWA)
+    part = train(*FEW, *SWA, "trainer.limit_train_steps=5")
+    train(*FEW, *SWA, "resume=auto", run_dir=part)
+    ours, theirs = checkpoint(part), checkpoint(whole)
+    torch.testing.assert_close(ours["ema"], theirs["ema"], rtol=0, atol=0)
+    assert (ours["ema_updates"], theirs["ema_updates"]) == (3, 3)  # after 2, 4 and 6
+    plain = checkpoint(train(*FEW))["model"]
+    torch.testing.assert_close(ours["model"], plain, rtol=0, atol=0)
+
+
+class Evaluated(nn.Module):
+    """An objective, as far as statistics are concerned."""
+
+    def evaluate(self, model, batch):
+        model(batch[0])
+
+
+def test_statistics_are_the_mean_over_batches():
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3).requires_grad_(False))
+    unused = nn.BatchNorm1d(2)
+    model.add_module("unused", nn.Identity())
+    model.unused.norm = unused
+    unused.running_mean.fill_(7.0)
+    batches = [torch.randn(8, 3) * k + k for k in (1.0, 2.0, 3.0)]
+    data = SimpleNamespace(
+        device=torch.device("cpu"), spread_over_training=lambda limit: [(b,) for b in batches]
+    )
+    estimate_statistics(Evaluated(), model, data, "fp32")
+    mean = torch.stack([batch.mean(0) for batch in batches]).mean(0)
+    variance = torch.stack([batch.var(0) for batch in batches]).mean(0)
+    torch.testing.assert_close(model[0].running_mean, mean)
+    torch.testing.assert_close(model[0].running_var, variance)
+    assert (model[0].momentum, model[0].training) == (0.1, False)
+    assert torch.equal(model[1].running_mean, torch.zeros(3))  # frozen
+    assert torch.equal(unused.running_mean, torch.full((2,), 7.0))  # evaluation does not reach it
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_schedule_free_weights_have_statistics_of_their_own(train, monkeypatch):
+    """They are evaluated at other weights than they are trained at."""
+    run = train(*FEW, "optim=schedulefree_sgd")
+    monkeypatch.setattr("trainer.trainer.estimate_statistics", lambda *_: None)
+    without = train(*FEW, "optim=schedulefree_sgd")
+    ours, theirs = checkpoint(run)["model"], checkpoint(without)["model"]
+    differing = {name for name in ours if not torch.equal(ours[name], theirs[name])}
+    assert differing
+    assert all("running" in name or "num_batches" in name for name in differing)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cause"),
+    [
+        (
+            ("trainer.average=swa", "trainer.ema_decay=0.9"),
+            "average=swa has no use for .*ema_decay",
+        ),
+        (
+            ("trainer.average=swa", "optim=schedulefree_sgd"),
+            "average=swa does not go with SGDSched",
+        ),
+        (("trainer.ema_decay=0.9", "optim=schedulefree_sgd"), "ema_decay=0.9 does not go with SGD"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(train, overrides, cause):
+    with pytest.raises(ConfigError, match=cause):
+        train("debug=fast", *overrides)
