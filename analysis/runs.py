@@ -4,6 +4,7 @@ Nothing here builds an object that a file names, and no checkpoint is opened. A 
 may have half a last line; one that failed early has the config as composed and a summary.
 """
 
+import json
 import math
 from array import array
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from core.errors import reason
-from core.records import lines_of, parse_json, printable, read_record, showable
+from core.records import lines_of, printable, read_record, showable
 
 SUMMARY_FILE = "summary.json"  # makes a directory a run's; there from the first moment
 STUDY_FILE = "study.json"  # makes a directory a study's
@@ -244,25 +245,30 @@ def read_events(file: Path) -> tuple[pd.DataFrame, int]:
     try:
         for line in lines_of(file):
             try:
-                event = parse_json(line)
+                event = json.loads(line)
                 if "media" in event:
                     continue
                 values = {k: math.nan if v is None else float(v) for k, v in event.items()}
-                if len(columns.keys() | values.keys()) > MAX_METRICS:
+                new = values.keys() - columns.keys()
+                if len(columns) + len(new) > MAX_METRICS:
                     raise ValueError
-            except (ValueError, TypeError, AttributeError):
+            except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
                 damaged += 1
                 continue
+            for name in new:
+                columns[name] = array("d")
             for name, value in values.items():
-                column = columns.setdefault(printable(name), array("d"))
-                column.extend([math.nan] * (count - len(column)))
+                column = columns[name]
+                if len(column) < count:
+                    column.extend([math.nan] * (count - len(column)))
                 column.append(value)
             count += 1
     except (OSError, ValueError):  # none, or none of this program's
         damaged += file.exists()
     for column in columns.values():
         column.extend([math.nan] * (count - len(column)))
-    return pd.DataFrame({name: np.frombuffer(column) for name, column in columns.items()}), damaged
+    shown = {printable(name): np.frombuffer(column) for name, column in columns.items()}
+    return pd.DataFrame(shown), damaged
 
 
 def nested(mapping: Any, *keys: str) -> Any:

@@ -5,6 +5,8 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -220,3 +222,30 @@ def test_three_processes_measure_every_sample_once(config, tmp_path):
     run = (THIS, "on_three_processes")
     found = launch_workers(check_settings(composed), 3, run, composed, Job(str(tmp_path)))
     assert found == {500: [249.5] * 3, 2: [0.5] * 3, "meter": [{"loss": 2.0}] * 3}
+
+
+def listening_here(config, job):
+    """The addresses, in hexadecimal, that this process and its launcher listen on."""
+    with process_group(check_settings(config)):
+        sockets = set()
+        for process in (os.getpid(), os.getppid()):
+            for link in Path(f"/proc/{process}/fd").iterdir():
+                with suppress(OSError):  # closed meanwhile
+                    sockets.add(os.readlink(link).removeprefix("socket:[").rstrip("]"))
+        tables = [
+            Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")
+        ]
+        rows = [line.split() for table in tables for line in table]
+        # column 1 is the address, 3 the state (0A: listening), 9 the socket
+        found = [row[1].partition(":")[0] for row in rows if row[3] == "0A" and row[9] in sockets]
+        return gather(found)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/net")
+def test_on_one_machine_only_the_loopback_interface_is_listened_on(config, tmp_path):
+    composed = config("trainer.devices=2")
+    run = (THIS, "listening_here")
+    found = launch_workers(check_settings(composed), 2, run, composed, Job(str(tmp_path)))
+    loopback = {"0100007F", "00000000000000000000000001000000"}
+    assert {address for of_process in found for address in of_process} <= loopback
