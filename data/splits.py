@@ -235,6 +235,10 @@ class InOrder(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.samples)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Of what a worker process is given: it begins anew."""
+        return self.__dict__ | {"iterator": None}
+
     def epoch_order(self, generator: torch.Generator) -> Tensor:
         return torch.arange(len(self))
 

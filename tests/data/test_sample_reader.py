@@ -1,6 +1,7 @@
 """Samples read one by one: what they draw, and the processes that read them."""
 
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -133,6 +134,14 @@ def test_an_iterable_data_set_is_read_in_its_order(num_workers):
     once, again = list(data.evaluate("val")), list(data.evaluate("val"))
     assert_equal(once, again)
     assert sum(len(batch[0]) for batch in once) == 24
+
+
+def test_a_begun_stream_can_be_handed_to_a_worker():
+    split = Splits(Stream(), None, None, spec=None).train
+    first, third = split[0], split[2]
+    handed = pickle.loads(pickle.dumps(split))
+    assert handed[0][0] == first[0]
+    assert handed[2][0] == third[0]
 
 
 def assert_equal(batches, others):
