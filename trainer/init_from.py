@@ -78,9 +78,11 @@ def load_what_fits(model: nn.Module, source: str, run_log: RunLog) -> dict[str, 
         if not value.isfinite().all():
             raise ConfigError(f"{where}: {name} is not finite: its training diverged")
     model.load_state_dict(fitting, strict=False)
-    new = {name: others.get(name, name) for name in own if name not in fitting}
+    loaded = {own[name].data_ptr() for name in fitting}  # also of what goes by two names
+    new = {name: others.get(name, name) for name in own if own[name].data_ptr() not in loaded}
     unused = [name for name in given if name not in own]
-    line = f"init_from: {len(fitting)} of {len(own)} tensors from {file}"
+    num_loaded = len(own) - len(new)
+    line = f"init_from: {num_loaded} of {len(own)} tensors from {file}"
     if new:
         line += f"; new: {listed(list(new.values()))}"
     if unused:
@@ -91,7 +93,7 @@ def load_what_fits(model: nn.Module, source: str, run_log: RunLog) -> dict[str, 
     return {
         "file": str(file.resolve()),
         "sha256": sha256,
-        "num_loaded": len(fitting),
+        "num_loaded": num_loaded,
         "new": list(new),
         "unused": unused,
     }

@@ -66,6 +66,18 @@ def test_another_number_of_classes(tmp_path):
     assert torch.equal(child[2].weight, fresh)
 
 
+def test_a_tensor_of_two_names(tmp_path):
+    """Files of transformers hold it once."""
+    child, file = net(8), tmp_path / "parent.pt"
+    child.append(nn.Linear(8, 8))
+    child[3].weight = child[2].weight
+    torch.save({"3.weight": torch.ones(8, 8)}, file)
+    record, line = load(child, file)
+    assert record["num_loaded"] == 2
+    assert "2.weight" not in line
+    assert torch.equal(child[2].weight, torch.ones(8, 8))
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [
