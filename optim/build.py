@@ -61,6 +61,8 @@ def build_optimizer(
     is_torch_muon = settings["_target_"] == "torch.optim.Muon"
     flags = [] if is_torch_muon else group_flags(settings)
     if "weight_decay" not in settings:  # a few optimizers take but one group
+        if any(rule.get("weight_decay") for rule in grouping.get("rules", ())):
+            raise ConfigError(f"param_groups.rules: {where} has no weight_decay to change")
         grouping = {**grouping, "decay_norms_and_biases": True}
     groups = parameter_groups(module, weight_decay, settings["lr"], **grouping, flags=flags)
     if not groups:

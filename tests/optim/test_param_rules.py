@@ -72,6 +72,13 @@ def test_rules_without_effect_are_refused(rules, why):
         rules_by_name(Net(), rules)
 
 
+def test_an_optimizer_without_weight_decay():
+    adam = {"_target_": "torch.optim.Adam", "lr": 1.0}
+    rules = [{"match": "head", "weight_decay": 0.1}]
+    with pytest.raises(ConfigError, match="optimizer has no weight_decay to change"):
+        build_optimizer(adam, Net(), {**GROUPING, "rules": rules})
+
+
 def test_what_is_frozen():
     net = Net()
     rules = [{"match": "backbone.1.bias"}, {"match": "backbone|plain", "freeze": True}]
