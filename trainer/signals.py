@@ -16,10 +16,12 @@ from functools import cache
 from types import FrameType
 from typing import Any
 
-from core.collectives import agree, gather
+from core.collectives import agree, broadcast, gather
 from core.errors import Interrupted
+from core.ranks import Ranks
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+MEETING_SECONDS = 1.0
 SAME_KEYSTROKE_SECONDS = 1.0  # Ctrl-C reaches a worker from the terminal and from its launcher
 SAVING_SECONDS = 7.0  # with the seconds that it takes to notice, nothing outlives its parent by ten
 
@@ -81,6 +83,28 @@ class Interruption:
             yield
         finally:
             self.deferred = False
+
+
+class Meetings:
+    """The updates after which processes agree whether to go on: about once a second.
+
+    Agreeing makes them wait for each other. One process agrees with itself after every update.
+    """
+
+    def __init__(self, ranks: Ranks, batches: int) -> None:
+        self.ranks = ranks
+        self.met_at, self.met_batches, self.due = time.monotonic(), batches, batches
+
+    def is_due(self, batches: int) -> bool:
+        return self.ranks.world_size == 1 or batches >= self.due
+
+    def plan(self, batches: int) -> None:
+        """They meet next after as many updates as rank 0 makes in a second."""
+        if self.ranks.world_size > 1:
+            now = time.monotonic()
+            rate = (batches - self.met_batches) / max(now - self.met_at, 1e-6)
+            self.met_at, self.met_batches = now, batches
+            self.due = batches + broadcast(max(1, int(rate * MEETING_SECONDS)))
 
 
 @contextmanager

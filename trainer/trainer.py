@@ -40,9 +40,7 @@ from trainer.loggers.run_log import RunLog
 from trainer.metrics import Clock, TrainingMetrics
 from trainer.phase import Phase, optimizer_state_bytes
 from trainer.profiling import profiled
-from trainer.signals import Interruption
-
-MEETING_SECONDS = 1.0
+from trainer.signals import Interruption, Meetings
 
 
 @dataclass
@@ -86,7 +84,6 @@ class Trainer:
         self.checkpoints = self.run_log.run_dir / "checkpoints"
         self.saved_at = time.monotonic()
         self.has_saved = False
-        self.met_at, self.met_batches, self.meeting_due = time.monotonic(), 0, 0
 
     def fit(self) -> None:
         """Train to the horizon, evaluating on the way, then test the best weights."""
@@ -116,7 +113,7 @@ class Trainer:
             self.run_log.print(note)
         self.run_log.start_progress(self.last_step, self.progress.step)
         self.clock = Clock(self.progress, self.device)
-        self.plan_meeting()
+        self.meetings = Meetings(self.ranks, self.progress.batches)
         profile_steps, planned = self.settings.profile_steps, self.last_step - self.progress.step
         try:
             if self.evaluation_is_due():  # the run was interrupted before it was over
@@ -214,22 +211,9 @@ class Trainer:
             elif self.checkpoint_is_due(step):
                 with self.clock.paused():
                     self.save()
-        if self.processes_meet:
+        if self.meetings.is_due(self.progress.batches):
             self.interruption.check()
-            self.plan_meeting()
-
-    @property
-    def processes_meet(self) -> bool:
-        """Agreeing makes processes wait for each other: several do so about once a second."""
-        return self.ranks.world_size == 1 or self.progress.batches >= self.meeting_due
-
-    def plan_meeting(self) -> None:
-        """The processes meet next after as many updates as rank 0 makes in a second."""
-        if self.ranks.world_size > 1:
-            batches, now = self.progress.batches, time.monotonic()
-            rate = (batches - self.met_batches) / max(now - self.met_at, 1e-6)
-            self.met_at, self.met_batches = now, batches
-            self.meeting_due = batches + broadcast(max(1, int(rate * MEETING_SECONDS)))
+            self.meetings.plan(self.progress.batches)
 
     def evaluation_is_due(self) -> bool:
         step = self.progress.step
@@ -349,7 +333,7 @@ class Trainer:
         every_seconds = self.settings.checkpoint_every_seconds
         if every_steps is not None and step % every_steps == 0:
             return True
-        if every_seconds is None or not self.processes_meet:
+        if every_seconds is None or not self.meetings.is_due(self.progress.batches):
             return False
         return agree(time.monotonic() - self.saved_at > every_seconds)
 
