@@ -1,6 +1,7 @@
 """Errors that end a run with one line rather than a traceback."""
 
 import signal
+import traceback
 
 
 class ConfigError(Exception):
@@ -56,4 +57,8 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    if lines:
+        return lines[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at `{frames[-1].line}`, {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return type(error).__name__ + where  # a bare assertion says nothing else

@@ -62,16 +62,22 @@ def rehearse(settings: dict[str, Any], optimizer: Optimizer, where: str) -> Need
             random.setstate(python_state)
             numpy.random.set_state(numpy_state)
     assert problem is not None
+    why = reason(problem)
+    if why.startswith("view size is not compatible"):
+        why += " Or leave the optimizer as it is and give trainer.channels_last=false"
     raise ConfigError(
         f"{where}: {name} cannot be used here, be it with gradients alone, with such as can be "
-        f"differentiated again or with a closure: {reason(problem)}"
+        f"differentiated again or with a closure: {why}"
     ) from problem
 
 
 def stand_ins(parameters: Iterable[Tensor]) -> list[nn.Parameter]:
-    """One small parameter for every number of dimensions."""
+    """One small parameter for every number of dimensions, in the memory format of the last."""
     by_dim = {p.ndim: p for p in parameters}
-    return [nn.Parameter(torch.ones([2] * n, device=p.device)) for n, p in by_dim.items()]
+    ones = {n: torch.ones([2] * n, device=p.device) for n, p in by_dim.items()}
+    if 4 in by_dim and not by_dim[4].is_contiguous():
+        ones[4] = ones[4].to(memory_format=torch.channels_last)
+    return [nn.Parameter(tensor) for tensor in ones.values()]
 
 
 def try_step(optimizer: Any, needs: Needs, scale: float = 1.0) -> None:

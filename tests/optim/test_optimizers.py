@@ -190,6 +190,32 @@ def test_what_no_update_can_drive_is_refused(settings, cause):
         build({**settings, "lr": 0.1}, network())
 
 
+class Flattening(torch.optim.SGD):
+    """Views gradients as matrices, as public ones do; says nothing of what it cannot view."""
+
+    def step(self, closure=None):
+        for parameter in (p for group in self.param_groups for p in group["params"]):
+            if parameter.ndim < 2:
+                raise AssertionError
+            parameter.grad.view(len(parameter), -1)
+        return super().step(closure)
+
+
+@pytest.mark.parametrize(
+    ("layer", "cause"),
+    [
+        (nn.Conv2d(3, 4, 3, bias=False), r"trainer\.channels_last=false"),
+        (nn.Linear(3, 4), r"AssertionError at `raise AssertionError`, .*\.py:\d+$"),
+    ],
+)
+def test_what_a_foreign_optimizer_stumbles_over_is_said(layer, cause, monkeypatch):
+    """Before any training, in the memory format of the parameters."""
+    monkeypatch.setenv("TRAIN_PACKAGES", "tests")
+    settings = {"_target_": f"{__name__}.Flattening", "lr": 0.1}
+    with pytest.raises(ConfigError, match=f"Flattening cannot be used here.*{cause}"):
+        build(settings, layer.to(memory_format=torch.channels_last))
+
+
 def test_an_optimizer_without_a_rate_is_refused():
     settings = {"_target_": PACKAGE, "name": "alig", "lr": 0.1}
     with pytest.raises(ConfigError, match="AliG keeps no learning rate"):
