@@ -253,10 +253,14 @@ def probability_of_improvement(a: ArrayLike, b: ArrayLike, sign: float) -> Estim
     n = len(shared)
     mean = float(np.mean([row.mean() for row in shared]))
     rng = np.random.default_rng(0)
-    times = (NUM_RESAMPLES, n)
-    redrawn = np.stack([rng.choice(row, (*times, len(row))).mean(axis=-1) for row in shared])
-    chosen = rng.integers(n, size=times)
-    means = np.take_along_axis(redrawn, chosen[None], axis=0)[0].mean(axis=1)
+    chosen = rng.integers(n, size=(NUM_RESAMPLES, n))
+    sizes = np.array([len(row) for row in shared])
+    table = np.zeros((n, max(sizes)))
+    table[np.arange(max(sizes)) < sizes[:, None]] = np.concatenate(shared)
+    size = sizes[chosen][..., None]
+    seeds = (rng.random((*chosen.shape, max(sizes))) * size).astype(int)
+    redrawn = table[chosen[..., None], seeds] * (np.arange(max(sizes)) < size)
+    means = (redrawn.sum(axis=-1) / sizes[chosen]).mean(axis=1)
     low, high = np.quantile(means, [ALPHA / 2, 1 - ALPHA / 2])
     if n < 2 or low == high:
         return Estimate(mean, None, None, n)
