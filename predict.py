@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parse(arguments, __doc__)
         run = load_run(options.run_dir)
+        options.run_dir = run.run_dir
         if (status := run.summary.get("status")) in UNFINISHED:
             note(f"the status of {run.run_dir} is {status}: its best weights up to there are used")
         exit_code, rows = USES[options.task](run, options)
@@ -98,7 +99,7 @@ def answer(run: FinishedRun, options: argparse.Namespace) -> tuple[int, Rows]:
             raise ConfigError(
                 f"{sample.name}: the model's outputs are not finite: its training diverged"
             )
-        words, its_rows = use.answers.answer(sample, outputs, options)
+        words, its_rows = use.answers.answer(sample, tensors[0], outputs, options)
         print(printable("  ".join([sample.shown, *words] if sample.shown else words)))
         rows += its_rows
     for text, subjects in notes.items():

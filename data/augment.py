@@ -1,7 +1,8 @@
 """Augmentations of uint8 image batches ``(N, C, H, W)``, each sample with a draw of its own.
 
 They are plain tensor code over the whole batch, which is many times as fast as one transform per
-sample. Add one as a class with ``__call__(images, draws)`` and name it in ``data.augment``.
+sample. Add one as a class with ``__call__(images, draws)`` and name it in ``data.augment``. Where
+images have masks, it must say what becomes of these: see :class:`Geometric`.
 """
 
 import math
@@ -12,9 +13,44 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.draws import BatchDraws, seed_global_generators
+from data.splits import UNLABELLED
+
+# pixels (N, C, H, W) and "bilinear" or "nearest" -> the pixels, moved
+Move = Callable[[Tensor, str], Tensor]
 
 
-class RandomCrop:
+class Geometric:
+    """An augmentation that moves pixels: those of a mask with those of its image.
+
+    One that moves none has ``moves_pixels = False`` instead, and leaves masks as they are.
+    """
+
+    def draw(self, images: Tensor, draws: BatchDraws) -> Move:
+        """How the pixels of these images move; what comes in at the border is 0."""
+        raise NotImplementedError
+
+    def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
+        return self.draw(images, draws)(images, "bilinear")
+
+    def together(self, images: Tensor, masks: Tensor, draws: BatchDraws) -> tuple[Tensor, Tensor]:
+        """Images, and their masks ``(N, H, W)``; what comes in at the border is unlabelled."""
+        move = self.draw(images, draws)
+        moved_masks = move(shifted(masks)[:, None], "nearest")[:, 0]
+        return move(images, "bilinear"), unshifted(moved_masks)
+
+
+def shifted(masks: Tensor) -> Tensor:
+    """uint8 masks with 0 for ``UNLABELLED`` and class + 1 for a class: they wrap around at 255."""
+    assert UNLABELLED == 255
+    return masks + 1
+
+
+def unshifted(masks: Tensor) -> Tensor:
+    """What :func:`shifted` was given."""
+    return masks - 1
+
+
+class RandomCrop(Geometric):
     """Shift by up to ``padding`` pixels each way.
 
     Args:
@@ -26,48 +62,54 @@ class RandomCrop:
         self.padding = padding
         self.reflect = reflect
 
-    def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
+    def draw(self, images: Tensor, draws: BatchDraws) -> Move:
         height, width = images.shape[2:]
-        border = (self.padding,) * 4
-        if self.reflect:
-            check_range("padding", self.padding, 0, min(height, width) - 1)
-            padded = F.pad(images.float(), border, mode="reflect").to(images.dtype)
-        else:
-            padded = F.pad(images, border)
         offsets = (draws.uniform(2) * (2 * self.padding + 1)).long().tolist()
-        windows = [
-            image[:, top : top + height, left : left + width]
-            for image, (top, left) in zip(padded, offsets, strict=True)
-        ]
-        return torch.stack(windows)
+
+        def crop(pixels: Tensor, interpolation: str) -> Tensor:
+            border = (self.padding,) * 4
+            if self.reflect:
+                check_range("padding", self.padding, 0, min(height, width) - 1)
+                padded = F.pad(pixels.float(), border, mode="reflect").to(pixels.dtype)
+            else:
+                padded = F.pad(pixels, border)
+            windows = [
+                image[:, top : top + height, left : left + width]
+                for image, (top, left) in zip(padded, offsets, strict=True)
+            ]
+            return torch.stack(windows)
+
+        return crop
 
 
-class HorizontalFlip:
+class HorizontalFlip(Geometric):
     """Mirror each image with probability ``p``."""
 
     def __init__(self, p: float = 0.5) -> None:
         check_range("p", p, 0, 1)
         self.p = p
 
-    def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
+    def draw(self, images: Tensor, draws: BatchDraws) -> Move:
         flipped = (draws.uniform(1, 1, 1) < self.p).to(images.device, non_blocking=True)
-        return torch.where(flipped, images.flip(3), images)
+        return lambda pixels, interpolation: torch.where(flipped, pixels.flip(3), pixels)
 
 
-class AlternatingFlip:
+class AlternatingFlip(Geometric):
     """Mirror each image in every second epoch, so that two epochs show both of its sides.
 
     Which epochs are an image's is its own draw (arXiv:2404.00498, section 3.6).
     """
 
-    def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
+    def draw(self, images: Tensor, draws: BatchDraws) -> Move:
         flipped = (draws.coins() + draws.epoch) % 2 == 1
         flipped = flipped.view(-1, 1, 1, 1).to(images.device, non_blocking=True)
-        return torch.where(flipped, images.flip(3), images)
+        return lambda pixels, interpolation: torch.where(flipped, pixels.flip(3), pixels)
 
 
 class Cutout:
     """Blank a square of ``size`` pixels at a random place (arXiv:1708.04552)."""
+
+    moves_pixels = False
 
     def __init__(self, size: int) -> None:
         check_range("size", size, 1, math.inf)
@@ -86,7 +128,7 @@ class Cutout:
         return images * ~hole
 
 
-class RandomAffine:
+class RandomAffine(Geometric):
     """Rotate, scale and shift each image: the usual augmentation of digits.
 
     Args:
@@ -103,19 +145,27 @@ class RandomAffine:
         self.translate = translate
         self.scale = scale
 
-    def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
+    def draw(self, images: Tensor, draws: BatchDraws) -> Move:
         draw = (draws.uniform(4).to(images.device, non_blocking=True) * 2 - 1).view(-1, 4, 1, 1)
         angle, zoom, right, down = draw.unbind(1)
-        return moved(
-            images,
+        return lambda pixels, interpolation: moved(
+            pixels,
             angle * math.radians(self.degrees),
             1 + zoom * self.scale,
             right * self.translate,
             down * self.translate,
+            interpolation,
         )
 
 
-def moved(images: Tensor, angle: Tensor, zoom: Tensor, right: Tensor, down: Tensor) -> Tensor:
+def moved(
+    images: Tensor,
+    angle: Tensor,
+    zoom: Tensor,
+    right: Tensor,
+    down: Tensor,
+    interpolation: str = "bilinear",
+) -> Tensor:
     """uint8 images ``(N, C, H, W)`` turned, scaled and shifted, black coming in at the border.
 
     Args:
@@ -129,7 +179,7 @@ def moved(images: Tensor, angle: Tensor, zoom: Tensor, right: Tensor, down: Tens
     from_x = (cos * x - sin * y) * (2 / width) + right * 2
     from_y = (sin * x + cos * y) * (2 / height) + down * 2
     grid = torch.stack([from_x, from_y], 3)  # grid_sample's coordinates span -1 to 1
-    found = F.grid_sample(images.to(grid.dtype), grid, align_corners=False)
+    found = F.grid_sample(images.to(grid.dtype), grid, mode=interpolation, align_corners=False)
     return found.round_().to(torch.uint8)
 
 
@@ -149,6 +199,18 @@ class PerImage:
             seed_global_generators(seed)
             transformed.append(self.transform(image))
         return torch.stack(transformed)
+
+    def together(self, images: Tensor, masks: Tensor, draws: BatchDraws) -> tuple[Tensor, Tensor]:
+        """Images, and their masks ``(N, H, W)``, which torchvision only moves."""
+        from torchvision import tv_tensors  # costs a second: only for the runs that use it
+
+        found_images, found_masks = [], []
+        for image, mask, seed in zip(images, shifted(masks), draws.seeds(), strict=True):
+            seed_global_generators(seed)
+            pair = self.transform(tv_tensors.Image(image), tv_tensors.Mask(mask))  # type: ignore[call-arg]
+            found_images.append(pair[0].as_subclass(Tensor))
+            found_masks.append(pair[1].as_subclass(Tensor))
+        return torch.stack(found_images), unshifted(torch.stack(found_masks))
 
 
 def check_range(name: str, value: float, least: float, most: float) -> None:

@@ -11,6 +11,7 @@ from core.errors import ConfigError
 from core.instantiate import instantiate, resolve
 from core.ranks import Ranks
 from data.draws import SUBSET_STREAM, seeded
+from data.images import Views
 from data.loader import Loader
 from data.splits import InOrder, Splits, StreamedSplit, TensorSplit
 from data.transforms import transformed
@@ -25,7 +26,7 @@ def build_splits(settings: dict[str, Any]) -> Splits:
     Raises:
         ConfigError: a folder or file is missing, empty or damaged, or a setting is wrong.
     """
-    not_its_own = (*LEAST, "limit_train_samples", "transforms", "collate_fn")
+    not_its_own = (*LEAST, "limit_train_samples", "transforms", "collate_fn", "views")
     source = {key: value for key, value in settings.items() if key not in not_its_own}
     splits = instantiate(source, "data")
     if not isinstance(splits, Splits):
@@ -36,6 +37,8 @@ def build_splits(settings: dict[str, Any]) -> Splits:
         splits.train = transformed(splits.train, settings["transforms"], splits.spec.kind)
     if settings.get("collate_fn"):
         splits.collate = collate_fn(settings["collate_fn"], splits)
+    if settings.get("views", 1) != 1:
+        splits.prepare = Views(splits.prepare, settings["views"])
     return splits
 
 

@@ -49,13 +49,24 @@ class Decoder:
         Raises:
             ConfigError: the file is no readable image, or not of the right size.
         """
+        return self.with_box(file, generator)[0]
+
+    def with_box(
+        self, file: str, generator: torch.Generator | None
+    ) -> tuple[Tensor, tuple[int, int], Box]:
+        """The same, with the width and height of the image and what was taken of it."""
         with reading(file), open_image(file) as image:
-            return self.decode(file, image, generator)
+            return self.cropped(file, image, generator)
 
     def decode(
         self, name: str, image: Image.Image, generator: torch.Generator | None = None
     ) -> Tensor:
         """The same of an opened image, which ``name`` stands for in messages."""
+        return self.cropped(name, image, generator)[0]
+
+    def cropped(
+        self, name: str, image: Image.Image, generator: torch.Generator | None
+    ) -> tuple[Tensor, tuple[int, int], Box]:
         self.check(name, image)
         size = upright_size(image)
         if generator is None or self.min_crop_area == 1:
@@ -63,7 +74,8 @@ class Decoder:
         else:
             box = random_crop(size, self.size, self.min_crop_area, generator)
         pixels = numpy.array(self.resized(image, box))
-        return torch.from_numpy(pixels).view(*self.size, -1).permute(2, 0, 1).contiguous()
+        tensor = torch.from_numpy(pixels).view(*self.size, -1).permute(2, 0, 1).contiguous()
+        return tensor, size, box
 
     def check(self, file: str, image: Image.Image) -> None:
         width, height = upright_size(image)

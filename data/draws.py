@@ -121,6 +121,11 @@ class BatchDraws:
             bits = (bits ^ (bits >> 16)) * 0x45D9F3B % 2**32
         return (bits ^ (bits >> 16)) & 1
 
+    def normal(self, *shape: int) -> Tensor:
+        """``(samples at hand, *shape)`` standard normal, on the CPU."""
+        smallest = 2.0**-25  # half a step of the 24 bits that a uniform number has
+        return torch.special.ndtri(self.uniform(*shape).clamp(smallest, 1 - smallest))
+
     def seeds(self) -> list[int]:
         """One seed for each sample at hand."""
         # two draws of 24 bits each, all that a float32 holds

@@ -178,19 +178,25 @@ def size_of(file: str) -> tuple[int, int]:
 def in_memory(parts: dict[str, StreamedImages], root: Path) -> dict[str, TensorSplit]:
     """All images decoded, or as they were decoded before if neither files nor settings changed."""
     decoder = parts["train"].decoder
-    digest = hashlib.sha256(f"{VERSION} {PIL.__version__} {decoder}".encode())
-    for name, part in parts.items():
-        for path in part.paths:
-            found = status(path)
-            stamp = f"{found.st_size} {found.st_mtime_ns}"
-            digest.update(os.fsencode(f"{name} {os.path.relpath(path, root)} {stamp}\n"))
+    paths = {name: part.paths for name, part in parts.items()}
     shape = "x".join(map(str, (decoder.channels, *decoder.size)))
     images = fingerprinted(
         root / f".images_{shape}.pt",
-        digest.hexdigest(),
+        files_digest(paths, root, decoder),
         lambda: tuple(decode_all(part.image, len(part), decoder) for part in parts.values()),
     )
     return {
         name: TensorSplit(pixels, part.labels)
         for (name, part), pixels in zip(parts.items(), images, strict=True)
     }
+
+
+def files_digest(paths: dict[str, list[str]], root: Path, decoder: Any) -> str:
+    """Of the files' names, sizes and times of change, and of how they are decoded."""
+    digest = hashlib.sha256(f"{VERSION} {PIL.__version__} {decoder}".encode())
+    for name, files in paths.items():
+        for path in files:
+            found = status(path)
+            stamp = f"{found.st_size} {found.st_mtime_ns}"
+            digest.update(os.fsencode(f"{name} {os.path.relpath(path, root)} {stamp}\n"))
+    return digest.hexdigest()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from core.errors import ConfigError, reason
-from data.augment import PerImage
+from data.augment import Geometric, PerImage
 from data.background import common_background
 from data.draws import BatchDraws, kept_global_generators
 from data.splits import (
@@ -28,22 +28,59 @@ class PrepareImages:
 
     Each augmentation maps uint8 images to uint8 images of the same size, with draws of its own for
     every sample.
+
+    Args:
+        has_masks: the first target is a mask ``(N, H, W)``, which moves with its image.
     """
 
     def __init__(
-        self, mean: Sequence[float], std: Sequence[float], augment: Sequence[Augment]
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augment: Sequence[Augment],
+        has_masks: bool = False,
     ) -> None:
         self.augment = tuple(augment)
+        self.has_masks = has_masks
         self.scale, self.shift = scale_and_shift(mean, std)
 
     def __call__(self, batch: Batch, draws: BatchDraws | None) -> Batch:
         images, *rest = batch
         if draws is not None:
             for augment in self.augment:
-                images = augment(images, draws)
+                if self.has_masks and isinstance(augment, Geometric | PerImage):
+                    images, rest[0] = augment.together(images, rest[0], draws)
+                else:
+                    images = augment(images, draws)
         self.scale, self.shift = self.scale.to(images.device), self.shift.to(images.device)
         # conversion first: mixed types would take a path several times as slow
         return images.to(self.scale.dtype).mul_(self.scale).add_(self.shift), *rest
+
+
+class Views:
+    """Several views of every training image: ``(view 1, view 2, ..., targets)``.
+
+    Each is augmented with draws of its own. An evaluation sees images once, as they are.
+
+    Raises:
+        ConfigError: the data are no images, or have masks, which would be of one view.
+    """
+
+    def __init__(self, prepare: Any, count: Any) -> None:
+        if not isinstance(prepare, PrepareImages) or prepare.has_masks:
+            raise ConfigError(f"data.views={count} is for images without masks: leave it at 1")
+        if type(count) is not int or count < 1 or not prepare.augment:
+            raise ConfigError(
+                f"data.views={count} should be a number, 1 or more, beside a data.augment that "
+                "tells the views apart"
+            )
+        self.prepare, self.count = prepare, count
+
+    def __call__(self, batch: Batch, draws: BatchDraws | None) -> Batch:
+        if draws is None:
+            return self.prepare(batch, None)
+        views = [self.prepare(batch, draws) for _ in range(self.count)]
+        return (*(images for images, *_ in views), *views[0][1:])
 
 
 def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
@@ -67,8 +104,9 @@ def image_splits(
 ) -> Splits:
     """Splits of uint8 images ``(N, C, H, W)`` with what is to be told of them.
 
-    That are int64 labels ``(N,)``; where images have several, uint8 ``(N, classes)`` of 0 and 1; or
-    float32 ``(N, quantities)``.
+    That are int64 labels ``(N,)``; where images have several, uint8 ``(N, classes)`` of 0 and 1;
+    uint8 masks ``(N, H, W)``, with ``UNLABELLED`` where a pixel has no class; or float32
+    ``(N, quantities)``.
 
     Args:
         class_names: none where there are ``quantities``.
@@ -104,7 +142,9 @@ def image_splits(
         background=common_background(train),
         quantities=quantities,
     )
-    prepare = PrepareImages(means, stds, augmentations(augment, image, targets))
+    has_masks = bool(targets) and is_mask(targets[0], image)
+    steps = augmentations(augment, image, targets)
+    prepare = PrepareImages(means, stds, steps, has_masks)
     return Splits(train, val, test, spec, prepare)
 
 
@@ -112,8 +152,8 @@ def augmentations(augment: Any, image: Tensor, targets: Sequence[Any]) -> list[A
     """The augmentations, after each was tried on the first training sample.
 
     Raises:
-        ConfigError: it is no list of augmentations, one of them does not suit the images, or the
-            targets (such as masks) would have to be augmented with the images.
+        ConfigError: it is no list of augmentations, one of them does not suit the images, or
+            nothing is known of what it does to the targets.
     """
     steps = augment or []
     if not isinstance(steps, list | tuple) or not all(callable(step) for step in steps):
@@ -122,17 +162,31 @@ def augmentations(augment: Any, image: Tensor, targets: Sequence[Any]) -> list[A
             "torchvision.transforms.v2"
         )
     shapes = [tuple(torch.as_tensor(target).shape) for target in targets]
-    masks = [shape for shape in shapes if len(shape) > 1]
-    if steps and masks:
+    has_masks = bool(targets) and is_mask(targets[0], image)
+    left = [shape for shape in shapes[has_masks:] if len(shape) > 1]
+    if steps and left:
         raise ConfigError(
             "data.augment would move the pixels of images and leave the targets of shape "
-            f"{masks[0]} where they are; only classes and numbers can stay as they are: use "
-            "data.augment=[]"
+            f"{left[0]} where they are; classes and numbers can stay, and masks that are uint8 in "
+            "the size of the image move along: use data.augment=[]"
         )
     steps = [PerImage(step) if is_from_torchvision(step) else step for step in steps]
     for step in steps:
         try_augmentation(step, image)
+        moves_masks = isinstance(step, Geometric | PerImage)
+        if has_masks and not moves_masks and getattr(step, "moves_pixels", True):
+            raise ConfigError(
+                f"data.augment: {type(step).__name__} says nothing of masks: a subclass of "
+                "data.augment.Geometric moves them with their images, moves_pixels = False "
+                "leaves them"
+            )
     return steps
+
+
+def is_mask(target: Any, image: Tensor) -> bool:
+    """Whether it is uint8 ``(H, W)``, of the size of its image ``(C, H, W)``."""
+    is_bytes = isinstance(target, Tensor) and target.dtype == torch.uint8
+    return is_bytes and target.shape == image.shape[1:]
 
 
 def is_from_torchvision(step: Any) -> bool:

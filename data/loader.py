@@ -51,6 +51,7 @@ class Loader:
         self.fingerprint = fingerprint(splits)
         self.prepare = splits.prepare
         self.collate = splits.collate
+        self.num_views = getattr(splits.prepare, "count", 1)  # of every training image
         self.splits = {
             name: split.to(device) if isinstance(split, TensorSplit) else split
             for name in ("train", "train_eval", "val", "test")

@@ -15,6 +15,7 @@ from data.splits import Splits, TensorSplit, stratified_split
 SEED = 5000
 SIDE = 28  # pixels of a digit
 DIGITS = "0123456789"
+CONTRAST = 60  # of 255, in every channel, between a digit and its ground
 INK = 96  # of 255: a brighter pixel belongs to the digit
 ROUGHNESS = (4, 20)  # grid points of the noises that a texture adds up
 
@@ -80,7 +81,10 @@ def digits_on_textures(
             for j, (top, left) in zip(chosen[i, :number], places[i].tolist(), strict=False):
                 window = masks[i, top : top + SIDE, left : left + SIDE]
                 window[images[j, 0] > INK] = labels[j].to(torch.uint8) + 1
-        ground, figure = (textures(count, image_size, generator) for _ in range(2))
+        colours = 128 + 40 * torch.randn(count, 3, 1, 1, generator=generator)
+        signs = 2 * torch.randint(2, (count, 3, 1, 1), generator=generator) - 1
+        ground = textures(colours, image_size, generator)
+        figure = textures(colours + CONTRAST * signs, image_size, generator)
         pixels = torch.where(masks[:, None] > 0, figure, ground)
         parts[name] = TensorSplit(pixels, masks)
     names = ["ground", *DIGITS]
@@ -104,10 +108,10 @@ def digits(
     ]
 
 
-def textures(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """Smooth coloured noise around a random colour, uint8 ``(count, 3, size, size)``."""
-    values = 128 + 60 * torch.randn(count, 3, 1, 1, generator=generator)
+def textures(colours: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Smooth noise around ``colours`` ``(N, 3, 1, 1)``, uint8 ``(N, 3, size, size)``."""
+    values = colours
     for points in ROUGHNESS:
-        noise = torch.randn(count, 3, points, points, generator=generator)
-        values = values + 25 * F.interpolate(noise, (size, size), mode="bilinear")
+        noise = torch.randn(len(colours), 3, points, points, generator=generator)
+        values = values + 15 * F.interpolate(noise, (size, size), mode="bilinear")
     return values.round().clamp(0, 255).to(torch.uint8)

@@ -15,6 +15,7 @@ from core.errors import ConfigError
 from core.instantiate import Part
 from data.draws import BatchDraws
 
+UNLABELLED = 255  # in a mask, uint8 (N, H, W): a pixel of no class, in no loss and no metric
 SPLIT_SEED = 5000  # not the run's: every run has the same splits
 
 Batch = tuple[Tensor, ...]

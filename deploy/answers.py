@@ -1,11 +1,18 @@
 """What the outputs of each kind of model say of a sample, in words and as rows of a file."""
 
 import argparse
+from collections import Counter
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from data.decode import centred_crop, upright_size
+from data.masks import palette
+from data.pictures import save_grid
+from data.splits import UNLABELLED
 from deploy.inputs import Sample
 
 Rows = list[dict[str, Any]]
@@ -20,6 +27,7 @@ class Answers:
     """
 
     verb: ClassVar[str]  # what the model does with its inputs
+    tasks: ClassVar[tuple[str, ...]] = ()  # beside those of its inputs
     options: ClassVar[tuple[str, ...]] = ()  # of predict.py that only this kind heeds
     output_name: ClassVar[str] = "logits"  # in an exported file
     score_name: ClassVar[str] = "accuracy"
@@ -31,8 +39,12 @@ class Answers:
         """What an exported file does with the model's outputs."""
         return nn.Identity()
 
-    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """How good exported ``outputs`` are; the score is the mean over all entries."""
+    def scores(self, outputs: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        """How good exported ``outputs`` are; the score is the mean over all entries.
+
+        Args:
+            inputs: raw.
+        """
         raise NotImplementedError
 
     def agree(self, outputs: Tensor, expected: Tensor) -> Tensor:
@@ -40,9 +52,13 @@ class Answers:
         raise NotImplementedError
 
     def answer(
-        self, sample: Sample, outputs: Tensor, options: argparse.Namespace
+        self, sample: Sample, inputs: Tensor, outputs: Tensor, options: argparse.Namespace
     ) -> tuple[list[str], Rows]:
-        """Of the exported ``outputs`` of one sample: words for the terminal, rows for files."""
+        """Of the exported ``outputs`` of one sample: words for the terminal, rows for files.
+
+        Args:
+            inputs: raw.
+        """
         raise NotImplementedError
 
 
@@ -52,14 +68,14 @@ class Classes(Answers):
     verb = "classifies"
     options = ("top_k",)
 
-    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def scores(self, outputs: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs.argmax(1) == targets).float()
 
     def agree(self, outputs: Tensor, expected: Tensor) -> Tensor:
         return outputs.argmax(1) == expected.argmax(1)
 
     def answer(
-        self, sample: Sample, outputs: Tensor, options: argparse.Namespace
+        self, sample: Sample, inputs: Tensor, outputs: Tensor, options: argparse.Namespace
     ) -> tuple[list[str], Rows]:
         names = self.spec.class_names
         best = outputs.softmax(1).topk(min(options.top_k or 1, len(names)))
@@ -80,7 +96,7 @@ class Labels(Answers):
         super().__init__(spec, objective)
         self.threshold: float = objective.get("threshold", 0.5)
 
-    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def scores(self, outputs: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         return (self.hold(outputs) == (targets == 1)).float()
 
     def agree(self, outputs: Tensor, expected: Tensor) -> Tensor:
@@ -90,7 +106,7 @@ class Labels(Answers):
         return outputs.sigmoid() > self.threshold
 
     def answer(
-        self, sample: Sample, outputs: Tensor, options: argparse.Namespace
+        self, sample: Sample, inputs: Tensor, outputs: Tensor, options: argparse.Namespace
     ) -> tuple[list[str], Rows]:
         found = zip(
             self.spec.class_names,
@@ -106,6 +122,106 @@ class Labels(Answers):
         return holding or ["no label"], rows
 
 
+class Pictures(Answers):
+    """Base of answers that are an image file each."""
+
+    options = ("output",)
+
+    def __init__(self, spec: Any, objective: dict[str, Any]) -> None:
+        super().__init__(spec, objective)
+        self.written: Counter[str] = Counter()
+
+    def file(self, sample: Sample, kind: str, options: argparse.Namespace) -> Path:
+        """Where the answer goes: to ``--output``, or to the run's ``predictions/``.
+
+        Images of the same name in different folders get a number.
+        """
+        assert sample.file is not None
+        folder: Path = options.output or options.run_dir / "predictions"
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{sample.file.stem}_{kind}"
+        self.written[name] += 1
+        number = self.written[name]
+        return folder / (f"{name}.png" if number == 1 else f"{name}_{number}.png")
+
+
+class Masks(Pictures):
+    """Logits ``(N, classes, H, W)``: an image of the likeliest class of every pixel."""
+
+    verb = "segments"
+    score_name = "pixel accuracy"
+
+    def scores(self, outputs: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs.argmax(1) == targets)[targets != UNLABELLED].float()
+
+    def agree(self, outputs: Tensor, expected: Tensor) -> Tensor:
+        return outputs.argmax(1) == expected.argmax(1)
+
+    def answer(
+        self, sample: Sample, inputs: Tensor, outputs: Tensor, options: argparse.Namespace
+    ) -> tuple[list[str], Rows]:
+        assert sample.file is not None
+        mask = outputs.argmax(1)[0].to(torch.uint8)
+        file = self.file(sample, "mask", options)
+        save_mask(mask, sample.file, file)
+        counts = mask.flatten().bincount(minlength=len(self.spec.class_names))
+        rows = [
+            {"input": sample.name, "mask": str(file), "class": name, "share": share}
+            for name, share in zip(
+                self.spec.class_names, (counts / mask.numel()).tolist(), strict=True
+            )
+            if share > 0
+        ]
+        rows.sort(key=lambda row: -row["share"])
+        return [str(file), *(f"{row['class']}  {row['share']:.2%}" for row in rows)], rows
+
+
+def save_mask(mask: Tensor, image: Path, file: Path) -> None:
+    """Write a mask in the size of its image: pixel values are classes, shown in colours.
+
+    What was cropped from the image is unlabelled.
+    """
+    with Image.open(image) as opened:
+        width, height = upright_size(opened)
+    left, top, right, bottom = map(
+        round, centred_crop((width, height), (mask.shape[0], mask.shape[1]))
+    )
+    content = Image.fromarray(mask.numpy())
+    whole = Image.new("L", (width, height), UNLABELLED)
+    size = (right - left, bottom - top)
+    whole.paste(content.resize(size, Image.Resampling.NEAREST), (left, top))
+    whole.putpalette(palette().flatten().tolist())  # an L image becomes one of indices
+    whole.save(file)
+
+
+class Reconstructions(Pictures):
+    """Logits of images ``(N, C, H, W)``: an image in [0, 1] like the one that was given."""
+
+    verb = "reconstructs and generates"
+    tasks = ("num_samples",)
+    output_name = "reconstructions"
+    score_name = "MSE"
+    tolerance = 1 / 255
+
+    def head(self) -> nn.Module:
+        return nn.Sigmoid()
+
+    def scores(self, outputs: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs - inputs / 255).square()
+
+    def agree(self, outputs: Tensor, expected: Tensor) -> Tensor:
+        return ((outputs - expected).abs() <= self.tolerance).flatten(1).all(1)
+
+    def answer(
+        self, sample: Sample, inputs: Tensor, outputs: Tensor, options: argparse.Namespace
+    ) -> tuple[list[str], Rows]:
+        error = self.scores(outputs, inputs, inputs).mean().item()
+        file = self.file(sample, "reconstruction", options)
+        save_grid(outputs, file)
+        row = {"input": sample.name, "reconstruction": str(file), "mse": error}
+        return [str(file), f"MSE  {error:.4f}"], [row]
+
+
 class Values(Answers):
     """Standardized numbers ``(N, quantities)``: in their own units."""
 
@@ -117,7 +233,7 @@ class Values(Answers):
     def head(self) -> nn.Module:
         return Rescale(self.spec.quantities.mean, self.spec.quantities.std)
 
-    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def scores(self, outputs: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs - targets).abs()
 
     def agree(self, outputs: Tensor, expected: Tensor) -> Tensor:
@@ -125,7 +241,7 @@ class Values(Answers):
         return ((outputs - expected).abs() <= allowed).all(1)
 
     def answer(
-        self, sample: Sample, outputs: Tensor, options: argparse.Namespace
+        self, sample: Sample, inputs: Tensor, outputs: Tensor, options: argparse.Namespace
     ) -> tuple[list[str], Rows]:
         known = self.spec.quantities
         rows = [
@@ -154,5 +270,7 @@ class Rescale(nn.Module):
 ANSWERS: dict[str | None, type[Answers]] = {
     "class_logits": Classes,
     "label_logits": Labels,
+    "mask_logits": Masks,
+    "reconstructions": Reconstructions,
     "values": Values,
 }

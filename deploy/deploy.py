@@ -102,7 +102,7 @@ class Check:
         indices = torch.arange(len(self.data.splits[self.split])).split(self.data.eval_batch_size)
         for inputs, *targets in self.data.read(self.split, indices):
             outputs = predict(inputs)
-            scores.append(self.answers.scores(outputs, targets[-1]).flatten())
+            scores.append(self.answers.scores(outputs, inputs, targets[-1]).flatten())
             agreeing.append(self.answers.agree(outputs, self.model(inputs)).flatten())
         agrees = torch.cat(agreeing)
         return Measurement(

@@ -46,7 +46,9 @@ def tasks_and_advice(run: FinishedRun) -> tuple[tuple[str, ...], str]:
             f"the outputs of {run.config['objective']['_target_']} on data={run.spec.name} "
             "cannot be shown: only --test works for this run"
         )
-    return use.inputs.tasks, f"{use.answers.verb} {use.inputs.noun}: {use.inputs.advice}"
+    tasks = (*use.inputs.tasks, *use.answers.tasks)
+    further = "".join(f", {spelled(task)}" for task in use.answers.tasks)
+    return tasks, f"{use.answers.verb} {use.inputs.noun}: {use.inputs.advice}{further}"
 
 
 def check_task(run: FinishedRun, task: str) -> None:

@@ -66,9 +66,14 @@ class Objective(nn.Module):
     shows_samples = False  # whether every evaluation, not only the test, shows what it collected
     metric_modes: ClassVar[dict[str, str]] = {}  # metric -> "min" or "max", whichever is better
     # what the model returns, so that predict.py knows how to use it; None: it can only be tested
+    # (deploy.answers, deploy.uses)
     outputs: ClassVar[
-        Literal["class_logits", "label_logits", "values", "token_logits", "images"] | None
-    ] = None
+        Literal[
+            "class_logits", "label_logits", "mask_logits", "values", "reconstructions",
+            "token_logits", "images",
+        ] | None
+    ] = None  # fmt: skip
+    takes_views = False  # whether it knows what to do with data.views of every training image
     mix: Mix | None = None  # what is done to the samples of a training batch together
     # what the metrics of ``objective.metrics`` measure, in torchmetrics' word
     task: ClassVar[Literal["multiclass", "multilabel", "binary", "regression"]] = "multiclass"

@@ -19,6 +19,7 @@ MANDATORY = {
     "data=torchvision": ["data.name=FashionMNIST"],
     "data=webdataset": ["data.root=shards"],
     "data=text_csv": ["data.path=train.csv"],
+    "data=mask_folder": ["data.root=scans"],
     "data=table_csv": ["data.path=train.csv", "data.target=price"],
     "model=bert": ["data.path=train.csv"],
     "experiment=bert_finetune": ["data.path=train.csv"],

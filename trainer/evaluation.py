@@ -97,6 +97,11 @@ def check_evaluations(
         ConfigError: there is no such metric, no validation split for what needs one, no target to
             stop at, or one that cannot be reached; nothing is measured on training samples.
     """
+    if data.num_views > 1 and not objective.takes_views:
+        raise ConfigError(
+            f"data.views={data.num_views} should be 1: {type(objective).__name__} takes one view "
+            "of each image"
+        )
     is_declared = "loss" in objective.metric_modes
     if "train_eval" in data.splits and not is_declared and not tried("train_eval")[0]:
         raise ConfigError(

@@ -1,0 +1,155 @@
+"""Variational autoencoding: reconstruct images from codes near a normal (arXiv:1312.6114)."""
+
+import math
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core.errors import ConfigError
+from data.draws import EVALUATION_STREAM, LATENT_STREAM, BatchDraws, seeded
+from data.pictures import save_grid
+from data.splits import Batch
+from models.vae import VAE
+from objectives.base import (
+    Media,
+    Objective,
+    Picture,
+    Sums,
+    check_output,
+    mean_over_batch,
+    try_model,
+)
+from objectives.generation import EVAL_SEED, GRID
+
+NUM_SHOWN = 32  # images beside their reconstructions
+
+
+class VariationalAutoencoder(Objective):
+    """``reconstruction + beta * kl``, both in nats an image; ``elbo`` is minus both at beta 1.
+
+    The codes of training are drawn by seed and position, those of an evaluation by sample, so that
+    neither the number of processes nor of batches changes them.
+
+    Args:
+        beta: weight of the divergence from the prior (arXiv:1804.03599).
+        likelihood: of the pixels in [0, 1]: ``bernoulli``, for images that are nearly black and
+            white, or ``gaussian``.
+        noise_std: deviation of the Gaussian.
+
+    Raises:
+        ConfigError: the model is no VAE, or the data are no images.
+    """
+
+    keeps_samples = shows_samples = True
+    metric_modes: ClassVar = {"loss": "min", "reconstruction": "min", "elbo": "max"}
+    outputs = "reconstructions"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: Any,
+        beta: float = 1.0,
+        likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
+        noise_std: float = 0.1,
+    ) -> None:
+        super().__init__(model)
+        if not isinstance(model, VAE):
+            raise ConfigError(
+                f"model and objective=vae do not fit: {type(model).__name__} has no encoder and "
+                "decoder of codes; model=vae has"
+            )
+        if spec.kind != "image":
+            raise ConfigError(f"objective=vae and data={spec.name} do not fit: they are no images")
+        if not 0 <= beta < math.inf or not 0 < noise_std < math.inf:
+            raise ConfigError(
+                f"objective.beta={beta} should be 0 or more, objective.noise_std={noise_std} above"
+            )
+        if likelihood not in ("bernoulli", "gaussian"):
+            raise ConfigError(f"objective.likelihood={likelihood} should be bernoulli or gaussian")
+        self.spec, self.beta, self.likelihood = spec, beta, likelihood
+        self.noise_std = noise_std
+        self.latent_dim = model.noise_shape[0]
+        images = spec.example(2)
+        misfit = f"model and data={spec.name} do not fit"
+        check_output(try_model(model, [images], misfit), tuple(images.shape), model, misfit)
+        device = next(model.parameters()).device
+        self.mean, self.std = (
+            torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (spec.mean, spec.std)
+        )
+        self.mix = self.with_noise
+        self.shown: tuple[Tensor, ...] = ()
+
+    def with_noise(self, batch: Batch, draws: BatchDraws) -> Batch:
+        """A training batch, without its first sample, and the noise of its codes."""
+        noise = draws.normal(self.latent_dim).to(batch[0].device, non_blocking=True)
+        return batch[0][1:], noise[1:]
+
+    def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
+        images, noise = batch
+        reconstruction, kl, _ = self.terms(self.model, images, noise)
+        losses = reconstruction + self.beta * kl
+        return losses.mean(), self.sums(reconstruction, kl)
+
+    def begin_evaluation(self, first: int) -> None:
+        self.shown = ()
+        self.next_sample = first
+
+    def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
+        images = batch[0]
+        indices = range(self.next_sample, self.next_sample + len(images))
+        self.next_sample = indices.stop
+        each = [
+            torch.randn(self.latent_dim, generator=seeded(EVAL_SEED, EVALUATION_STREAM, index))
+            for index in indices
+        ]
+        noise = torch.stack(each).to(images.device)
+        reconstruction, kl, logits = self.terms(model, images, noise)
+        if indices.start == 0:
+            pairs = (self.pixels(images), logits.sigmoid())
+            spread = slice(None, None, max(1, len(images) // NUM_SHOWN))  # many are sorted
+            self.shown = tuple(tensor[spread][:NUM_SHOWN].float().cpu() for tensor in pairs)
+        sums = self.sums(reconstruction, kl)
+        return sums, {"loss": reconstruction + self.beta * kl}
+
+    def derived(self, metrics: dict[str, float]) -> dict[str, float]:
+        return {"elbo": -metrics["reconstruction"] - metrics["kl"]}
+
+    def terms(self, model: Any, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Reconstruction and divergence of each image ``(N,)``, and the logits of its pixels."""
+        mean, log_variance = (part.float() for part in model.encoder(images))
+        logits = model.decoder(mean + (0.5 * log_variance).exp() * noise).float()
+        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+        pixels = self.pixels(images)
+        if self.likelihood == "bernoulli":
+            losses = F.binary_cross_entropy_with_logits(logits, pixels, reduction="none")
+        else:
+            scaled = (pixels - logits.sigmoid()) / self.noise_std
+            losses = 0.5 * scaled.square() + math.log(self.noise_std * math.sqrt(2 * math.pi))
+        return losses.sum((1, 2, 3)), kl, logits
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Images as the data set normalizes them -> in [0, 1]."""
+        return (images.float() * self.std + self.mean).clamp(0, 1)
+
+    def sums(self, reconstruction: Tensor, kl: Tensor) -> Sums:
+        return {
+            "loss": mean_over_batch(reconstruction + self.beta * kl),
+            "reconstruction": mean_over_batch(reconstruction),
+            "kl": mean_over_batch(kl),
+        }
+
+    def media(self, samples: dict[str, Tensor], split: Any, folder: Path) -> Media:
+        """Some images of the split, each with its reconstruction on its right."""
+        file = folder / "reconstructions.png"
+        save_grid(torch.cat(self.shown, 3), file)
+        return {"reconstructions": Picture(file, "images and their reconstructions")}
+
+    def preview(self, model: nn.Module, folder: Path) -> Media:
+        """Images of codes from the prior."""
+        assert isinstance(model, VAE)
+        file = folder / "samples.png"
+        save_grid(model.sample(GRID, seeded(EVAL_SEED, LATENT_STREAM)), file)
+        return {"samples": Picture(file, "of the same codes at every evaluation")}
