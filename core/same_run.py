@@ -124,13 +124,23 @@ def changes_monitored(key: str) -> bool:
 def differences(
     config: dict[str, Any], recorded: dict[str, Any], allowed: tuple[str, ...]
 ) -> dict[str, str]:
-    """``key was a, is b`` for every setting that differs, ``allowed`` ones excepted."""
+    """``key was a, is b`` for every setting that differs, ``allowed`` ones excepted.
+
+    A setting that one of them lacks and that says nothing in the other, such as null, is the same:
+    the program has got it since, or has lost it.
+    """
     now, before = flat(config), flat(recorded)
     return {
         key: f"{key} was {before.get(key, 'absent')}, is {now.get(key, 'absent')}"
         for key in sorted(now.keys() | before.keys())
-        if now.get(key, ...) != before.get(key, ...) and not is_among(key, allowed)
+        if not (is_unchanged(key, now, before) or is_among(key, allowed))
     }
+
+
+def is_unchanged(key: str, now: dict[str, Any], before: dict[str, Any]) -> bool:
+    if key in now and key in before:
+        return now[key] == before[key]
+    return not now.get(key) and not before.get(key)
 
 
 def is_among(key: str, names: tuple[str, ...]) -> bool:

@@ -325,3 +325,14 @@ def test_another_device_or_precision_is_said(half, train, capsys):
     train(*SHORT, *SGD, "resume=auto", run_dir=run_dir)
     printed = " ".join(capsys.readouterr().out.split())
     assert "device was NVIDIA H200, is cpu; precision was tf32, is fp32: from here on" in printed
+
+
+def test_settings_that_the_program_has_got_since_change_nothing():
+    before = {"optimizer": {"lr": 0.1, "nesterov": False}, "resume_changes": []}
+    since = {"init_from": None, "data": {"transforms": []}, "loggers": []}
+    assert compare(before | since, before) == []
+    assert compare(before, before | since) == []
+    with pytest.raises(ConfigError, match="init_from was absent, is outputs/other"):
+        compare(before | {"init_from": "outputs/other"}, before)
+    with pytest.raises(ConfigError, match=r"optimizer\.nesterov was False, is None"):
+        compare(before | {"optimizer": {"lr": 0.1, "nesterov": None}}, before)
