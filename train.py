@@ -14,8 +14,9 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from core.command_line import command_line, report_failure
+from core.command_line import command_line, compose_anew, explain, report_failure
 from core.composed import compose_job, job_of_this_process, resolved
+from core.errors import ConfigError
 from core.job import Job
 from core.monitor import with_monitor
 from core.ranks import announce
@@ -48,7 +49,11 @@ def train(*overrides: str) -> Path:
     Raises:
         ConfigError, Diverged, Interrupted: where the command line would print a line.
     """
-    cfg = compose_job(overrides)
+    try:
+        cfg = compose_job(overrides)
+    except Exception as error:  # Hydra's and OmegaConf's many
+        message = explain(error, overrides, compose_anew)
+        raise ConfigError(message or str(error)) from error
     job = job_of_this_process(cfg)
     run_job(cfg, job)
     return job.path

@@ -32,7 +32,12 @@ def test_the_page(monkeypatch, tmp_path, data_root):
 
 @pytest.mark.parametrize(
     ("override", "why"),
-    [("study=sgd_or_adamw", "makes one run"), ("model.dropout=x", "should be a number")],
+    [
+        ("study=sgd_or_adamw", "makes one run"),
+        ("model.dropout=x", "should be a number"),
+        ("optimizer.lrr=1", r"did you mean optimizer\.lr"),
+        ("model=nope", "no such option"),
+    ],
 )
 def test_mistakes_are_raised(monkeypatch, tmp_path, data_root, override, why):
     monkeypatch.chdir(tmp_path)
