@@ -1,7 +1,7 @@
 """What optimizers need for a step beside a gradient, found by letting each make one."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,11 +71,11 @@ def rehearse(settings: dict[str, Any], optimizer: Optimizer, where: str) -> Need
     ) from problem
 
 
-def stand_ins(parameters: Iterable[Tensor]) -> list[nn.Parameter]:
-    """One small parameter for every number of dimensions, in the memory format of the last."""
+def stand_ins(parameters: Sequence[Tensor]) -> list[nn.Parameter]:
+    """One small parameter for every number of dimensions, ``channels_last`` if one such is."""
     by_dim = {p.ndim: p for p in parameters}
     ones = {n: torch.ones([2] * n, device=p.device) for n, p in by_dim.items()}
-    if 4 in by_dim and not by_dim[4].is_contiguous():
+    if any(p.ndim == 4 and not p.is_contiguous() for p in parameters):  # one channel: both
         ones[4] = ones[4].to(memory_format=torch.channels_last)
     return [nn.Parameter(tensor) for tensor in ones.values()]
 

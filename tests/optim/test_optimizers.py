@@ -190,6 +190,9 @@ def test_what_no_update_can_drive_is_refused(settings, cause):
         build({**settings, "lr": 0.1}, network())
 
 
+DEPTHWISE = nn.Conv2d(4, 4, 3, groups=4, bias=False)  # of one channel: in both memory formats
+
+
 class Flattening(torch.optim.SGD):
     """Views gradients as matrices, as public ones do; says nothing of what it cannot view."""
 
@@ -204,7 +207,7 @@ class Flattening(torch.optim.SGD):
 @pytest.mark.parametrize(
     ("layer", "cause"),
     [
-        (nn.Conv2d(3, 4, 3, bias=False), r"trainer\.channels_last=false"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), DEPTHWISE), r"trainer\.channels_last=false"),
         (nn.Linear(3, 4), r"AssertionError at `raise AssertionError`, .*\.py:\d+$"),
     ],
 )
