@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from core.overrides import continuation, text
-from core.ranks import started_by_torchrun
+from core.ranks import ranks_of_this_process, started_by_torchrun
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,15 @@ class Job:
 
     @property
     def continuation(self) -> str:
-        """The command that goes on with this run, to be pasted into a shell."""
-        by_hand = started_by_torchrun() and multiprocessing.parent_process() is None
-        program = "torchrun <its options> train.py" if by_hand else "python train.py"
+        """The command that goes on with this run, to be pasted into a shell.
+
+        What torchrun was told on several nodes, its processes do not know: ``OPTIONS``.
+        """
+        program = "python train.py"
+        if started_by_torchrun() and multiprocessing.parent_process() is None:
+            ranks = ranks_of_this_process()
+            is_one_node = ranks.world_size == ranks.local_world_size
+            options = f"--standalone --nproc-per-node={ranks.world_size}"
+            program = f"torchrun {options if is_one_node else 'OPTIONS'} train.py"
         directory = f"hydra.run.dir={text(self.run_dir)}"
         return continuation(program, self.overrides, directory, "resume=auto")

@@ -23,4 +23,11 @@ def continuation(program: str, overrides: Iterable[str], *added: str) -> str:
     """The command that goes on with what ``overrides`` have begun, to be pasted into a shell."""
     keys = ("resume", *(word.partition("=")[0] for word in added))
     kept = [word for word in overrides if word.lstrip("+").partition("=")[0] not in keys]
-    return f"{program} {shlex.join([*kept, *added])}"
+    return f"{program} {' '.join(map(quoted, [*kept, *added]))}"
+
+
+def quoted(word: str) -> str:
+    """A word as a shell takes it: quotes of its own stay readable within double quotes."""
+    if "'" in word and not re.search(r'["$`\\!]', word):
+        return f'"{word}"'
+    return shlex.quote(word)

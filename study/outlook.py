@@ -7,7 +7,7 @@ from typing import Any
 
 from core.files import write_json
 from study.jobs import read_json
-from study.preflight import FOLDER, Cost, tuned_share
+from study.preflight import FOLDER, Cost, duration, tuned_share
 from study.protocol import Protocol
 from trainer.loggers.console import format_metric
 
@@ -84,9 +84,3 @@ def runs(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def candidate_of(name: str) -> str:
     return name.partition("-")[0]
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -110,26 +110,26 @@ def cost_of(folder: Path, summary: Summary, limit: int | None) -> Cost:
 def print_forecast(protocol: Protocol, costs: dict[str, Cost]) -> None:
     """Time and storage of the whole study, from the steps just taken."""
     table = Table(title="Forecast", title_justify="left", title_style="bold")
-    for column in ("candidate", "updates a run", "ms an update", "runs", "hours"):
+    for column in ("candidate", "updates a run", "ms an update", "runs", "time"):
         table.add_column(column, justify="left" if column == "candidate" else "right")
-    hours = total_bytes = 0.0
+    seconds = total_bytes = 0.0
     for name, cost in costs.items():
         tune, repeats = protocol.num_runs(protocol.candidates[name])
         full_runs = tune * tuned_share(protocol, cost.steps) + repeats
-        of_candidate = full_runs * cost.seconds / 3600
-        hours += of_candidate
+        of_candidate = full_runs * cost.seconds
+        seconds += of_candidate
         total_bytes += (tune + repeats) * cost.run_bytes
         table.add_row(
             name,
             f"{cost.steps:,}",
             f"{1000 * cost.step_seconds:.1f}",
             f"{tune + repeats}",
-            f"{of_candidate:.2f}",
+            duration(of_candidate),
         )
     console = Console(highlight=False)
     console.print(table)
     console.print(
-        f"about {hours:.2f} hours of training one run at a time, evaluation on top, and "
+        f"about {duration(seconds)} of training one run at a time, evaluation on top, and "
         f"{total_bytes / 1e9:.2f} GB",
         soft_wrap=True,
     )
@@ -145,3 +145,9 @@ def tuned_share(protocol: Protocol, steps: int) -> float:
         done = rung
         alive = math.ceil(alive * protocol.halving.keep) if protocol.halving else alive
     return cost / (protocol.trials * steps)
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

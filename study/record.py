@@ -1,6 +1,7 @@
 """``study.json``: the protocol and the results of a study, for reports."""
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -205,7 +206,8 @@ def print_results(study: Study) -> None:
             "One replicate: this is about these settings, not about the candidates in general; "
             "hydra.sweeper.replicates=5 tunes anew each time"
         )
-    console.print(f"python report.py {study.jobs.directory}", soft_wrap=True)
+    command = f"python report.py {shlex.quote(str(study.jobs.directory))}"
+    console.print(f"compare          {escape(command)}", soft_wrap=True)
 
 
 def settings(chosen: list[Tuning]) -> Iterator[str]:

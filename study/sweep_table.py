@@ -1,5 +1,6 @@
 """What became of the jobs of a sweep: a table of all, and of means over seeds."""
 
+import shlex
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -77,7 +78,8 @@ def print_sweep(directory: Path, summaries: Summaries, is_study: bool, lines: li
     for line in lines:
         console.print(escape(line), soft_wrap=True)
     if sum(summary["status"] in JUDGED for summary in summaries.values()) > 1 and not is_study:
-        console.print(f"compare          python report.py {escape(str(directory))}", soft_wrap=True)
+        command = f"python report.py {shlex.quote(str(directory))}"
+        console.print(f"compare          {escape(command)}", soft_wrap=True)
 
 
 def table_of_jobs(summaries: Summaries) -> Table:

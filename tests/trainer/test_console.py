@@ -52,7 +52,7 @@ def test_an_interrupted_run_says_how_it_goes_on(train, tmp_path, capsys):
     with signal_at(3), pytest.raises(Interrupted):
         train("debug=fast", "resume=auto", run_dir=run_dir)
     saved = f"step 3 of 4, in {run_dir}/checkpoints/last.pt"
-    command = f"python train.py debug=fast 'hydra.run.dir='\"'\"'{run_dir}'\"'\"'' resume=auto"
+    command = f"python train.py debug=fast \"hydra.run.dir='{run_dir}'\" resume=auto"
     printed = capsys.readouterr().out
     assert f"\nsaved          {saved}\ngo on with     {command}\n" in printed
     assert "has no checkpoint yet: a new run begins" in printed
@@ -62,6 +62,31 @@ def test_an_interrupted_run_says_how_it_goes_on(train, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"goes on at step 3 of 4, from {run_dir}/checkpoints/last.pt\n" in printed
     assert "go on with" not in printed
+    train("debug=fast", "resume=auto", "trainer.limit_train_steps=2", run_dir=run_dir)
+    way = f"has made 4 updates already, and is to end after 2: no more training, from {run_dir}"
+    assert way in capsys.readouterr().out
+
+
+def test_a_command_is_pasted_in_one_piece(tmp_path, monkeypatch):
+    """A narrow terminal breaks the line itself; a break printed would run a part of it."""
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    job, stream = Job(str(tmp_path), overrides=("trainer.max_steps=900", "seed=1")), io.StringIO()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.pt").touch()
+    Console(job, True, batch_size=1, stream=stream).finalize({"status": "interrupted", "error": ""})
+    assert stream.getvalue().splitlines()[-1] == f"go on with     {job.continuation}"
+
+
+@pytest.mark.parametrize(
+    ("world_size", "options"), [(2, "--standalone --nproc-per-node=2"), (4, "OPTIONS")]
+)
+def test_the_command_of_a_run_that_torchrun_started(monkeypatch, tmp_path, world_size, options):
+    """On one node in full; of several its processes do not know what torchrun was told."""
+    numbers = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": 2}
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", **numbers}.items():
+        monkeypatch.setenv(name, str(value))
+    assert Job(str(tmp_path)).continuation.startswith(f"torchrun {options} train.py hydra.run.dir=")
 
 
 @pytest.mark.usefixtures("few_digits")

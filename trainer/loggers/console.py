@@ -66,6 +66,13 @@ class Console(Writer):
             self.terminal.print(content, soft_wrap=soft_wrap and self.terminal.soft_wrap)
         self.write(content, soft_wrap)
 
+    def show_command(self, text: str) -> None:
+        """One line whatever the width: a break in it would be pasted into the shell with it."""
+        text = escape(printable(text))
+        if not self.job.is_trial:
+            self.terminal.print(text, soft_wrap=True)
+        self.write(text, soft_wrap=True)
+
     def write(self, content: str | Table, soft_wrap: bool) -> None:
         """To ``train.log``, at once.
 
@@ -98,7 +105,15 @@ class Console(Writer):
             self.show(f"trainer.limit_eval_steps: {', '.join(parts)}")
         if "resumed_from" in facts:
             source, step = escape(facts["resumed_from"]), facts["resumed_at_step"]
-            self.show(f"goes on at step {step} of {facts['planned_steps']}, from {source}")
+            last = facts["planned_steps"]
+            way = (
+                f"goes on at step {step} of {last}"
+                if step <= last
+                else (
+                    f"has made {step} updates already, and is to end after {last}: no more training"
+                )
+            )
+            self.show(f"{way}, from {source}")
 
     def start_progress(self, total_steps: int, step: int) -> None:
         self.total_steps, self.started_step = total_steps, step
@@ -165,7 +180,7 @@ class Console(Writer):
         has_saved = "checkpoint_step" in summary
         if summary["status"] == "interrupted" or (summary["status"] == "failed" and has_saved):
             for line in self.ways_on(summary):
-                self.show(escape(line))
+                self.show_command(line)
         if summary["error"] is None and "steps" in summary:
             grid = Table(title="Result", show_header=False, title_justify="left")
             grid.title_style = "bold"
@@ -175,9 +190,9 @@ class Console(Writer):
                 grid.add_row(name, escape(printable(value)))
             self.show(grid)
             if summary["wandb"]["directory"] and not summary["wandb"]["url"]:
-                files = escape(shlex.quote(summary["wandb"]["directory"]))
-                self.show(f"look at it in a terminal with  wandb leet {files}")
-                self.show(f"send it to W&B with            wandb sync {files}")
+                files = shlex.quote(summary["wandb"]["directory"])
+                self.show_command(f"look at it in a terminal with  wandb leet {files}")
+                self.show_command(f"send it to W&B with            wandb sync {files}")
 
     def ways_on(self, summary: dict[str, Any]) -> Iterator[str]:
         """What a run that ended early has saved, and the command that goes on with it."""
