@@ -3,12 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from core.errors import ConfigError, reason
 from core.records import read_record
 
+TRAINER_DEFAULTS = Path(__file__).parent.parent / "conf" / "trainer" / "default.yaml"
+
 
 def read_config(file: Path) -> dict[str, Any]:
-    """A run's ``config.yaml``.
+    """A run's ``config.yaml``; what the trainer has got since the run was made is at its default.
 
     Raises:
         ConfigError: it is missing or damaged.
@@ -21,6 +25,8 @@ def read_config(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} is damaged: {reason(error)}") from error
     if not isinstance(config, dict):
         raise ConfigError(f"{file} is damaged: it holds no settings")
+    if isinstance(trainer := config.get("trainer"), dict):
+        config["trainer"] = yaml.safe_load(TRAINER_DEFAULTS.read_text()) | trainer
     return config
 
 

@@ -37,7 +37,7 @@ def build_splits(settings: dict[str, Any]) -> Splits:
         splits.train = transformed(splits.train, settings["transforms"], splits.spec.kind)
     if settings.get("collate_fn"):
         splits.collate = collate_fn(settings["collate_fn"], splits)
-    if settings.get("views", 1) != 1:
+    if settings.get("views") not in (None, 1):
         splits.prepare = Views(splits.prepare, settings["views"])
     return splits
 

@@ -68,7 +68,7 @@ class Views:
 
     def __init__(self, prepare: Any, count: Any) -> None:
         if not isinstance(prepare, PrepareImages) or prepare.has_masks:
-            raise ConfigError(f"data.views={count} is for images without masks: leave it at 1")
+            raise ConfigError(f"data.views={count} is for images without masks: leave it at null")
         if type(count) is not int or count < 1 or not prepare.augment:
             raise ConfigError(
                 f"data.views={count} should be a number, 1 or more, beside a data.augment that "

@@ -63,7 +63,7 @@ class Classification(Objective):
         mixup_alpha: float = 0.0,
         cutmix_alpha: float = 0.0,
         class_weights: Sequence[float] | Literal["balanced"] | None = None,
-        test_time_views: int = 1,
+        test_time_views: int | None = None,
         metrics: Any = (),
     ) -> None:
         super().__init__(model)
@@ -79,14 +79,13 @@ class Classification(Objective):
             )
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"objective.label_smoothing={label_smoothing} should be in [0, 1)")
-        if test_time_views not in COUNTS or (
-            test_time_views > 1 and not hasattr(spec, "image_size")
-        ):
+        views = test_time_views or 1
+        if views not in COUNTS or (views > 1 and not hasattr(spec, "image_size")):
             raise ConfigError(
                 f"objective.test_time_views={test_time_views} should be "
                 f"{', '.join(map(str, COUNTS[:-1]))} or {COUNTS[-1]}, and 1 for what are no images"
             )
-        self.test_time_views = test_time_views
+        self.test_time_views = views
         self.spec = spec
         self.label_smoothing = label_smoothing
         self.mix = mixing(mixup_alpha, cutmix_alpha, spec)
