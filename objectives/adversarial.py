@@ -45,7 +45,7 @@ class Adversarial(Generation):
         tries = {"generator": (noise, tuple(images.shape)), "discriminator": (images, (2,))}
         for name, (blank, shape) in tries.items():
             network = model.get_submodule(name)
-            check_output(try_model(network, [blank], MISFIT), shape, network, MISFIT)
+            check_output(try_model(network, [blank], MISFIT), shape, network, MISFIT, alone=True)
 
     def phases(self) -> dict[str, nn.Module]:
         return {"discriminator": self.model.discriminator, "generator": self.model.generator}

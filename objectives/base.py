@@ -182,13 +182,16 @@ def try_model(model: nn.Module, inputs: Sequence[Tensor], misfit: str) -> Any:
         model.train(was_training)
 
 
-def check_output(output: Any, shape: tuple[int, ...], model: nn.Module, misfit: str) -> None:
+def check_output(
+    output: Any, shape: tuple[int, ...], model: nn.Module, misfit: str, alone: bool = False
+) -> None:
     """Raises: ConfigError: what a model predicted for two samples is no tensor of ``shape``.
 
     Args:
         output: what it returned; see :func:`models.outputs.prediction_of`.
+        alone: it should be a tensor itself, not one among other things.
     """
-    found = prediction_of(output)
+    found = output if alone else prediction_of(output)
     if isinstance(found, Tensor) and tuple(found.shape) == shape:
         return
     what = described(output)

@@ -74,7 +74,9 @@ class VariationalAutoencoder(Objective):
         self.latent_dim = model.noise_shape[0]
         images = spec.example(2)
         misfit = f"model and data={spec.name} do not fit"
-        check_output(try_model(model, [images], misfit), tuple(images.shape), model, misfit)
+        check_output(
+            try_model(model, [images], misfit), tuple(images.shape), model, misfit, alone=True
+        )
         device = next(model.parameters()).device
         self.mean, self.std = (
             torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (spec.mean, spec.std)

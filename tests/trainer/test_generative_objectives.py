@@ -178,7 +178,7 @@ def test_a_network_that_returns_no_tensor_is_refused(name):
     objective = denoising() if name == "diffusion" else adversarial()
     network = objective.model if name == "diffusion" else objective.model.get_submodule(name)
     network.forward = lambda *inputs: (inputs[0], None)
-    with pytest.raises(ConfigError, match="returns tuple for two samples, it should be one tensor"):
+    with pytest.raises(ConfigError, match="returns a tuple of Tensor, NoneType for two samples"):
         type(objective)(objective.model, SPEC, None, "unused")
 
 
