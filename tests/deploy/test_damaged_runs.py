@@ -92,3 +92,13 @@ def test_summary_of_another_kind(run_of_few, content, capsys):
     assert main([str(run_of_few), "--test"]) == ("precision" in content)
     output = capsys.readouterr()
     assert "summary.json is damaged: precision=x" in output.err or "not recorded" in output.out
+
+
+def test_a_run_made_before_the_trainer_got_a_setting_is_used(run_of_few, capsys):
+    file = run_of_few / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    for since in ("average", "swa_start", "monitor_layers"):
+        del config["trainer"][since]
+    file.write_text(yaml.safe_dump(config))
+    assert main([str(run_of_few), "--test"]) == 0
+    assert "test/accuracy" in capsys.readouterr().out
