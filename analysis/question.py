@@ -52,7 +52,8 @@ def ask(runs: Sequence[Run], metric: str | None, mode: str | None) -> Question:
         shown = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
         errors = [str(run.summary["error"]) for run in runs if run.summary.get("error")]
         first = f"; the first error: {errors[0].splitlines()[0]}" if errors else ""
-        raise ReportError(f"no run has finished ({shown}){first}")
+        among = shown or "none is of the study in study.json"
+        raise ReportError(f"no run has finished ({among}){first}")
     monitors = Counter(
         (run.summary["monitor"], run.summary["monitor_mode"])
         for run in runs

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from core.errors import ConfigError
 
-FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
+FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO without a reader is an error
 
 
 def no_link(path: str, flags: int) -> int:

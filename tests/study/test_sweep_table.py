@@ -61,7 +61,7 @@ def test_a_sweep_that_was_interrupted(finished, tmp_path):
     assert "interrupted by SIGINT " in printed
     assert (
         "not started      2 of 4: 2 seed=1 optim=sgd_cosine; 3 seed=1 optim='adam_constant'\n"
-        "go on with       python train.py -m seed=0,1 'optim=sgd_cosine,'\"'\"'adam_constant"
+        "go on with       python train.py -m seed=0,1 \"optim=sgd_cosine,'adam_constant'\""
     ) in printed
     assert f" hydra/launcher=joblib hydra.sweep.dir={tmp_path} resume=auto\n" in printed
 

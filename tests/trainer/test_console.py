@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shlex
 import time
@@ -19,6 +20,14 @@ from trainer.loggers.console import PLAIN_SECONDS, Console
 def test_full_disk(tmp_path):
     console = Console(Job(str(tmp_path)), False, batch_size=1, stream=io.StringIO())
     with full_disk(), pytest.raises(ConfigError, match=r"cannot write .*/train.log: File too"):
+        console.print("step 1")
+
+
+def test_a_log_that_nobody_reads(tmp_path):
+    """A FIFO in the run directory of a stranger: opening it would wait for a reader."""
+    os.mkfifo(tmp_path / "train.log")
+    console = Console(Job(str(tmp_path)), False, batch_size=1, stream=io.StringIO())
+    with pytest.raises(ConfigError, match=r"cannot write .*/train.log: No such device"):
         console.print("step 1")
 
 
@@ -43,6 +52,19 @@ def test_plain_progress(tmp_path, losses, shown):
     console.update_progress(5)
     line = rf"step 5/10  \d+ samples/s{re.escape(shown)}  3\d s left\n"
     assert re.fullmatch(line, stream.getvalue())
+
+
+@pytest.mark.parametrize(("num_threads", "load", "count"), [(2, 9.0, 1), (1, 9.0, 0), (2, 3.0, 0)])
+def test_a_busy_machine(tmp_path, monkeypatch, num_threads, load, count):
+    """Said once, where threads would wait for each other."""
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    stream = io.StringIO()
+    console = Console(Job(str(tmp_path)), show_progress=False, batch_size=1, stream=stream)
+    console.num_threads = num_threads
+    for _ in range(2):
+        console.say_if_busy()
+    assert stream.getvalue().count("load 9 on 2 cores") == count
 
 
 @pytest.mark.usefixtures("few_digits")

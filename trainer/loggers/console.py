@@ -22,6 +22,7 @@ from trainer.loggers.writer import Writer
 REFRESH_SECONDS = 0.25  # live line
 PLAIN_SECONDS = 30.0  # between plain progress lines, where there is no terminal
 LOG_WIDTH = 120
+BUSY_LOAD = 2.0  # of the machine, for each core
 
 
 class Terminal(RichConsole):
@@ -52,6 +53,7 @@ class Console(Writer):
         self.live: Progress | None = None
         self.shown_at = self.started_at = time.monotonic()
         self.started_step = 0
+        self.num_threads = 1  # that compute
 
     def print(self, text: str) -> None:
         text = printable(text)
@@ -88,6 +90,7 @@ class Console(Writer):
             raise ConfigError(f"cannot write {file}: {error.strerror}") from error
 
     def write_header(self, spec: Any, facts: dict[str, Any]) -> None:
+        self.num_threads = facts["num_threads"] if facts["device"] == "cpu" else 1
         synthetic = " (synthetic)" if facts["synthetic_data"] else ""
         frozen = facts.get("num_frozen_parameters")
         more = f" and {frozen:,} frozen" if frozen else ""
@@ -138,6 +141,7 @@ class Console(Writer):
         if now - self.shown_at < (REFRESH_SECONDS if self.live else PLAIN_SECONDS):
             return
         self.shown_at = now
+        self.say_if_busy()
         samples = (step - self.started_step) * self.batch_size
         rate = f"{samples / max(now - self.started_at, 1e-9):,.0f} samples/s"
         shown = [
@@ -152,6 +156,16 @@ class Console(Writer):
             left *= self.total_steps - step
             parts = [f"step {step}/{self.total_steps}", rate, *shown, f"{left:.0f} s left"]
             self.show("  ".join(parts))
+
+    def say_if_busy(self) -> None:
+        """Once: threads wait for each other whenever another job has the core of one."""
+        load, cores = os.getloadavg()[0], os.cpu_count() or 1
+        if self.num_threads > 1 and load > BUSY_LOAD * cores:
+            self.num_threads = 1
+            self.show(
+                f"[yellow]the machine is busy, load {load:.0f} on {cores} cores: if this is slow, "
+                "trainer.num_threads=1 may be many times faster[/yellow]"
+            )
 
     def stop_progress(self) -> None:
         """Take the live line away."""
