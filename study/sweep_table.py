@@ -36,6 +36,8 @@ def read_summary(file: Path) -> dict[str, Any]:
         return {"status": "interrupted", "error": "no summary.json"}
     try:
         summary = showable(read_record(file))
+        if summary["status"] == "running":  # the sweep is over: joblib ends its workers so
+            summary["status"] = "killed"
         monitor, best = str(summary.get("monitor", "")), summary.get("best")
         return summary | {
             "overrides": [str(override) for override in summary.get("overrides") or ()],
@@ -69,7 +71,7 @@ def print_sweep(directory: Path, summaries: Summaries, is_study: bool, lines: li
     if summaries:
         console.print(table_of_jobs(summaries))
     candidates = {} if is_study else by_candidate(summaries)
-    if any(len(group) > 1 for group in candidates.values()):
+    if any(sum(s["status"] in JUDGED for s in group) > 1 for group in candidates.values()):
         console.print(table_of_means(candidates))
     if shared:
         common = " ".join(override for override in given[0] if override in shared)
@@ -120,7 +122,7 @@ def table_of_means(candidates: dict[str, list[dict[str, Any]]]) -> Table:
         ended = [summary for summary in group if summary["status"] in JUDGED]
         of = f" of {len(group)}" if len(ended) < len(group) else ""
         means = [mean_and_spread(ended, key) for key in ("best", "test")]
-        table.add_row(escape(name), f"{len(ended)}{of}", *means)
+        table.add_row(escape(name) or "all", f"{len(ended)}{of}", *means)
     return table
 
 

@@ -64,6 +64,15 @@ def test_a_sweep_that_was_interrupted(finished, tmp_path):
         "go on with       python train.py -m seed=0,1 \"optim=sgd_cosine,'adam_constant'\""
     ) in printed
     assert f" hydra/launcher=joblib hydra.sweep.dir={tmp_path} resume=auto\n" in printed
+    assert "Mean over seeds" not in printed
+
+
+def test_a_job_that_was_killed(finished):
+    """Its record says that it runs still."""
+    _, printed = finished("seed=0,1", {"0": GOOD, "1": GOOD | {"status": "running"}})
+    assert "killed" in printed
+    assert "running" not in printed
+    assert "go on with " in printed
 
 
 def test_a_finished_sweep_ends_with_means_over_seeds(finished, tmp_path):
