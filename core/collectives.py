@@ -28,6 +28,16 @@ def full_tensor(value: Any) -> Any:
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
+def spread_like(value: Tensor, share: Any) -> Tensor:
+    """This process's share of a tensor that every process has, where FSDP has spread ``share``."""
+    if not hasattr(share, "full_tensor"):
+        return value
+    from torch.distributed.tensor import distribute_tensor  # costs a second
+
+    mesh, placements = share.device_mesh, share.placements
+    return distribute_tensor(value.to(share.device), mesh, placements, src_data_rank=None)
+
+
 def gather(value: Any) -> list[Any]:
     """``value`` of every process, in the order of their ranks."""
     if not dist.is_initialized():

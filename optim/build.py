@@ -113,5 +113,6 @@ def build_schedule(
     later = ("step", "base_lr", "evaluations")
     function = instantiate({**settings, "_partial_": True}, where, later=later, horizon=horizon)
     schedule = Schedule(function, "evaluations" in parameters)
-    schedule(0, 1.0)  # settings that do not fit the horizon are reported before any training
+    for step in (0, horizon.total_steps - 1):  # what does not fit is reported before any training
+        schedule(step, 1.0)
     return schedule

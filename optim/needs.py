@@ -1,7 +1,7 @@
 """What optimizers need for a step beside a gradient, found by letting each make one."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from core.collectives import full_tensor, spread_like
 from core.errors import ConfigError, reason
 from core.instantiate import instantiate
 
@@ -21,12 +22,14 @@ class Needs:
     """What an optimizer needs for a step.
 
     Attributes:
+        flat: gradients in the order of their elements, whatever the memory format of the weights.
         graph: gradients that can be differentiated again, as by ``create_graph=True``.
         closure: a function that computes the loss and its gradients again. They have been computed
             once when the optimizer steps, as for every other.
         draws: it draws random numbers, which must be the same on every process.
     """
 
+    flat: bool = False
     graph: bool = False
     closure: bool = False
     draws: bool = False
@@ -40,28 +43,36 @@ def rehearse(settings: dict[str, Any], optimizer: Optimizer, where: str) -> Need
 
     Raises:
         ConfigError: it needs more than the training loop has: a sparse gradient, parameters of
-            other shapes, a preparation of its own; or it has no rate to schedule.
+            other shapes, whole ones where FSDP spreads them, a preparation of its own; or it has no
+            rate to schedule, or but one where the groups have rates of their own.
     """
     groups, problem = optimizer.param_groups, None
     name = type(optimizer).__name__
     if not all(isinstance(group.get("lr"), int | float) for group in groups):
         raise ConfigError(f"{where}: {name} keeps no learning rate for a schedule to set")
-    for needs in (Needs(), Needs(graph=True), Needs(closure=True)):
-        params = [{**group, "params": stand_ins(group["params"])} for group in groups]
-        twin = instantiate(settings, where, params=params)
+    for needs in (Needs(), Needs(flat=True), Needs(graph=True), Needs(closure=True, flat=True)):
         python_state, numpy_state = random.getstate(), numpy.random.get_state()
         try:
             with torch.random.fork_rng(devices=[]):
                 before = generator_states()
-                for _ in range(NUM_STEPS):
-                    try_step(twin, needs)
-                return replace(needs, draws=generator_states() != before)
+                try_steps(settings, groups, where, needs)
+                draws = generator_states() != before
+                if len({group["lr"] for group in groups}) > 1:
+                    check_rates(settings, groups, where, needs)
+                return replace(needs, draws=draws)
+        except ConfigError:
+            raise
         except Exception as error:  # whatever a foreign optimizer raises
             problem = problem or error
         finally:
             random.setstate(python_state)
             numpy.random.set_state(numpy_state)
     assert problem is not None
+    if any(hasattr(p, "full_tensor") for group in groups for p in group["params"]):
+        raise ConfigError(
+            f"{where}: {name} needs whole parameters, which trainer.strategy=fsdp spreads over the "
+            "processes: use trainer.strategy=ddp"
+        ) from problem
     why = reason(problem)
     if why.startswith("view size is not compatible"):
         why += " Or leave the optimizer as it is and give trainer.channels_last=false"
@@ -72,12 +83,27 @@ def rehearse(settings: dict[str, Any], optimizer: Optimizer, where: str) -> Need
 
 
 def stand_ins(parameters: Sequence[Tensor]) -> list[nn.Parameter]:
-    """One small parameter for every number of dimensions, ``channels_last`` if one such is."""
+    """One small parameter for every number of dimensions, spread as FSDP has spread the others.
+
+    With four dimensions it is ``channels_last`` if one such is.
+    """
     by_dim = {p.ndim: p for p in parameters}
     ones = {n: torch.ones([2] * n, device=p.device) for n, p in by_dim.items()}
     if any(p.ndim == 4 and not p.is_contiguous() for p in parameters):  # one channel: both
         ones[4] = ones[4].to(memory_format=torch.channels_last)
-    return [nn.Parameter(tensor) for tensor in ones.values()]
+    return [nn.Parameter(spread_like(tensor, by_dim[n])) for n, tensor in ones.items()]
+
+
+def try_steps(
+    settings: dict[str, Any], groups: list[dict[str, Any]], where: str, needs: Needs
+) -> list[list[nn.Parameter]]:
+    """Updates of stand-ins for the parameters of ``groups``; what becomes of those."""
+    moved = [stand_ins(group["params"]) for group in groups]
+    params = [{**group, "params": own} for group, own in zip(groups, moved, strict=True)]
+    optimizer = instantiate(settings, where, params=params)
+    for _ in range(NUM_STEPS):
+        try_step(optimizer, needs)
+    return moved
 
 
 def try_step(optimizer: Any, needs: Needs, scale: float = 1.0) -> None:
@@ -88,13 +114,39 @@ def try_step(optimizer: Any, needs: Needs, scale: float = 1.0) -> None:
 
     def closure() -> Tensor:
         with torch.enable_grad():
-            loss = torch.stack([scale / 2 * p.square().sum() for p in parameters]).sum()
+            loss = torch.stack(
+                [scale / 2 * full_tensor(p).square().sum() for p in parameters]
+            ).sum()
         optimizer.zero_grad()
         add_gradients(loss, parameters, needs.graph)
+        if needs.flat:
+            flatten_gradients(parameters)
         return loss
 
     closure()
     optimizer.step(*[closure] * needs.closure)
+
+
+def check_rates(
+    settings: dict[str, Any], groups: list[dict[str, Any]], where: str, needs: Needs
+) -> None:
+    """Raises: ConfigError: the rates of all groups but the first change nothing."""
+
+    def moved(rate: float) -> list[Tensor]:
+        usual = [{**group, "weight_decay": 0.0, "lr": 0.3} for group in groups]
+        further = [{**group, "lr": rate} for group in usual[1:]]
+        _, *rest = try_steps(settings, [usual[0], *further], where, needs)
+        return [full_tensor(parameter.detach()) for group in rest for parameter in group]
+
+    name = settings.get("name") or settings["_target_"]
+    usual, slower = moved(0.3), moved(0.1)
+    is_same = all(map(torch.equal, usual, slower))
+    if is_same and any((tensor != 1).any() for tensor in usual):  # some wait for a few updates
+        raise ConfigError(
+            f"{where}: {name} has one rate for all parameters: param_groups.layer_decay and "
+            "lr_scale in param_groups.rules would change nothing: do without them, or choose "
+            "another optimizer"
+        )
 
 
 def add_gradients(loss: Tensor, parameters: Sequence[Tensor], graph: bool) -> None:
@@ -110,6 +162,13 @@ def add_gradients(loss: Tensor, parameters: Sequence[Tensor], graph: bool) -> No
     for parameter, gradient in zip(parameters, gradients, strict=True):
         if gradient is not None:
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+
+
+def flatten_gradients(parameters: Iterable[Tensor]) -> None:
+    """Let gradients lie in the order of their elements, so that they can be viewed flat."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad = parameter.grad.contiguous()
 
 
 def generator_states() -> tuple[Any, ...]:

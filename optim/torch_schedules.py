@@ -59,6 +59,7 @@ class Replay:
     def __init__(self, scheduler: Any) -> None:
         self.scheduler = scheduler
         self.rates = [self.now]
+        scheduler.optimizer.step()  # torch warns where none was made before the scheduler's first
 
     @property
     def now(self) -> float:
@@ -66,7 +67,6 @@ class Replay:
 
     def at(self, step: int) -> float:
         while len(self.rates) <= step:
-            self.scheduler.optimizer.step()
             try:
                 self.scheduler.step()
             except ValueError as error:  # a OneCycleLR is over

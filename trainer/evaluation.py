@@ -138,7 +138,12 @@ def check_evaluations(
 
 def check_schedules(phases: Iterable[Phase], data: Loader) -> None:
     """Raises: ConfigError: a schedule goes by evaluations, and there are none."""
-    if "val" not in data.splits and any(phase.schedule.sees_evaluations for phase in phases):
+    followed = [
+        schedule
+        for phase in phases
+        for schedule in (phase.schedule, *(own.schedule for own in phase.setting_schedules))
+    ]
+    if "val" not in data.splits and any(schedule.sees_evaluations for schedule in followed):
         raise ConfigError(
             f"scheduler=plateau needs a validation split, and data={data.spec.name} has none"
         )

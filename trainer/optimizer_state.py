@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from core.collectives import full_tensor
+from core.collectives import full_tensor, spread_like
 
 NOT_STATE = ("params", "lr")  # the schedule sets the rate at every update
 
@@ -98,9 +98,5 @@ class OptimizerState:
 
 def share_of(value: Any, parameter: Tensor) -> Any:
     """What this process keeps of ``value``: its share where FSDP has spread ``parameter``."""
-    is_spread = hasattr(parameter, "full_tensor")
-    if not is_spread or not isinstance(value, Tensor) or value.shape != parameter.shape:
-        return value
-    from trainer.distributed.fsdp import spread_like
-
-    return spread_like(value, parameter)
+    is_like = isinstance(value, Tensor) and value.shape == parameter.shape
+    return spread_like(value, parameter) if is_like else value

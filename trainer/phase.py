@@ -17,7 +17,7 @@ from core.schema import TrainerSettings
 from data.splits import Batch
 from objectives.base import Objective, Sums
 from optim.build import NONE_YET, Schedule, build_optimizer, build_schedule
-from optim.needs import Needs, add_gradients, rehearse
+from optim.needs import Needs, add_gradients, flatten_gradients, rehearse
 from optim.param_rules import freeze
 from optim.schedules import Evaluations, Horizon
 from optim.setting_schedule import SettingSchedule
@@ -122,10 +122,8 @@ class Phase:
             losses.append(loss.detach())
             sums.append(metrics)
         computation.scaler.unscale_(self.optimizer)
-        if self.needs.closure:  # torch's LBFGS flattens the gradients
-            for parameter in self.parameters:
-                if parameter.grad is not None:
-                    parameter.grad = parameter.grad.contiguous()
+        if self.needs.flat:
+            flatten_gradients(self.parameters)
         return losses, sums
 
     def clip_gradients(self, always_measure: bool) -> Tensor | None:
@@ -245,7 +243,7 @@ def build_phases(
     phases = []
     for name, module in modules.items():
         own, where = settings[name], f"phases.{name}." if config["phases"] else ""
-        chosen = for_strategy(own["optimizer"], trainer, f"{where}optimizer")
+        chosen = for_strategy(own["optimizer"], trainer)
         optimizer = build_optimizer(chosen, module, grouping, f"{where}optimizer")
         needs = rehearse(chosen, optimizer, f"{where}optimizer")
         check_needs(needs, optimizer, objective, trainer, f"{where}optimizer")

@@ -168,7 +168,7 @@ def test_impossible_values_are_refused(key, value):
     ("settings", "needs"),
     [
         ({"_target_": "torch.optim.Adam"}, Needs()),
-        ({"_target_": "torch.optim.LBFGS"}, Needs(closure=True)),
+        ({"_target_": "torch.optim.LBFGS"}, Needs(closure=True, flat=True)),
         ({"_target_": TIMM, "name": "adahessian"}, Needs(graph=True)),
         ({"_target_": PACKAGE, "name": "SophiaH"}, Needs(graph=True, draws=True)),
         ({"_target_": PACKAGE, "name": "dash"}, Needs(draws=True)),
@@ -194,13 +194,13 @@ DEPTHWISE = nn.Conv2d(4, 4, 3, groups=4, bias=False)  # of one channel: in both 
 
 
 class Flattening(torch.optim.SGD):
-    """Views gradients as matrices, as public ones do; says nothing of what it cannot view."""
+    """Views weights as matrices, as public ones do; says nothing of what it cannot view."""
 
     def step(self, closure=None):
         for parameter in (p for group in self.param_groups for p in group["params"]):
             if parameter.ndim < 2:
                 raise AssertionError
-            parameter.grad.view(len(parameter), -1)
+            parameter.view(len(parameter), -1)
         return super().step(closure)
 
 
@@ -217,6 +217,28 @@ def test_what_a_foreign_optimizer_stumbles_over_is_said(layer, cause, monkeypatc
     settings = {"_target_": f"{__name__}.Flattening", "lr": 0.1}
     with pytest.raises(ConfigError, match=f"Flattening cannot be used here.*{cause}"):
         build(settings, layer.to(memory_format=torch.channels_last))
+
+
+def test_gradients_are_flattened_for_those_that_view_them():
+    """LBFGS beside weights in ``channels_last``, be there others of which that is not seen."""
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1))
+    settings = {"_target_": "torch.optim.LBFGS", "lr": 1.0}
+    _, needs, _ = build(settings, layers.to(memory_format=torch.channels_last))
+    assert needs == Needs(closure=True, flat=True)
+
+
+@pytest.mark.parametrize("name", ["Prodigy", "DAdaptAdam"])
+def test_rates_that_would_change_nothing_are_refused(name):
+    """They read the first group's; others that wait before they move are not taken for such."""
+    scaled = {**GROUPING, "rules": [{"match": "^0", "lr_scale": 0.1}]}
+    for chosen in (name, "RAdam"):
+        settings = {"_target_": PACKAGE, "name": chosen, "lr": 1.0, "weight_decay": 0.1}
+        optimizer = build_optimizer(settings, network(), scaled)
+        if chosen == "RAdam":
+            rehearse(settings, optimizer, "optimizer")
+            continue
+        with pytest.raises(ConfigError, match=f"optimizer: {name} has one rate for all"):
+            rehearse(settings, optimizer, "optimizer")
 
 
 def test_an_optimizer_without_a_rate_is_refused():

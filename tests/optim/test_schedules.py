@@ -130,6 +130,19 @@ def test_warmup_reaches_the_rate(warmup_steps):
     assert rates == sorted(rates)
 
 
+@pytest.mark.parametrize(
+    ("settings", "cause"),
+    [
+        ({"name": "OneCycleLR", "total_steps": 20}, "Tried to step 21 times"),
+        ({"name": "StepLR", "step_sise": 20, "warmup_steps": 5}, "unexpected keyword.*step_sise"),
+    ],
+)
+def test_what_fails_after_the_warmup_is_refused_before_training(settings, cause):
+    node = {"_target_": "optim.torch_schedules.torch_schedule", **settings}
+    with pytest.raises(ConfigError, match=f"scheduler: .*{cause}"):
+        build_schedule(node, Horizon(100, 10))
+
+
 @pytest.mark.parametrize("argument", ["step", "base_lr", "horizon"])
 def test_what_the_program_gives_cannot_be_set(argument):
     node = {"_target_": "optim.schedules.cosine", argument: 5}

@@ -26,6 +26,8 @@ from core.errors import ConfigError
 from core.job import Job
 from core.ranks import ranks_of_this_process
 from core.schema import check_settings
+from optim.build import build_optimizer
+from optim.needs import rehearse
 from trainer.distributed.elastic import launch_workers
 from trainer.distributed.parallel import for_strategy
 from trainer.phase import Phase
@@ -180,14 +182,28 @@ def read_metrics(folder: Path) -> list[dict]:
 
 
 def test_optimizers_that_know_no_shares(composed):
-    """FSDP spreads the parameters: SGD steps without its fused kernel, Adafactor is refused."""
-    overrides = ("trainer=ddp", "trainer.devices=2", "trainer.strategy=fsdp")
-    for recipe in ("optim=sgd_cosine", "optim=adafactor_warmup_cosine"):
-        config = composed(*overrides, recipe)
-        settings = check_settings(config)
-        if recipe == "optim=sgd_cosine":
-            chosen = for_strategy(config["optimizer"], settings, "optimizer")
-            assert (chosen["fused"], chosen["foreach"]) == (False, True)
-        else:
-            with pytest.raises(ConfigError, match=r"adafactor needs whole matrices"):
-                for_strategy(config["optimizer"], settings, "optimizer")
+    """FSDP spreads the parameters: SGD steps without its fused kernel, others are refused."""
+    overrides = ("trainer=ddp", "trainer.devices=2", "trainer.strategy=fsdp", "optim=sgd_cosine")
+    config = composed(*overrides)
+    chosen = for_strategy(config["optimizer"], check_settings(config))
+    assert (chosen["fused"], chosen["foreach"]) == (False, True)
+
+
+@pytest.mark.usefixtures("_alone")
+def test_optimizers_that_need_whole_parameters_are_refused_under_fsdp():
+    """Whatever their names: they are let make a step on shares."""
+    from trainer.distributed.fsdp import shard
+
+    model = nn.Linear(4, 4)
+    shard(model)
+    for name, is_refused in (("AdamW", False), ("SOAP", True)):
+        settings = {
+            "_target_": "optim.pytorch_optimizer.pytorch_optimizer",
+            "name": name,
+            "lr": 0.1,
+        }
+        grouping = {"decay_norms_and_biases": True, "layer_decay": None}
+        optimizer = build_optimizer(settings, model, grouping)
+        wanted = pytest.raises(ConfigError, match=f"optimizer: {name} needs whole parameters")
+        with wanted if is_refused else nullcontext():
+            rehearse(settings, optimizer, "optimizer")

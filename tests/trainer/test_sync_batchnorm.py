@@ -4,19 +4,10 @@ import copy
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from core.errors import ConfigError
 from trainer.distributed.sync_batchnorm import CpuSyncBatchNorm, synchronize_batchnorm
-
-
-@pytest.fixture
-def _alone(tmp_path):
-    """A process group of this process, which the layer's all-reduce needs."""
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 def cases():

@@ -13,7 +13,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 CONTAINERS = (nn.ModuleList, nn.Sequential)
 
@@ -69,10 +68,3 @@ def gather_weights(model: nn.Module) -> None:
         for part in sharded_parts(model):
             part.set_reshard_after_forward(False, recurse=False)
             part.unshard()
-
-
-def spread_like(value: Tensor, share: Tensor) -> DTensor:
-    """This process's share of a tensor that every process has; ``share`` is a DTensor."""
-    assert isinstance(share, DTensor)
-    mesh, placements = share.device_mesh, share.placements
-    return distribute_tensor(value.to(share.device), mesh, placements, src_data_rank=None)

@@ -44,19 +44,10 @@ def distribute(objective: Objective, settings: TrainerSettings) -> None:
             shard(module)
 
 
-def for_strategy(
-    optimizer: dict[str, Any], settings: TrainerSettings, where: str
-) -> dict[str, Any]:
-    """The settings of an optimizer that can step on what the strategy leaves each process.
-
-    Raises:
-        ConfigError: it needs whole matrices, which FSDP spreads.
-    """
-    if settings.strategy != "fsdp":
-        return optimizer
-    if optimizer["_target_"] == "torch.optim.Adafactor":
-        raise ConfigError(f"{where}=adafactor needs whole matrices: use trainer.strategy=ddp")
-    if optimizer["_target_"] == "torch.optim.SGD":  # its fused kernel knows no shares
+def for_strategy(optimizer: dict[str, Any], settings: TrainerSettings) -> dict[str, Any]:
+    """The settings of an optimizer that can step on what the strategy leaves each process."""
+    if settings.strategy == "fsdp" and optimizer["_target_"] == "torch.optim.SGD":
+        # its fused kernel knows no shares
         return {**optimizer, "fused": False, "foreach": True}
     return optimizer
 
