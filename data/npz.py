@@ -47,10 +47,12 @@ def npz(
     file = Path(root) / path
     arrays = read(file)
     parts = {}
+    unread = dict(arrays)
     for split in SPLITS:
-        found = [array_of(arrays, names, split) for names in (named(x, INPUTS), named(y, TARGETS))]
-        if found[0] is not None and found[1] is not None:
-            parts[split] = (inputs_of(found[0], file), targets_of(found[1], file))
+        keys = [key_of(arrays, names, split) for names in (named(x, INPUTS), named(y, TARGETS))]
+        if keys[0] is not None and keys[1] is not None:
+            parts[split] = (inputs_of(arrays[keys[0]], file), targets_of(arrays[keys[1]], file))
+            unread = {key: array for key, array in unread.items() if key not in keys}
     if "train" not in parts:
         raise ConfigError(
             f"data.path={file} needs arrays such as x_train and y_train, or x and y; it has "
@@ -62,8 +64,20 @@ def npz(
                 f"data.path={file}: there are {len(inputs)} inputs and {len(targets)} targets of "
                 f"{split}"
             )
+        for own, wanted in zip((inputs, targets), parts["train"], strict=True):
+            if own.shape[1:] != wanted.shape[1:]:
+                raise ConfigError(
+                    f"data.path={file}: a sample of {split} has the shape {tuple(own.shape[1:])}, "
+                    f"one of train {tuple(wanted.shape[1:])}"
+                )
     parts = split_off(parts, {"val": val_fraction, "test": test_fraction})
-    return splits_of(file.stem, parts, class_names, mean, std, augment)
+    splits = splits_of(file.stem, parts, class_names, mean, std, augment)
+    if unread:
+        splits.notes.append(
+            f"data.path={file}: {', '.join(unread)} are not used; those of a split are called "
+            "x_val and y_val, or alike"
+        )
+    return splits
 
 
 def read(file: Path) -> dict[str, numpy.ndarray]:
@@ -79,12 +93,12 @@ def named(given: str | None, usual: Sequence[str]) -> Sequence[str]:
     return usual if given is None else (given,)
 
 
-def array_of(arrays: dict[str, Any], names: Sequence[str], split: str) -> Any:
-    """The array of a split under the first of the names that there is; None: there is none."""
+def key_of(arrays: dict[str, Any], names: Sequence[str], split: str) -> str | None:
+    """The first of the names of a split's array that there is; None: there is none."""
     for name in names:
         for key in (f"{name}_{split}", f"{split}_{name}", *([name] if split == "train" else ())):
             if key in arrays:
-                return arrays[key]
+                return key
     return None
 
 

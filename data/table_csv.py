@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,18 @@ MISSING = ("", "na", "nan", "n/a", "null", "none", "?")  # in lower case
 TARGET_TYPES = ("auto", "numbers", "classes", "labels")
 SHOWN = 5  # names in a message
 
-Row = tuple[int, dict[str, str]]  # first line, cells by column
+
+class Place(NamedTuple):
+    """Where a row stands: its file, with the setting that named it, and its first line."""
+
+    where: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.where}, line {self.line}"
+
+
+Row = tuple[Place, dict[str, str]]  # cells by column
 
 
 def table_csv(
@@ -81,6 +92,11 @@ def table_csv(
     kind = target_type if target_type != "auto" else kind_of(all_rows, targets)
     told, class_names = TARGETS[kind](parts, targets)
     inputs = [name for name in header if name not in (*targets, *names_in(leave_out, "leave_out"))]
+    if not inputs:
+        raise ConfigError(
+            f"data.path={source} has no columns beside data.target and data.leave_out: there is "
+            "nothing to predict from"
+        )
     columns = tuple(column_of(name, parts["train"], categories or ()) for name in inputs)
     known = None
     if kind == "numbers":
@@ -148,7 +164,7 @@ def rows_of(
     for name in header:
         if header.count(name) > 1:
             raise ConfigError(f"{where}, line 1: {header.count(name)} columns called {name}")
-    return [(line, dict(zip(header, cells, strict=True))) for line, cells in rows]
+    return [(Place(where, line), dict(zip(header, cells, strict=True))) for line, cells in rows]
 
 
 def class_numbers(rows: Sequence[Row], targets: Sequence[str]) -> Tensor:
@@ -192,13 +208,13 @@ def column_of(name: str, rows: Sequence[Row], categories: Sequence[str]) -> Colu
         found = tuple(sorted(set(there)))
         return Column(name, categories=(*found, "") if len(there) < len(cells) else found)
     if not all(are_numbers):
-        line, cell = next(
-            (line, row[name])
-            for line, row in rows
+        place, cell = next(
+            (place, row[name])
+            for place, row in rows
             if not is_missing(row[name]) and number(row[name]) is None
         )
         raise ConfigError(
-            f"data.path, line {line}: {name}={cell} should be a number, as in other rows; "
+            f"{place}: {name}={cell} should be a number, as in other rows; "
             f"data.categories=[{name}] makes categories of the column, data.leave_out=[{name}] "
             "leaves it out"
         )
@@ -212,7 +228,7 @@ def raw_rows(
     """The rows as float32 ``(N, columns)``; ``notes`` gets what is missing or unknown."""
     raw = torch.empty(len(rows), len(columns))
     for i, column in enumerate(columns):
-        values = [value_of(row[column.name], column, line, split) for line, row in rows]
+        values = [value_of(row[column.name], column, place) for place, row in rows]
         raw[:, i] = torch.tensor(values)
     missing = {
         column.name: sum(is_missing(row[column.name]) for _, row in rows) for column in columns
@@ -229,7 +245,7 @@ def raw_rows(
     return raw
 
 
-def value_of(cell: str, column: Column, line: int, where: str) -> float:
+def value_of(cell: str, column: Column, place: Place) -> float:
     """A cell as its place among the categories, or as the number it is."""
     if column.categories:
         cell = "" if is_missing(cell) else cell
@@ -238,7 +254,7 @@ def value_of(cell: str, column: Column, line: int, where: str) -> float:
         return math.nan
     value = number(cell)
     if value is None or not math.isfinite(value):
-        raise ConfigError(f"{where}, line {line}: {column.name}={cell} should be a number")
+        raise ConfigError(f"{place}: {column.name}={cell} should be a number")
     return value
 
 
@@ -247,16 +263,16 @@ Told = tuple[dict[str, Tensor], tuple[str, ...]]  # the targets of each split; n
 
 def as_numbers(parts: dict[str, list[Row]], targets: Sequence[str]) -> Told:
     return {
-        name: torch.tensor([[target_number(row, t, line) for t in targets] for line, row in rows])
+        name: torch.tensor([[target_number(row, t, place) for t in targets] for place, row in rows])
         for name, rows in parts.items()
     }, ()
 
 
-def target_number(row: dict[str, str], target: str, line: int) -> float:
+def target_number(row: dict[str, str], target: str, place: Place) -> float:
     value = number(row[target])
     if value is None or not math.isfinite(value):
         raise ConfigError(
-            f"line {line}: the target {target} is {row[target] or 'missing'}, it should be a number"
+            f"{place}: the target {target} is {row[target] or 'missing'}, it should be a number"
         )
     return value
 
@@ -270,12 +286,12 @@ def as_classes(parts: dict[str, list[Row]], targets: Sequence[str]) -> Told:
     (target,) = targets
     names = tuple(sorted({row[target] for _, row in parts["train"]}))
     for rows in parts.values():
-        for line, row in rows:
+        for place, row in rows:
             if is_missing(row[target]):
-                raise ConfigError(f"line {line}: the target {target} is missing")
+                raise ConfigError(f"{place}: the target {target} is missing")
             if row[target] not in names:
                 raise ConfigError(
-                    f"line {line}: the target {target} is {row[target]}, which training has not: "
+                    f"{place}: the target {target} is {row[target]}, which training has not: "
                     f"its classes are {', '.join(names[:SHOWN])}{', ...' * (len(names) > SHOWN)}"
                 )
     return {
@@ -304,12 +320,12 @@ def read_rows(
         ConfigError: it cannot be read, lacks a column, or has text in place of a number.
     """
     names = {f"of the training table: {column.name}": column.name for column in columns}
-    for line, row in rows_of(file, str(file), names, delimiter, []):
+    for place, row in rows_of(file, str(file), names, delimiter, []):
         notes = []
-        values = [value_of(row[column.name], column, line, str(file)) for column in columns]
+        values = [value_of(row[column.name], column, place) for column in columns]
         for column, value in zip(columns, values, strict=True):
             if column.categories and value == UNKNOWN:
                 notes.append(f": a {column.name} that training has not, such as {row[column.name]}")
             elif math.isnan(value) and not column.has_missing:
                 notes.append(f": {column.name} is missing, which it never was in training")
-        yield line, torch.tensor(values), notes
+        yield place.line, torch.tensor(values), notes

@@ -155,8 +155,9 @@ def samples_of(file: Path, label_key: str) -> Iterator[tuple[tarfile.TarInfo, in
                 if suffix in SUFFIXES:
                     images[key] = member
                 elif suffix in LABELS and (content := shard.extractfile(member)):
-                    labels[key] = label_in(content.read().decode(), suffix, label_key)
-    except (tarfile.TarError, OSError, ValueError, KeyError, TypeError) as error:
+                    where = f"{file}: {member.name}"
+                    labels[key] = label_in(content.read().decode(), suffix, label_key, where)
+    except (tarfile.TarError, OSError, ValueError) as error:
         raise ConfigError(
             f"cannot read the shard {file}: {reason(error)} (shards are tar files, not compressed)"
         ) from error
@@ -167,9 +168,14 @@ def samples_of(file: Path, label_key: str) -> Iterator[tuple[tarfile.TarInfo, in
         yield image, labels[key]
 
 
-def label_in(content: str, suffix: str, label_key: str) -> int | str:
+def label_in(content: str, suffix: str, label_key: str, where: str) -> int | str:
     """A number, or a name."""
-    label = json.loads(content)[label_key] if suffix == ".json" else content.strip()
+    label: Any = content.strip()
+    if suffix == ".json":
+        entries = json.loads(content)
+        if not isinstance(entries, dict) or label_key not in entries:
+            raise ConfigError(f"{where} has no entry data.label_key={label_key}")
+        label = entries[label_key]
     return int(label) if isinstance(label, str) and label.lstrip("-").isdecimal() else label
 
 

@@ -64,9 +64,14 @@ class Regression(Objective):
         super().__init__(model)
         quantities = getattr(spec, "quantities", None)
         if quantities is None:
+            hint = (
+                "classes: choose objective=classification, or objective=multilabel where a sample "
+                "has several"
+                if getattr(spec, "class_names", ())
+                else "none: data=diabetes and data=rotated_digits have"
+            )
             raise ConfigError(
-                f"objective=regression needs numbers to predict, data={spec.name} has none: "
-                "data=diabetes and data=rotated_digits have, data=table_csv with a column of them"
+                f"objective=regression needs numbers to predict, data={spec.name} has {hint}"
             )
         if loss not in LOSSES:
             raise ConfigError(f"objective.loss={loss} should be one of {', '.join(LOSSES)}")

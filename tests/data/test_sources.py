@@ -86,6 +86,19 @@ def test_wrong_arrays(splits_of, tmp_path, arrays, message):
         splits_of("data=npz", save(tmp_path / "set.npz", **arrays))
 
 
+def test_arrays_that_are_not_used_are_named(splits_of, tmp_path):
+    arrays = {"x_train": IN_NUMPY, "y_train": LABELS, "x_valid": IN_NUMPY, "y_valid": LABELS}
+    splits = splits_of("data=npz", save(tmp_path / "set.npz", **arrays))
+    assert any("set.npz: x_valid, y_valid are not used" in note for note in splits.notes)
+
+
+def test_splits_of_different_shapes(splits_of, tmp_path):
+    arrays = {"x_train": IN_NUMPY, "y_train": LABELS, "x_test": IN_NUMPY[:, :4], "y_test": LABELS}
+    message = r"set\.npz: a sample of test has the shape \(3, 4, 8\), one of train \(3, 8, 8\)"
+    with pytest.raises(ConfigError, match=message):
+        splits_of("data=npz", save(tmp_path / "set.npz", **arrays))
+
+
 def test_a_file_that_is_no_npz(splits_of, tmp_path):
     (tmp_path / "set.npz").write_text("x,y")
     with pytest.raises(ConfigError, match=r"set\.npz cannot be read"):
@@ -137,7 +150,11 @@ def test_shards(splits_of, tmp_path, resident):
     [
         ([("1.png", b""), ("1.cls", b"0"), ("2.png", b"")], "w", "the sample 2 has no class"),
         ([("1.cls", b"0")], "w", "the sample 1 has no image"),
-        ([("1.png", b""), ("1.json", b"{}")], "w", "cannot read the shard .*label"),
+        (
+            [("1.png", b""), ("1.json", b"{}")],
+            "w",
+            r"train\.tar: 1\.json has no entry data\.label_key=label",
+        ),
         ([("1.png", b""), ("1.cls", b"0")], "w:gz", "shards are tar files, not compressed"),
         ([], "w", "has no samples, each an image and its class"),
         ([("1.png", b"no image"), ("1.cls", b"0")], "w", "cannot read the image"),

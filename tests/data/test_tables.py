@@ -76,12 +76,33 @@ def test_what_is_told(table):
 @pytest.mark.parametrize(
     ("old", "new", "overrides", "message"),
     [
-        ("80,", "80 m2,", (), r"line 2: size=80 m2 should be a number, as in other rows; data.cat"),
-        ("310", "", (), r"^line 3: the target price is missing, it should be a number"),
-        ("310", "cheap", (), r"^line 3: the target price is cheap, it should be a number"),
+        (
+            "80,",
+            "80 m2,",
+            (),
+            r"^data.path=\S+, line 2: size=80 m2 should be a number, as in other rows; data.cat",
+        ),
+        (
+            "310",
+            "",
+            (),
+            r"^data.path=.*, line 3: the target price is missing, it should be a number",
+        ),
+        (
+            "310",
+            "cheap",
+            (),
+            r"^data.path=.*, line 3: the target price is cheap, it should be a number",
+        ),
         ("price", "cost", (), r"has no column price \(data.target=price\), but id, size"),
         ("310", "inf", (), "the target price is inf"),
         ("", "", ("data.leave_out=[idd]",), "has no column idd"),
+        (
+            "",
+            "",
+            ("data.leave_out=[id,size,rooms,town,garden]",),
+            "has no columns beside data.target",
+        ),
         ("", "", ("data.units=[EUR,m]",), r"units=\['EUR', 'm'\] should be one, or one for each"),
         ("", "", ("data.target_type=labels",), "needs columns of 0 and 1"),
         ("", "", ("data.target_type=text",), "target_type=text should be auto, numbers, cl"),
@@ -97,7 +118,9 @@ def test_wrong_tables_are_one_line(table, old, new, overrides, message):
 
 
 def test_text_in_a_test_file_where_numbers_should_be(table):
-    with pytest.raises(ConfigError, match=r"^test, line 2: size=large should be a number"):
+    with pytest.raises(
+        ConfigError, match=r"^data.test_path=\S+test.csv, line 2: size=large should be a number"
+    ):
         table(HOUSES, "data.target=price", test=TEST.replace("90", "large"))
     with pytest.raises(ConfigError, match=r"test.csv has no column rooms, but .*train.csv has"):
         table(HOUSES, "data.target=price", test="id,size,town,garden,price\n1,1,Ulm,no,3\n")
