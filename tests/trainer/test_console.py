@@ -100,6 +100,19 @@ def test_a_command_is_pasted_in_one_piece(tmp_path, monkeypatch):
     assert stream.getvalue().splitlines()[-1] == f"go on with     {job.continuation}"
 
 
+def test_every_part_of_an_offline_run_is_sent(tmp_path, monkeypatch):
+    first, second, other = (f"{tmp_path}/offline-run-{name}" for name in ("1-a", "2-a", "2-b"))
+    for folder in (first, second, other):
+        os.mkdir(folder)
+    stream = io.StringIO()
+    console = Console(Job(str(tmp_path)), True, batch_size=1, stream=stream)
+    monkeypatch.setattr("trainer.loggers.console.result_rows", lambda *_: [])
+    wandb = {"directory": second, "url": None}
+    console.finalize({"status": "completed", "error": None, "steps": 1, "wandb": wandb})
+    assert f"wandb leet {second}\n" in stream.getvalue()
+    assert f"wandb sync {first} {second}\n" in stream.getvalue()
+
+
 @pytest.mark.parametrize(
     ("world_size", "options"), [(2, "--standalone --nproc-per-node=2"), (4, "OPTIONS")]
 )

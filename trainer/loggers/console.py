@@ -204,8 +204,13 @@ class Console(Writer):
                 grid.add_row(name, escape(printable(value)))
             self.show(grid)
             if summary["wandb"]["directory"] and not summary["wandb"]["url"]:
-                files = shlex.quote(summary["wandb"]["directory"])
-                self.show_command(f"look at it in a terminal with  wandb leet {files}")
+                last = Path(summary["wandb"]["directory"])
+                _, _, run_id = last.name.rpartition("-")  # an interrupted run has a folder a part
+                parts = sorted(last.parent.glob(f"offline-run-*-{run_id}")) or [last]
+                files = shlex.join(map(str, parts))
+                self.show_command(
+                    f"look at it in a terminal with  wandb leet {shlex.quote(str(last))}"
+                )
                 self.show_command(f"send it to W&B with            wandb sync {files}")
 
     def ways_on(self, summary: dict[str, Any]) -> Iterator[str]:
