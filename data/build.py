@@ -1,6 +1,7 @@
 """The data set a config describes, ready to iterate."""
 
 import inspect
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from data.splits import InOrder, Splits, StreamedSplit, TensorSplit
 from data.transforms import transformed
 
 LEAST = {"batch_size": 1, "eval_batch_size": 1, "num_workers": 0}  # the loader's settings
+OF_A_SPEC = ("kind", "name", "synthetic", "example")
 MAX_WORKERS = 256  # for each split of each process; more can only be a slip
 
 
@@ -31,6 +33,7 @@ def build_splits(settings: dict[str, Any]) -> Splits:
     splits = instantiate(source, "data")
     if not isinstance(splits, Splits):
         raise ConfigError(f"data._target_={settings['_target_']} is no data set")
+    check_spec(splits.spec, settings["_target_"])
     if settings.get("limit_train_samples") is not None:
         splits.train = limited(splits.train, settings["limit_train_samples"])
     if settings.get("transforms"):
@@ -40,6 +43,15 @@ def build_splits(settings: dict[str, Any]) -> Splits:
     if settings.get("views") not in (None, 1):
         splits.prepare = Views(splits.prepare, settings["views"])
     return splits
+
+
+def check_spec(spec: Any, target: str) -> None:
+    """Raises: ConfigError: a spec of the user's own is none that can be kept and tried on."""
+    if not is_dataclass(spec) or not all(hasattr(spec, name) for name in OF_A_SPEC):
+        raise ConfigError(
+            f"data._target_={target}: its spec, {type(spec).__name__}, should be a dataclass "
+            f"with {', '.join(OF_A_SPEC)}, such as ImageSpec in data/splits.py"
+        )
 
 
 def collate_fn(node: Any, splits: Splits) -> Any:

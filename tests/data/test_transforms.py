@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from core.errors import ConfigError
-from data.build import build_data
+from data.build import build_data, check_spec
+from data.splits import ImageSpec, Splits
 from tests.trainer.interrupting import SHORT, assert_same_run
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -84,8 +85,15 @@ def test_samples_of_different_sizes(composed, tmp_path, monkeypatch):
     assert ((rows == -1).sum(1) == 3 - lengths).all()
 
 
-def ragged():
-    from data.splits import Splits
+def test_a_spec_that_lacks_something_is_one_line():
+    with pytest.raises(ConfigError, match="its spec, NoneType, should be a dataclass with kind, "):
+        check_spec(None, "data.mine")
+    check_spec(SPEC, "data.mine")
 
+
+SPEC = ImageSpec("ragged", 1, (1, 3), ("short", "long"), (0.5,), (0.5,))
+
+
+def ragged():
     samples = [(torch.zeros(length), length) for length in (1, 2, 3)]
-    return Splits(samples, samples, None, spec=None)
+    return Splits(samples, samples, None, SPEC)
