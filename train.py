@@ -83,8 +83,9 @@ def run(config: dict[str, Any], job: Job) -> float:
     from trainer.init_from import initialize
     from trainer.loggers.run_log import open_run_log
     from trainer.phase import build_phases
-    from trainer.resume import planned_horizon, resume, starting_point
+    from trainer.resume import planned_horizon, resume
     from trainer.signals import listening
+    from trainer.starting_point import starting_point
     from trainer.trainer import Trainer
 
     settings = TrainerSettings(**config["trainer"])

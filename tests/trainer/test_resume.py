@@ -32,7 +32,7 @@ from tests.trainer.interrupting import (
     signal_at,
     summary,
 )
-from trainer.resume import find
+from trainer.starting_point import find
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 

@@ -1,0 +1,211 @@
+"""Where a run begins: at the beginning, or at the checkpoint that ``resume`` names."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from core.collectives import agree, broadcast
+from core.environment import settings_from_environment
+from core.errors import ConfigError, RunInUse, reason
+from core.files import lock
+from core.job import Job
+from core.ranks import Ranks, was_restarted
+from core.run_directory import read_config, read_summary
+from core.same_run import FREE, compare, is_among
+from trainer import checkpoint
+
+# whatever torch and the optimizers raise where a state is not theirs
+MISFITS = (RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+
+
+@dataclass
+class Start:
+    """Where a run begins: at the beginning, or at a checkpoint.
+
+    Attributes:
+        content: of the checkpoint, if any.
+        continues: whether the checkpoint is of this run directory, so that the same run goes on.
+        changed: settings that differ from those the checkpoint was made with.
+        summary: what the run that made it says of itself.
+        notes: what a person should know, such as a damaged file that was passed over.
+    """
+
+    path: Path | None = None
+    content: dict[str, Any] | None = None
+    continues: bool = False
+    changed: list[str] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def num_events(self) -> int:
+        """Lines of ``metrics.jsonl`` that were written when the checkpoint was."""
+        return self.content["num_events"] if self.content and self.continues else 0
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For the summary: where the run begins, if not at its beginning.
+
+        And the weights with which it then began, which are read no more.
+        """
+        if self.content is None:
+            return {}
+        step = self.content["counters"]["step"]
+        facts = {"resumed_from": str(self.path), "resumed_at_step": step}
+        if self.summary.get("init_from"):
+            facts |= {key: self.summary.get(key) for key in ("init_from", "initial_weights_hash")}
+        return facts | ({"checkpoint_step": step} if self.continues else {})
+
+    @property
+    def wandb(self) -> dict[str, Any]:
+        return self.content["wandb"] if self.content and self.continues else {}
+
+
+@contextmanager
+def starting_point(config: dict[str, Any], job: Job, ranks: Ranks) -> Iterator[Start]:
+    """Lock the run directory and find where to begin, before anything is written.
+
+    Raises:
+        RunInUse: another process runs there, or it holds a run that ``resume`` does not name.
+        ConfigError: the checkpoint is missing or damaged, or a setting has changed.
+    """
+    start, problem, held = Start(), None, None
+    is_restart = agree(was_restarted())  # the nodes that did not fail do not count it
+    if ranks.is_main:
+        try:
+            held = take_lock(job.path)
+            start = find(config, job, is_restart)
+        except ConfigError as error:
+            problem = error
+    start, problem = broadcast((start, problem))  # other nodes may not see the file
+    try:
+        if problem is not None:
+            raise problem
+        yield start
+    finally:
+        if held is not None:
+            held.close()
+
+
+def take_lock(run_dir: Path) -> IO[str]:
+    """Possession of the run directory.
+
+    Raises:
+        RunInUse: another process has it.
+        ConfigError: it cannot be written.
+    """
+    path = run_dir / ".lock"
+    try:
+        return lock(path)
+    except BlockingIOError as error:
+        raise RunInUse(f"another process is running in {run_dir}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {reason(error)}") from error
+
+
+def find(config: dict[str, Any], job: Job, is_restart: bool) -> Start:
+    """The checkpoint that ``resume`` names, compared with the config.
+
+    Args:
+        is_restart: torchrun's engine started the processes again after a failure.
+    """
+    source, own = config["resume"], (job.path / "checkpoints").resolve()
+    if is_restart and (source is None or own.exists()):
+        source = "auto"
+    files = candidates(source, own)
+    start = Start(continues=bool(files) and files[0].parent == own)
+    if is_restart:
+        start.notes.append(
+            "started again after a failure: the lines above and rank_*.log show what was "
+            "raised; a process that was killed leaves none"
+        )
+    events = job.path / "metrics.jsonl"
+    if not start.continues and events.exists() and events.stat().st_size:
+        raise RunInUse(f"{job.path} already holds a run: add resume=auto to continue it")
+    if source == "auto" and not any(map(Path.exists, files)) and job.sweep is None:
+        start.notes.append(f"resume=auto: {job.path} has no checkpoint yet: a new run begins")
+    if not files:
+        return start
+    start.path, start.content = newest(files, start.notes)
+    if start.path is None and source != "auto":
+        raise ConfigError(f"resume={source}: it has no checkpoint")
+    recorded = files[0].parent.parent / "config.yaml"
+    if start.path is not None or recorded.exists():
+        now = job.recordable or config
+        start.changed = compare(now, read_config(recorded))
+        hidden = [key for key in settings_from_environment(now) if not is_among(key, FREE)]
+        if hidden:
+            start.notes.append(
+                f"{', '.join(hidden)}: values from the environment are not recorded, so whether "
+                "they have changed is not known"
+            )
+    start.summary = read_summary(recorded.with_name("summary.json"))
+    with fitting(start):
+        settle_best(start, own)
+    return start
+
+
+@contextmanager
+def fitting(start: Start) -> Iterator[None]:
+    """One line for whatever a checkpoint raises that is not of this run, or was tampered with."""
+    try:
+        yield
+    except MISFITS as error:
+        raise ConfigError(
+            f"the checkpoint {start.path} does not fit this run: {reason(error)}"
+        ) from error
+
+
+def candidates(source: str | None, own: Path) -> list[Path]:
+    """The files that ``resume`` stands for, in the order in which to try them."""
+    if source is None:
+        return []
+    folder = own if source == "auto" else Path(source).resolve()
+    if source != "auto" and not folder.exists():
+        raise ConfigError(f"resume={source}: there is no such file or run directory")
+    if folder.is_file():
+        return [folder]
+    if folder.name != "checkpoints":
+        folder = folder / "checkpoints"
+    return [folder / "last.pt", folder / "previous.pt"]
+
+
+def newest(files: list[Path], notes: list[str]) -> tuple[Path | None, dict[str, Any] | None]:
+    """The last good checkpoint: the one before, if the last cannot be read."""
+    problem = None
+    for path in filter(Path.exists, files):
+        try:
+            content = checkpoint.load(path)
+        except ConfigError as error:
+            problem = problem or error
+            continue
+        if problem is not None:
+            notes.append(f"{problem}; continuing from {path.name}")
+        return path, content
+    if problem is not None:
+        raise problem
+    return None, None
+
+
+def settle_best(start: Start, own: Path) -> None:
+    """Make ``best.pt`` the best of what is continued: it may be older or newer, or elsewhere."""
+    if start.content is None or start.path is None or start.content["counters"]["best"] is None:
+        return
+    counters = start.content["counters"]
+    step = counters["best"]["step"]
+    for path in (own / "best.pt", start.path.with_name("best.pt"), start.path):
+        try:
+            found = checkpoint.load(path)["counters"]
+        except ConfigError:
+            continue
+        if found["step"] == found["evaluated_at"] == step:  # not saved after it
+            if path.parent != own or path.name != "best.pt":
+                own.mkdir(exist_ok=True)
+                checkpoint.duplicate(path, own / "best.pt")
+            return
+    start.notes.append(
+        f"the best weights, of step {step}, are lost: best.pt becomes those of the next evaluation"
+    )
+    counters |= {"best": None, "evaluations_since_best": 0}
