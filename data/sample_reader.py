@@ -3,6 +3,7 @@
 import atexit
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from traceback import clear_frames
 from typing import Any
 
 import torch
@@ -72,6 +73,10 @@ class SampleReader:
         except ConfigError as error:
             # from a worker it comes with the worker's traceback, its own line last
             raise ConfigError(str(error).strip().rpartition("ConfigError: ")[2]) from None
+        except Exception as error:
+            # its traceback would keep the workers from being ended by `close`
+            clear_frames(error.__traceback__)
+            raise
 
     def close(self) -> None:
         """End the worker processes."""

@@ -1,5 +1,6 @@
 """Samples read one by one: what they draw, and the processes that read them."""
 
+import multiprocessing
 import os
 import pickle
 import random
@@ -200,3 +201,22 @@ def test_a_loader_left_open_does_not_keep_the_program_from_ending():
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=120)
     assert done.returncode == 0
+
+
+class Failing(Dataset):
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        raise RuntimeError("no such sample")
+
+
+def test_workers_end_after_an_error_that_is_still_held():
+    """Else the process would wait for them for ever at its exit."""
+    before = set(multiprocessing.active_children())
+    data = loader(Failing(), num_workers=1)
+    with pytest.raises(RuntimeError, match="no such sample") as held:
+        epoch(data, 0)
+    data.close()
+    assert set(multiprocessing.active_children()) <= before
+    assert held.value.__traceback__ is not None
