@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
 from core.errors import ConfigError
 from data.draws import (
@@ -47,7 +47,7 @@ class SampleReader:
         self.loader = DataLoader(
             SeededSamples(split, seed),
             batch_sampler=self.items,
-            collate_fn=collate or stacked,
+            collate_fn=collate,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             worker_init_fn=leave_signals_to_parent,
@@ -133,23 +133,6 @@ class SeededSamples(Dataset[Any]):
             seed_global_generators(0, EVALUATION_STREAM, index)
         else:
             seed_global_generators(self.seed, SAMPLE_STREAM, epoch, index)
-
-
-def stacked(samples: list[Any]) -> Any:
-    """torch's own batch of samples of one size.
-
-    Raises:
-        ConfigError: their sizes differ.
-    """
-    try:
-        return default_collate(samples)
-    except RuntimeError as error:
-        if "equal size" not in str(error):
-            raise
-        raise ConfigError(
-            "the samples of a batch are of different sizes: data.collate_fn says how they become "
-            "one, such as '++data.collate_fn={_target_: data.collate.Pad}'"
-        ) from error
 
 
 def checked(batch: Any) -> list[Tensor] | tuple[Tensor, ...]:

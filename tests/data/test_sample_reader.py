@@ -220,23 +220,3 @@ def test_workers_end_after_an_error_that_is_still_held():
     data.close()
     assert set(multiprocessing.active_children()) <= before
     assert held.value.__traceback__ is not None
-
-
-class Growing(Dataset):
-    """Every sample is longer than the one before."""
-
-    def __len__(self):
-        return 12
-
-    def __getitem__(self, index):
-        return torch.zeros(1 + index), index
-
-
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_different_sizes_without_a_collate_fn_are_one_line(num_workers):
-    data = loader(Growing(), num_workers)
-    with pytest.raises(
-        ConfigError, match=r"^the samples of a batch are of different sizes: data\.c"
-    ):
-        epoch(data, 0)
-    data.close()
