@@ -52,7 +52,7 @@ def test_examples_show_one_of_each_kind_in_few_lines():
     files = [name for name, _ in FILE.findall(EXTEND) if not name.startswith("conf/")]
     folders = ["models", "optim", "optim", "models", "data", "objectives", "objectives", "trainer"]
     assert [name.split("/")[0] for name in files] == folders
-    assert all(content.count("\n") <= 30 for _, content in FILE.findall(EXTEND))
+    assert all(content.count("\n") <= 25 for _, content in FILE.findall(EXTEND))
     assert len(COMMAND.findall(EXTEND)) == len(files)
 
 
