@@ -15,7 +15,8 @@ from data.pictures import save_grid
 from data.splits import UNLABELLED
 from deploy.inputs import Sample
 
-Rows = list[dict[str, Any]]
+Rows = list[dict[str, Any]]  # of a file
+Answer = tuple[list[str], Rows]  # words for the terminal, rows
 
 
 class Answers:
@@ -40,25 +41,15 @@ class Answers:
         return nn.Identity()
 
     def scores(self, outputs: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """How good exported ``outputs`` are; the score is the mean over all entries.
-
-        Args:
-            inputs: raw.
-        """
+        """How good exported ``outputs`` of raw ``inputs`` are; the score is the mean of it all."""
         raise NotImplementedError
 
     def agree(self, outputs: Tensor, expected: Tensor) -> Tensor:
-        """Where two exported models say the same."""
-        raise NotImplementedError
+        """Where two exported models say the same: of logits, name the same class."""
+        return outputs.argmax(1) == expected.argmax(1)
 
-    def answer(
-        self, sample: Sample, inputs: Tensor, outputs: Tensor, options: argparse.Namespace
-    ) -> tuple[list[str], Rows]:
-        """Of the exported ``outputs`` of one sample: words for the terminal, rows for files.
-
-        Args:
-            inputs: raw.
-        """
+    def answer(self, sample: Sample, outputs: Tensor, options: argparse.Namespace) -> Answer:
+        """What the exported ``outputs`` say of one sample."""
         raise NotImplementedError
 
 
@@ -71,12 +62,7 @@ class Classes(Answers):
     def scores(self, outputs: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs.argmax(1) == targets).float()
 
-    def agree(self, outputs: Tensor, expected: Tensor) -> Tensor:
-        return outputs.argmax(1) == expected.argmax(1)
-
-    def answer(
-        self, sample: Sample, inputs: Tensor, outputs: Tensor, options: argparse.Namespace
-    ) -> tuple[list[str], Rows]:
+    def answer(self, sample: Sample, outputs: Tensor, options: argparse.Namespace) -> Answer:
         names = self.spec.class_names
         best = outputs.softmax(1).topk(min(options.top_k or 1, len(names)))
         found = zip(best.indices[0].tolist(), best.values[0].tolist(), strict=True)
@@ -105,9 +91,7 @@ class Labels(Answers):
     def hold(self, outputs: Tensor) -> Tensor:
         return outputs.sigmoid() > self.threshold
 
-    def answer(
-        self, sample: Sample, inputs: Tensor, outputs: Tensor, options: argparse.Namespace
-    ) -> tuple[list[str], Rows]:
+    def answer(self, sample: Sample, outputs: Tensor, options: argparse.Namespace) -> Answer:
         found = zip(
             self.spec.class_names,
             outputs[0].sigmoid().tolist(),
@@ -154,12 +138,7 @@ class Masks(Pictures):
     def scores(self, outputs: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs.argmax(1) == targets)[targets != UNLABELLED].float()
 
-    def agree(self, outputs: Tensor, expected: Tensor) -> Tensor:
-        return outputs.argmax(1) == expected.argmax(1)
-
-    def answer(
-        self, sample: Sample, inputs: Tensor, outputs: Tensor, options: argparse.Namespace
-    ) -> tuple[list[str], Rows]:
+    def answer(self, sample: Sample, outputs: Tensor, options: argparse.Namespace) -> Answer:
         assert sample.file is not None
         mask = outputs.argmax(1)[0].to(torch.uint8)
         file = self.file(sample, "mask", options)
@@ -212,10 +191,9 @@ class Reconstructions(Pictures):
     def agree(self, outputs: Tensor, expected: Tensor) -> Tensor:
         return ((outputs - expected).abs() <= self.tolerance).flatten(1).all(1)
 
-    def answer(
-        self, sample: Sample, inputs: Tensor, outputs: Tensor, options: argparse.Namespace
-    ) -> tuple[list[str], Rows]:
-        error = self.scores(outputs, inputs, inputs).mean().item()
+    def answer(self, sample: Sample, outputs: Tensor, options: argparse.Namespace) -> Answer:
+        (images,) = sample.tensors
+        error = self.scores(outputs, images, images).mean().item()
         file = self.file(sample, "reconstruction", options)
         save_grid(outputs, file)
         row = {"input": sample.name, "reconstruction": str(file), "mse": error}
@@ -240,9 +218,7 @@ class Values(Answers):
         allowed = self.tolerance * torch.tensor(self.spec.quantities.std)
         return ((outputs - expected).abs() <= allowed).all(1)
 
-    def answer(
-        self, sample: Sample, inputs: Tensor, outputs: Tensor, options: argparse.Namespace
-    ) -> tuple[list[str], Rows]:
+    def answer(self, sample: Sample, outputs: Tensor, options: argparse.Namespace) -> Answer:
         known = self.spec.quantities
         rows = [
             {"input": sample.name, "target": name, "value": value, "unit": unit}

@@ -4,6 +4,7 @@ import statistics
 import timeit
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -72,50 +73,52 @@ def deploy(
     model = Deployable(run.model, run.spec, answers.head()).eval()
     # exporters would fix the strides of channels_last
     model = model.to(memory_format=torch.contiguous_format)
-    check = Check(model, answers, data, split)
+    check = partial(measure, model=model, answers=answers, data=data, split=split)
+    example = raw_inputs(data, split, 1).repeat_interleave(2, 0)
     if export == "torch":
         file = folder / "model.pt2"
-        return [check.measure("torch.export", file, export_torch(model, file))]
+        return [check("torch.export", file, export_torch(model, example, file))]
     file = folder / "model.onnx"
-    export_onnx(model, file, INPUT_NAMES[run.spec.kind], answers.output_name)
-    rows = [check.measure("ONNX float", file, onnx_predict(file, NUM_THREADS))]
+    export_onnx(model, example, file, INPUT_NAMES[run.spec.kind], answers.output_name)
+    rows = [check("ONNX float", file, onnx_predict(file, NUM_THREADS))]
     if quantize == "int8":
         small = folder / "model_int8.onnx"
         quantize_int8(file, small, raw_inputs(data, "train", CALIBRATION_SAMPLES))
-        rows.append(check.measure("ONNX int8", small, onnx_predict(small, NUM_THREADS)))
+        rows.append(check("ONNX int8", small, onnx_predict(small, NUM_THREADS)))
     return rows
 
 
-@dataclass(frozen=True)
-class Check:
-    """Tries deployed models on a whole split, beside the trained one."""
-
-    model: Deployable
-    answers: Answers
-    data: Loader
-    split: str
-
-    @torch.inference_mode()
-    def measure(self, name: str, file: Path, predict: Predict) -> Measurement:
-        scores: list[Tensor] = []
-        agreeing: list[Tensor] = []
-        indices = torch.arange(len(self.data.splits[self.split])).split(self.data.eval_batch_size)
-        for inputs, *targets in self.data.read(self.split, indices):
-            outputs = predict(inputs)
-            scores.append(self.answers.scores(outputs, inputs, targets[-1]).flatten())
-            agreeing.append(self.answers.agree(outputs, self.model(inputs)).flatten())
-        agrees = torch.cat(agreeing)
-        return Measurement(
-            name=name,
-            file=file,
-            num_bytes=file.stat().st_size,
-            latency_ms=median_ms(predict, raw_inputs(self.data, self.split, 1)),
-            split=self.split,
-            score_name=self.answers.score_name,
-            score=torch.cat(scores).double().mean().item(),
-            num_agreeing=int(agrees.sum()),
-            num_compared=len(agrees),
-        )
+@torch.inference_mode()
+def measure(
+    name: str,
+    file: Path,
+    predict: Predict,
+    *,
+    model: Deployable,
+    answers: Answers,
+    data: Loader,
+    split: str,
+) -> Measurement:
+    """Try a deployed model on a whole split, beside the trained one."""
+    scores: list[Tensor] = []
+    agreeing: list[Tensor] = []
+    indices = torch.arange(len(data.splits[split])).split(data.eval_batch_size)
+    for inputs, *targets in data.read(split, indices):
+        outputs = predict(inputs)
+        scores.append(answers.scores(outputs, inputs, targets[-1]).flatten())
+        agreeing.append(answers.agree(outputs, model(inputs)).flatten())
+    agrees = torch.cat(agreeing)
+    return Measurement(
+        name=name,
+        file=file,
+        num_bytes=file.stat().st_size,
+        latency_ms=median_ms(predict, raw_inputs(data, split, 1)),
+        split=split,
+        score_name=answers.score_name,
+        score=torch.cat(scores).double().mean().item(),
+        num_agreeing=int(agrees.sum()),
+        num_compared=len(agrees),
+    )
 
 
 def raw_inputs(data: Loader, split: str, count: int) -> Tensor:

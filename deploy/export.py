@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from data.images import scale_and_shift
 from data.splits import ImageSpec
-from data.tables import EncodeTable, TableSpec
+from data.tables import EncodeTable
 from models.outputs import prediction_of
 
 # raw inputs (N, ...) -> outputs (N, ...)
@@ -31,17 +31,13 @@ class Deployable(nn.Module):
 
     def __init__(self, model: nn.Module, spec: Any, head: nn.Module | None = None) -> None:
         super().__init__()
-        self.prepare, self.examples = PREPARATIONS.get(spec.kind, unprepared)(spec)
+        self.prepare = PREPARATIONS[spec.kind](spec) if spec.kind in PREPARATIONS else nn.Identity()
         self.model = model
         self.head = head or nn.Identity()
 
     def forward(self, *raw: Tensor) -> Tensor:
         prepared = (self.prepare(tensor) for tensor in raw)
         return self.head(prediction_of(self.model(*prepared)))
-
-    def example(self) -> tuple[Tensor, ...]:
-        """Arguments to trace with; two samples, since one would be taken for a constant."""
-        return self.examples
 
 
 class Normalize(nn.Module):
@@ -60,46 +56,37 @@ class Normalize(nn.Module):
         return images.float() * self.scale + self.shift
 
 
-Preparation = tuple[nn.Module, tuple[Tensor, ...]]  # and two raw samples
-
-
-def prepared_images(spec: ImageSpec) -> Preparation:
-    shape = (2, spec.in_channels, *spec.image_size)
-    return Normalize(spec), (torch.zeros(shape, dtype=torch.uint8),)
-
-
-def prepared_rows(spec: TableSpec) -> Preparation:
-    return EncodeTable(spec.columns), (torch.zeros(2, len(spec.columns)),)
-
-
-def unprepared(spec: Any) -> Preparation:
-    return nn.Identity(), spec.example(2)
-
-
-PREPARATIONS: dict[str, Callable[[Any], Preparation]] = {
-    "image": prepared_images,
-    "table": prepared_rows,
+PREPARATIONS: dict[str, Callable[[Any], nn.Module]] = {
+    "image": Normalize,
+    "table": lambda spec: EncodeTable(spec.columns),
 }
 INPUT_NAMES = {"image": "images", "table": "rows"}  # in an exported file
 
 
-def export_torch(model: Deployable, file: Path) -> Predict:
-    """Write a ``torch.export`` program of any batch size; what it predicts, read from the file."""
-    torch.export.save(
-        torch.export.export(model, model.example(), dynamic_shapes=DYNAMIC_BATCH), file
-    )
+def export_torch(model: Deployable, example: Tensor, file: Path) -> Predict:
+    """Write a ``torch.export`` program of any batch size; what it predicts, read from the file.
+
+    Args:
+        example: raw samples to trace with, at least two: one would be taken for a constant.
+    """
+    program = torch.export.export(model, (example,), dynamic_shapes=DYNAMIC_BATCH)
+    torch.export.save(program, file)
     return torch.export.load(file).module()
 
 
 def export_onnx(
-    model: Deployable, file: Path, input_name: str = "images", output_name: str = "logits"
+    model: Deployable,
+    example: Tensor,
+    file: Path,
+    input_name: str = "images",
+    output_name: str = "logits",
 ) -> None:
-    """Write an ONNX model with one input, one output, any batch size."""
+    """Write an ONNX model with one input, one output, any batch size; see :func:`export_torch`."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     program = torch.onnx.export(
         model,
-        model.example(),
+        (example,),
         dynamic_shapes=DYNAMIC_BATCH,
         input_names=[input_name],
         output_names=[output_name],
@@ -120,21 +107,16 @@ def quantize_int8(float_model: Path, int8_model: Path, inputs: Tensor) -> None:
     Args:
         inputs: raw training samples to calibrate on.
     """
+    import onnxruntime
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Calibration(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.batches: Iterator[Tensor] = iter(inputs.split(1))
-
-        def get_next(self) -> dict[str, Any] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {input_name: batch.numpy()}
-
-    import onnxruntime
-
     (described,) = onnxruntime.InferenceSession(float_model).get_inputs()
-    input_name = described.name
+    batches = ({described.name: batch.numpy()} for batch in inputs.split(1))
+
+    class Calibration(CalibrationDataReader):
+        def get_next(self) -> dict[str, Any] | None:
+            return next(batches, None)
 
     logging.getLogger().setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
@@ -157,7 +139,6 @@ def onnx_predict(file: Path, num_threads: int) -> Predict:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-
     (described,) = session.get_inputs()
 
     def predict(inputs: Tensor) -> Tensor:

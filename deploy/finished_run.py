@@ -11,8 +11,7 @@ from core.environment import from_environment
 from core.errors import ConfigError
 from core.monitor import objective_class
 from core.ranks import Ranks
-from core.records import read_record
-from core.run_directory import read_config
+from core.run_directory import read_config, read_summary
 from core.schema import Seed, TrainerSettings, checked
 from data.build import build_data
 from data.loader import Loader
@@ -117,7 +116,7 @@ def open_run(run_dir: Path) -> FinishedRun:
         settings=settings,
         spec=spec,
         model=model.eval(),
-        summary=read_summary(run_dir),
+        summary=read_summary(run_dir / "summary.json"),
         outputs=getattr(objective, "outputs", None),
     )
 
@@ -134,14 +133,6 @@ def needed_settings(config: dict[str, Any]) -> TrainerSettings:
         if "_target_" not in needed[name]:
             raise ConfigError(f"{name}._target_ is missing")
     return replace(settings.trainer, accelerator="cpu")
-
-
-def read_summary(run_dir: Path) -> dict[str, Any]:
-    try:
-        summary = read_record(run_dir / "summary.json")
-    except (OSError, ValueError):  # the run was killed: it works without
-        return {}
-    return summary if isinstance(summary, dict) else {}
 
 
 def without_download(model: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -14,8 +14,6 @@ from data.text_files import read_lines
 from deploy.finished_run import FinishedRun
 from deploy.images import image_files, read_image
 
-Tensors = tuple[Tensor, ...]
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -24,30 +22,36 @@ class Sample:
     Attributes:
         name: in the answers' files.
         shown: before the answer on the terminal; empty: nothing.
-        read: the raw tensors of one sample, and what a person should know of it, as the end of a
-            sentence that begins with ``subject``; raises ConfigError.
+        tensors: as the model's data have them, raw.
+        subject, notes: what a person should know of it, as the beginning and ends of sentences.
+        file: of an image.
     """
 
     name: str
     shown: str
-    read: Callable[[], tuple[Tensors, list[str]]]
-    subject: str = ""
-    file: Path | None = field(default=None)
+    tensors: tuple[Tensor, ...]
+    subject: str
+    notes: list[str]
+    file: Path | None = None
 
 
-def images(run: FinishedRun, options: argparse.Namespace) -> Iterator[Sample]:
+Samples = Iterator[Sample | ConfigError]  # an error in place of what cannot be read
+
+
+def images(run: FinishedRun, options: argparse.Namespace) -> Samples:
     """Every image file, and those below folders."""
     max_pixels = run.config["data"].get("max_pixels", MAX_PIXELS)
     for file in image_files(options.inputs):
-
-        def read(file: Path = file) -> tuple[Tensors, list[str]]:
+        try:
             image, notes = read_image(file, run.spec, options.invert, max_pixels)
-            return (image,), [f": {note}" for note in notes]
+        except ConfigError as error:
+            yield error
+        else:
+            name = str(file)
+            yield Sample(name, name, (image,), name, [f": {note}" for note in notes], file)
 
-        yield Sample(str(file), str(file), read, str(file), file)
 
-
-def texts(run: FinishedRun, options: argparse.Namespace) -> Iterator[Sample]:
+def texts(run: FinishedRun, options: argparse.Namespace) -> Samples:
     """Texts of the command line, of a CSV file or of another file's lines."""
     found = {text: text for text in options.text or ()}  # by what each is called
     if not all(text.strip() for text in found):
@@ -57,29 +61,23 @@ def texts(run: FinishedRun, options: argparse.Namespace) -> Iterator[Sample]:
         lines = read_lines(file, data.get("text_column") or "text", data.get("delimiter"))
         found |= {f"{file}:{line}": text for line, text in lines}
     for name, text in found.items():
-
-        def read(text: str = text) -> tuple[Tensors, list[str]]:
-            beyond = run.spec.tokens_beyond(text)
-            note = (
-                f" is longer than the {run.spec.max_length} tokens of data.max_length: its last "
-                f"{beyond} are not read"
-            )
-            return run.spec.encode([text]), [note] if beyond else []
-
-        is_alone = name == text and len(found) == 1
-        yield Sample(name, "" if is_alone else name, read, "the text" if name == text else name)
+        beyond = run.spec.tokens_beyond(text)
+        note = (
+            f" is longer than the {run.spec.max_length} tokens of data.max_length: its last "
+            f"{beyond} are not read"
+        )
+        shown = "" if name == text and len(found) == 1 else name
+        subject = "the text" if name == text else name
+        yield Sample(name, shown, run.spec.encode([text]), subject, [note] if beyond else [])
 
 
-def rows(run: FinishedRun, options: argparse.Namespace) -> Iterator[Sample]:
+def rows(run: FinishedRun, options: argparse.Namespace) -> Samples:
     """Every row of CSV files that have the columns of the training table."""
     for file in options.inputs:
         columns, delimiter = run.spec.columns, run.config["data"].get("delimiter")
         for line, row, notes in read_rows(file, columns, delimiter):
-
-            def read(row: Tensor = row, notes: list[str] = notes) -> tuple[Tensors, list[str]]:
-                return (row[None],), notes
-
-            yield Sample(f"{file}:{line}", f"{file}:{line}", read, str(file))
+            name = f"{file}:{line}"
+            yield Sample(name, name, (row[None],), str(file), notes)
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class Inputs:
 
     noun: str
     advice: str
-    samples: Callable[[FinishedRun, argparse.Namespace], Iterator[Sample]]
+    samples: Callable[[FinishedRun, argparse.Namespace], Samples]
     tasks: tuple[str, ...]
     options: tuple[str, ...] = ()
 

@@ -1,11 +1,77 @@
-"""Scaled dot-product attention in the precision in which torch's kernel is fast."""
+"""Self-attention, in the precision in which torch's kernel is fast."""
+
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from models.positions import rotate
 
 HALF = (torch.bfloat16, torch.float16)
 MOST_TOKENS = 256  # with more, bf16 is as fast or faster
+# takes the keys and values of new tokens, returns those of all tokens so far
+Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention, ``(N, T, width)`` to the same (arXiv:1706.03762).
+
+    Args:
+        width: of a token; a multiple of ``num_heads``.
+        dropout: share of the attention's weights dropped in training.
+        is_causal: a token attends to itself and those before it.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        bias: bool = True,
+        dropout: float = 0.0,
+        is_causal: bool = False,
+    ) -> None:
+        super().__init__()
+        if width % num_heads:
+            raise ValueError(f"num_heads={num_heads} must divide width={width}")
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.is_causal = is_causal
+        self.qkv = nn.Linear(width, 3 * width, bias=bias)
+        self.out_proj = nn.Linear(width, width, bias=bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        table: Tensor | None = None,
+        mask: Tensor | None = None,
+        extend: Extend | None = None,
+    ) -> Tensor:
+        """Attend.
+
+        Args:
+            table: rotary angles, see :func:`models.positions.rotary_table`.
+            mask: in place of ``is_causal``, see :func:`attend`.
+            extend: what remembers keys and values of earlier tokens.
+        """
+        count, length, width = x.shape
+        qkv = to_attention_dtype(self.qkv(x)).view(count, length, 3, self.num_heads, -1)
+        qkv = qkv.permute(2, 0, 3, 1, 4)  # queries, keys, values: each (N, heads, T, head_width)
+        both, values = qkv.split([2, 1])  # whose gradient is one concatenation, unlike indexing's
+        queries, keys = both if table is None else rotate(both, table)
+        values = values.squeeze(0)
+        if extend is not None:
+            keys, values = extend(keys, values)
+        attended = attend(
+            queries,
+            keys,
+            values,
+            mask,
+            dropout=self.dropout if self.training else 0.0,
+            # a single token is the last: it sees all
+            is_causal=self.is_causal and mask is None and length > 1,
+        )
+        return self.out_proj(attended.transpose(1, 2).reshape(count, length, width))
 
 
 def attend(

@@ -68,6 +68,18 @@ def mean_of_map(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
 
+def divided(image_size: tuple[int, int], factor: int, why: str = "") -> tuple[int, int]:
+    """Height and width of an image's map, each a ``factor`` smaller.
+
+    Raises:
+        ValueError: that is no whole number; ``why`` ends the message.
+    """
+    height, width = image_size
+    if height % factor or width % factor:
+        raise ValueError(f"image_size {height}x{width} must be a multiple of {factor}{why}")
+    return height // factor, width // factor
+
+
 def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     """The identity, or a 1x1 projection where the shape changes."""
     if stride == 1 and in_channels == out_channels:

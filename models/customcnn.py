@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from models.blocks import flatten_map
+from models.blocks import divided, flatten_map
 
 
 class CustomCNN(nn.Module):
@@ -16,9 +16,7 @@ class CustomCNN(nn.Module):
 
     def __init__(self, in_channels: int, num_classes: int, image_size: tuple[int, int]) -> None:
         super().__init__()
-        height, width = image_size
-        if height % 4 or width % 4:
-            raise ValueError(f"image_size {height}x{width} must be a multiple of 4")
+        height, width = divided(image_size, 4)
         self.features = nn.Sequential(
             nn.Conv2d(in_channels, 32, 3, padding=1),
             nn.MaxPool2d(2),
@@ -28,7 +26,7 @@ class CustomCNN(nn.Module):
             nn.ReLU(inplace=True),
         )
         self.classifier = nn.Sequential(
-            nn.Linear(64 * (height // 4) * (width // 4), 512),
+            nn.Linear(64 * height * width, 512),
             nn.ReLU(inplace=True),
             nn.Linear(512, num_classes),
         )

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from models.blocks import divided
 from models.generative import GenerativeModel
 
 SMALLEST_MAP = 4  # pixels; where the halving of the image ends
@@ -84,9 +85,8 @@ def norm_relu(conv: nn.ConvTranspose2d) -> nn.Sequential:
 
 def halved(image_size: tuple[int, int]) -> tuple[tuple[int, int], int]:
     """The smallest map of an image, and the number of halvings down to it."""
+    divided(image_size, 4)
     height, width = image_size
-    if height % 4 or width % 4:
-        raise ValueError(f"image_size {height}x{width} must be a multiple of 4")
     num_levels = 0
     while height % 2 == width % 2 == 0 and min(height, width) > SMALLEST_MAP:
         height, width, num_levels = height // 2, width // 2, num_levels + 1

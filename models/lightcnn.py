@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from models.blocks import DepthwiseSeparable, SqueezeExcitation, conv_norm, flatten_map
+from models.blocks import DepthwiseSeparable, SqueezeExcitation, conv_norm, divided, flatten_map
 
 
 class LightCNN(nn.Module):
@@ -23,9 +23,7 @@ class LightCNN(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        height, width = image_size
-        if height % 4 or width % 4:
-            raise ValueError(f"image_size {height}x{width} must be a multiple of 4")
+        height, width = divided(image_size, 4)
         self.features = nn.Sequential(
             conv_norm(in_channels, 16, kernel_size=5, stride=2),
             nn.ReLU(inplace=True),
@@ -36,7 +34,7 @@ class LightCNN(nn.Module):
             SqueezeExcitation(64),
         )
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(64 * (height // 4) * (width // 4), num_classes)
+        self.classifier = nn.Linear(64 * height * width, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(self.dropout(flatten_map(self.features(images))))

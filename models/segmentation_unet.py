@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.blocks import Residual
+from models.blocks import Residual, divided
 
 
 class SegmentationUNet(nn.Module):
@@ -29,13 +29,8 @@ class SegmentationUNet(nn.Module):
         widths: Sequence[int],
     ) -> None:
         super().__init__()
-        height, width = image_size
-        factor = 2 ** (len(widths) - 1)
-        if height % factor or width % factor:
-            raise ValueError(
-                f"image_size {height}x{width} must be a multiple of {factor} for the "
-                f"{len(widths)} levels of widths={list(widths)}"
-            )
+        why = f" for the {len(widths)} levels of widths={list(widths)}"
+        divided(image_size, 2 ** (len(widths) - 1), why)
         self.stem = Residual(in_channels, widths[0])
         self.encoder = nn.ModuleList(
             Residual(above, below, stride=2) for above, below in pairwise(widths)

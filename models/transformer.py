@@ -4,13 +4,14 @@ Pre-norm blocks of causal self-attention and a GELU network (GPT-2), rotary posi
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.attention import attend, to_attention_dtype
-from models.positions import alibi_bias, rotary_table, rotate
+from models.attention import Extend, SelfAttention
+from models.positions import alibi_bias, rotary_table
 
 INIT_STD = 0.02  # GPT-2's
 
@@ -33,66 +34,25 @@ class KeyValueCache:
         return self.memory[layer, 0, :, :, :end], self.memory[layer, 1, :, :, :end]
 
 
-class Attention(nn.Module):
-    """Multi-head causal self-attention, ``(N, T, width)`` to the same."""
-
-    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.dropout = dropout
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out_proj = nn.Linear(width, width, bias=False)
-
-    def forward(
-        self,
-        x: Tensor,
-        table: Tensor | None,
-        mask: Tensor | None,
-        cache: KeyValueCache | None,
-        layer: int,
-    ) -> Tensor:
-        """``table`` has the rotary angles, ``mask`` what to add; without one, plainly causal."""
-        count, length, width = x.shape
-        qkv = to_attention_dtype(self.qkv(x)).view(count, length, 3, self.num_heads, -1)
-        qkv = qkv.permute(2, 0, 3, 1, 4)  # queries, keys, values: each (N, heads, T, head_width)
-        both, values = qkv.split([2, 1])  # whose gradient is one concatenation, unlike indexing's
-        queries, keys = both if table is None else rotate(both, table)
-        values = values.squeeze(0)
-        if cache is not None:
-            keys, values = cache.extend(layer, keys, values)
-        seen = attend(
-            queries,
-            keys,
-            values,
-            mask,
-            dropout=self.dropout if self.training else 0.0,
-            is_causal=mask is None and length > 1,  # a single token is the last: it sees all
-        )
-        return self.out_proj(seen.transpose(1, 2).reshape(count, length, width))
-
-
 class Block(nn.Module):
     """Pre-norm transformer block: attention, then MLP, each with a residual connection."""
 
     def __init__(self, width: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width, bias=False)
-        self.attention = Attention(width, num_heads, dropout)
+        self.attention = SelfAttention(
+            width, num_heads, bias=False, dropout=dropout, is_causal=True
+        )
         self.mlp_norm = nn.LayerNorm(width, bias=False)
         self.up_proj = nn.Linear(width, 4 * width, bias=False)
         self.down_proj = nn.Linear(4 * width, width, bias=False)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self,
-        x: Tensor,
-        table: Tensor | None,
-        mask: Tensor | None,
-        cache: KeyValueCache | None,
-        layer: int,
+        self, x: Tensor, table: Tensor | None, mask: Tensor | None, extend: Extend | None
     ) -> Tensor:
-        attended = self.attention(self.attention_norm(x), table, mask, cache, layer)
-        x = x + self.dropout(attended)
+        """See :meth:`models.attention.SelfAttention.forward`."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), table, mask, extend))
         return x + self.dropout(self.down_proj(F.gelu(self.up_proj(self.mlp_norm(x)))))
 
 
@@ -170,7 +130,7 @@ class Transformer(nn.Module):
         mask = self.mask(start, end)
         x = self.dropout(self.embedding(tokens))
         for layer, block in enumerate(self.blocks):
-            x = block(x, table, mask, state, layer)
+            x = block(x, table, mask, None if state is None else partial(state.extend, layer))
         if state is not None:
             state.length = end
         return self.head(self.norm(x)), state

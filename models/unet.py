@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.attention import attend
+from models.blocks import divided
 from models.diffusion import CosineDiffusion
 from models.generative import GenerativeModel
 
@@ -41,7 +42,12 @@ class UNet(GenerativeModel):
         sample_steps: int,
     ) -> None:
         super().__init__()
-        check(image_size, width, multipliers, num_steps, sample_steps)
+        why = f" for the {len(multipliers)} levels of multipliers={list(multipliers)}"
+        divided(image_size, 2 ** (len(multipliers) - 1), why)
+        if width < GROUPS or width % GROUPS:
+            raise ValueError(f"width={width} must be a multiple of {GROUPS}")
+        if not 1 <= sample_steps <= num_steps:
+            raise ValueError(f"sample_steps={sample_steps} must be in 1..num_steps={num_steps}")
         self.noise_shape = (in_channels, *image_size)
         self.sample_steps = sample_steps
         self.diffusion = CosineDiffusion(num_steps, prediction)
@@ -160,23 +166,3 @@ def zeroed(conv: nn.Conv2d) -> nn.Conv2d:
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     return conv
-
-
-def check(
-    image_size: tuple[int, int],
-    width: int,
-    multipliers: Sequence[int],
-    num_steps: int,
-    sample_steps: int,
-) -> None:
-    height, breadth = image_size
-    factor = 2 ** (len(multipliers) - 1)
-    if height % factor or breadth % factor:
-        raise ValueError(
-            f"image_size {height}x{breadth} must be a multiple of {factor} for the "
-            f"{len(multipliers)} levels of multipliers={list(multipliers)}"
-        )
-    if width < GROUPS or width % GROUPS:
-        raise ValueError(f"width={width} must be a multiple of {GROUPS}")
-    if not 1 <= sample_steps <= num_steps:
-        raise ValueError(f"sample_steps={sample_steps} must be in 1..num_steps={num_steps}")

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from models.blocks import divided
 from models.generative import GenerativeModel
 
 
@@ -22,10 +23,7 @@ class VAE(GenerativeModel):
         self, in_channels: int, image_size: tuple[int, int], latent_dim: int, width: int
     ) -> None:
         super().__init__()
-        height, breadth = image_size
-        if height % 4 or breadth % 4:
-            raise ValueError(f"image_size {height}x{breadth} must be a multiple of 4")
-        smallest = (height // 4, breadth // 4)
+        smallest = divided(image_size, 4)
         self.noise_shape = (latent_dim,)
         self.encoder = Encoder(in_channels, smallest, latent_dim, width)
         self.decoder = Decoder(in_channels, smallest, latent_dim, width)

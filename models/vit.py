@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from models.attention import attend
+from models.attention import SelfAttention
+from models.blocks import divided
 
 
 class VisionTransformer(nn.Module):
@@ -32,14 +33,9 @@ class VisionTransformer(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        height, columns = image_size
-        if height % patch_size or columns % patch_size:
-            raise ValueError(
-                f"image_size {height}x{columns} must be a multiple of patch_size={patch_size}"
-            )
-        num_patches = (height // patch_size) * (columns // patch_size)
+        rows, columns = divided(image_size, patch_size, ", the patch_size")
         self.embed = nn.Conv2d(in_channels, width, patch_size, stride=patch_size)
-        self.positions = nn.Parameter(torch.empty(1, num_patches, width))
+        self.positions = nn.Parameter(torch.empty(1, rows * columns, width))
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.Sequential(*(Block(width, num_heads, dropout) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
@@ -71,22 +67,3 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.dropout(self.attention(self.attention_norm(x)))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
-
-
-class SelfAttention(nn.Module):
-    """Every token attends to every token, in ``num_heads`` subspaces (arXiv:1706.03762)."""
-
-    def __init__(self, width: int, num_heads: int) -> None:
-        super().__init__()
-        if width % num_heads:
-            raise ValueError(f"num_heads={num_heads} must divide width={width}")
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out_proj = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        count, tokens, width = x.shape
-        heads = self.qkv(x).view(count, tokens, 3, self.num_heads, width // self.num_heads)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)  # each (N, heads, tokens, width / heads)
-        mixed = attend(query, key, value)
-        return self.out_proj(mixed.transpose(1, 2).reshape(count, tokens, width))

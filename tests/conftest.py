@@ -151,6 +151,21 @@ def command_here(
     return run_here
 
 
+@pytest.fixture
+def predict(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[list[str], list[str]]]:
+    """``predict(run_dir, "digit.png", code=1)``: its lines on stdout, those on stderr."""
+    from predict import main
+
+    def predict_here(*arguments: object, code: int = 0) -> tuple[list[str], list[str]]:
+        capsys.readouterr()
+        found = main([str(argument) for argument in arguments])
+        output = capsys.readouterr()
+        assert found == code, output.err
+        return output.out.splitlines(), output.err.splitlines()
+
+    return predict_here
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of two layers with random weights and a tokenizer of a few words, as a folder."""

@@ -72,8 +72,8 @@ def test_attention_exports(run, tmp_path):
         1, 10, (28, 28), patch_size=7, width=16, depth=1, num_heads=2, dropout=0
     )
     model = Deployable(vit, run.spec).eval()
-    export_onnx(model, tmp_path / "vit.onnx")
     images = torch.randint(0, 256, (5, 1, 28, 28), dtype=torch.uint8)
+    export_onnx(model, images, tmp_path / "vit.onnx")
     with torch.inference_mode():
         expected = model(images)
     predicted = onnx_predict(tmp_path / "vit.onnx", num_threads=1)(images)

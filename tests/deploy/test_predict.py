@@ -13,19 +13,26 @@ from PIL import Image
 
 from deploy.finished_run import open_run, without_download
 from deploy.images import read_image
-from predict import main
 from trainer import checkpoint
 
+SMALL = ("debug=fast", "data.batch_size=4", "data.eval_batch_size=4")
 
-@pytest.fixture
+
+@pytest.fixture(scope="module")
 def digits(finished_run):
-    """Five test digits as the files a user has, and their classes by the model itself."""
+    """Five test digits ``(5, 1, 28, 28)``, and their classes by the model itself."""
     run = open_run(finished_run)
     data = run.load_data()
     (raw,) = data.read("test", [torch.arange(0, 1000, 200)])
     with torch.inference_mode():
         classes = run.model(data.prepare(raw, None)[0]).argmax(1)
-    return raw[0], classes.tolist()
+    return raw[0], list(map(str, classes.tolist()))
+
+
+@pytest.fixture
+def digit(digits, tmp_path):
+    """The first of them as the file a user has."""
+    return save(digits[0][0], tmp_path / "digit.png")
 
 
 def save(pixels, file):
@@ -33,18 +40,15 @@ def save(pixels, file):
     return file
 
 
-def lines(capsys):
-    captured = capsys.readouterr()
-    return captured.out.splitlines(), captured.err.splitlines()
+def classes_of(out):
+    return [line.split("  ")[1] for line in out]
 
 
-def test_another_size_and_mode_is_fitted_and_said(finished_run, digits, tmp_path, capsys):
-    images, classes = digits
-    large = Image.fromarray(images[0, 0].numpy()).convert("RGB").resize((84, 84))
+def test_another_size_and_mode_is_fitted_and_said(finished_run, digits, tmp_path, predict):
+    large = Image.fromarray(digits[0][0, 0].numpy()).convert("RGB").resize((84, 84))
     large.save(tmp_path / "large.png")
-    assert main([str(finished_run), str(tmp_path / "large.png")]) == 0
-    out, err = lines(capsys)
-    assert out[0].split("  ")[1] == str(classes[0])
+    out, err = predict(finished_run, tmp_path / "large.png")
+    assert classes_of(out) == digits[1][:1]
     assert err[0].endswith("large.png: converted to grayscale")
     assert err[1].endswith("large.png: 84x84 resized to 28x28")
     for size, note in (
@@ -52,11 +56,11 @@ def test_another_size_and_mode_is_fitted_and_said(finished_run, digits, tmp_path
         ((28, 30), "28x30 cropped to 28x28"),
     ):
         Image.new("L", size).save(tmp_path / "wide.png")
-        assert main([str(finished_run), str(tmp_path / "wide.png")]) == 0
-        assert lines(capsys)[1] == [f"note: {tmp_path}/wide.png: {note}"]
+        _, err = predict(finished_run, tmp_path / "wide.png")
+        assert err == [f"note: {tmp_path}/wide.png: {note}"]
 
 
-def test_photographs_of_dark_digits_on_paper(finished_run, digits, tmp_path, capsys):
+def test_photographs_of_dark_digits_on_paper(finished_run, digits, tmp_path, predict):
     """Grey paper, shaded and grained, a pen that is not quite black."""
     images, classes = digits
     random = numpy.random.default_rng(0)
@@ -65,40 +69,26 @@ def test_photographs_of_dark_digits_on_paper(finished_run, digits, tmp_path, cap
         paper = numpy.linspace(180, 225, 560) + random.normal(0, 4, (560, 560))
         photo = paper * (1 - 0.8 * numpy.asarray(ink) / 255)
         Image.fromarray(photo.clip(0, 255).astype(numpy.uint8)).save(tmp_path / f"{i}.jpg")
-    assert main([str(finished_run), str(tmp_path)]) == 0
-    out, err = lines(capsys)
-    assert [line.split("  ")[1] for line in out] == [str(c) for c in classes]
+    out, err = predict(finished_run, tmp_path)
+    assert classes_of(out) == classes
     assert "0.jpg and 4 more: inverted, since its ground is the opposite of training's" in err[1]
-    assert main([str(finished_run), str(tmp_path), "--no-invert"]) == 0
-    assert "the image must be inverted (--invert)" in lines(capsys)[1][-1]
+    _, err = predict(finished_run, tmp_path, "--no-invert")
+    assert "the image must be inverted (--invert)" in err[-1]
 
 
-def test_invert_gives_the_digit_back(finished_run, digits, tmp_path, capsys):
+def test_invert_gives_the_digit_back(finished_run, digits, tmp_path, predict):
     images, classes = digits
-    file = str(save(255 - images[0], tmp_path / "inverted.png"))
+    file = save(255 - images[0], tmp_path / "inverted.png")
     for options in ([], ["--invert"]):
-        assert main([str(finished_run), file, *options]) == 0
-        out, err = lines(capsys)
-        assert out[0].split("  ")[1] == str(classes[0])
-        assert len(err) == 1
-        assert "inverted" in err[0]
-    read, _ = read_image(Path(file), open_run(finished_run).spec)
-    digit = images[0] / images[0].max()
-    assert (read[0] / 255 - digit).abs().max() < 0.16  # what is fainter counts as paper
+        out, (note,) = predict(finished_run, file, *options)
+        assert classes_of(out) == classes[:1]
+        assert "inverted" in note
+    read, _ = read_image(file, open_run(finished_run).spec)
+    assert (read[0] / 255 - images[0] / images[0].max()).abs().max() < 0.16  # fainter is paper
     assert read.max() == 255
 
 
-def test_a_run_that_did_not_finish_is_said(copied_run, digits, tmp_path, capsys):
-    file = save(digits[0][0], tmp_path / "digit.png")
-    summary = json.loads((copied_run / "summary.json").read_text())
-    (copied_run / "summary.json").write_text(json.dumps({**summary, "status": "running"}))
-    assert main([str(copied_run), str(file)]) == 0
-    assert lines(capsys)[1] == [
-        f"note: the status of {copied_run} is running: its best weights up to there are used"
-    ]
-
-
-def test_what_a_person_sees_in_a_folder(finished_run, digits, tmp_path, capsys):
+def test_what_a_person_sees_in_a_folder(finished_run, digits, tmp_path, predict):
     images, _ = digits
     folder = tmp_path / "photos"
     for name in (".thumbnails", "more"):
@@ -109,113 +99,103 @@ def test_what_a_person_sees_in_a_folder(finished_run, digits, tmp_path, capsys):
     (folder / "._a.png").write_bytes(b"\0\5\x16\7")
     (folder / "notes.txt").write_text("not an image")
     (folder / "loop").symlink_to(folder)
-    assert main([str(finished_run), str(folder)]) == 0
-    out, err = lines(capsys)
+    out, err = predict(finished_run, folder)
     names = [str(Path(line.split("  ")[0]).relative_to(folder)) for line in out]
     assert names == ["a.png", "c.jfif", "more/0.png"]
     assert err == []
-    (folder / "gone.png").symlink_to("nowhere.png")
-    assert main([str(finished_run), str(folder)]) == 1
-    out, err = lines(capsys)
-    assert len(out) == 3
-    assert err == [f"error: cannot read the image {folder}/gone.png: No such file or directory"]
 
 
-def test_name_that_is_no_utf8(finished_run, digits, tmp_path, capsys):
+def test_damaged_images_are_a_line_each_and_the_others_are_classified(
+    finished_run, digit, tmp_path, predict
+):
+    (tmp_path / "cut.png").write_bytes(digit.read_bytes()[:60])
+    Image.new("F", (28, 28)).save(tmp_path / "deep.tif")
+    (tmp_path / "link.png").symlink_to("nowhere.png")
+    out, err = predict(finished_run, tmp_path, tmp_path / "missing.png", code=1)
+    assert [line.split("  ")[0] for line in out] == [str(digit)]
+    assert all(line.startswith("error: ") for line in err)
+    assert "32-bit pixels" in err[1]
+    missing = [
+        f"error: cannot read the image {tmp_path}/{name}.png" for name in ("link", "missing")
+    ]
+    assert err[2:] == [f"{start}: No such file or directory" for start in missing]
+
+
+def test_name_that_is_no_utf8(finished_run, digits, tmp_path, predict):
     file = save(digits[0][0], tmp_path / os.fsdecode(b"\xff.png"))
-    results = tmp_path / "out.csv"
-    assert main([str(finished_run), str(file), "--csv", str(results)]) == 0
-    assert lines(capsys)[0][0].startswith(f"{tmp_path}/\\udcff.png  ")
-    assert "\\udcff.png,1," in results.read_text()
+    out, _ = predict(finished_run, file, "--csv", tmp_path / "out.csv")
+    assert out[0].startswith(f"{tmp_path}/\\udcff.png  ")
+    assert "\\udcff.png,1," in (tmp_path / "out.csv").read_text()
 
 
-def test_answers_as_files(finished_run, digits, tmp_path, capsys):
+def test_answers_as_files(finished_run, digits, tmp_path, predict):
     images, classes = digits
     for i in range(2):
         save(images[i], tmp_path / f"{i}.png")
-    files = ["--json", str(tmp_path / "a.json"), "--csv", str(tmp_path / "a.csv")]
-    assert main([str(finished_run), str(tmp_path), "--top-k", "3", *files]) == 0
-    out, _ = lines(capsys)
+    table, records = tmp_path / "a.csv", tmp_path / "a.json"
+    out, _ = predict(finished_run, tmp_path, "--top-k", 3, "--json", records, "--csv", table)
     assert [len(line.split("  ")) for line in out] == [7, 7]
-    rows = json.loads((tmp_path / "a.json").read_text())
+    rows = json.loads(records.read_text())
     assert [(row["input"], row["rank"]) for row in rows] == [
         (str(tmp_path / f"{i}.png"), rank) for i in range(2) for rank in (1, 2, 3)
     ]
-    assert [row["class"] for row in rows if row["rank"] == 1] == [str(c) for c in classes[:2]]
+    assert [row["class"] for row in rows if row["rank"] == 1] == classes[:2]
     assert rows[0]["probability"] > rows[1]["probability"] > rows[2]["probability"]
-    with (tmp_path / "a.csv").open() as stream:
-        table = list(csv.DictReader(stream))
-    assert [{k: str(v) for k, v in row.items()} for row in rows] == table
-    assert main([str(finished_run), "--test", "--json", str(tmp_path / "a.json")]) == 0
-    rows = json.loads((tmp_path / "a.json").read_text())
-    assert [row["metric"] for row in rows] == ["test/loss", "test/accuracy"]
-    assert all(row["value"] == row["recorded"] for row in rows)
+    with table.open() as stream:
+        assert [{k: str(v) for k, v in row.items()} for row in rows] == list(csv.DictReader(stream))
     for option in ("--json", "--csv"):
-        assert main([str(finished_run), "--test", option, str(tmp_path)]) == 1
-        assert lines(capsys)[1] == [f"error: cannot write {tmp_path}: Is a directory"]
+        _, err = predict(finished_run, "--test", option, tmp_path, code=1)
+        assert err == [f"error: cannot write {tmp_path}: Is a directory"]
 
 
-def test_latest_run(copied_run, digits, tmp_path, monkeypatch, capsys):
+def test_latest_run(copied_run, digit, tmp_path, monkeypatch, predict):
     monkeypatch.chdir(tmp_path)
-    assert main(["latest", "--test"]) == 1
-    assert "latest: there is no run directory below outputs/ or multirun/" in lines(capsys)[1][0]
+    _, err = predict("latest", "--test", code=1)
+    assert err == ["error: latest: there is no run directory below outputs/ or multirun/"]
     for number, name in enumerate(("multirun/a/0", "outputs/day/1", "outputs/day/0")):
         shutil.copytree(copied_run, name)
         os.utime(Path(name) / "spec.json", (number, number))
-    assert main(["latest", str(save(digits[0][0], tmp_path / "digit.png"))]) == 0
-    assert lines(capsys)[1] == ["note: the latest run is outputs/day/0"]
+    _, err = predict("latest", digit)
+    assert err == ["note: the latest run is outputs/day/0"]
 
 
-def test_objective_whose_outputs_are_no_classes(copied_run, digits, tmp_path, capsys):
-    config = (copied_run / "config.yaml").read_text()
-    config = config.replace("objectives.classification.Classification", "objectives.base.Objective")
-    (copied_run / "config.yaml").write_text(config)
-    file = str(save(digits[0][0], tmp_path / "digit.png"))
-    for use in ([file], ["--export", "onnx"], ["--num-samples", "4"]):
-        assert main([str(copied_run), *use]) == 1
-        (error,) = lines(capsys)[1]
+def replaced(file, old, new):
+    file.write_text(file.read_text().replace(old, new))
+
+
+def test_objective_whose_outputs_are_no_classes(copied_run, digit, predict):
+    known = "objectives.classification.Classification"
+    replaced(copied_run / "config.yaml", known, "objectives.base.Objective")
+    for use in ([digit], ["--export", "onnx"], ["--num-samples", "4"]):
+        _, (error,) = predict(copied_run, *use, code=1)
         assert "the outputs of objectives.base.Objective on data=mnist5k cannot be shown" in error
 
 
-def test_damaged_image_is_one_line_and_the_others_are_classified(
-    finished_run, digits, tmp_path, capsys
-):
-    good = save(digits[0][0], tmp_path / "good.png")
-    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:60])
-    Image.new("F", (28, 28)).save(tmp_path / "deep.tif")
-    files = [tmp_path / name for name in ("cut.png", "deep.tif", "missing.png", "good.png")]
-    assert main([str(finished_run), *map(str, files)]) == 1
-    out, err = lines(capsys)
-    assert [line.split("  ")[0] for line in out] == [str(good)]
-    assert len(err) == 3
-    assert all(line.startswith("error: ") for line in err)
-    assert "32-bit pixels" in err[1]
-
-
-def test_test_compares_with_the_recorded_numbers(copied_run, capsys):
-    assert main([str(copied_run), "--test"]) == 0
-    out, _ = lines(capsys)
-    assert len(out) == 2
-    assert all(line.endswith("(as recorded)") for line in out)
+def test_test_compares_with_the_recorded_numbers(copied_run, tmp_path, predict):
+    out, _ = predict(copied_run, "--test", "--json", tmp_path / "a.json")
+    assert [line.partition("(")[2] for line in out] == ["as recorded)"] * 2
+    rows = json.loads((tmp_path / "a.json").read_text())
+    assert [row["metric"] for row in rows] == ["test/loss", "test/accuracy"]
+    assert all(row["value"] == row["recorded"] for row in rows)
     summary = json.loads((copied_run / "summary.json").read_text())
-    summary["test/accuracy"] += 0.25
+    summary |= {"test/accuracy": summary["test/accuracy"] + 0.25, "status": "running"}
     (copied_run / "summary.json").write_text(json.dumps(summary))
-    main([str(copied_run), "--test"])
-    assert "a difference of 0.25" in lines(capsys)[0][1]
+    out, (note,) = predict(copied_run, "--test")
+    assert "a difference of 0.25" in out[1]
+    assert note == (
+        f"note: the status of {copied_run} is running: its best weights up to there are used"
+    )
 
 
 def test_nothing_but_the_run_directory_is_needed(
-    finished_run, digits, tmp_path, monkeypatch, capsys
+    finished_run, digit, tmp_path, monkeypatch, predict
 ):
-    bare = tmp_path / "bare"
-    (bare / "checkpoints").mkdir(parents=True)
+    (tmp_path / "bare" / "checkpoints").mkdir(parents=True)
     for name in ("config.yaml", "spec.json", "checkpoints/last.pt"):
-        shutil.copy(finished_run / name, bare / name)
-    config = (bare / "config.yaml").read_text().replace("root: ", "root: /gone")
-    (bare / "config.yaml").write_text(config)
+        shutil.copy(finished_run / name, tmp_path / "bare" / name)
+    replaced(tmp_path / "bare" / "config.yaml", "root: ", "root: /gone")
     monkeypatch.chdir(tmp_path)
-    assert main(["bare", str(save(digits[0][0], tmp_path / "digit.png"))]) == 0
-    assert len(lines(capsys)[0]) == 1
+    assert len(predict("bare", digit)[0]) == 1
 
 
 def test_averaged_weights_are_used_where_the_run_kept_them(train):
@@ -231,56 +211,48 @@ def test_published_weights_are_not_fetched_again():
     assert without_download({"pretrained": "a/path"})["pretrained"] is False
 
 
-SMALL = ("debug=fast", "data.batch_size=4", "data.eval_batch_size=4")
+def test_prompt_is_continued_the_same_way_for_a_seed(train, predict):
+    run_dir = train("model=transformer", "model.num_layers=1", "model.width=32", *SMALL)
 
-
-def test_prompt_is_continued_the_same_way_for_a_seed(train, capsys):
-    run_dir = str(train("model=transformer", "model.num_layers=1", "model.width=32", *SMALL))
-    capsys.readouterr()
-
-    def text(*options):
-        arguments = [run_dir, "--prompt", "The ", "--max-new-tokens", "20", *options]
-        assert main(arguments) == 0
-        return capsys.readouterr().out
+    def text(*options, prompt="The ", count=20):
+        return "\n".join(
+            predict(run_dir, "--prompt", prompt, "--max-new-tokens", count, *options)[0]
+        )
 
     assert text().startswith("The ")
-    assert len(text("--top-k", "1")) == len("The ") + 20 + 1
-    assert text("--seed", "3") == text("--seed", "3") != text("--seed", "4")
-    assert text("--temperature", "1e-40") == text("--temperature", "0")
-    assert main([run_dir, "--prompt", "The " * 100, "--max-new-tokens", "1"]) == 0
-    assert "the prompt has 400 tokens" in lines(capsys)[1][0]
-    assert main([run_dir, "--prompt", "\a"]) == 1
-    assert main([run_dir, "digit.png"]) == 1
-    unknown, wrong_use = lines(capsys)[1]
-    for option in ("--temperature -1", "--top-p 0", "--max-new-tokens -1"):
-        assert main([run_dir, "--prompt", "The ", *option.split()]) == 1
-        assert lines(capsys)[1][0].startswith(f"error: {option}")
-    assert "--prompt: characters that the model has no token for: '\\x07'" in unknown
-    assert "continues text: use --prompt" in wrong_use
+    assert len(text("--top-k", 1)) == len("The ") + 20
+    assert text("--seed", 3) == text("--seed", 3) != text("--seed", 4)
+    assert text("--temperature", 1e-40) == text("--temperature", 0)
+    _, (note,) = predict(run_dir, "--prompt", "The " * 100, "--max-new-tokens", 1)
+    assert "the prompt has 400 tokens" in note
+    for words, message in {
+        ("--prompt", "\a"): "error: --prompt: characters that the model has no token for: '\\x07'",
+        ("digit.png",): f"error: the model of {run_dir} continues text: use --prompt, or --test",
+        ("--prompt", "The ", "--temperature", -1): "error: --temperature -1",
+        ("--prompt", "The ", "--top-p", 0): "error: --top-p 0",
+        ("--prompt", "The ", "--max-new-tokens", -1): "error: --max-new-tokens -1",
+    }.items():
+        _, (error,) = predict(run_dir, *words, code=1)
+        assert error.startswith(message)
 
 
-def test_grid_of_samples(train, finished_run, tmp_path, capsys):
+def test_grid_of_samples(train, finished_run, tmp_path, predict):
     extractor = f"objective.fid_extractor={finished_run}"
     run_dir = train("model=dcgan", "model.width=8", *SMALL, extractor)
-    capsys.readouterr()
-    file = tmp_path / "grid.png"
-    assert main([str(run_dir), "--num-samples", "9", "--output", str(file)]) == 0
-    with Image.open(file) as grid:
+    predict(run_dir, "--num-samples", 9, "--output", tmp_path / "grid.png")
+    with Image.open(tmp_path / "grid.png") as grid:
         assert grid.width == grid.height >= 3 * 28
-    capsys.readouterr()
     (tmp_path / "folder.png").mkdir()
-    for name in ("grid.txt", "folder.png", "nowhere/grid.png"):
-        assert main([str(run_dir), "--num-samples", "2", "--output", str(tmp_path / name)]) == 1
-    assert main([str(run_dir), "digit.png"]) == 1
-    text_file, folder, nowhere, wrong_use = lines(capsys)[1]
-    assert "grid.txt should be a file that ends in .png" in text_file
-    assert folder == f"error: {tmp_path}/folder.png: Is a directory"
-    assert nowhere == f"error: {tmp_path}/nowhere/grid.png: No such file or directory"
-    assert "generates images: use --num-samples" in wrong_use
-
-
-def replaced(file, old, new):
-    file.write_text(file.read_text().replace(old, new))
+    for name, why in {
+        "grid.txt": " should be a file that ends in .png",
+        "folder.png": ": Is a directory",
+        "nowhere/grid.png": ": No such file or directory",
+    }.items():
+        file = tmp_path / name
+        _, (error,) = predict(run_dir, "--num-samples", 2, "--output", file, code=1)
+        assert error.endswith(f"{file}{why}")
+    _, (error,) = predict(run_dir, "digit.png", code=1)
+    assert "generates images: use --num-samples" in error
 
 
 SPOILED = {
@@ -293,17 +265,16 @@ SPOILED = {
     "os.system is not allowed": lambda run: replaced(
         run / "config.yaml", "models.lightcnn.LightCNN", "os.system"
     ),
+    "error: there is no directory": shutil.rmtree,
 }
 
 
 @pytest.mark.parametrize("message", SPOILED)
-def test_unusable_directory_is_one_line(message, copied_run, capsys):
+def test_unusable_directory_is_one_line(message, copied_run, predict):
     SPOILED[message](copied_run)
-    assert main([str(copied_run), "--test"]) == 1
-    out, err = lines(capsys)
+    out, (error,) = predict(copied_run, "--test", code=1)
     assert out == []
-    assert len(err) == 1
-    assert message in err[0]
+    assert message in error
 
 
 @pytest.mark.parametrize(
@@ -329,14 +300,7 @@ def test_unusable_directory_is_one_line(message, copied_run, capsys):
         (["no/such/file.png"], "cannot read the image no/such/file.png"),
     ],
 )
-def test_wrong_use_is_one_line(arguments, message, finished_run, capsys):
-    assert main([str(finished_run), *arguments]) == 1
-    out, err = lines(capsys)
+def test_wrong_use_is_one_line(arguments, message, finished_run, predict):
+    out, (error,) = predict(finished_run, *arguments, code=1)
     assert out == []
-    assert len(err) == 1
-    assert message in err[0]
-
-
-def test_missing_directory(capsys):
-    assert main(["no/such/run", "--test"]) == 1
-    assert capsys.readouterr().err == "error: there is no directory no/such/run\n"
+    assert message in error

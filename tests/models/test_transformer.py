@@ -54,7 +54,7 @@ def test_attention_is_a_softmax_over_the_past(positions):
     model = small(positions)
     block, x = model.blocks[0].attention, torch.randn(2, 9, 32)
     table = None if model.table is None else model.table[:, :9]
-    got = block(x, table, model.mask(0, 9), None, 0)
+    got = block(x, table, model.mask(0, 9))
     queries, keys, values = (
         part.view(2, 9, 4, 8).transpose(1, 2) for part in block.qkv(x).chunk(3, -1)
     )

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from models.vit import SelfAttention, VisionTransformer
+from models.attention import SelfAttention
+from models.vit import VisionTransformer
 
 
 def small_vit(**changes):
@@ -50,7 +51,7 @@ def test_positions_tell_patches_apart_and_nothing_else_does():
 
 
 def test_settings_that_do_not_divide_are_refused():
-    with pytest.raises(ValueError, match="patch_size=5"):
+    with pytest.raises(ValueError, match="8x12 must be a multiple of 5, the patch_size"):
         small_vit(patch_size=5)
     with pytest.raises(ValueError, match="num_heads=3"):
         small_vit(num_heads=3)

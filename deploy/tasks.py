@@ -1,0 +1,159 @@
+"""What ``predict.py`` does with a run: each task prints its answers and returns them as rows."""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import torch
+
+from core.errors import ConfigError, reason
+from core.records import printable
+from deploy.answers import Rows
+from deploy.arguments import spelled
+from deploy.finished_run import FinishedRun
+from deploy.uses import check_task, checked_use
+
+Done = tuple[int, Rows]  # exit code, rows
+
+
+def answer(run: FinishedRun, options: argparse.Namespace) -> Done:
+    """A line per sample of the files or texts; the exit code says whether all could be read."""
+    inputs, answers = checked_use(run, options)
+    from deploy.export import Deployable
+
+    model = Deployable(run.model, run.spec, answers.head())
+    exit_code = 0
+    rows: Rows = []
+    subjects: dict[str, list[str]] = {}  # of each note
+    for sample in inputs.samples(run, options):
+        if isinstance(sample, ConfigError):
+            exit_code = complain(sample)
+            continue
+        for text in sample.notes:
+            subjects.setdefault(text, []).append(sample.subject)
+        with torch.inference_mode():
+            outputs = model(*sample.tensors)
+        if not outputs.isfinite().all():
+            raise ConfigError(
+                f"{sample.name}: the model's outputs are not finite: its training diverged"
+            )
+        words, its_rows = answers.answer(sample, outputs, options)
+        print(printable("  ".join([sample.shown, *words] if sample.shown else words)))
+        rows += its_rows
+    for text, (first, *others) in subjects.items():
+        note(f"{first}{f' and {len(others)} more' if others else ''}{text}")
+    return exit_code, rows
+
+
+def continue_text(run: FinishedRun, options: argparse.Namespace) -> Done:
+    """The prompt and what the model makes of it."""
+    check_task(run, "prompt")
+    from models.generation import context_limit, generate
+
+    try:
+        prompt = run.spec.encode(options.prompt)
+    except ConfigError as error:
+        raise ConfigError(f"--prompt: {error}") from error
+    tokens = torch.tensor([prompt], dtype=torch.long)
+    context_length = context_limit(run.model, run.spec.context_length)
+    if context_length is not None and tokens.shape[1] > context_length:
+        note(
+            f"the prompt has {tokens.shape[1]} tokens and the model's context {context_length}: "
+            f"the text goes on from the last {max(context_length // 2, 1)}"
+        )
+    try:
+        tokens = generate(
+            run.model,
+            tokens,
+            max_new_tokens=200 if options.max_new_tokens is None else options.max_new_tokens,
+            temperature=1.0 if options.temperature is None else options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            generator=torch.Generator().manual_seed(options.seed or 0),
+            context_length=run.spec.context_length,
+        )
+    except ConfigError as error:
+        name, _, problem = str(error).partition("=")
+        raise ConfigError(f"{spelled(name)} {problem}") from error
+    text = run.spec.decode(tokens[0].tolist())
+    print(printable(text))
+    return 0, [{"prompt": options.prompt, "text": text}]
+
+
+def draw_samples(run: FinishedRun, options: argparse.Namespace) -> Done:
+    """A PNG with a grid of generated images."""
+    check_task(run, "num_samples")
+    from data.pictures import save_grid
+
+    generator = torch.Generator().manual_seed(options.seed or 0)
+    file = options.output or run.run_dir / "samples.png"
+    if file.suffix.lower() != ".png":
+        raise ConfigError(f"--output {file} should be a file that ends in .png")
+    save_grid(run.model.sample(options.num_samples, generator), file)  # type: ignore[operator]
+    print(printable(str(file)))
+    return 0, []
+
+
+def test_again(run: FinishedRun, options: argparse.Namespace) -> Done:
+    """The test metrics beside the recorded ones."""
+    rows: Rows = []
+    for name, value in run.test().items():
+        recorded = run.summary.get(name)
+        if not isinstance(recorded, int | float):
+            recorded = None
+            remark = "not recorded"
+        elif value == recorded:
+            remark = "as recorded"
+        else:
+            remark = f"recorded: {recorded:.6g}, a difference of {abs(value - recorded):.2g}"
+        print(f"{name}  {value:.6g}  ({remark})")
+        rows.append({"metric": name, "value": value, "recorded": recorded})
+    return 0, rows
+
+
+def export(run: FinishedRun, options: argparse.Namespace) -> Done:
+    """Files for other programs, and a table of what they cost."""
+    _, answers = checked_use(run, options)
+    from rich.console import Console
+
+    from deploy.deploy import deploy, table
+
+    folder = options.output or run.run_dir / "export"
+    measurements = deploy(run, answers, options.export, options.quantize, folder)
+    Console().print(table(measurements))
+    if measurements[0].split != "test":
+        note(f"checked on the {measurements[0].split} split: the data have no test split")
+    for row in measurements:
+        print(printable(str(row.file)))
+    return 0, [{**vars(row), "file": str(row.file)} for row in measurements]
+
+
+TASKS = {
+    "inputs": answer,
+    "text": answer,
+    "prompt": continue_text,
+    "num_samples": draw_samples,
+    "test": test_again,
+    "export": export,
+    "quantize": export,
+}
+
+
+def write_csv(rows: Rows, file: Path) -> None:
+    try:
+        with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]) if rows else [])
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {reason(error)}") from error
+
+
+def note(text: str) -> None:
+    print(printable(f"note: {text}"), file=sys.stderr)
+
+
+def complain(error: ConfigError | str) -> int:
+    print(printable(f"error: {error}"), file=sys.stderr)
+    return 1
