@@ -7,11 +7,11 @@ The line below a field is its entry in the reference.
 
 import difflib
 import json
-from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from core.errors import ConfigError
 
@@ -22,11 +22,9 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FORBID)
 class TrainerSettings:
     """``trainer``: how long, where and how to train."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     max_epochs: Count
     """Passes over the training data; the horizon of the schedule."""
@@ -118,11 +116,9 @@ class TrainerSettings:
     """Show a progress bar where the output is a terminal."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FORBID)
 class WandbSettings:
     """``wandb``: where the run is shown."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     mode: Literal["auto", "online", "offline", "disabled"]
     """auto: online where a key is configured, else offline."""
@@ -144,11 +140,9 @@ class WandbSettings:
     """Labels of the run."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FORBID)
 class RuleSettings:
     """One of ``param_groups.rules``. What it leaves out stays as it is without the rule."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     match: str
     """Regular expression, searched for in the names of parameters."""
@@ -160,11 +154,9 @@ class RuleSettings:
     """Do not train; batch norms that are frozen as a whole keep their statistics, too."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FORBID)
 class ParamGroupSettings:
     """``param_groups``: how parameters are grouped, the same for every optimizer."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     decay_norms_and_biases: bool
     """Decay everything, also norms, biases, class tokens, position embeddings and layer scales."""
@@ -177,11 +169,9 @@ class ParamGroupSettings:
     wins; one that matches nothing is an error."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FORBID)
 class PhaseSettings:
     """One of ``phases``: what an objective of several phases has for each of them."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     optimizer: dict
     """The phase's optimizer, as the group ``optimizer`` has them."""
@@ -193,11 +183,9 @@ class PhaseSettings:
     """As ``trainer.clip_grad_value``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FORBID)
 class Settings:
     """A whole run. Nodes typed ``dict`` are checked where they are instantiated."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     seed: Seed
     """Of everything random: weights, order, augmentation, dropout."""
