@@ -14,9 +14,8 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from core.command_line import command_line, compose_anew, explain, report_failure
-from core.composed import compose_job, job_of_this_process, resolved
-from core.errors import ConfigError
+from core.command_line import command_line, compose_job, report_failure
+from core.composed import job_of_this_process, resolved
 from core.job import Job
 from core.monitor import with_monitor
 from core.ranks import announce
@@ -29,14 +28,8 @@ from trainer.loggers.wandb_mode import check_key
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float:
-    """One job: the composed config as plain data, run by as many processes as it asks for.
-
-    Returns:
-        The best value of the monitored metric, for a sweeper; the worst one if the job failed.
-    """
+    """One job: the best value of the monitored metric, for a sweeper; the worst if it failed."""
     job = job_of_this_process(cfg)
-    if not job.is_trial:
-        announce(f"run directory  {job.run_dir}")
     try:
         return run_job(cfg, job)
     except Exception as error:
@@ -49,18 +42,15 @@ def train(*overrides: str) -> Path:
     Raises:
         ConfigError, Diverged, Interrupted: where the command line would print a line.
     """
-    try:
-        cfg = compose_job(overrides)
-    except Exception as error:  # Hydra's and OmegaConf's many
-        message = explain(error, overrides, compose_anew)
-        raise ConfigError(message or str(error)) from error
-    job = job_of_this_process(cfg)
+    cfg, job = compose_job(overrides)
     run_job(cfg, job)
     return job.path
 
 
 def run_job(cfg: DictConfig, job: Job) -> float:
     """Check the config, and start its processes unless the run has finished already."""
+    if not job.is_trial:
+        announce(f"run directory  {job.run_dir}")
     config, job = resolved(cfg, job)
     check_key(config["wandb"]["mode"])
     value = finished_value(config, job)
@@ -68,11 +58,7 @@ def run_job(cfg: DictConfig, job: Job) -> float:
 
 
 def run(config: dict[str, Any], job: Job) -> float:
-    """One process of one job: build all, train, test; the best value of the monitored metric.
-
-    Raises:
-        ConfigError: a setting or an input file is wrong; raised before any training.
-    """
+    """One process of one job: build all, train, test; the best value of the monitored metric."""
     # importing torch takes seconds, which composing, launching and --help do without
     from core.collectives import first_on_node
     from data.build import build_data

@@ -11,12 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from core.composed import CONF, check_phases
+from core.composed import (
+    CONF,
+    check_phases,
+    compose_config,
+    is_multirun,
+    job_of_this_process,
+)
 from core.environment import without_environment
 from core.errors import ConfigError, Diverged, Interrupted, RankFailed, RunInUse
 from core.files import write_json
@@ -123,7 +129,7 @@ def print_error(message: str) -> None:
 
 
 def explain(
-    error: Exception, overrides: Sequence[str] | None = None, compose: Compose | None = None
+    error: Exception, overrides: Sequence[str] | None = None, compose: Compose = compose_config
 ) -> str:
     """One line that names the setting and the nearest one; empty for what nobody expected.
 
@@ -153,7 +159,7 @@ def explain(
         if word.startswith("+") and "@" not in word and is_group(word):
             return f"{word}: leave out the plus: {word.removeprefix('+')}"
     if unknown := re.match("Could not override '(.+?)'", str(error)):
-        return wrong_key(unknown[1], words, compose or compose_anew)
+        return wrong_key(unknown[1], words, compose)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if error.__cause__ is not None:
         lines += str(error.__cause__).splitlines()[:1]
@@ -185,7 +191,7 @@ def wrong_key(key: str, words: list[str], compose: Compose) -> str:
     """A setting that does not exist, or that a run of several phases does not have."""
     config: Any = {}
     if key.startswith("hydra."):
-        compose = partial(compose_anew, with_hydra=True)
+        compose = partial(compose_config, with_hydra=True)
     for choices in ([word for word in words if is_group(word)], []):
         with suppress(HydraException, ValueError):  # a sweep over options composes no config
             config = OmegaConf.to_container(compose(choices))
@@ -208,7 +214,22 @@ def wrong_key(key: str, words: list[str], compose: Compose) -> str:
     return unknown_key(key, known)
 
 
-def compose_anew(overrides: list[str], with_hydra: bool = False) -> DictConfig:
-    """The config of the overrides, where Hydra is not at work."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides, return_hydra_config=with_hydra)
+def compose_job(overrides: Sequence[str]) -> tuple[DictConfig, Job]:
+    """One job from Python: the config and its place, as Hydra's entry point would have them.
+
+    Raises:
+        ConfigError: where the command line would print a line; or for a sweep or a study.
+    """
+    try:
+        cfg = compose_config(overrides, with_hydra=True)
+        if is_multirun(cfg.hydra):
+            raise ConfigError("train() makes one run: sweeps and studies are for the command line")
+        run_dir = Path(cfg.hydra.run.dir).absolute()
+    except Exception as error:  # Hydra's and OmegaConf's many
+        raise ConfigError(explain(error, overrides) or str(error)) from error
+    with open_dict(cfg):
+        cfg.hydra.runtime.output_dir = str(run_dir)
+        HydraConfig.instance().set_config(cfg)
+        del cfg["hydra"]
+    run_dir.mkdir(parents=True, exist_ok=True)
+    return cfg, job_of_this_process(cfg)

@@ -11,7 +11,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from core.environment import recordable
@@ -21,7 +21,6 @@ from core.same_run import flat
 from core.schema import TrainerSettings, check_settings
 
 CONF = Path(__file__).parent.parent / "conf"
-
 
 # two runs started in the same second must not share a directory
 OmegaConf.register_new_resolver(
@@ -34,15 +33,13 @@ OmegaConf.register_new_resolver("from_data", "${{from_data:{}}}".format, replace
 # conf/hydra/launcher/ has files of the names that the plugins use: their schemas may check them
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
 
-NOT_WITH_PHASES = (
+NOT_WITH_PHASES = (  # each of which has its own
     "optim",
     "optimizer",
     "scheduler",
     "trainer.clip_grad_norm",
     "trainer.clip_grad_value",
 )
-
-
 OVERRULED = {  # by another setting, where that is not null
     "trainer.max_epochs": "trainer.max_steps",
     "trainer.eval_every_epochs": "trainer.eval_every_steps",
@@ -79,50 +76,38 @@ def resolved(cfg: DictConfig, job: Job) -> tuple[dict[str, Any], Job]:
     return plain, replace(job, recordable=recordable(cfg, plain))
 
 
-def compose_job(overrides: Sequence[str]) -> DictConfig:
-    """The config of one job, as the command line composes it; :func:`job_of_this_process` then
-    has its place.
-
-    Raises:
-        ConfigError: the overrides are those of a sweep or a study.
-    """
+def compose_config(overrides: Sequence[str] = (), with_hydra: bool = False) -> DictConfig:
+    """The config of the overrides, where Hydra is not at work."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [*overrides], return_hydra_config=True)
-    if cfg.hydra.mode is not None and cfg.hydra.mode.name == "MULTIRUN":
-        raise ConfigError("train() makes one run: sweeps and studies are for the command line")
-    with open_dict(cfg):
-        run_dir = Path(cfg.hydra.run.dir).absolute()
-        cfg.hydra.runtime.output_dir = str(run_dir)
-        HydraConfig.instance().set_config(cfg)
-        del cfg["hydra"]
-    run_dir.mkdir(parents=True, exist_ok=True)
-    return cfg
+        return compose("config", [*overrides], return_hydra_config=with_hydra)
 
 
 def job_of_this_process(cfg: DictConfig) -> Job:
     """The run directory that Hydra chose, and what is known of the sweep."""
     hydra = HydraConfig.get()
-    is_sweep = hydra.mode is not None and hydra.mode.name == "MULTIRUN"
+    typed = typed_overrides(hydra)
+    with_node = OmegaConf.create({"hydra": hydra})
     return Job(
         run_dir=hydra.runtime.output_dir,
-        overrides=tuple(typed_overrides(hydra)),
-        sweep=Path(hydra.sweep.dir).name if is_sweep else None,
+        overrides=tuple(typed),
+        sweep=Path(hydra.sweep.dir).name if is_multirun(hydra) else None,
         started_at=time.time(),
         is_trial=is_of_study(hydra),
         composed={
             "config.yaml": OmegaConf.to_container(cfg),
-            "hydra.yaml": OmegaConf.to_container(
-                OmegaConf.create({"hydra": hydra}), enum_to_str=True
-            ),
-            "overrides.yaml": typed_overrides(hydra),
+            "hydra.yaml": OmegaConf.to_container(with_node, enum_to_str=True),
+            "overrides.yaml": typed,
         },
     )
 
 
+def is_multirun(hydra: HydraConf) -> bool:
+    return hydra.mode is not None and hydra.mode.name == "MULTIRUN"
+
+
 def is_of_study(hydra: HydraConf) -> bool:
     """Whether the study's sweeper starts the job."""
-    is_sweep = hydra.mode is not None and hydra.mode.name == "MULTIRUN"
-    return is_sweep and str(hydra.sweeper._target_).endswith(".StudySweeper")
+    return is_multirun(hydra) and str(hydra.sweeper._target_).endswith(".StudySweeper")
 
 
 def typed_overrides(hydra: HydraConf) -> list[str]:

@@ -23,7 +23,9 @@ def monitor_of(config: Mapping[str, Any]) -> Monitor:
     """
     name, mode = str(config["monitor"]), str(config["monitor_mode"])
     objective = objective_class(str(config["objective"].get("_target_")))
-    word = mode_of(objective, name.partition("/")[2], config["objective"])
+    word = None
+    if hasattr(objective, "mode_of"):  # what is no objective is refused where it is built
+        word = objective.mode_of(name.partition("/")[2], config["objective"])
     if mode == "auto":
         return Monitor(name, word or "max")
     if word is not None and mode != word:
@@ -59,9 +61,3 @@ def objective_class(target: str) -> type:
 
     found = resolve(target, "objective._target_")
     return found if inspect.isclass(found) else get_type_hints(found).get("return", object)
-
-
-def mode_of(objective: Any, metric: str, settings: Mapping[str, Any]) -> str | None:
-    """``min``, ``max``, or None for a metric that the objective does not know."""
-    # what is no objective is refused where it is built
-    return objective.mode_of(metric, settings) if hasattr(objective, "mode_of") else None

@@ -76,16 +76,14 @@ def bounded(value: Any, depth: int = 0) -> Any:
         ValueError: it is deeper than records are, has a number that no record has, or a key that
             is no text.
     """
+    if isinstance(value, dict | list) and depth > MAX_DEPTH:
+        raise ValueError("nested too deep")
     if isinstance(value, dict):
-        if depth > MAX_DEPTH:
-            raise ValueError("nested too deep")
         for key, item in value.items():
             if not isinstance(key, str):
                 raise ValueError(f"the key {key!r:.40} is no text")
             bounded(item, depth + 1)
     elif isinstance(value, list):
-        if depth > MAX_DEPTH:
-            raise ValueError("nested too deep")
         for item in value:
             bounded(item, depth + 1)
     elif isinstance(value, int) and abs(value) >= MAX_NUMBER:

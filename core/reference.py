@@ -9,11 +9,10 @@ group with their comments, come from ``conf/``. A test compares the page with wh
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
-from core.composed import CONF
+from core.composed import CONF, compose_config
 from core.schema import ParamGroupSettings, PhaseSettings, Settings, TrainerSettings, WandbSettings
 
 PAGE = CONF.parent / "docs" / "reference" / "configuration.md"
@@ -49,7 +48,7 @@ def reference() -> str:
         "the command line: `python train.py trainer.max_epochs=3 optimizer.lr=0.05`. "
         "`python train.py --cfg job` shows the settings of one run.",
     ]
-    defaults = default_config()
+    defaults: Any = OmegaConf.to_container(compose_config())
     for prefix, schema in SECTIONS.items():
         parts.append(f"## {f'`{prefix}`' if prefix else 'The run'}")
         parts.append(table(prefix, schema, defaults))
@@ -62,13 +61,6 @@ def reference() -> str:
         parts.append(f"### `{group}`")
         parts += [option(file) for file in sorted((CONF / group).glob("*.yaml"))]
     return "\n\n".join(parts) + "\n"
-
-
-def default_config() -> dict[str, Any]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = OmegaConf.to_container(compose("config"))
-    assert isinstance(config, dict)
-    return {str(key): value for key, value in config.items()}
 
 
 def table(prefix: str, schema: type, defaults: dict[str, Any]) -> str:

@@ -209,7 +209,8 @@ class Values(Answers):
     tolerance = 1e-3  # deviations of the training targets
 
     def head(self) -> nn.Module:
-        return Rescale(self.spec.quantities.mean, self.spec.quantities.std)
+        quantities = self.spec.quantities
+        return Affine(torch.tensor(quantities.std), torch.tensor(quantities.mean))
 
     def scores(self, outputs: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs - targets).abs()
@@ -227,19 +228,19 @@ class Values(Answers):
         return [f"{r['target']}  {r['value']:.6g} {r['unit']}".rstrip() for r in rows], rows
 
 
-class Rescale(nn.Module):
-    """Standardized values -> values in their units."""
+class Affine(nn.Module):
+    """``x * scale + shift`` in fp32: pixels to a model's input, standardized values to units."""
 
-    mean: Tensor
-    std: Tensor
+    scale: Tensor
+    shift: Tensor
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean))
-        self.register_buffer("std", torch.tensor(std))
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
 
-    def forward(self, outputs: Tensor) -> Tensor:
-        return outputs * self.std + self.mean
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float() * self.scale + self.shift
 
 
 # by what the objective says that its model returns

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from data.images import scale_and_shift
-from data.splits import ImageSpec
 from data.tables import EncodeTable
+from deploy.answers import Affine
 from models.outputs import prediction_of
 
 # raw inputs (N, ...) -> outputs (N, ...)
@@ -40,24 +40,8 @@ class Deployable(nn.Module):
         return self.head(prediction_of(self.model(*prepared)))
 
 
-class Normalize(nn.Module):
-    """uint8 images ``(N, C, H, W)`` -> the model's input, as in training."""
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, spec: ImageSpec) -> None:
-        super().__init__()
-        scale, shift = scale_and_shift(spec.mean, spec.std)
-        self.register_buffer("scale", scale)
-        self.register_buffer("shift", shift)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return images.float() * self.scale + self.shift
-
-
 PREPARATIONS: dict[str, Callable[[Any], nn.Module]] = {
-    "image": Normalize,
+    "image": lambda spec: Affine(*scale_and_shift(spec.mean, spec.std)),
     "table": lambda spec: EncodeTable(spec.columns),
 }
 INPUT_NAMES = {"image": "images", "table": "rows"}  # in an exported file

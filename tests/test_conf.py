@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.instantiate import resolve
+from core.same_run import flat
 from core.schema import check_settings
 from optim.build import build_schedule
 from optim.schedules import Horizon
@@ -77,16 +78,6 @@ def test_schedule_builds_and_stays_finite(name, composed):
     assert max(rates) == pytest.approx(0.1, rel=0.02)
 
 
-def test_recipe_picks_and_the_command_line_wins(composed):
-    recipe = composed("optim=sgd_step")
-    assert recipe["optimizer"]["_target_"] == "torch.optim.SGD"
-    assert recipe["scheduler"]["_target_"] == "optim.schedules.step_decay"
-    mixed = composed("optim=sgd_step", "optimizer=adam", "scheduler=constant", "optimizer.lr=0.5")
-    assert mixed["optimizer"]["_target_"] == "torch.optim.Adam"
-    assert mixed["optimizer"]["lr"] == 0.5
-    assert mixed["scheduler"]["_target_"] == "optim.schedules.constant"
-
-
 @pytest.mark.parametrize("name", sorted({*options("experiment")} - {"mnist_dcgan"}))
 def test_a_recipe_on_the_command_line_wins_over_the_experiments(name, composed):
     """So that ``-m experiment=... optim=a,b`` compares what it says; a GAN's phases have none."""
@@ -95,47 +86,74 @@ def test_a_recipe_on_the_command_line_wins_over_the_experiments(name, composed):
     assert config["scheduler"]["warmup_fraction"] is not None
 
 
-def test_model_picks_its_data_and_recipe_and_the_command_line_wins(composed):
-    assert "mnist5k" in composed("model=lightcnn")["data"]["_target_"]
+def test_recipe_and_model_pick_and_the_command_line_wins(composed):
+    mixed = composed("optim=sgd_step", "optimizer=adam", "scheduler=constant", "optimizer.lr=0.5")
+    assert mixed["optimizer"]["_target_"] == "torch.optim.Adam"
+    assert mixed["optimizer"]["lr"] == 0.5
+    assert mixed["scheduler"]["_target_"] == "optim.schedules.constant"
     chosen = composed("model=lightcnn", "optim=adam_constant")
+    assert "mnist5k" in chosen["data"]["_target_"]
     assert chosen["optimizer"]["_target_"] == "torch.optim.Adam"
 
 
-def test_cifar10_customcnn_is_the_tutorial_recipe(composed):
-    config = composed("experiment=cifar10_customcnn")
-    assert config["optimizer"] == {
-        "_target_": "torch.optim.SGD",
-        "lr": 0.01,
-        "momentum": 0.9,
-        "nesterov": False,
-        "weight_decay": 5e-4,
-        "fused": True,
-    }
-    assert config["param_groups"] == {
-        "decay_norms_and_biases": True,
-        "layer_decay": None,
-        "not_hidden": [],
-        "rules": [],
-    }
-    assert config["scheduler"] == {
-        "_target_": "optim.schedules.step_decay",
-        "step_size": 30,
-        "gamma": 0.1,
-    }
-    assert config["trainer"]["max_epochs"] == 100
-    assert config["trainer"]["clip_grad_norm"] is None
-    data = config["data"]
-    assert data["_target_"] == "data.torchvision_sets.cifar10"
-    assert (data["batch_size"], data["augment"]) == (64, [])
-    assert data["mean"] == data["std"] == [0.5, 0.5, 0.5]
+SGD = {
+    "optimizer._target_": "torch.optim.SGD",
+    "optimizer.momentum": 0.9,
+    "optimizer.nesterov": False,
+    "trainer.clip_grad_norm": None,
+}
+COSINE = {"scheduler._target_": "optim.schedules.cosine", "scheduler.eta_min": 0.0}
+RECIPES = {
+    "cifar10_customcnn": {
+        **SGD,
+        "optimizer.lr": 0.01,
+        "optimizer.weight_decay": 5e-4,
+        "param_groups.decay_norms_and_biases": True,
+        "param_groups.layer_decay": None,
+        "scheduler._target_": "optim.schedules.step_decay",
+        "scheduler.step_size": 30,
+        "scheduler.gamma": 0.1,
+        "trainer.max_epochs": 100,
+        "data._target_": "data.torchvision_sets.cifar10",
+        "data.batch_size": 64,
+        "data.augment": [],
+        "data.mean": [0.5, 0.5, 0.5],
+        "data.std": [0.5, 0.5, 0.5],
+    },
+    "cifar10_resnet18": {
+        **SGD,
+        **COSINE,
+        "optimizer.lr": 0.1,
+        "optimizer.weight_decay": 5e-4,
+        "trainer.max_epochs": 200,
+        "model.depth": 18,
+        "model.stem": "small",
+        "data.batch_size": 128,
+    },
+    "imagenet_resnet50": {
+        **SGD,
+        **COSINE,
+        "optimizer.lr": 0.1,
+        "optimizer.weight_decay": 1e-4,
+        "trainer.max_epochs": 90,
+        "model.depth": 50,
+        "model.stem": "imagenet",
+        "data.batch_size": 256,
+    },
+    "bert_finetune": {
+        "optimizer._target_": "torch.optim.AdamW",
+        "optimizer.lr": 5e-5,
+        "optimizer.betas": [0.9, 0.999],
+        "optimizer.weight_decay": 0.01,
+        "scheduler._target_": "optim.schedules.constant",
+        "scheduler.warmup_steps": 1000,
+        "scheduler.start_factor": 0.01,
+    },
+}
 
 
-def test_bert_finetune_is_the_usual_recipe(composed):
-    config = composed("experiment=bert_finetune", "data.path=train.csv")
-    optimizer, schedule = config["optimizer"], config["scheduler"]
-    assert optimizer["_target_"] == "torch.optim.AdamW"
-    assert (optimizer["lr"], optimizer["betas"]) == (5e-5, [0.9, 0.999])
-    assert optimizer["weight_decay"] == 0.01
-    assert schedule["_target_"] == "optim.schedules.constant"
-    assert (schedule["warmup_steps"], schedule["start_factor"]) == (1000, 0.01)
-    assert config["trainer"]["max_steps"] > 1000  # a warm-up beyond the horizon is an error
+@pytest.mark.parametrize("name", RECIPES)
+def test_experiments_have_the_published_recipes(name, composed):
+    choice = f"experiment={name}"
+    config = flat(composed(choice, *MANDATORY.get(choice, [])))
+    assert {key: config[key] for key in RECIPES[name]} == RECIPES[name]

@@ -14,26 +14,27 @@ REMOVED = object()
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """A data.root of "" is the working directory."""
+def run_of_few(copied_run, tmp_path, monkeypatch):
+    """Measured on one batch; elsewhere, since a data.root of "" is the working directory."""
     monkeypatch.chdir(tmp_path)
+    change(copied_run / "config.yaml", ("trainer", "limit_eval_steps"), 1)
+    return copied_run
 
 
 def places(node, path=()):
     """The path of every entry of nested mappings and lists, the root's included."""
     yield path
-    items = node.items() if isinstance(node, dict) else enumerate(node)
-    for key, value in items:
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
         if isinstance(value, dict | list):
             yield from places(value, (*path, key))
         else:
             yield (*path, key)
 
 
-def changed(content, path, value):
-    if not path:
-        return None if value is REMOVED else value
-    *parents, last = path
+def change(file, path, value):
+    """Set or remove the entry at ``path``; all of the file's content where that is empty."""
+    content = {"root": yaml.safe_load(file.read_text())}  # JSON is YAML
+    *parents, last = ("root", *path)
     node = content
     for key in parents:
         node = node[key]
@@ -41,64 +42,39 @@ def changed(content, path, value):
         del node[last]
     else:
         node[last] = value
-    return content
-
-
-def damage(run_dir, draw):
-    """Change, add or remove one entry of one file; what was done."""
-    file = run_dir / draw.choice(FILES)
-    content = yaml.safe_load(file.read_text())  # JSON is YAML
-    path = draw.choice(list(places(content)))
-    value = draw.choice((*VALUES, REMOVED))
     write = yaml.safe_dump if file.suffix == ".yaml" else json.dumps
-    file.write_text(write(changed(content, path, value)))
-    return file.name, path, value
+    file.write_text(write(content.get("root")))
 
 
-def check(copied_run, seed, capsys):
-    files = {name: (copied_run / name).read_text() for name in FILES}
-    done = damage(copied_run, random.Random(seed))
-    code = main([str(copied_run), "--test"])
-    output = capsys.readouterr()
-    assert code == len(output.err.splitlines()), (done, output.err)
-    assert all(line.startswith("error: ") for line in output.err.splitlines()), done
-    for name, text in files.items():
-        (copied_run / name).write_text(text)
-
-
-@pytest.fixture
-def run_of_few(copied_run):
-    """Measured on one batch."""
-    config = yaml.safe_load((copied_run / "config.yaml").read_text())
-    config["trainer"]["limit_eval_steps"] = 1
-    (copied_run / "config.yaml").write_text(yaml.safe_dump(config))
-    return copied_run
-
-
-def test_one_wrong_entry(run_of_few, capsys):
-    for seed in range(30):
-        check(run_of_few, seed, capsys)
-
-
-@pytest.mark.slow
-def test_many_wrong_entries(run_of_few, capsys):
-    for seed in range(100, 1300):
-        check(run_of_few, seed, capsys)
+@pytest.mark.parametrize(
+    "seeds", [range(30), pytest.param(range(100, 1300), marks=pytest.mark.slow)], ids=len
+)
+def test_one_wrong_entry(seeds, run_of_few, capsys):
+    files = {name: (run_of_few / name).read_text() for name in FILES}
+    for seed in seeds:
+        draw = random.Random(seed)
+        file = run_of_few / draw.choice(FILES)
+        path = draw.choice(list(places(yaml.safe_load(file.read_text()))))
+        value = draw.choice((*VALUES, REMOVED))
+        change(file, path, value)
+        code = main([str(run_of_few), "--test"])
+        errors = capsys.readouterr().err.splitlines()
+        assert code == len(errors), (file.name, path, value, errors)
+        assert all(line.startswith("error: ") for line in errors)
+        for name, text in files.items():
+            (run_of_few / name).write_text(text)
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "null", '{"precision": "x"}', "{"])
-def test_summary_of_another_kind(run_of_few, content, capsys):
+def test_summary_of_another_kind(run_of_few, content, predict):
     (run_of_few / "summary.json").write_text(content)
-    assert main([str(run_of_few), "--test"]) == ("precision" in content)
-    output = capsys.readouterr()
-    assert "summary.json is damaged: precision=x" in output.err or "not recorded" in output.out
+    is_damaged = "precision" in content
+    out, err = predict(run_of_few, "--test", code=int(is_damaged))
+    shown = (err, "summary.json is damaged: precision=x") if is_damaged else (out, "not recorded")
+    assert shown[1] in "\n".join(shown[0])
 
 
-def test_a_run_made_before_the_trainer_got_a_setting_is_used(run_of_few, capsys):
-    file = run_of_few / "config.yaml"
-    config = yaml.safe_load(file.read_text())
+def test_a_run_made_before_the_trainer_got_a_setting_is_used(run_of_few, predict):
     for since in ("average", "swa_start", "monitor_layers"):
-        del config["trainer"][since]
-    file.write_text(yaml.safe_dump(config))
-    assert main([str(run_of_few), "--test"]) == 0
-    assert "test/accuracy" in capsys.readouterr().out
+        change(run_of_few / "config.yaml", ("trainer", since), REMOVED)
+    assert "test/accuracy" in predict(run_of_few, "--test")[0][1]

@@ -11,7 +11,6 @@ from deploy.deploy import deploy
 from deploy.export import Deployable, export_onnx, onnx_predict
 from deploy.finished_run import open_run
 from models.vit import VisionTransformer
-from predict import main
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +35,12 @@ def test_onnx_agrees_on_the_whole_test_split_and_int8_nearly(run, tmp_path):
     assert abs(small.score - exact.score) < 0.02
     assert small.num_bytes < exact.num_bytes / 2
     images = torch.randint(0, 256, (7, 1, 28, 28), dtype=torch.uint8)
-    predict = onnx_predict(exact.file, num_threads=1)
-    alone = torch.cat([predict(image) for image in images.split(1)])
-    assert torch.allclose(predict(images), alone, atol=1e-4)
+    exported = onnx_predict(exact.file, num_threads=1)
+    alone = torch.cat([exported(image) for image in images.split(1)])
+    assert torch.allclose(exported(images), alone, atol=1e-4)
 
 
-def test_torch_export_of_a_run_without_a_test_split(train, tmp_path, capsys):
+def test_torch_export_of_a_run_without_a_test_split(train, tmp_path, predict):
     random = numpy.random.default_rng(0)
     for name, low in (("dark", 0), ("light", 128)):
         (tmp_path / "train" / name).mkdir(parents=True)
@@ -56,12 +55,10 @@ def test_torch_export_of_a_run_without_a_test_split(train, tmp_path, capsys):
         "data.val_fraction=0.5",
         "trainer.max_steps=5",
     )
-    capsys.readouterr()
-    assert main([str(run_dir), "--export", "torch", "--output", str(tmp_path)]) == 0
-    output = capsys.readouterr()
-    assert "val accuracy" in output.out
-    assert "20 of 20" in output.out
-    assert output.err == "note: checked on the val split: the data have no test split\n"
+    out, err = predict(run_dir, "--export", "torch", "--output", tmp_path)
+    assert "val accuracy" in "\n".join(out)
+    assert "20 of 20" in "\n".join(out)
+    assert err == ["note: checked on the val split: the data have no test split"]
     program = torch.export.load(tmp_path / "model.pt2").module()
     assert program(torch.zeros(5, 3, 28, 28, dtype=torch.uint8)).shape == (5, 2)
 

@@ -1,10 +1,33 @@
-"""Attention under autocast on a CPU: single precision inside; elsewhere torch's own, untouched."""
+"""Attention is the published formula; under autocast on a CPU it works in single precision."""
+
+import math
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from models.attention import MOST_TOKENS, attend, to_attention_dtype
+from models.attention import MOST_TOKENS, SelfAttention, attend, to_attention_dtype
+from models.positions import alibi_bias, rotary_table, rotate
+
+
+@pytest.mark.parametrize("kind", ["full", "causal", "rotary", "alibi"])
+def test_self_attention_is_the_published_formula(kind):
+    attention, x = SelfAttention(32, 4, is_causal=kind != "full"), torch.randn(2, 9, 32)
+    queries, keys, values = (
+        part.view(2, 9, 4, 8).transpose(1, 2) for part in attention.qkv(x).chunk(3, -1)
+    )
+    table = rotary_table(9, 8) if kind == "rotary" else None
+    if table is not None:
+        queries, keys = rotate(queries, table), rotate(keys, table)
+    scores = queries @ keys.transpose(2, 3) / math.sqrt(8)
+    distance = torch.arange(9)[:, None] - torch.arange(9)
+    if kind == "alibi":
+        scores = scores - torch.tensor([2**-2, 2**-4, 2**-6, 2**-8])[:, None, None] * distance
+    if kind != "full":
+        scores = scores.masked_fill(distance < 0, float("-inf"))
+    attended = (scores.softmax(-1) @ values).transpose(1, 2).reshape(2, 9, 32)
+    found = attention(x, table, alibi_bias(4, 9) if kind == "alibi" else None)
+    assert torch.allclose(found, attention.out_proj(attended), atol=1e-5)
 
 
 def arguments(dtype, mask=False):

@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 
 from core.errors import ConfigError
 from models.bert import bert
-from predict import main as predict
 
 TOKENS = torch.tensor([[2, 4, 6, 5, 3], [2, 9, 3, 0, 0]])
 MASK = TOKENS != 0
@@ -130,51 +129,44 @@ def test_fine_tuning_learns(finished):
     assert row["label"] in row["sample"]  # the text itself
 
 
-def test_run_directory_alone_classifies(finished, capsys):
+def test_run_directory_alone_classifies(finished, predict):
     """The encoder's folder is not read again: only its name stands in the config."""
     config = (finished / "config.yaml").read_text()
     (finished / "config.yaml").write_text(re.sub(r"pretrained: .*", "pretrained: ./gone", config))
     for word in ("good", "bad"):
-        assert predict([str(finished), "--text", f"a very {word} film"]) == 0
-        label, probability = capsys.readouterr().out.split()
+        (line,), _ = predict(finished, "--text", f"a very {word} film")
+        label, probability = line.split()
         assert label == word
         assert float(probability.rstrip("%")) > 50
 
 
-def test_texts_of_files(finished, tmp_path, capsys):
-    (tmp_path / "new.csv").write_text('text;id\n"a good film";1\na bad film;2\n')
-    (tmp_path / "new.txt").write_text("\ufeffgood\n\nvery bad\n")
-    files = [str(tmp_path / name) for name in ("new.csv", "new.txt")]
-    assert predict([str(finished), *files, "--csv", str(tmp_path / "out.csv")]) == 0
-    lines = [line.split("  ")[:2] for line in capsys.readouterr().out.splitlines()]
-    assert lines == [
+def test_texts_of_files(finished, tmp_path, predict):
+    files = tmp_path / "new.csv", tmp_path / "new.txt"
+    files[0].write_text('text;id\n"a good film";1\na bad film;2\n')
+    files[1].write_text("\ufeffgood\n\nvery bad\n")
+    out, _ = predict(finished, *files, "--csv", tmp_path / "out.csv")
+    assert [line.split("  ")[:2] for line in out] == [
         [f"{files[0]}:2", "good"],
         [f"{files[0]}:3", "bad"],
         [f"{files[1]}:1", "good"],
         [f"{files[1]}:3", "bad"],
     ]
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 5
-    assert predict([str(finished), "--text", "good", "--text", "bad", "--top-k", "2"]) == 0
-    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
-    assert [(line[0], line[1], line[3]) for line in lines] == [
-        ("good", "good", "bad"),
-        ("bad", "bad", "good"),
+    out, _ = predict(finished, "--text", "good", "--text", "bad", "--top-k", 2)
+    assert [line.split("  ")[:4:3] for line in out] == [["good", "bad"], ["bad", "good"]]
+
+
+def test_what_is_cut_off_a_text_is_said(finished, predict):
+    assert predict(finished, "--text", "good " * 14)[1] == []
+    assert predict(finished, "--text", "good " * 50)[1] == [
+        "note: the text is longer than the 16 tokens of data.max_length: its last 36 are not read"
     ]
-
-
-def test_what_is_cut_off_a_text_is_said(finished, capsys):
-    assert predict([str(finished), "--text", "good " * 14]) == 0
-    assert capsys.readouterr().err == ""
-    assert predict([str(finished), "--text", "good " * 50]) == 0
-    assert capsys.readouterr().err == (
-        "note: the text is longer than the 16 tokens of data.max_length: its last 36 are not read\n"
-    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(["--text", " "], "--text is empty"), (["--prompt", "a"], "classifies texts: use --text")],
 )
-def test_bad_use_of_a_finished_run(arguments, message, finished, capsys):
-    assert predict([str(finished), *arguments]) == 1
-    assert message in capsys.readouterr().err
+def test_bad_use_of_a_finished_run(arguments, message, finished, predict):
+    _, (error,) = predict(finished, *arguments, code=1)
+    assert message in error

@@ -8,13 +8,12 @@ from models.dcgan import DCGAN
 from models.unet import Attention, TimeEmbedding, UNet
 
 
-def dcgan(size=(28, 28), channels=1):
+def dcgan(size, channels):
     return DCGAN(channels, size, latent_dim=16, width=8)
 
 
-def unet(size=(28, 28), channels=1, **settings):
-    defaults = {"width": 8, "multipliers": [1, 2, 2], "num_steps": 100, "sample_steps": 3}
-    return UNet(channels, size, **{**defaults, "prediction": "velocity", **settings})
+def unet(size=(28, 28), channels=1):
+    return UNet(channels, size, 8, [1, 2, 2], 100, prediction="velocity", sample_steps=3)
 
 
 @pytest.mark.parametrize(("size", "channels"), [((28, 28), 1), ((32, 32), 3), ((32, 64), 3)])
@@ -44,40 +43,14 @@ def test_dcgan_starts_as_the_papers():
             assert module.weight.mean().item() == pytest.approx(1.0, abs=0.02)
 
 
-def test_unet_attends_at_the_lowest_resolution_only():
-    found = [name for name, module in unet().named_modules() if isinstance(module, Attention)]
-    assert found == ["encoder.2.attention", "decoder.0.attention"]
-
-
-def test_everything_in_the_unet_is_used_and_the_schedule_saved():
+def test_unet_attends_at_the_lowest_resolution_only_and_saves_the_schedule():
     model = unet()
+    found = [name for name, module in model.named_modules() if isinstance(module, Attention)]
+    assert found == ["encoder.2.attention", "decoder.0.attention"]
     assert "diffusion.alpha_bar" in model.state_dict()
-    with torch.no_grad():  # blocks and head start at zero, which would hide what is behind them
-        for parameter in model.parameters():
-            parameter.normal_(0, 0.1)
-    model(torch.randn(2, 1, 28, 28), torch.tensor([3, 60])).square().mean().backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().sum() > 0, name
 
 
 def test_times_are_told_apart():
     times = TimeEmbedding(32, 64)(torch.arange(1, 1001))
     distances = torch.cdist(times, times) + torch.eye(1000)
     assert distances.min() > 0
-
-
-@pytest.mark.parametrize(
-    ("make", "settings", "message"),
-    [
-        (dcgan, {"size": (30, 30)}, "30x30 must be a multiple of 4"),
-        (unet, {"size": (30, 30)}, "30x30 must be a multiple of 4 for the 3 levels"),
-        (unet, {"width": 12}, "width=12 must be a multiple of 8"),
-        (unet, {"sample_steps": 101}, "sample_steps=101 must be in 1..num_steps=100"),
-        (unet, {"sample_steps": 0}, "sample_steps=0 must be in 1..num_steps=100"),
-        (unet, {"prediction": "image"}, "prediction=image should be velocity or noise"),
-    ],
-)
-def test_settings_that_do_not_fit_are_refused(make, settings, message):
-    with pytest.raises(ValueError, match=message):
-        make(**settings)
