@@ -6,6 +6,7 @@ import sys
 from importlib.metadata import packages_distributions
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.conftest import ROOT
 
@@ -32,11 +33,7 @@ def required_distributions() -> set[str]:
         line for file in ROOT.glob("requirements*.txt") for line in file.read_text().splitlines()
     ]
     found = (re.match(r"[\w.-]+", line) for line in lines)
-    return {normalized(match[0]) for match in found if match}
-
-
-def normalized(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return {canonicalize_name(match[0]) for match in found if match}
 
 
 def test_imports_are_required():
@@ -45,7 +42,7 @@ def test_imports_are_required():
     missing = {
         name
         for name in imported_packages()
-        if not {normalized(d) for d in distributions.get(name, [name])} & required
+        if not {canonicalize_name(d) for d in distributions.get(name, [name])} & required
     }
     assert missing == set()
 
@@ -55,4 +52,4 @@ def test_lock_names_a_version_for_every_requirement():
     for file in ("requirements.txt", "requirements-joblib.txt"):
         for line in (ROOT / file).read_text().splitlines():
             requirement = Requirement(line.partition("#")[0])
-            assert requirement.specifier.contains(lock[normalized(requirement.name)]), line
+            assert requirement.specifier.contains(lock[canonicalize_name(requirement.name)]), line
