@@ -53,7 +53,7 @@ FOLDERS = {
     "objective": "objectives",
     "loggers": "trainer.loggers",
 }
-RESERVED = ("_target_", "_partial_", "_convert_")
+RESERVED = ("_target_", "_partial_")
 REFUSALS = (TypeError, ValueError, LookupError, ArithmeticError, AssertionError, RuntimeError)
 
 
@@ -83,7 +83,6 @@ def instantiate(node: Any, where: str, later: Sequence[str] = (), **injected: An
         return built
     target = resolve(built.pop("_target_"), f"{where}._target_")
     is_partial = built.pop("_partial_", False)
-    built.pop("_convert_", None)
     check_arguments(target, built, (*injected, *later), where)
     if is_partial:
         return partial(target, **built, **injected)

@@ -8,7 +8,7 @@ from typing import NoReturn
 from core.errors import ConfigError
 
 # what can be asked of a run, and the options that belong to it
-TASKS = {
+OPTIONS = {
     "inputs": ("top_k", "invert", "output", "json", "csv"),
     "text": ("top_k", "json", "csv"),
     "prompt": ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "json", "csv"),
@@ -76,7 +76,7 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> argparse.
     add("--csv", type=Path, metavar="FILE", help="the same as CSV")
     options = parser.parse_args(arguments)
     given = [name for name, value in vars(options).items() if value not in (None, [])]
-    tasks = [task for task in TASKS if task in given]
+    tasks = [task for task in OPTIONS if task in given]
     if tasks == ["export", "quantize"]:
         tasks = ["export"]
     if len(tasks) != 1:
@@ -85,7 +85,7 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> argparse.
         )
     (options.task,) = tasks
     for option in given:
-        if option not in ("run_dir", options.task, *TASKS[options.task]):
+        if option not in ("run_dir", options.task, *OPTIONS[options.task]):
             parser.error(f"{spelled(option)} has no effect with {spelled(options.task)}")
     if options.export == "torch" and options.quantize is not None:
         parser.error("--quantize makes an ONNX model: leave --export torch out")
