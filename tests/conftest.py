@@ -13,9 +13,10 @@ from unittest.mock import patch
 import hydra
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
+
+from core.composed import compose_config
 
 ROOT = Path(__file__).parent.parent
 QUIET = ("wandb.mode=disabled", "trainer.progress=false", "trainer.num_threads=1")
@@ -39,19 +40,14 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def composed() -> Callable[..., dict[str, Any]]:
     """``composed("optim=sgd_cosine", ...)``: the resolved config as plain data."""
+    unresolved = cache(lambda *overrides: compose_config(overrides))
 
-    @cache
-    def unresolved(*overrides: str) -> DictConfig:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return compose("config", overrides=list(overrides))
-
-    def compose_config(*overrides: str) -> dict[str, Any]:
-        cfg = unresolved(*overrides)
-        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    def plain(*overrides: str) -> dict[str, Any]:
+        config = OmegaConf.to_container(unresolved(*overrides), resolve=True, throw_on_missing=True)
         assert isinstance(config, dict)
         return {str(key): value for key, value in config.items()}
 
-    return compose_config
+    return plain
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import re
 import shlex
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from core.composed import compose_config
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -16,16 +16,10 @@ COMMAND = re.compile(r"^\$ (?:\w+=\S+ )*(?:python|torchrun.*) train\.py(.*)$", r
 MESSAGE = re.compile(r"^\| (`.*`).* \| .* \|$", re.MULTILINE)
 PLACES = ("core", "data", "deploy", "models", "objectives", "optim", "study", "analysis", "trainer")
 GITHUB = "../../actions/"  # relative to the address of the repository
-ADDED = (
-    "tinymlp",
-    "signsgd",
-    "halving",
-    "densenet",
-    "squares",
-    "margin",
-    "overconfident",
-    "csv_file",
-)  # by the examples
+# placeholders, and what the examples add
+NOT_HERE = re.compile(
+    r"\.\.\.|<|tinymlp|signsgd|halving|densenet|squares|margin|overconfident|csv_file"
+)
 
 
 def name(page):
@@ -45,7 +39,7 @@ def commands() -> list[str]:
     """What follows ``train.py`` in the pages, without comments; those of placeholders left out."""
     text = "\n".join(page.read_text().replace("\\\n", " ") for page in PAGES)
     found = dict.fromkeys(line.strip() for line in COMMAND.findall(text))
-    return [line for line in found if not any(part in line for part in ("...", "<", *ADDED))]
+    return [line for line in found if not NOT_HERE.search(line)]
 
 
 @pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher")
@@ -60,8 +54,7 @@ def test_commands_compose(line):
         first = next(override.sweep_string_iterator()) if override.is_sweep_override() else None
         key = override.get_key_element()
         chosen.append(f"{key}={first}" if first is not None else override.input_line)
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        compose("config", chosen, return_hydra_config=True)
+    compose_config(chosen, with_hydra=True)
 
 
 def texts_of_the_program() -> str:

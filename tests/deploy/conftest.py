@@ -3,27 +3,14 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.conftest import QUIET
-
 
 @pytest.fixture(scope="session")
-def finished_run(
-    composed: Callable[..., dict[str, Any]],
-    data_root: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
+def finished_run(train_in: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a LightCNN after a few updates on real digits; not to be changed."""
-    from core.job import Job
-    from train import run
-
-    folder = tmp_path_factory.mktemp("finished")
-    config = composed(*QUIET, f"data.root={data_root}", "trainer.max_steps=100")
-    run(config, Job(run_dir=str(folder)))
-    return folder
+    return train_in(tmp_path_factory.mktemp("finished"), "trainer.max_steps=100")
 
 
 @pytest.fixture
