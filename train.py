@@ -64,14 +64,14 @@ def run(config: dict[str, Any], job: Job) -> float:
     from data.build import build_data
     from models.build import build_model, initialize_from_data
     from objectives.build import build_objective
+    from trainer.build import build_phases
+    from trainer.checkpoint.init_from import initialize
+    from trainer.checkpoint.resume import planned_horizon, resume
+    from trainer.checkpoint.start import starting_point
     from trainer.distributed.device import choose_device, prepare_process
     from trainer.distributed.process_group import process_group
-    from trainer.init_from import initialize
     from trainer.loggers.run_log import open_run_log
-    from trainer.phase import build_phases
-    from trainer.resume import planned_horizon, resume
     from trainer.signals import listening
-    from trainer.starting_point import starting_point
     from trainer.trainer import Trainer
 
     settings = TrainerSettings(**config["trainer"])

@@ -18,7 +18,7 @@ from data.loader import Loader
 from data.spec_file import read_spec
 from models.build import build_model
 from objectives.build import build_objective
-from trainer import checkpoint
+from trainer.checkpoint.files import load_best_weights
 from trainer.distributed.device import DTYPES, choose_precision, prepare_process
 from trainer.evaluation import evaluate
 
@@ -108,7 +108,7 @@ def open_run(run_dir: Path) -> FinishedRun:
     except ConfigError as error:
         raise ConfigError(f"{run_dir / 'config.yaml'} cannot be used: {error}") from error
     model = build_model(without_download(config["model"]), spec, CPU, settings.channels_last)
-    checkpoint.load_best_weights(model, run_dir)
+    load_best_weights(model, run_dir)
     objective = objective_class(config["objective"]["_target_"])
     return FinishedRun(
         run_dir=run_dir,

@@ -1,86 +1,76 @@
-"""Averages of a model's weights over the run: exponential (EMA) and stochastic weight averaging."""
+"""Averages of a model's weights over the run: exponential (EMA) and stochastic weight averaging.
+
+And the batch norms' statistics of weights that were never trained with.
+"""
 
 import copy
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from core.errors import ConfigError
 from core.schema import TrainerSettings
+from data.loader import Loader
+from objectives.base import Objective
 from optim.schedules import Horizon
+from trainer.distributed.device import autocast
+from trainer.distributed.parallel import make_whole
 
 DEFAULT_DECAY = 0.999
+MAX_BATCHES = 100  # that batch norms are estimated from
 
 
 class Average:
-    """A copy of a model, in ``module``, that every :meth:`update` moves towards the model.
+    """A copy of a model, in ``module``, that due updates move towards the model.
+
+    With ``decay`` an exponential average: each moves it by ``1 - decay``. The decay rises to its
+    value as ``(1 + updates) / (10 + updates)``, so that short runs are not averages of their random
+    start. Without, the mean of the weights (stochastic weight averaging, arXiv:1803.05407).
 
     Buffers are copied, not averaged. Updates are counted in Python: torch's ``AveragedModel`` reads
     its count back from the device at every update.
+
+    Args:
+        start: the first update that is due.
+        every: updates from one that is due to the next.
     """
 
-    stale_statistics = False  # whether batch norms are to be estimated again before it is used
-
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(
+        self, model: nn.Module, decay: float | None = None, start: int = 1, every: int = 1
+    ) -> None:
         self.module = copy.deepcopy(model)
         for layer in self.module.modules():
             if isinstance(layer, nn.RNNBase):
                 layer.flatten_parameters()  # a copy's weights lie apart, which cuDNN is slower with
+        self.decay, self.start, self.every = decay, start, every
         self.num_updates = 0
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the weights after update ``step``, where they are to be averaged."""
-        if not self.is_due(step):
+        if step < self.start or (step - self.start) % self.every:
             return
-        self.move(list(self.module.parameters()), list(model.parameters()))
-        for own, current in zip(self.module.buffers(), model.buffers(), strict=True):
-            own.copy_(current)
+        keep = self.kept_share()
+        own, current = list(self.module.parameters()), list(model.parameters())
+        get_ema_multi_avg_fn(keep)(own, current, self.num_updates)
+        for buffer, value in zip(self.module.buffers(), model.buffers(), strict=True):
+            buffer.copy_(value)
         self.num_updates += 1
 
-    def is_due(self, step: int) -> bool:
-        raise NotImplementedError
-
-    def move(self, own: list[nn.Parameter], current: list[nn.Parameter]) -> None:
-        raise NotImplementedError
-
-
-class ExponentialAverage(Average):
-    """Moves by ``1 - decay`` at every update.
-
-    The decay starts low and rises to its value as ``(1 + updates) / (10 + updates)``, so that short
-    runs are not averages of their random start.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__(model)
-        self.decay = decay
-
-    def is_due(self, step: int) -> bool:
-        return True
-
-    def move(self, own: list[nn.Parameter], current: list[nn.Parameter]) -> None:
+    def kept_share(self) -> float:
+        """What the next update leaves of the average: nothing of the copy that it begins with."""
         done = self.num_updates
-        decay = min(self.decay, (1 + done) / (10 + done)) if done else 0.0  # the first copies
-        get_ema_multi_avg_fn(decay)(own, current, done)
+        if self.decay is None or done == 0:
+            return done / (done + 1)
+        return min(self.decay, (1 + done) / (10 + done))
 
-
-class StochasticWeightAverage(Average):
-    """The mean of the weights at every ``every``-th update from ``start`` on (arXiv:1803.05407)."""
-
-    stale_statistics = True
-
-    def __init__(self, model: nn.Module, start: int, every: int) -> None:
-        super().__init__(model)
-        self.start = start
-        self.every = every
-
-    def is_due(self, step: int) -> bool:
-        return step >= self.start and (step - self.start) % self.every == 0
-
-    def move(self, own: list[nn.Parameter], current: list[nn.Parameter]) -> None:
-        get_ema_multi_avg_fn(self.num_updates / (self.num_updates + 1))(own, current, 0)
+    @property
+    def has_stale_statistics(self) -> bool:
+        """Whether its batch norms are to be estimated before it is used."""
+        return self.decay is None and self.num_updates > 0
 
 
 def build_average(settings: TrainerSettings, model: nn.Module, horizon: Horizon) -> Average | None:
@@ -88,12 +78,12 @@ def build_average(settings: TrainerSettings, model: nn.Module, horizon: Horizon)
     kind = kind_of_average(settings)
     if kind == "ema":
         decay = settings.ema_decay
-        return ExponentialAverage(model, DEFAULT_DECAY if decay is None else decay)
+        return Average(model, DEFAULT_DECAY if decay is None else decay)
     if kind == "swa":
         start = max(1, round(settings.swa_start * horizon.total_steps))
         every = settings.swa_every_steps or horizon.steps_per_epoch
         # the last update is one of them
-        return StochasticWeightAverage(model, start + (horizon.total_steps - start) % every, every)
+        return Average(model, start=start + (horizon.total_steps - start) % every, every=every)
     return None
 
 
@@ -120,3 +110,48 @@ def check_average(settings: TrainerSettings, against: str) -> None:
         raise ConfigError(
             f"trainer.{said or f'average={kind}'} does not go with {against}: set it to null"
         )
+
+
+@torch.no_grad()
+def estimate_statistics(
+    objective: Objective, model: nn.Module, data: Loader, precision: str
+) -> None:
+    """Give the batch norms of ``model`` the mean moments of training batches, as evaluated.
+
+    Of the batches of ``data.batch_size``, at most ``MAX_BATCHES`` spread over the training split,
+    each cut over the processes as in training. Frozen norms keep theirs, and so do those that
+    evaluation does not come to.
+    """
+    norms: dict[str, Any] = {
+        name: layer
+        for name, layer in model.named_modules()
+        if getattr(layer, "num_batches_tracked", None) is not None and not is_frozen(layer)
+    }
+    if not norms:
+        return
+    before = {
+        name: {k: b.clone() for k, b in layer.named_buffers()} for name, layer in norms.items()
+    }
+    momenta = {name: layer.momentum for name, layer in norms.items()}
+    model.eval()
+    make_whole(model)
+    for layer in norms.values():
+        layer.reset_running_stats()
+        layer.momentum = None  # the mean over all batches
+        layer.train()
+    for batch in data.spread_over_training(MAX_BATCHES):
+        with autocast(data.device, precision):
+            objective.evaluate(model, batch)
+    for name, layer in norms.items():
+        layer.momentum = momenta[name]
+        layer.eval()
+        for key, buffer in layer.named_buffers():
+            if not layer.num_batches_tracked:
+                buffer.copy_(before[name][key])
+            elif dist.is_initialized():
+                dist.broadcast(buffer, 0)  # without synchronized norms each has its own
+
+
+def is_frozen(layer: nn.Module) -> bool:
+    own = list(layer.parameters(recurse=False))
+    return bool(own) and not any(parameter.requires_grad for parameter in own)

@@ -1,6 +1,6 @@
 """Measuring a model on a split: every sample once, whatever the number of processes."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from core.schema import TrainerSettings
 from data.draws import EVALUATED_MODEL_STREAM, seed_process
 from data.loader import Loader
 from objectives.base import Objective
+from optim.schedules import Horizon
 from trainer.distributed.device import autocast
 from trainer.distributed.parallel import make_whole
 from trainer.metrics import Meter
@@ -76,22 +77,30 @@ def evaluate(
     return means, samples
 
 
+def is_evaluation_step(step: int, settings: TrainerSettings, horizon: Horizon) -> bool:
+    """Whether so many updates, or else epochs, are over after update ``step``."""
+    if settings.eval_every_steps is not None:
+        return step % settings.eval_every_steps == 0
+    every = settings.eval_every_epochs * horizon.steps_per_epoch
+    return (step + horizon.batches_offset) % every == 0
+
+
 def check_evaluations(
     monitor: Monitor,
     settings: TrainerSettings,
     objective: Objective,
+    phases: Iterable[Phase],
     data: Loader,
     tried: Callable[[str], tuple[dict[str, float], Any]],
-) -> str | None:
+    say: Callable[[str], None],
+) -> None:
     """Refuse what evaluations do not measure.
 
     The objective is taken at its word for those it declares; for another, one batch is tried.
 
     Args:
         tried: evaluates a batch of a split; its metrics, and its samples.
-
-    Returns:
-        What a person should know of it, if anything.
+        say: is given what a person should know.
 
     Raises:
         ConfigError: there is no such metric, no validation split for what needs one, no target to
@@ -116,37 +125,33 @@ def check_evaluations(
             "0.98 for 98 %"
         )
     if "val" not in data.splits:
-        for setting in ("target", "early_stopping_patience"):
-            if (value := getattr(settings, setting)) is not None:
-                raise ConfigError(
-                    f"trainer.{setting}={value} needs a validation split, and "
-                    f"data={data.spec.name} has none"
-                )
-        return (
+        if needing := next(what_needs_validation(settings, phases), None):
+            raise ConfigError(
+                f"{needing} needs a validation split, and data={data.spec.name} has none"
+            )
+        say(
             f"there is no validation split: {monitor.name} is not measured, and the last weights "
             "are the ones that are tested"
         )
+        return
     name = monitor.name.removeprefix("val/")
     if name in objective.metric_modes:
-        return None
+        return
     check_measured(monitor, tried("val")[0])
-    if name in objective.metrics.names:
-        return None
-    better = "higher" if monitor.mode == "max" else "lower"
-    return f"a {better} {monitor.name} is taken for better (monitor_mode)"
+    if name not in objective.metrics.names:
+        better = "higher" if monitor.mode == "max" else "lower"
+        say(f"a {better} {monitor.name} is taken for better (monitor_mode)")
 
 
-def check_schedules(phases: Iterable[Phase], data: Loader) -> None:
-    """Raises: ConfigError: a schedule goes by evaluations, and there are none."""
-    followed = [
-        schedule
-        for phase in phases
-        for schedule in (phase.schedule, *(own.schedule for own in phase.setting_schedules))
-    ]
-    if "val" not in data.splits and any(schedule.sees_evaluations for schedule in followed):
-        raise ConfigError(
-            f"scheduler=plateau needs a validation split, and data={data.spec.name} has none"
-        )
+def what_needs_validation(settings: TrainerSettings, phases: Iterable[Phase]) -> Iterator[str]:
+    """Settings that make no sense without a validation split."""
+    for setting in ("target", "early_stopping_patience"):
+        if (value := getattr(settings, setting)) is not None:
+            yield f"trainer.{setting}={value}"
+    for phase in phases:
+        for scheduled in (phase, *phase.setting_schedules):
+            if scheduled.schedule.sees_evaluations:
+                yield "scheduler=plateau"
 
 
 def check_measured(monitor: Monitor, names: Iterable[str]) -> None:

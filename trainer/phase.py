@@ -1,79 +1,107 @@
 """A phase of the update: its own parameters, optimizer, schedule and clipping."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from core.collectives import full_tensor, mean_over_ranks
 from core.errors import ConfigError
 from core.progress import Progress
-from core.schema import TrainerSettings
+from data.draws import OPTIMIZER_STREAM, UPDATE_STREAM, drawing, seed_process
 from data.splits import Batch
 from objectives.base import Objective, Sums
-from optim.build import NONE_YET, Schedule, build_optimizer, build_schedule
-from optim.needs import Needs, add_gradients, flatten_gradients, rehearse
-from optim.param_rules import freeze
-from optim.schedules import Evaluations, Horizon
+from optim.build import NONE_YET, Schedule
+from optim.needs import Needs, add_gradients, flatten_gradients
+from optim.schedules import Evaluations
 from optim.setting_schedule import SettingSchedule
-from optim.uncompiled import leave_compiler_out
-from trainer.averaging import check_average
-from trainer.computation import Computation, check_needs
+from trainer.checkpoint.optimizer_state import OptimizerState
 from trainer.distributed.device import autocast, synchronize
-from trainer.distributed.parallel import distribute, for_strategy, wrap
-from trainer.layers import layer_norms, layers_of
-from trainer.optimizer_state import OptimizerState
 
 
-class Phase:
-    """One of the steps an update is made of.
+@dataclass
+class Computation:
+    """What is the same for all phases of an update: where and how precisely it is computed.
 
-    Args:
-        prefix: of the phase's metrics; empty where there is but one phase.
-        compute: ``batch -> (loss, sums)``; averages gradients under several processes.
-        module: whose parameters the phase trains.
-        monitor_layers: measure the norms of every layer at logging steps.
-        setting_schedules: of settings other than the rate.
-        frozen_norms: layers whose statistics stay as they are in training.
-        needs: what a step of the optimizer needs beside gradients.
+    Random draws depend on the seed and on ``position``, the update's place in the data, so there is
+    no state of them to save.
     """
 
-    def __init__(
-        self,
-        name: str,
-        prefix: str,
-        compute: Callable[..., Any],
-        module: nn.Module,
-        optimizer: Optimizer,
-        needs: Needs,
-        schedule: Schedule,
-        clip_grad_norm: float | None,
-        clip_grad_value: float | None,
-        monitor_layers: bool,
-        frozen_norms: Sequence[nn.Module] = (),
-        setting_schedules: Sequence[SettingSchedule] = (),
-    ) -> None:
-        self.name = name
-        self.prefix = prefix
-        self.compute = compute
-        self.buffers = list(module.buffers())
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.optimizer = optimizer
-        self.needs = needs
-        self.schedule = schedule
-        self.clip_grad_norm = clip_grad_norm
-        self.clip_grad_value = clip_grad_value
-        self.frozen_norms = frozen_norms
-        self.setting_schedules = setting_schedules
-        self.base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
-        scheduled = [setting.key for setting in setting_schedules]
-        self.optimizer_state = OptimizerState(optimizer, module, scheduled)
-        self.layers = layers_of(module) if monitor_layers else {}
+    device: torch.device
+    precision: str
+    seed: int
+    rank: int
+    position: int = 0
+
+    def __post_init__(self) -> None:
+        self.scaler = GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+    def begin_update(self, position: int) -> None:
+        """Start the draws of an update, such as dropout's."""
+        self.position = position
+        seed_process(self.device, self.seed, UPDATE_STREAM, position, self.rank)
+
+    def same_draws(self) -> AbstractContextManager:
+        """The draws of the update once more; afterwards they go on where they were."""
+        return drawing(self.device, self.seed, UPDATE_STREAM, self.position, self.rank)
+
+    def optimizer_draws(self) -> AbstractContextManager:
+        """Draws of an optimizer, the same ones on every process."""
+        return drawing(self.device, self.seed, OPTIMIZER_STREAM, self.position)
+
+
+class PhaseCompute(nn.Module):
+    """``objective(phase, batch)`` as a module of the batch alone, which is what torch wraps.
+
+    Raises:
+        ConfigError: the loss does not depend on the weights.
+    """
+
+    def __init__(self, objective: Objective, phase: str) -> None:
+        super().__init__()
+        self.objective = objective
+        self.phase = phase
+
+    def forward(self, batch: tuple[Tensor, ...]) -> Any:
+        loss, sums = self.objective(self.phase, batch)
+        if not loss.requires_grad:
+            raise ConfigError(
+                f"the loss of phase {self.phase} has no gradient: the model's output is cut off "
+                "from its weights, as by detach, argmax or a conversion to integers"
+            )
+        return loss, sums
+
+
+@dataclass
+class Phase:
+    """One of the steps an update is made of."""
+
+    name: str
+    prefix: str  # of the phase's metrics; empty where there is but one phase
+    compute: nn.Module  # batch -> (loss, sums); averages gradients under several processes
+    module: nn.Module  # whose parameters the phase trains
+    optimizer: Optimizer
+    needs: Needs  # of a step of the optimizer, beside gradients
+    schedule: Schedule
+    clip_grad_norm: float | None
+    clip_grad_value: float | None
+    monitor_layers: bool  # measure the norms of every layer at logging steps
+    frozen_norms: Sequence[nn.Module] = ()  # whose statistics stay as they are in training
+    setting_schedules: Sequence[SettingSchedule] = ()  # of settings other than the rate
+
+    def __post_init__(self) -> None:
+        self.parameters = [p for p in self.module.parameters() if p.requires_grad]
+        self.base_lrs = [float(group["lr"]) for group in self.optimizer.param_groups]
+        scheduled = [setting.key for setting in self.setting_schedules]
+        self.optimizer_state = OptimizerState(self.optimizer, self.module, scheduled)
+        self.layers = layers_of(self.module) if self.monitor_layers else {}
 
     def follow_schedules(self, step: int, evaluations: Evaluations = NONE_YET) -> None:
         """Give the optimizer the rates of update ``step``, and what else has a schedule."""
@@ -87,9 +115,17 @@ class Phase:
     def lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def layer_grad_norms(self) -> dict[str, Tensor]:
-        """Of every monitored layer, by name; to be taken before clipping."""
-        return layer_norms(self.layers, [p.grad for p in self.parameters], self.prefix, "grad_norm")
+    def layer_norms(self, name: str, tensors: Sequence[Tensor | None]) -> dict[str, Tensor]:
+        """The Euclidean norm over each monitored layer, as ``layers/<layer>/<name>``.
+
+        Args:
+            tensors: one for each trained parameter; None: it has no gradient.
+        """
+        norms = {}
+        for layer, places in self.layers.items():
+            if own := [tensor for place in places if (tensor := tensors[place]) is not None]:
+                norms[f"layers/{self.prefix}{layer}/{name}"] = total_norm(own)
+        return norms
 
     @property
     def lrs(self) -> dict[str, float]:
@@ -140,43 +176,43 @@ class Phase:
             nn.utils.clip_grad_value_(self.parameters, self.clip_grad_value)
         return norm
 
-    def step(self, update: list[Batch], computation: Computation, position: int) -> None:
-        """The optimizer's step; some compute the loss of the ``update`` again for it.
-
-        Args:
-            position: of the update in the data.
-        """
+    def step(self, update: list[Batch], computation: Computation) -> None:
+        """The optimizer's step; some compute the loss of the ``update`` again for it."""
         if self.needs.closure:
             # batch norms keep the statistics of the first evaluation, at the weights before
-            buffers = [(buffer, buffer.clone()) for buffer in self.buffers]
+            buffers = [(buffer, buffer.clone()) for buffer in self.module.buffers()]
             optimizer: Any = self.optimizer  # torch's types want numbers of a closure
-            optimizer.step(partial(self.compute_again, update, computation, position))
+            optimizer.step(partial(self.compute_again, update, computation))
             for buffer, before in buffers:
                 buffer.copy_(before)
             return
-        with computation.optimizer_draws(position) if self.needs.draws else nullcontext():
+        with computation.optimizer_draws() if self.needs.draws else nullcontext():
             computation.scaler.step(self.optimizer)
 
-    def compute_again(self, update: list[Batch], computation: Computation, position: int) -> Tensor:
+    def compute_again(self, update: list[Batch], computation: Computation) -> Tensor:
         """An optimizer's closure: the loss and its gradients at the present weights.
 
         Of the same samples, with the same draws; means over all processes.
         """
-        with torch.enable_grad(), computation.again(position):
+        with torch.enable_grad(), computation.same_draws():
             losses, _ = self.backward(update, computation)
         self.clip_gradients(always_measure=False)
         return mean_over_ranks(torch.stack(losses).mean())
 
     def measured_step(
-        self, step: Callable[[], None], grad_norm: Tensor | None, progress: Progress
+        self,
+        update: list[Batch],
+        computation: Computation,
+        grad_norm: Tensor | None,
+        progress: Progress,
     ) -> dict[str, Tensor]:
-        """Make the optimizer's ``step``, timed in ``progress``; the norms of a logging step."""
+        """As :meth:`step`, timed in ``progress``; the norms of a logging step."""
         assert grad_norm is not None
-        device = grad_norm.device
+        device = computation.device
         before = [parameter.detach().clone() for parameter in self.parameters]
         synchronize(device)
         start = time.perf_counter()
-        step()
+        self.step(update, computation)
         synchronize(device)
         progress.optimizer_seconds += time.perf_counter() - start
         progress.optimizer_steps_timed += 1
@@ -186,8 +222,8 @@ class Phase:
             f"train/{self.prefix}grad_norm": grad_norm,
             f"optim/{self.prefix}weight_norm": total_norm(weights),
             f"optim/{self.prefix}update_norm": total_norm(updates),
-            **layer_norms(self.layers, weights, self.prefix, "weight_norm"),
-            **layer_norms(self.layers, updates, self.prefix, "update_norm"),
+            **self.layer_norms("weight_norm", weights),
+            **self.layer_norms("update_norm", updates),
         }
 
     def gradient_exchange(self, is_last: bool) -> AbstractContextManager:
@@ -221,94 +257,16 @@ def total_norm(tensors: Iterable[Tensor]) -> Tensor:
     return full_tensor(nn.utils.get_total_norm(list(tensors)))
 
 
-def build_phases(
-    config: dict[str, Any], objective: Objective, horizon: Horizon, trainer: TrainerSettings
-) -> list[Phase]:
-    """The objective's phases, each with the optimizer, schedule and clipping of its own.
+def layers_of(module: nn.Module) -> dict[str, list[int]]:
+    """The trained parameters of each layer, by their places among all of ``module``'s.
 
-    Raises:
-        ConfigError: the config's ``phases`` are not those of the objective.
+    A layer is a module that has parameters of its own, such as a convolution with its bias.
     """
-    modules = objective.phases()
-    settings = phase_settings(config, list(modules))
-    frozen_norms = freeze(objective.model, config["param_groups"]["rules"])
-    grouping = config["param_groups"] | {"root": objective.model}
-    distribute(objective, trainer)
-    if trainer.compile:
-        # after the model was tried with two samples: that shape would make the batch symbolic
-        mode = "default" if trainer.compile is True else trainer.compile
-        objective.model.compile(mode=mode, dynamic=False)
-    else:
-        leave_compiler_out()
-    phases = []
-    for name, module in modules.items():
-        own, where = settings[name], f"phases.{name}." if config["phases"] else ""
-        chosen = for_strategy(own["optimizer"], trainer)
-        optimizer = build_optimizer(chosen, module, grouping, f"{where}optimizer")
-        needs = rehearse(chosen, optimizer, f"{where}optimizer")
-        check_needs(needs, optimizer, objective, trainer, f"{where}optimizer")
-        phase = Phase(
-            name=name,
-            prefix=f"{name}/" if len(modules) > 1 else "",
-            compute=wrap(PhaseCompute(objective, name), module, trainer),
-            module=module,
-            optimizer=optimizer,
-            needs=needs,
-            schedule=build_schedule(own["scheduler"], horizon, f"{where}scheduler"),
-            clip_grad_norm=own["clip_grad_norm"],
-            clip_grad_value=own["clip_grad_value"],
-            monitor_layers=trainer.monitor_layers,
-            frozen_norms=frozen_norms,
-            setting_schedules=[
-                SettingSchedule(optimizer, name, build_schedule(node, horizon, f"{name}_schedule"))
-                for name in ("momentum", "weight_decay")
-                if (node := config[f"{name}_schedule"])
-            ],
-        )
-        if phase.has_modes:
-            itself = f"{type(phase.optimizer).__name__}, which averages the weights itself"
-            check_average(trainer, against=itself)
-        phases.append(phase)
-    return phases
-
-
-def phase_settings(config: dict[str, Any], names: list[str]) -> dict[str, dict[str, Any]]:
-    """Of every phase: without ``phases`` in the config, the one phase takes the top-level ones."""
-    settings = config["phases"]
-    if not settings:
-        for part in ("optimizer", "scheduler"):
-            if not config[part]:
-                raise ConfigError(f"there is no {part}: choose one with {part}=NAME")
-        top = {"optimizer": config["optimizer"], "scheduler": config["scheduler"]}
-        top |= {key: config["trainer"][key] for key in ("clip_grad_norm", "clip_grad_value")}
-        return dict.fromkeys(names, top)
-    if set(settings) != set(names):
-        raise ConfigError(
-            f"phases has {', '.join(settings)}, but the objective has {', '.join(names)}"
-        )
-    return settings
-
-
-class PhaseCompute(nn.Module):
-    """``objective(phase, batch)`` as a module of the batch alone, which is what torch wraps.
-
-    Raises:
-        ConfigError: the loss does not depend on the weights.
-    """
-
-    def __init__(self, objective: Objective, phase: str) -> None:
-        super().__init__()
-        self.objective = objective
-        self.phase = phase
-
-    def forward(self, batch: tuple[Tensor, ...]) -> Any:
-        loss, sums = self.objective(self.phase, batch)
-        if not loss.requires_grad:
-            raise ConfigError(
-                f"the loss of phase {self.phase} has no gradient: the model's output is cut off "
-                "from its weights, as by detach, argmax or a conversion to integers"
-            )
-        return loss, sums
+    layers: dict[str, list[int]] = {}
+    trained = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+    for place, name in enumerate(trained):
+        layers.setdefault(name.rpartition(".")[0] or name, []).append(place)
+    return layers
 
 
 def optimizer_state_bytes(phases: list[Phase]) -> int:

@@ -17,7 +17,7 @@ from data.loader import Loader
 from data.splits import Splits, TensorSplit
 from models.build import build_model
 from tests.trainer.interrupting import SHORT, assert_same_run, signal_at
-from trainer import checkpoint
+from trainer.checkpoint import files as checkpoint
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from deploy.finished_run import open_run, without_download
 from deploy.images import read_image
-from trainer import checkpoint
+from trainer.checkpoint import files as checkpoint
 
 SMALL = ("debug=fast", "data.batch_size=4", "data.eval_batch_size=4")
 

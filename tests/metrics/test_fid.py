@@ -8,7 +8,7 @@ from scipy.linalg import sqrtm
 from core.errors import ConfigError
 from metrics.fid import Extractor, frechet_distance, load_extractor, own_extractor
 from models.lightcnn import LightCNN
-from trainer import checkpoint
+from trainer.checkpoint import files as checkpoint
 
 
 def normal(count, seed, shift=0.0):

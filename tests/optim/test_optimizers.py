@@ -14,7 +14,7 @@ from data.draws import drawing
 from optim.build import build_optimizer
 from optim.needs import Needs, add_gradients, generator_states, rehearse
 from optim.param_groups import parameter_groups
-from trainer.optimizer_state import OptimizerState
+from trainer.checkpoint.optimizer_state import OptimizerState
 
 CONF = Path(__file__).parents[2] / "conf" / "optimizer"
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from core.errors import ConfigError
-from trainer.averaging import StochasticWeightAverage
-from trainer.batchnorm_statistics import estimate_statistics
+from trainer.averaging import Average, estimate_statistics
 
 FEW = ("trainer.max_steps=6", "trainer.eval_every_steps=2", "trainer.log_every_steps=1")
 SWA = ("trainer.average=swa", "trainer.swa_start=0.4", "trainer.swa_every_steps=2")
@@ -20,7 +19,7 @@ def checkpoint(run_dir, name="last"):
 
 def test_swa_is_the_mean_of_the_weights_it_takes():
     model = nn.Linear(2, 2, bias=False)
-    average = StochasticWeightAverage(model, start=3, every=2)
+    average = Average(model, start=3, every=2)
     taken = []
     for step in range(1, 8):
         nn.init.normal_(model.weight, generator=torch.Generator().manual_seed(step))

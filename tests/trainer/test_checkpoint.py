@@ -9,7 +9,7 @@ import torch
 
 from core.errors import ConfigError
 from tests.trainer.interrupting import summary
-from trainer import checkpoint
+from trainer.checkpoint import files as checkpoint
 
 
 def content(value: float) -> dict:

@@ -26,7 +26,8 @@ from tests.trainer.interrupting import (
     signal_at,
     summary,
 )
-from trainer.phase import Phase, build_phases
+from trainer.build import build_phases
+from trainer.phase import Phase
 
 SPEC = ImageSpec("tiny", 1, (28, 28), ("a", "b"), mean=(0.2,), std=(0.4,))
 SMALL_GAN = ("model=dcgan", "model.width=8", "model.latent_dim=16")

@@ -11,7 +11,7 @@ from core.errors import ConfigError, Interrupted
 from core.job import Job
 from core.ranks import Ranks
 from tests.trainer.interrupting import SHORT, assert_same_run, checkpoint_of, signal_at, summary
-from trainer.init_from import initialize
+from trainer.checkpoint.init_from import initialize
 from trainer.loggers.run_log import RunLog
 
 pytestmark = pytest.mark.usefixtures("few_digits")

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from tests.trainer.interrupting import checkpoint_of, events, summary
-from trainer import checkpoint
+from trainer.checkpoint import files as checkpoint
 
 PROMISED = {  # beside what the tests look at
     *("num_parameters", "train_seconds", "startup_seconds", "samples_per_second", "step_ms"),

@@ -13,7 +13,7 @@ from core.schema import TrainerSettings
 from data.augment import Cutout, HorizontalFlip, RandomAffine, RandomCrop
 from data.draws import BatchDraws
 from models.recurrent import RecurrentModel
-from trainer.averaging import ExponentialAverage
+from trainer.averaging import Average
 from trainer.distributed.device import choose_accelerator, choose_device, prepare_process
 from trainer.phase import PhaseCompute
 
@@ -98,7 +98,7 @@ def test_the_average_of_a_recurrent_net_lies_in_one_piece(monkeypatch):
     flattened = []
     model = RecurrentModel("lstm", 5, 1, 4)
     monkeypatch.setattr(nn.RNNBase, "flatten_parameters", lambda layer: flattened.append(layer))
-    average = ExponentialAverage(model, 0.9)
+    average = Average(model, 0.9)
     assert average.module.layers in flattened
 
 

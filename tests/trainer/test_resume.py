@@ -32,7 +32,7 @@ from tests.trainer.interrupting import (
     signal_at,
     summary,
 )
-from trainer.starting_point import find
+from trainer.checkpoint.start import find
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 

@@ -173,10 +173,10 @@ def test_precision(changed, train, trainers):
     """fp16 begins with a fresh loss scale, and leaves none behind."""
     limit = f"trainer.limit_train_steps={HALF + 1}"
     run_dir = changed(SGD, "trainer.precision=fp16", limit).run_log.run_dir
-    assert trainers[-1].scaler.is_enabled()
+    assert trainers[-1].computation.scaler.is_enabled()
     assert checkpoint_of(run_dir)["scaler"]["scale"] == 2.0**16
     train(*SHORT, *SGD, "resume_changes=[trainer.precision]", "resume=auto", run_dir=run_dir)
-    assert not trainers[-1].scaler.is_enabled()
+    assert not trainers[-1].computation.scaler.is_enabled()
     assert checkpoint_of(run_dir)["scaler"] == {}
 
 

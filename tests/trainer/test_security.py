@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from core.environment import from_environment, recordable, without_environment
 from core.errors import ConfigError
 from core.run_directory import read_config
-from trainer import checkpoint
+from trainer.checkpoint import files as checkpoint
 from trainer.loggers.provenance import source_state
 
 

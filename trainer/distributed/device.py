@@ -6,7 +6,8 @@ import platform
 import re
 import resource
 import sys
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -105,20 +106,27 @@ def synchronize(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an allocation failed; on the CPU torch has no class for that."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+@contextmanager
+def explaining_out_of_memory(data: Loader) -> Iterator[None]:
+    """Say in one line what to try.
 
-
-def out_of_memory(error: RuntimeError, data: Loader, device: torch.device) -> OutOfMemory:
-    """What to try, in one line."""
-    asked = re.search(r"allocate ([\d.]+ [KMG]iB)", str(error))
-    return OutOfMemory(
-        f"out of memory on {device}{f', which had no {asked[1]} left' if asked else ''}, at "
-        f"data.batch_size={data.batch_size}, trainer.accumulate_steps={data.accumulate_steps}, "
-        f"data.eval_batch_size={data.eval_batch_size}: more accumulate_steps train the same with "
-        "less, else make the batches smaller"
-    )
+    Raises:
+        OutOfMemory: in place of the error of an allocation.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # on the CPU torch has no class for it
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAlloc" not in str(error):
+            raise
+        asked = re.search(r"allocate ([\d.]+ [KMG]iB)", str(error))
+        had = f", which had no {asked[1]} left" if asked else ""
+        raise OutOfMemory(
+            f"out of memory on {data.device}{had}, at data.batch_size={data.batch_size}, "
+            f"trainer.accumulate_steps={data.accumulate_steps}, "
+            f"data.eval_batch_size={data.eval_batch_size}: more accumulate_steps train the same "
+            "with less, else make the batches smaller"
+        ) from error
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -11,7 +11,6 @@ from torch.nn.parallel import DistributedDataParallel
 from core.errors import ConfigError
 from core.schema import TrainerSettings
 from objectives.base import Objective
-from trainer.averaging import check_average
 from trainer.distributed.sync_batchnorm import synchronize_batchnorm
 
 HAS_FORWARD_SYNC = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
@@ -39,7 +38,6 @@ def distribute(objective: Objective, settings: TrainerSettings) -> None:
     if settings.strategy == "fsdp":
         from trainer.distributed.fsdp import shard  # its imports cost a second
 
-        check_average(settings, against="trainer.strategy=fsdp")
         for module in objective.phases().values():
             shard(module)
 

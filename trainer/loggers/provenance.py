@@ -51,9 +51,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def run_facts(
-    model: nn.Module, data: Any, device: torch.device, settings: TrainerSettings
-) -> dict[str, Any]:
+def run_facts(model: nn.Module, data: Any, settings: TrainerSettings) -> dict[str, Any]:
     """What the summary says of model, data and machine before training.
 
     Args:
@@ -70,7 +68,7 @@ def run_facts(
         "num_samples": sizes,
         "num_evaluated": evaluated,
         "batch_size": data.batch_size,
-        "device": device_name(device),
+        "device": device_name(data.device),
         "hardware": processor_name(),
         "num_threads": torch.get_num_threads(),
     }

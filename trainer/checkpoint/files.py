@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from core.collectives import full_tensor
 from core.errors import ConfigError, reason
 from core.files import no_link
-from trainer.optimizer_state import share_of
+from trainer.checkpoint.optimizer_state import share_of
 
 FORMAT_VERSION = 4
 PARTS = {  # and their types
@@ -94,14 +94,9 @@ def load(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged file raises
         raise ConfigError(f"the checkpoint {path} is damaged: {reason(error)}") from error
-    if not isinstance(content, dict) or content.keys() != PARTS.keys():
+    is_ours = isinstance(content, dict) and content.keys() == PARTS.keys()
+    if not is_ours or not all(isinstance(content[name], kind) for name, kind in PARTS.items()):
         raise ConfigError(f"{path} is not a checkpoint of this program")
-    for name, kind in PARTS.items():
-        if not isinstance(content[name], kind):
-            found = type(content[name]).__name__
-            raise ConfigError(
-                f"{path} is not a checkpoint of this program: its {name} is a {found}"
-            )
     if content["format_version"] != FORMAT_VERSION:
         raise ConfigError(
             f"{path} has format {content['format_version']}, this program reads {FORMAT_VERSION}"
@@ -109,19 +104,7 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_readable(path: Path) -> None:
-    """Raises: ConfigError: the checkpoint just written cannot be loaded."""
-    try:
-        load(path)
-    except ConfigError as error:
-        raise ConfigError(
-            f"the run could not be resumed: in {path} something, such as the optimizer's state, is "
-            "more than tensors and plain values; choose another optimizer, or "
-            "trainer.checkpoint=false"
-        ) from error
-
-
-def weights(model: nn.Module) -> dict[str, Tensor]:
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """The state dict of a model, on the CPU. Under FSDP every process must take part."""
     return {
         name: full_tensor(value.detach()).cpu().contiguous()
@@ -129,20 +112,10 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Of every tensor, by name."""
-    return {name: tuple(value.shape) for name, value in tensors.items()}
-
-
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load what :func:`weights` returned, under FSDP or not."""
-    current = model.state_dict()
-    model.load_state_dict(
-        {
-            name: share_of(value, current[name]) if name in current else value
-            for name, value in weights.items()
-        }
-    )
+    """Load what :func:`weights_of` returned, under FSDP or not."""
+    own = model.state_dict()
+    model.load_state_dict({name: share_of(value, own[name]) for name, value in weights.items()})
 
 
 def measured_weights(path: Path) -> dict[str, Tensor]:
@@ -161,11 +134,10 @@ def best_of(run_dir: Path) -> Path:
     Raises:
         ConfigError: it has none.
     """
-    files = [run_dir / "checkpoints" / f"{name}.pt" for name in ("best", "last")]
-    file = next(filter(Path.is_file, files), None)
-    if file is None:
-        raise ConfigError(f"{run_dir} has no checkpoint: the run ended too early, or kept none")
-    return file
+    for name in ("best.pt", "last.pt"):
+        if (file := run_dir / "checkpoints" / name).is_file():
+            return file
+    raise ConfigError(f"{run_dir} has no checkpoint: the run ended too early, or kept none")
 
 
 def load_best_weights(model: nn.Module, run_dir: Path) -> None:

@@ -14,7 +14,7 @@ from core.job import Job
 from core.ranks import Ranks, was_restarted
 from core.run_directory import read_config, read_summary
 from core.same_run import FREE, compare, is_among
-from trainer import checkpoint
+from trainer.checkpoint import files
 
 # whatever torch and the optimizers raise where a state is not theirs
 MISFITS = (RuntimeError, KeyError, ValueError, TypeError, AttributeError)
@@ -45,6 +45,11 @@ class Start:
         return self.content["num_events"] if self.content and self.continues else 0
 
     @property
+    def wandb(self) -> dict[str, Any]:
+        """The W&B run that goes on."""
+        return self.content["wandb"] if self.content and self.continues else {}
+
+    @property
     def facts(self) -> dict[str, Any]:
         """For the summary: where the run begins, if not at its beginning.
 
@@ -58,9 +63,15 @@ class Start:
             facts |= {key: self.summary.get(key) for key in ("init_from", "initial_weights_hash")}
         return facts | ({"checkpoint_step": step} if self.continues else {})
 
-    @property
-    def wandb(self) -> dict[str, Any]:
-        return self.content["wandb"] if self.content and self.continues else {}
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """One line for whatever a checkpoint raises that is not of this run, or tampered with."""
+        try:
+            yield
+        except MISFITS as error:
+            raise ConfigError(
+                f"the checkpoint {self.path} does not fit this run: {reason(error)}"
+            ) from error
 
 
 @contextmanager
@@ -114,8 +125,8 @@ def find(config: dict[str, Any], job: Job, is_restart: bool) -> Start:
     source, own = config["resume"], (job.path / "checkpoints").resolve()
     if is_restart and (source is None or own.exists()):
         source = "auto"
-    files = candidates(source, own)
-    start = Start(continues=bool(files) and files[0].parent == own)
+    paths = candidates(source, own)
+    start = Start(continues=bool(paths) and paths[0].parent == own)
     if is_restart:
         start.notes.append(
             "started again after a failure: the lines above and rank_*.log show what was "
@@ -124,38 +135,20 @@ def find(config: dict[str, Any], job: Job, is_restart: bool) -> Start:
     events = job.path / "metrics.jsonl"
     if not start.continues and events.exists() and events.stat().st_size:
         raise RunInUse(f"{job.path} already holds a run: add resume=auto to continue it")
-    if source == "auto" and not any(map(Path.exists, files)) and job.sweep is None:
-        start.notes.append(f"resume=auto: {job.path} has no checkpoint yet: a new run begins")
-    if not files:
+    if not paths:
         return start
-    start.path, start.content = newest(files, start.notes)
+    load_newest(paths, start)
     if start.path is None and source != "auto":
         raise ConfigError(f"resume={source}: it has no checkpoint")
-    recorded = files[0].parent.parent / "config.yaml"
+    if start.path is None and job.sweep is None:
+        start.notes.append(f"resume=auto: {job.path} has no checkpoint yet: a new run begins")
+    recorded = paths[0].parent.parent / "config.yaml"
     if start.path is not None or recorded.exists():
-        now = job.recordable or config
-        start.changed = compare(now, read_config(recorded))
-        hidden = [key for key in settings_from_environment(now) if not is_among(key, FREE)]
-        if hidden:
-            start.notes.append(
-                f"{', '.join(hidden)}: values from the environment are not recorded, so whether "
-                "they have changed is not known"
-            )
+        compare_settings(job.recordable or config, recorded, start)
     start.summary = read_summary(recorded.with_name("summary.json"))
-    with fitting(start):
+    with start.fitting():
         settle_best(start, own)
     return start
-
-
-@contextmanager
-def fitting(start: Start) -> Iterator[None]:
-    """One line for whatever a checkpoint raises that is not of this run, or was tampered with."""
-    try:
-        yield
-    except MISFITS as error:
-        raise ConfigError(
-            f"the checkpoint {start.path} does not fit this run: {reason(error)}"
-        ) from error
 
 
 def candidates(source: str | None, own: Path) -> list[Path]:
@@ -172,21 +165,35 @@ def candidates(source: str | None, own: Path) -> list[Path]:
     return [folder / "last.pt", folder / "previous.pt"]
 
 
-def newest(files: list[Path], notes: list[str]) -> tuple[Path | None, dict[str, Any] | None]:
-    """The last good checkpoint: the one before, if the last cannot be read."""
+def load_newest(paths: list[Path], start: Start) -> None:
+    """Begin at the first of ``paths`` that can be read, if there is any.
+
+    Raises:
+        ConfigError: there are files, and none can be read.
+    """
     problem = None
-    for path in filter(Path.exists, files):
+    for path in filter(Path.exists, paths):
         try:
-            content = checkpoint.load(path)
+            start.path, start.content = path, files.load(path)
         except ConfigError as error:
             problem = problem or error
             continue
         if problem is not None:
-            notes.append(f"{problem}; continuing from {path.name}")
-        return path, content
+            start.notes.append(f"{problem}; continuing from {path.name}")
+        return
     if problem is not None:
         raise problem
-    return None, None
+
+
+def compare_settings(config: dict[str, Any], recorded: Path, start: Start) -> None:
+    """Note what has changed since the checkpoint was made, and what cannot be compared."""
+    start.changed = compare(config, read_config(recorded))
+    hidden = [key for key in settings_from_environment(config) if not is_among(key, FREE)]
+    if hidden:
+        start.notes.append(
+            f"{', '.join(hidden)}: values from the environment are not recorded, so whether "
+            "they have changed is not known"
+        )
 
 
 def settle_best(start: Start, own: Path) -> None:
@@ -197,13 +204,13 @@ def settle_best(start: Start, own: Path) -> None:
     step = counters["best"]["step"]
     for path in (own / "best.pt", start.path.with_name("best.pt"), start.path):
         try:
-            found = checkpoint.load(path)["counters"]
+            found = files.load(path)["counters"]
         except ConfigError:
             continue
         if found["step"] == found["evaluated_at"] == step:  # not saved after it
-            if path.parent != own or path.name != "best.pt":
+            if path != own / "best.pt":
                 own.mkdir(exist_ok=True)
-                checkpoint.duplicate(path, own / "best.pt")
+                files.duplicate(path, own / "best.pt")
             return
     start.notes.append(
         f"the best weights, of step {step}, are lost: best.pt becomes those of the next evaluation"

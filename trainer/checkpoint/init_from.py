@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from core.collectives import broadcast
 from core.errors import ConfigError, reason
 from core.ranks import Ranks
-from trainer import checkpoint
+from trainer.checkpoint import files
 from trainer.loggers.run_log import RunLog
 
 WRAPPERS = ("module.", "model.", "_orig_mod.")  # what DDP, Lightning and compile put before names
@@ -106,7 +106,7 @@ def file_of(source: str, where: str) -> Path:
     if not path.is_dir():
         return path
     try:
-        return checkpoint.best_of(path)
+        return files.best_of(path)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}; or name a file") from error
 
@@ -131,7 +131,7 @@ def read_tensors(file: Path, where: str) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # whatever a damaged file raises
         raise ConfigError(f"{where}: {file} is damaged: {reason(error)}") from error
-    if isinstance(content, Mapping) and content.keys() == checkpoint.PARTS.keys():
+    if isinstance(content, Mapping) and content.keys() == files.PARTS.keys():
         content = content["ema"] or content["model"]
     candidates = [content]
     if isinstance(content, Mapping):

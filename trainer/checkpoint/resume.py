@@ -7,37 +7,36 @@ the first update on: settings come from the config, a checkpoint holds only stat
 
 import copy
 import math
+from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from core.errors import ConfigError
-from core.progress import Best, Progress
 from core.same_run import ENDS, changes_data, changes_monitored
 from core.schema import TrainerSettings
 from data.loader import Loader
 from optim.needs import try_step
 from optim.schedules import Horizon
-from trainer import checkpoint
+from trainer.checkpoint.start import MISFITS, Start
 from trainer.phase import Phase
-from trainer.starting_point import MISFITS, Start, fitting
 from trainer.trainer import Trainer
 
 
 def planned_horizon(settings: TrainerSettings, data: Loader, start: Start) -> Horizon:
     """The updates to make in all, counted from the beginning of the run that goes on."""
-    with fitting(start):
-        offset = batches_offset(start, data)
+    with start.fitting():
+        offset = 0 if start.content is None else batches_offset(start.content, data)
     return Horizon.of(settings.max_epochs, settings.max_steps, data.steps_per_epoch, offset)
 
 
-def batches_offset(start: Start, data: Loader) -> int:
+def batches_offset(content: dict[str, Any], data: Loader) -> int:
     """What the updates made lack of the position in the data, in batches of ``data``.
 
     With another batch size the epoch goes on where it was, to the next whole batch: no sample is
     seen twice in it. Updates are counted on.
     """
-    if start.content is None:
-        return 0
-    before, counters = start.content["data"], start.content["counters"]
+    before, counters = content["data"], content["counters"]
     offset, per_epoch = counters["batches_offset"], before["steps_per_epoch"]
     if (before["batch_size"], per_epoch) == (data.batch_size, data.steps_per_epoch):
         return offset
@@ -56,11 +55,11 @@ def resume(trainer: Trainer, start: Start) -> None:
     content = start.content
     if content is None:
         return
-    with fitting(start):
-        check_data(trainer, start)
-        check_weights(trainer, start)
+    with start.fitting():
+        check_data(trainer, start, content)
+        check_weights(trainer, start, content)
         adapt(content, trainer, set(start.changed))
-        restore(trainer, content)
+        trainer.progress = trainer.checkpoints.load_state_dict(content)
     for phase in trainer.phases:
         where = ("optimizer.", f"phases.{phase.name}.optimizer.", "param_groups.")
         if changed := [key for key in start.changed if key.startswith(where)]:
@@ -74,21 +73,18 @@ def resume(trainer: Trainer, start: Start) -> None:
         )
 
 
-def check_data(trainer: Trainer, start: Start) -> None:
-    assert start.content is not None
+def check_data(trainer: Trainer, start: Start, content: dict[str, Any]) -> None:
     is_meant = any(map(changes_data, start.changed))
-    if start.content["data"]["fingerprint"] != trainer.data.fingerprint and not is_meant:
+    if content["data"]["fingerprint"] != trainer.data.fingerprint and not is_meant:
         raise ConfigError(
             "resume: not the same run: what is at data.root or data.path is not the data that "
             f"{start.path} was made with"
         )
 
 
-def check_weights(trainer: Trainer, start: Start) -> None:
+def check_weights(trainer: Trainer, start: Start, content: dict[str, Any]) -> None:
     """Names and shapes of the weights, which no setting can change."""
-    assert start.content is not None
-    before = checkpoint.shapes(start.content["model"])
-    now = checkpoint.shapes(trainer.objective.model.state_dict())
+    before, now = shapes(content["model"]), shapes(trainer.objective.model.state_dict())
     if different := before.items() ^ now.items():
         name, _ = min(different)
         causes = [key for key in start.changed if key.startswith(("model.", "data."))]
@@ -96,6 +92,11 @@ def check_weights(trainer: Trainer, start: Start) -> None:
             f"resume: {', '.join(causes) or 'the model'} cannot be changed: {name} was "
             f"{before.get(name, 'absent')}, is {now.get(name, 'absent')}; start a new run"
         )
+
+
+def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Of every tensor, by name."""
+    return {name: tuple(value.shape) for name, value in tensors.items()}
 
 
 def adapt(content: dict[str, Any], trainer: Trainer, changed: set[str]) -> None:
@@ -109,7 +110,7 @@ def adapt(content: dict[str, Any], trainer: Trainer, changed: set[str]) -> None:
             say(f"{now} in place of {before}: it starts with a fresh state")
     counters["batches_offset"] = trainer.horizon.batches_offset
     fresh = trainer.objective.state()
-    if changed and checkpoint.shapes(fresh) != checkpoint.shapes(data["carried"]):
+    if changed and shapes(fresh) != shapes(data["carried"]):
         data["carried"] = fresh
         say(f"{', '.join(sorted(changed))}: the carried state starts empty")
     if any(map(changes_monitored, changed)):
@@ -119,26 +120,6 @@ def adapt(content: dict[str, Any], trainer: Trainer, changed: set[str]) -> None:
         counters["target"] = None
     if changed & set(ENDS):
         counters["stop_reason"] = None
-
-
-def restore(trainer: Trainer, content: dict[str, Any]) -> None:
-    """Go on from what :meth:`Trainer.state_dict` returned, of any number of processes.
-
-    What this run has and the other had not, such as an average or a loss scale, starts afresh.
-    """
-    checkpoint.load_weights(trainer.objective.model, content["model"])
-    if trainer.average is not None:
-        trainer.average.module.load_state_dict(content["ema"] or content["model"])
-        trainer.average.num_updates = content["ema_updates"]
-    for phase in trainer.phases:
-        phase.optimizer_state.load_state_dict(content["optimizers"][phase.name])
-    if content["scaler"]:
-        trainer.scaler.load_state_dict(content["scaler"])
-    trainer.objective.load_state(content["data"]["carried"])
-    trainer.metrics.load_state(content["metrics"], trainer.ranks)
-    best = content["counters"]["best"]
-    trainer.progress = Progress(**content["counters"] | {"best": best and Best(**best)})
-    trainer.data.continue_order(content["data"]["order_hash"], trainer.progress.batches)
 
 
 def say_where(trainer: Trainer, before: dict[str, Any]) -> None:

@@ -1,0 +1,129 @@
+"""The phases of a run, from its config."""
+
+from typing import Any
+
+import torch.distributed as dist
+from torch.optim import Optimizer
+
+from core.errors import ConfigError
+from core.schema import TrainerSettings
+from objectives.base import Objective
+from optim.build import build_optimizer, build_schedule
+from optim.needs import Needs, rehearse
+from optim.param_rules import freeze
+from optim.schedules import Horizon
+from optim.setting_schedule import SettingSchedule
+from optim.uncompiled import leave_compiler_out
+from trainer.averaging import check_average
+from trainer.distributed.device import choose_precision
+from trainer.distributed.parallel import distribute, for_strategy, wrap
+from trainer.phase import Phase, PhaseCompute
+
+
+def build_phases(
+    config: dict[str, Any], objective: Objective, horizon: Horizon, trainer: TrainerSettings
+) -> list[Phase]:
+    """The objective's phases, each with the optimizer, schedule and clipping of its own.
+
+    Raises:
+        ConfigError: the config's ``phases`` are not those of the objective.
+    """
+    modules = objective.phases()
+    settings = phase_settings(config, list(modules))
+    frozen_norms = freeze(objective.model, config["param_groups"]["rules"])
+    grouping = config["param_groups"] | {"root": objective.model}
+    distribute(objective, trainer)
+    if trainer.strategy == "fsdp":
+        check_average(trainer, against="trainer.strategy=fsdp")
+    if trainer.compile:
+        # after the model was tried with two samples: that shape would make the batch symbolic
+        mode = "default" if trainer.compile is True else trainer.compile
+        objective.model.compile(mode=mode, dynamic=False)
+    else:
+        leave_compiler_out()
+    phases = []
+    for name, module in modules.items():
+        own, where = settings[name], f"phases.{name}." if config["phases"] else ""
+        chosen = for_strategy(own["optimizer"], trainer)
+        optimizer = build_optimizer(chosen, module, grouping, f"{where}optimizer")
+        needs = rehearse(chosen, optimizer, f"{where}optimizer")
+        check_needs(needs, optimizer, objective, trainer, f"{where}optimizer")
+        phase = Phase(
+            name=name,
+            prefix=f"{name}/" if len(modules) > 1 else "",
+            compute=wrap(PhaseCompute(objective, name), module, trainer),
+            module=module,
+            optimizer=optimizer,
+            needs=needs,
+            schedule=build_schedule(own["scheduler"], horizon, f"{where}scheduler"),
+            clip_grad_norm=own["clip_grad_norm"],
+            clip_grad_value=own["clip_grad_value"],
+            monitor_layers=trainer.monitor_layers,
+            frozen_norms=frozen_norms,
+            setting_schedules=[
+                SettingSchedule(optimizer, name, build_schedule(node, horizon, f"{name}_schedule"))
+                for name in ("momentum", "weight_decay")
+                if (node := config[f"{name}_schedule"])
+            ],
+        )
+        if phase.has_modes:
+            itself = f"{type(phase.optimizer).__name__}, which averages the weights itself"
+            check_average(trainer, against=itself)
+        phases.append(phase)
+    return phases
+
+
+def phase_settings(config: dict[str, Any], names: list[str]) -> dict[str, dict[str, Any]]:
+    """Of every phase: without ``phases`` in the config, the one phase takes the top-level ones."""
+    settings = config["phases"]
+    if not settings:
+        for part in ("optimizer", "scheduler"):
+            if not config[part]:
+                raise ConfigError(f"there is no {part}: choose one with {part}=NAME")
+        top = {"optimizer": config["optimizer"], "scheduler": config["scheduler"]}
+        top |= {key: config["trainer"][key] for key in ("clip_grad_norm", "clip_grad_value")}
+        return dict.fromkeys(names, top)
+    if set(settings) != set(names):
+        raise ConfigError(
+            f"phases has {', '.join(settings)}, but the objective has {', '.join(names)}"
+        )
+    return settings
+
+
+def check_needs(
+    needs: Needs, optimizer: Optimizer, objective: Objective, settings: TrainerSettings, where: str
+) -> None:
+    """Refuse what does not go with an optimizer that differentiates or evaluates again.
+
+    Raises:
+        ConfigError: a setting or the objective stands against it.
+    """
+    if not (needs.graph or needs.closure):
+        return
+    device = next(objective.parameters()).device
+    kept = objective.state()
+    hooked = type(objective).after_backward is not Objective.after_backward
+    against = {
+        "one phase, and the objective has several": len(objective.phases()) > 1,
+        "trainer.precision=fp32 or bf16: fp16 scales the loss": (
+            choose_precision(settings.precision, device) == "fp16"
+        ),
+        "trainer.strategy=ddp": settings.strategy == "fsdp",
+    }
+    if needs.graph:
+        against |= {
+            "trainer.compile=false": bool(settings.compile),
+            "one process: the exchange of gradients cuts their graphs": dist.is_initialized(),
+        }
+    else:
+        against |= {
+            "trainer.on_nonfinite=raise or stop": settings.on_nonfinite == "skip",
+            f"an objective without {', '.join(kept)} from update to update": bool(kept),
+            "an objective without after_backward": hooked,
+            "no random numbers in its step": needs.draws,
+        }
+    for wanted, is_against in against.items():
+        if is_against:
+            how = "differentiates gradients" if needs.graph else "evaluates the loss"
+            name = type(optimizer).__name__
+            raise ConfigError(f"{where}: {name} {how} again, which needs {wanted}")

@@ -1,0 +1,134 @@
+"""What a run needs to go on: saved in its checkpoints, and put back from them."""
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.amp import GradScaler
+
+from core.collectives import agree, broadcast
+from core.errors import ConfigError, Diverged
+from core.progress import Best, Progress
+from core.ranks import Ranks
+from core.schema import TrainerSettings
+from data.loader import Loader
+from objectives.base import Objective
+from trainer.averaging import Average
+from trainer.checkpoint import files
+from trainer.finite import all_finite
+from trainer.loggers.run_log import RunLog
+from trainer.metrics import TrainingMetrics
+from trainer.phase import Phase
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoints of a run, and all that changes while it trains, but for its progress."""
+
+    settings: TrainerSettings
+    run_log: RunLog
+    ranks: Ranks
+    objective: Objective
+    phases: list[Phase]
+    average: Average | None
+    scaler: GradScaler
+    data: Loader
+    metrics: TrainingMetrics
+    has_saved: bool = False
+    saved_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def folder(self) -> Path:
+        return self.run_log.run_dir / "checkpoints"
+
+    def is_due(self, step: int, is_meeting: bool) -> bool:
+        """Whether the interval in updates or in seconds is over.
+
+        Args:
+            is_meeting: whether all processes can agree on the time now.
+        """
+        every_steps = self.settings.checkpoint_every_steps
+        every_seconds = self.settings.checkpoint_every_seconds
+        if every_steps is not None and step % every_steps == 0:
+            return True
+        if every_seconds is None or not is_meeting:
+            return False
+        return agree(time.monotonic() - self.saved_at > every_seconds)
+
+    def save(self, progress: Progress, is_best: bool = False) -> None:
+        """Write a checkpoint; gathering the state takes every process, writing only the first.
+
+        Raises:
+            Diverged: a weight is not finite.
+            ConfigError: it cannot be written, or the first one cannot be read back.
+        """
+        if not self.settings.checkpoint:
+            return
+        content = self.state_dict(progress)
+        if agree(not all_finite(content["model"].values())):
+            raise Diverged("a weight is not finite")
+        if self.ranks.is_main:
+            files.write(content, self.folder, is_best)
+            if not self.has_saved:
+                self.check_readable()
+        self.run_log.summary["checkpoint_step"] = progress.step
+        self.saved_at, self.has_saved = time.monotonic(), True
+
+    def check_readable(self) -> None:
+        try:
+            files.load(last := self.folder / "last.pt")
+        except ConfigError as error:
+            raise ConfigError(
+                f"the run could not be resumed: in {last} something, such as the optimizer's "
+                "state, is more than tensors and plain values; choose another optimizer, or "
+                "trainer.checkpoint=false"
+            ) from error
+
+    def state_dict(self, progress: Progress) -> dict[str, Any]:
+        """Everything the run needs to go on."""
+        average = self.average
+        averaged = average.module if average and average.num_updates else None
+        return {
+            "model": files.weights_of(self.objective.model),
+            "ema": None if averaged is None else files.weights_of(averaged),
+            "ema_updates": 0 if average is None else average.num_updates,
+            "optimizers": {p.name: p.optimizer_state.state_dict() for p in self.phases},
+            "scaler": self.scaler.state_dict(),
+            "data": {
+                **self.data.state(progress.batches),
+                "carried": {name: value.cpu() for name, value in self.objective.state().items()},
+            },
+            "counters": asdict(progress),
+            "metrics": self.metrics.state(),
+            "num_events": self.run_log.num_events,
+            "wandb": self.run_log.summary.get("wandb", {}),
+            "format_version": files.FORMAT_VERSION,
+        }
+
+    def load_state_dict(self, content: dict[str, Any]) -> Progress:
+        """Go on from what :meth:`state_dict` returned, of any number of processes.
+
+        What this run has and the other had not, such as an average or a loss scale, starts afresh.
+        """
+        files.load_weights(self.objective.model, content["model"])
+        if self.average is not None:
+            self.average.module.load_state_dict(content["ema"] or content["model"])
+            self.average.num_updates = content["ema_updates"]
+        for phase in self.phases:
+            phase.optimizer_state.load_state_dict(content["optimizers"][phase.name])
+        if content["scaler"]:
+            self.scaler.load_state_dict(content["scaler"])
+        self.objective.load_state(content["data"]["carried"])
+        self.metrics.load_state(content["metrics"], self.ranks)
+        best = content["counters"]["best"]
+        progress = Progress(**content["counters"] | {"best": best and Best(**best)})
+        self.data.continue_order(content["data"]["order_hash"], progress.batches)
+        return progress
+
+    def load_best(self, model: nn.Module) -> None:
+        """Give ``model`` the weights that were best in validation."""
+        best = self.folder / "best.pt"
+        weights = files.measured_weights(best) if self.ranks.is_main else None
+        files.load_weights(model, broadcast(weights))
