@@ -106,7 +106,7 @@ def test_every_part_of_an_offline_run_is_sent(tmp_path, monkeypatch):
         os.mkdir(folder)
     stream = io.StringIO()
     console = Console(Job(str(tmp_path)), True, batch_size=1, stream=stream)
-    monkeypatch.setattr("trainer.loggers.console.result_rows", lambda *_: [])
+    monkeypatch.setattr("trainer.loggers.console.result_rows", lambda *_: {})
     wandb = {"directory": second, "url": None}
     console.finalize({"status": "completed", "error": None, "steps": 1, "wandb": wandb})
     assert f"wandb leet {second}\n" in stream.getvalue()

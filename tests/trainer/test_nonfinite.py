@@ -126,10 +126,13 @@ def skipped_updates(monkeypatch):
     train_step = Trainer.train_step
 
     def train_step_between_captures(trainer, update):
-        before, skipped = copy.deepcopy(trainer.state_dict()), trainer.progress.skipped
+        before, skipped = (
+            copy.deepcopy(trainer.checkpoints.state_dict(trainer.progress)),
+            trainer.progress.skipped,
+        )
         train_step(trainer, update)
         if trainer.progress.skipped > skipped:
-            states.append((before, copy.deepcopy(trainer.state_dict())))
+            states.append((before, copy.deepcopy(trainer.checkpoints.state_dict(trainer.progress))))
 
     monkeypatch.setattr(Trainer, "train_step", train_step_between_captures)
     return states

@@ -11,7 +11,7 @@ import pytest
 from core.errors import ConfigError, Interrupted
 from core.job import Job
 from tests.trainer.interrupting import signal_at, summary
-from trainer.loggers import wandb_logger, wandb_send
+from trainer.loggers import wandb_logger, wandb_mode, wandb_send
 from trainer.loggers.run_files import RunFiles
 from trainer.loggers.run_log import RunLog
 from trainer.loggers.wandb_logger import WandbLogger
@@ -128,6 +128,7 @@ def test_a_full_disk_under_wandb(train, tmp_path, monkeypatch, capsys):
 
 
 def test_without_wandb(train, monkeypatch, capsys):
+    wandb_mode.import_client.cache_clear()
     monkeypatch.setitem(sys.modules, "wandb", None)
     run_dir = train(*OFFLINE)
     assert summary(run_dir)["status"] == "completed"

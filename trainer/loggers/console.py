@@ -13,11 +13,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from core.errors import ConfigError
 from core.files import no_link
 from core.job import Job
 from core.records import printable
-from trainer.loggers.writer import Writer
+from trainer.loggers.writer import Writer, writing
 
 REFRESH_SECONDS = 0.25  # live line
 PLAIN_SECONDS = 30.0  # between plain progress lines, where there is no terminal
@@ -47,8 +46,6 @@ class Console(Writer):
     ) -> None:
         self.job, self.show_progress, self.batch_size = job, show_progress, batch_size
         self.terminal = Terminal(file=stream or sys.stdout, highlight=False)
-        # a file or a pipe gets whole lines; a terminal, lines that break between words
-        self.terminal.soft_wrap = not self.terminal.is_terminal
         self.losses: dict[str, float] = {}  # of training, the last that were recorded
         self.live: Progress | None = None
         self.shown_at = self.started_at = time.monotonic()
@@ -56,67 +53,55 @@ class Console(Writer):
         self.num_threads = 1  # that compute
 
     def print(self, text: str) -> None:
-        text = printable(text)
-        self.terminal.print(text)
-        self.write(text, soft_wrap=True)
+        self.show(text, of_trials=True)
 
-    def show(self, content: str | Table) -> None:
-        """As :meth:`print`, but of a study's trial to ``train.log`` alone."""
-        if soft_wrap := isinstance(content, str):
-            content = printable(content)
-        if not self.job.is_trial:
-            self.terminal.print(content, soft_wrap=soft_wrap and self.terminal.soft_wrap)
-        self.write(content, soft_wrap)
+    def show(self, content: str | Table, unbroken: bool = False, of_trials: bool = False) -> None:
+        """A line or a table, to the terminal and to ``train.log``.
 
-    def show_command(self, text: str) -> None:
-        """One line whatever the width: a break in it would be pasted into the shell with it."""
-        text = escape(printable(text))
-        if not self.job.is_trial:
-            self.terminal.print(text, soft_wrap=True)
-        self.write(text, soft_wrap=True)
-
-    def write(self, content: str | Table, soft_wrap: bool) -> None:
-        """To ``train.log``, at once.
+        Args:
+            unbroken: one line whatever the width: a break in a command would be pasted into the
+                shell with it.
+            of_trials: else what a study's trial says is in ``train.log`` alone.
 
         Raises:
             ConfigError: the disk is full.
         """
+        is_text = isinstance(content, str)
+        content = printable(content) if isinstance(content, str) else content
+        if of_trials or not self.job.is_trial:
+            # a file or a pipe gets whole lines; a terminal, lines that break between words
+            is_whole = is_text and (unbroken or not self.terminal.is_terminal)
+            self.terminal.print(content, soft_wrap=is_whole)
         file = self.job.path / "train.log"
-        try:
-            with open(file, "a", encoding="utf-8", opener=no_link) as opened:
-                log = RichConsole(file=opened, width=LOG_WIDTH, highlight=False)
-                log.print(content, soft_wrap=soft_wrap)
-        except OSError as error:
-            raise ConfigError(f"cannot write {file}: {error.strerror}") from error
+        with writing(file), open(file, "a", encoding="utf-8", opener=no_link) as opened:
+            log = RichConsole(file=opened, width=LOG_WIDTH, highlight=False)
+            log.print(content, soft_wrap=is_text)
 
     def write_header(self, spec: Any, facts: dict[str, Any]) -> None:
         self.num_threads = facts["num_threads"] if facts["device"] == "cpu" else 1
         synthetic = " (synthetic)" if facts["synthetic_data"] else ""
-        frozen = facts.get("num_frozen_parameters")
+        frozen = facts["num_frozen_parameters"]
         more = f" and {frozen:,} frozen" if frozen else ""
         self.show(
             f"{facts['model']}, {facts['num_parameters']:,} parameters{more}, on "
             f"{escape(facts['data'])}{synthetic}: {facts['planned_steps']} updates of "
             f"{facts['batch_size']} samples, {facts['precision']} on {facts['device']}"
         )
+        sizes = facts["num_samples"]
         parts = [
-            f"{name} on {count:,} of {facts['num_samples'][name]:,} samples"
+            f"{name} on {count:,} of {sizes[name]:,} samples"
             for name, count in facts["num_evaluated"].items()
-            if count < facts["num_samples"][name]
+            if count < sizes[name]
         ]
         if parts:
             self.show(f"trainer.limit_eval_steps: {', '.join(parts)}")
         if "resumed_from" in facts:
-            source, step = escape(facts["resumed_from"]), facts["resumed_at_step"]
-            last = facts["planned_steps"]
-            way = (
-                f"goes on at step {step} of {last}"
-                if step <= last
-                else (
-                    f"has made {step} updates already, and is to end after {last}: no more training"
-                )
-            )
-            self.show(f"{way}, from {source}")
+            step, last = facts["resumed_at_step"], facts["planned_steps"]
+            way = f"goes on at step {step} of {last}"
+            if step > last:
+                way = f"has made {step} updates already, and is to end after {last}"
+                way += ": no more training"
+            self.show(f"{way}, from {escape(facts['resumed_from'])}")
 
     def start_progress(self, total_steps: int, step: int) -> None:
         self.total_steps, self.started_step = total_steps, step
@@ -142,20 +127,16 @@ class Console(Writer):
             return
         self.shown_at = now
         self.say_if_busy()
-        samples = (step - self.started_step) * self.batch_size
-        rate = f"{samples / max(now - self.started_at, 1e-9):,.0f} samples/s"
-        shown = [
-            f"{name.removeprefix('train/').removesuffix('/loss')} {format_metric(name, value)}"
-            for name, value in self.losses.items()
-        ]
+        seconds, done = max(now - self.started_at, 1e-9), max(step - self.started_step, 1)
+        shown = [f"{done * self.batch_size / seconds:,.0f} samples/s"]
+        for name, value in self.losses.items():
+            short = name.removeprefix("train/").removesuffix("/loss")
+            shown.append(f"{short} {format_metric(name, value)}")
         if self.live is not None:
-            progress = "  ".join([rate, *shown])
-            self.live.update(self.task, completed=step, progress=progress, refresh=True)
+            self.live.update(self.task, completed=step, progress="  ".join(shown), refresh=True)
         elif self.show_progress:
-            left = (now - self.started_at) / max(step - self.started_step, 1)
-            left *= self.total_steps - step
-            parts = [f"step {step}/{self.total_steps}", rate, *shown, f"{left:.0f} s left"]
-            self.show("  ".join(parts))
+            left = seconds / done * (self.total_steps - step)
+            self.show("  ".join([f"step {step}/{self.total_steps}", *shown, f"{left:.0f} s left"]))
 
     def say_if_busy(self) -> None:
         """Once: threads wait for each other whenever another job has the core of one."""
@@ -166,12 +147,6 @@ class Console(Writer):
                 f"[yellow]the machine is busy, load {load:.0f} on {cores} cores: if this is slow, "
                 "trainer.num_threads=1 may be many times faster[/yellow]"
             )
-
-    def stop_progress(self) -> None:
-        """Take the live line away."""
-        if self.live is not None:
-            self.live.stop()
-            self.live = None
 
     def log_event(self, number: int, event: dict[str, Any]) -> None:
         for name, value in event.items():
@@ -188,30 +163,24 @@ class Console(Writer):
         self.show(f"step {step}  {seconds:.1f} s  {shown}{mark}")
 
     def finalize(self, summary: dict[str, Any]) -> None:
-        self.stop_progress()
+        if self.live is not None:
+            self.live.stop()
         if summary["status"] == "diverged":
             self.show(f"[red]{escape(summary.get('stop_reason') or '')}[/red]")
         has_saved = "checkpoint_step" in summary
         if summary["status"] == "interrupted" or (summary["status"] == "failed" and has_saved):
             for line in self.ways_on(summary):
-                self.show_command(line)
+                self.show(escape(line), unbroken=True)
         if summary["error"] is None and "steps" in summary:
             grid = Table(title="Result", show_header=False, title_justify="left")
             grid.title_style = "bold"
             grid.add_column(style="dim", no_wrap=True)
             grid.add_column(overflow="fold")
-            for name, value in result_rows(summary, self.job.path):
+            for name, value in result_rows(summary, self.job.path).items():
                 grid.add_row(name, escape(printable(value)))
             self.show(grid)
-            if summary["wandb"]["directory"] and not summary["wandb"]["url"]:
-                last = Path(summary["wandb"]["directory"])
-                _, _, run_id = last.name.rpartition("-")  # an interrupted run has a folder a part
-                parts = sorted(last.parent.glob(f"offline-run-*-{run_id}")) or [last]
-                files = shlex.join(map(str, parts))
-                self.show_command(
-                    f"look at it in a terminal with  wandb leet {shlex.quote(str(last))}"
-                )
-                self.show_command(f"send it to W&B with            wandb sync {files}")
+            for line in ways_to_wandb(summary["wandb"]):
+                self.show(escape(line), unbroken=True)
 
     def ways_on(self, summary: dict[str, Any]) -> Iterator[str]:
         """What a run that ended early has saved, and the command that goes on with it."""
@@ -225,39 +194,38 @@ class Console(Writer):
             yield f"go on with     {self.job.continuation}"
 
 
-def result_rows(summary: dict[str, Any], run_dir: Path) -> list[tuple[str, str]]:
+def ways_to_wandb(state: dict[str, Any]) -> Iterator[str]:
+    """The commands for a run that W&B's client has recorded offline."""
+    if state["directory"] and not state["url"]:
+        last = Path(state["directory"])
+        _, _, run_id = last.name.rpartition("-")  # an interrupted run has a folder a part
+        parts = sorted(last.parent.glob(f"offline-run-*-{run_id}")) or [last]
+        yield f"look at it in a terminal with  wandb leet {shlex.quote(str(last))}"
+        yield f"send it to W&B with            wandb sync {shlex.join(map(str, parts))}"
+
+
+def result_rows(summary: dict[str, Any], run_dir: Path) -> dict[str, str]:
     """The final table: the result and where it is."""
-    rows = []
-    if (best := summary["best"]) is not None:
-        shown = format_metric(summary["monitor"], best["value"])
-        rows.append(
-            (
-                f"best {summary['monitor']}",
-                f"{shown} at step {best['step']} (epoch {best['epoch']:.3g})",
-            )
-        )
-    rows += [
-        (name, format_metric(name, value))
-        for name, value in summary.items()
-        if name.startswith("test/") and is_shown(name)
-    ]
-    if (target := summary["target"]) is not None:
-        rows.append(("target reached", f"step {target['step']}, {target['seconds']:.1f} s"))
-    return [
-        *rows,
-        (
-            "training",
-            f"{summary['train_seconds']:.1f} s, {summary['steps']} updates, "
-            f"{summary['samples_per_second']:,.0f} samples/s",
-        ),
-        (
-            "model",
-            f"{summary['num_parameters']:,} parameters, {summary['precision']} on "
-            f"{summary['device']}",
-        ),
-        ("run directory", str(run_dir)),
-        *([("W&B", url)] if (url := summary["wandb"]["url"]) else []),
-    ]
+    rows, monitor = {}, summary["monitor"]
+    if best := summary["best"]:
+        value = format_metric(monitor, best["value"])
+        rows[f"best {monitor}"] = f"{value} at step {best['step']} (epoch {best['epoch']:.3g})"
+    for name, value in summary.items():
+        if name.startswith("test/") and is_shown(name):
+            rows[name] = format_metric(name, value)
+    if target := summary["target"]:
+        rows["target reached"] = f"step {target['step']}, {target['seconds']:.1f} s"
+    rows["training"] = (
+        f"{summary['train_seconds']:.1f} s, {summary['steps']} updates, "
+        f"{summary['samples_per_second']:,.0f} samples/s"
+    )
+    rows["model"] = (
+        f"{summary['num_parameters']:,} parameters, {summary['precision']} on {summary['device']}"
+    )
+    rows["run directory"] = str(run_dir)
+    if url := summary["wandb"]["url"]:
+        rows["W&B"] = url
+    return rows
 
 
 def is_shown(name: str) -> bool:

@@ -15,7 +15,7 @@ from core.job import Job
 from core.records import lines_of, parse_json
 from data.spec_file import spec_content
 from objectives.base import ConfusionMatrix, Picture, Table, Text
-from trainer.loggers.writer import Writer
+from trainer.loggers.writer import Writer, writing
 
 
 class RunFiles(Writer):
@@ -30,22 +30,18 @@ class RunFiles(Writer):
         for name, content in job.composed.items():  # Hydra would write them too early
             (self.run_dir / ".hydra").mkdir(exist_ok=True)
             write_yaml(content, self.run_dir / ".hydra" / name)
-        file = self.run_dir / "metrics.jsonl"
-        try:
-            self.events = open(file, "a", encoding="utf-8", opener=no_link)  # noqa: SIM115
-        except OSError as error:
-            raise ConfigError(f"cannot write {file}: {error.strerror}") from error
+        self.events_file = self.run_dir / "metrics.jsonl"
+        with writing(self.events_file):
+            self.events = open(self.events_file, "a", encoding="utf-8", opener=no_link)  # noqa: SIM115
 
     def write_header(self, spec: Any, facts: dict[str, Any]) -> None:
         write_yaml(self.config, self.run_dir / "config.yaml")
         write_json(spec_content(spec), self.run_dir / "spec.json")
 
     def log_event(self, number: int, event: dict[str, Any]) -> None:
-        try:
+        with writing(self.events_file):
             self.events.write(json.dumps(event) + "\n")
             self.events.flush()
-        except OSError as error:
-            raise ConfigError(f"cannot write {self.events.name}: {error.strerror}") from error
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         write_json(summary, self.run_dir / "summary.json")
@@ -69,8 +65,9 @@ def write_medium(
 ) -> dict[str, str]:
     """Write what is not a file yet to ``folder``; the entry that says what and where it is."""
     folder.mkdir(parents=True, exist_ok=True)
+    further = {}
     if isinstance(medium, Picture):
-        kind, file = "picture", medium.file
+        kind, file, further = "picture", medium.file, {"caption": medium.caption}
     elif isinstance(medium, Text):
         kind, file = "text", folder / f"{title}.txt"
         write_text(medium.content, file)
@@ -78,8 +75,7 @@ def write_medium(
         kind = "confusion_matrix" if isinstance(medium, ConfusionMatrix) else "table"
         file = folder / f"{title}.json"
         write_json(asdict(medium), file)
-    entry = {"kind": kind, "file": file.relative_to(run_dir / "media").as_posix()}
-    return {**entry, "caption": medium.caption} if isinstance(medium, Picture) else entry
+    return {"kind": kind, "file": file.relative_to(run_dir / "media").as_posix(), **further}
 
 
 def keep_events(file: Path, count: int) -> Iterator[dict[str, Any]]:
@@ -93,15 +89,12 @@ def keep_events(file: Path, count: int) -> Iterator[dict[str, Any]]:
     if not file.exists():
         return
     num_bytes = 0
-    for number, line in enumerate(islice(records_of(file), count), start=1):
+    for line, event in islice(parsed_lines(file), count):
         num_bytes += len(line)
-        yield parse_event(line, number, file)
+        yield event
     if num_bytes < file.stat().st_size:
-        try:
-            with open(file, "r+b", opener=no_link) as opened:
-                opened.truncate(num_bytes)
-        except OSError as error:
-            raise ConfigError(f"cannot write {file}: {error.strerror}") from error
+        with writing(file), open(file, "r+b", opener=no_link) as opened:
+            opened.truncate(num_bytes)
 
 
 def read_events(file: Path) -> Iterator[dict[str, Any]]:
@@ -110,14 +103,15 @@ def read_events(file: Path) -> Iterator[dict[str, Any]]:
     Raises:
         ConfigError: there is no such file, or it is damaged.
     """
-    for number, line in enumerate(records_of(file), start=1):
-        if line.endswith(b"\n"):
-            yield parse_event(line, number, file)
+    return (event for _, event in parsed_lines(file))
 
 
-def records_of(file: Path) -> Iterator[bytes]:
+def parsed_lines(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Every whole line, and the event in it."""
     try:
-        yield from lines_of(file)
+        for number, line in enumerate(lines_of(file), start=1):
+            if line.endswith(b"\n"):
+                yield line, parse_event(line, number, file)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {file}: {reason(error)}") from error
 
@@ -125,8 +119,8 @@ def records_of(file: Path) -> Iterator[bytes]:
 def parse_event(line: bytes, number: int, file: Path) -> dict[str, Any]:
     try:
         event = parse_json(line)
-        if not isinstance(event, dict):
-            raise ValueError
-    except ValueError as error:
-        raise ConfigError(f"{file} is damaged in line {number}") from error
+    except ValueError:
+        event = None
+    if not isinstance(event, dict):
+        raise ConfigError(f"{file} is damaged in line {number}")
     return event

@@ -12,14 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.markup import escape
 
 from core.collectives import broadcast
 from core.environment import without_environment
-from core.errors import ConfigError, Diverged, Interrupted, reason
+from core.errors import ConfigError, Diverged, Interrupted
 from core.files import no_link, without_nan
 from core.instantiate import instantiate
 from core.job import Job
@@ -29,7 +28,7 @@ from trainer.loggers.console import Console
 from trainer.loggers.provenance import source_state, versions
 from trainer.loggers.run_files import RunFiles, keep_events, media_folder, write_medium
 from trainer.loggers.wandb_logger import WandbLogger
-from trainer.loggers.writer import Writer
+from trainer.loggers.writer import Writer, writing
 
 
 class RunLog:
@@ -50,15 +49,10 @@ class RunLog:
         self.summary: dict[str, Any] = {"status": "running", "error": None}
 
     def __enter__(self) -> RunLog:
-        self.write_summary()
+        self.update_summary()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is not None:
             message = without_environment(f"{type(error).__name__}: {error}", self.job.recordable)
             self.summary |= {"status": status_of(error), "error": message}
@@ -66,35 +60,26 @@ class RunLog:
             is_stopped = self.summary.get("stop_reason")
             self.summary["status"] = "stopped" if is_stopped else "completed"
         try:
-            self.write_summary()  # before W&B, which may take its time or be interrupted
-        finally:
-            self.finalize()
-
-    def finalize(self) -> None:
-        """End every writer, also where one of them raises, such as at a second Ctrl-C."""
-        try:
+            with suppress(ConfigError):  # a full disk, which the last attempt reports
+                self.update_summary()  # before W&B, which may take its time or be interrupted
             for writer in self.writers:
                 writer.finalize(self.summary)
         finally:
-            self.write_summary()
+            self.update_summary()
 
-    def write_summary(self) -> None:
+    def update_summary(self, values: dict[str, Any] | None = None) -> None:
+        """Note ``values`` and write the summary."""
+        self.summary |= values or {}
         for writer in self.writers:
             writer.write_summary(self.summary)
-
-    def update_summary(self, values: dict[str, Any]) -> None:
-        """Note ``values`` and write the summary."""
-        self.summary |= values
-        self.write_summary()
 
     def write_header(self, spec: Any, facts: dict[str, Any], notes: Sequence[str]) -> None:
         """All is built: print the ``notes`` on the data, write its ``spec``, begin the W&B run."""
         for note in notes:
             self.print(note)
-        self.summary |= facts
         for writer in self.writers:
             writer.write_header(spec, facts)
-        self.write_summary()
+        self.update_summary(facts)
 
     def print(self, text: str) -> None:
         """A line that a person should see."""
@@ -147,11 +132,9 @@ class RunLog:
         if not self.writers:
             return
         folder = media_folder(self.run_dir, split, step)
-        try:
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             media = make(folder)
-        except OSError as error:
-            raise ConfigError(f"cannot write {folder}: {reason(error)}") from error
         for title, medium in media.items():
             entry = write_medium(medium, title, folder, self.run_dir)
             self.log_event({"step": step, "media": {f"{split}/{title}": entry}})
@@ -163,9 +146,9 @@ def open_run_log(
     config: dict[str, Any],
     job: Job,
     ranks: Ranks,
-    num_events: int = 0,
-    notes: Sequence[str] = (),
-    wandb: dict[str, Any] | None = None,
+    num_events: int,
+    notes: Sequence[str],
+    wandb: dict[str, Any],
 ) -> RunLog:
     """The log of this process, in rank 0's run directory, which it shares with all others.
 
@@ -174,35 +157,28 @@ def open_run_log(
         notes: lines to begin with.
         wandb: what the checkpoint knows of the W&B run that goes on.
     """
-    common = broadcast(job)
-    if common.run_dir != job.run_dir:
-        discard(job.path)
+    own_dir, job = job.path, broadcast(job)
+    if own_dir != job.path:
+        with suppress(OSError):  # not empty
+            own_dir.rmdir()  # Hydra made it for a process that torchrun started
     if not ranks.is_main:
-        redirect_output(common.path / f"rank_{ranks.rank}.log")
-        return RunLog(common, num_events=num_events)
-    job = common
+        redirect_output(job.path / f"rank_{ranks.rank}.log")
+        return RunLog(job, num_events=num_events)
     record = job.recordable or config
-    further = [
-        build_logger(node, f"loggers[{number}]", job)
-        for number, node in enumerate(config["loggers"])
-    ]
+    further = [build_logger(node, f"loggers[{i}]", job) for i, node in enumerate(config["loggers"])]
     console = Console(job, config["trainer"]["progress"], config["data"]["batch_size"])
-    kept, earlier = 0, dict[str, Any]()
-    for kept, event in enumerate(keep_events(job.path / "metrics.jsonl", num_events), start=1):
-        earlier |= event
-        console.log_event(kept, event)
+    earlier = list(keep_events(job.path / "metrics.jsonl", num_events))
     wandb_logger = WandbLogger(
         settings=config["wandb"],
         config=record,
         run_dir=job.path,
         overrides=job.overrides,
         sweep=job.sweep,
-        earlier=wandb or {},
+        earlier=wandb,
         say=lambda text: console.show(escape(text)),
         warn=lambda text: console.print(escape(text)),
     )
-    writers = [RunFiles(record, job), console, wandb_logger, *further]
-    run_log = RunLog(job, writers, kept)
+    run_log = RunLog(job, [RunFiles(record, job), console, wandb_logger, *further], len(earlier))
     run_log.summary |= {
         "seed": config["seed"],
         "overrides": list(job.overrides),
@@ -214,8 +190,10 @@ def open_run_log(
         "versions": versions(),
         "wandb": wandb_logger.state,
     }
-    run_log.note_results(earlier)
-    if lost := num_events - kept:
+    for number, event in enumerate(earlier):
+        console.log_event(number, event)
+        run_log.note_results(event)
+    if lost := num_events - len(earlier):
         notes = [*notes, f"metrics.jsonl: the last {lost} events are lost"]
     for note in notes:
         run_log.print(without_environment(note, record))
@@ -234,12 +212,6 @@ def build_logger(node: dict[str, Any], where: str, job: Job) -> Writer:
     return writer
 
 
-def discard(run_dir: Path) -> None:
-    """Take away what Hydra made for a process that torchrun started, or on another node."""
-    with suppress(OSError):  # not empty
-        run_dir.rmdir()
-
-
 def redirect_output(file: Path) -> None:
     """Send all that this process prints to ``file``, for good: libraries print at the end, too."""
     with open(file, "a", opener=no_link) as opened:
@@ -250,6 +222,4 @@ def redirect_output(file: Path) -> None:
 def status_of(error: BaseException) -> str:
     if isinstance(error, Diverged):
         return "diverged"
-    if isinstance(error, KeyboardInterrupt | Interrupted):
-        return "interrupted"
-    return "failed"
+    return "interrupted" if isinstance(error, KeyboardInterrupt | Interrupted) else "failed"

@@ -2,9 +2,9 @@
 
 import atexit
 import os
-import sys
 import tempfile
 from contextlib import ExitStack, suppress
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -12,17 +12,16 @@ from core.errors import ConfigError
 from core.temporary import temporary_folder
 
 
+@cache
 def import_client() -> Any:
     """W&B's client: a second, and temporary folders, which are to go even after a kill."""
-    if "wandb" not in sys.modules:
-        held = ExitStack()
-        before, tempfile.tempdir = tempfile.tempdir, held.enter_context(temporary_folder())
-        atexit.register(held.close)
-        try:
-            import_module("wandb")
-        finally:
-            tempfile.tempdir = before
-    return import_module("wandb")
+    held = ExitStack()
+    atexit.register(held.close)
+    before, tempfile.tempdir = tempfile.tempdir, held.enter_context(temporary_folder())
+    try:
+        return import_module("wandb")
+    finally:
+        tempfile.tempdir = before
 
 
 def choose_mode(mode: str) -> str:

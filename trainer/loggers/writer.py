@@ -1,6 +1,11 @@
 """What a run log hands to each place it is written to."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from core.errors import ConfigError, reason
 
 
 class Writer:
@@ -36,3 +41,12 @@ class Writer:
 
     def finalize(self, summary: dict[str, Any]) -> None:
         """The run is over; called once, whatever has happened."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises: ConfigError: ``path`` cannot be written, such as on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {reason(error)}") from error
