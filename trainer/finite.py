@@ -96,11 +96,12 @@ def update_scale(scaler: GradScaler) -> bool:
     return scaler.get_scale() >= before
 
 
-def check_skips(progress: Progress) -> None:
-    """Raises: Diverged: too many updates in a row were left out."""
-    skips = progress.skipped_in_a_row
-    if skips >= MAX_SKIPS_IN_A_ROW:
-        raise Diverged(f"{skips} updates in a row had losses or gradients not finite")
+def count_skip(progress: Progress) -> None:
+    """An update was left out. Raises: Diverged: too many in a row."""
+    progress.skipped += 1
+    progress.skipped_in_a_row += 1
+    if progress.skipped_in_a_row >= MAX_SKIPS_IN_A_ROW:
+        raise Diverged(f"{MAX_SKIPS_IN_A_ROW} updates in a row had losses or gradients not finite")
 
 
 def advice(error: Diverged, phases: list[Phase], step: int, last: Path) -> Diverged:

@@ -22,14 +22,9 @@ from optim.schedules import Evaluations, Horizon
 from trainer.averaging import build_average, estimate_statistics
 from trainer.checkpoint.files import weights_of
 from trainer.checkpoint.state import Checkpoints
-from trainer.distributed.device import (
-    choose_precision,
-    eager,
-    explaining_out_of_memory,
-    peak_memory_bytes,
-)
+from trainer.distributed.device import choose_precision, eager, explain_oom, peak_memory_bytes
 from trainer.evaluation import check_evaluations, evaluate, is_evaluation_step, judge
-from trainer.finite import FiniteCheck, Snapshot, advice, check_skips, update_scale
+from trainer.finite import FiniteCheck, Snapshot, advice, count_skip, update_scale
 from trainer.loggers.provenance import run_facts
 from trainer.loggers.run_log import RunLog
 from trainer.metrics import Clock, TrainingMetrics
@@ -84,14 +79,13 @@ class Trainer:
     def fit(self) -> None:
         """Train to the horizon, evaluating on the way, then test the best weights."""
         try:
-            with explaining_out_of_memory(self.data):
+            with explain_oom(self.data):
                 self.objective.setup(self.data)
                 with self.interruption.defer():
                     self.train()
                     self.test()
         except Diverged as error:
-            last = self.checkpoints.folder / "last.pt"
-            report = advice(error, self.phases, self.progress.step, last)
+            report = advice(error, self.phases, self.progress.step, self.checkpoints.last)
             if self.settings.on_nonfinite != "stop":
                 raise report from error
             self.diverged = report
@@ -172,8 +166,7 @@ class Trainer:
                 phase.step(update, self.computation)
         if before is not None and not (update_scale(self.computation.scaler) and is_finite):
             before.restore()
-            self.progress.skipped += 1
-            self.progress.skipped_in_a_row += 1
+            count_skip(self.progress)
             return
         for metrics in sums:
             self.metrics.add(metrics)
@@ -186,7 +179,6 @@ class Trainer:
         """Whatever is due between two updates: logging, evaluation, checkpoints."""
         step = self.progress.step
         self.run_log.update_progress(step)
-        check_skips(self.progress)
         is_meeting = self.meetings.is_due(self.progress.batches)
         if not self.progress.skipped_in_a_row:
             if self.metrics.is_logging_step(step):
@@ -230,7 +222,9 @@ class Trainer:
         with self.clock.paused():
             values, is_best = self.metrics.losses_since_evaluation(), False
             self.set_training(False)
-            if self.has_stale_statistics():
+            is_mean = self.average is not None and self.average.has_stale_statistics
+            if is_mean or any(phase.has_modes for phase in self.phases):
+                # no batch norm has seen the activations of these weights
                 estimate_statistics(self.objective, self.eval_model, self.data, self.precision)
             for split in ("train_eval", "val"):
                 if split in self.data.splits:
@@ -279,11 +273,6 @@ class Trainer:
         """What is measured and used: the average of the weights where there is one."""
         average = self.average
         return average.module if average and average.num_updates else self.objective.model
-
-    def has_stale_statistics(self) -> bool:
-        """Whether what is measured are weights whose activations no batch norm has seen."""
-        is_mean = self.average is not None and self.average.has_stale_statistics
-        return is_mean or any(phase.has_modes for phase in self.phases)
 
     def test(self) -> None:
         """Measure the weights that were best in validation on the test split, once."""

@@ -125,14 +125,14 @@ def skipped_updates(monkeypatch):
     states = []
     train_step = Trainer.train_step
 
+    def state_of(trainer):
+        return copy.deepcopy(trainer.checkpoints.state_dict(trainer.progress))
+
     def train_step_between_captures(trainer, update):
-        before, skipped = (
-            copy.deepcopy(trainer.checkpoints.state_dict(trainer.progress)),
-            trainer.progress.skipped,
-        )
+        before, skipped = state_of(trainer), trainer.progress.skipped
         train_step(trainer, update)
         if trainer.progress.skipped > skipped:
-            states.append((before, copy.deepcopy(trainer.checkpoints.state_dict(trainer.progress))))
+            states.append((before, state_of(trainer)))
 
     monkeypatch.setattr(Trainer, "train_step", train_step_between_captures)
     return states

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -39,9 +38,9 @@ class Checkpoints:
     has_saved: bool = False
     saved_at: float = field(default_factory=time.monotonic)
 
-    @property
-    def folder(self) -> Path:
-        return self.run_log.run_dir / "checkpoints"
+    def __post_init__(self) -> None:
+        self.folder = self.run_log.run_dir / "checkpoints"
+        self.last = self.folder / "last.pt"
 
     def is_due(self, step: int, is_meeting: bool) -> bool:
         """Whether the interval in updates or in seconds is over.
@@ -78,10 +77,10 @@ class Checkpoints:
 
     def check_readable(self) -> None:
         try:
-            files.load(last := self.folder / "last.pt")
+            files.load(self.last)
         except ConfigError as error:
             raise ConfigError(
-                f"the run could not be resumed: in {last} something, such as the optimizer's "
+                f"the run could not be resumed: in {self.last} something, such as the optimizer's "
                 "state, is more than tensors and plain values; choose another optimizer, or "
                 "trainer.checkpoint=false"
             ) from error

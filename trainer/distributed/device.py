@@ -107,7 +107,7 @@ def synchronize(device: torch.device) -> None:
 
 
 @contextmanager
-def explaining_out_of_memory(data: Loader) -> Iterator[None]:
+def explain_oom(data: Loader) -> Iterator[None]:
     """Say in one line what to try.
 
     Raises:

@@ -83,7 +83,7 @@ class WandbLogger(Writer):
                 self.note_problem(describe(error), "logging without it")
                 return
             server_has_failed = True
-            end_service()
+            import_client().teardown(exit_code=1)  # the id would stay in use in its service
             state["mode"] = "offline"
             self.note_problem(describe(error), "logging offline")
             self.write_header(spec, facts)
@@ -178,10 +178,3 @@ class WandbLogger(Writer):
 
 def describe(error: Exception) -> str:
     return f"{type(error).__name__}: {reason(error)}"
-
-
-def end_service() -> None:
-    """Stop W&B's service, in which the id of a run that could not begin would stay in use."""
-    import wandb
-
-    wandb.teardown(exit_code=1)
