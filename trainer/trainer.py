@@ -306,7 +306,6 @@ class Trainer:
             "horizon_steps": self.horizon.total_steps,
             "planned_steps": self.last_step,
             "precision": self.precision,
-            "world_size": self.ranks.world_size,
         }
 
     def summarize(self) -> None:

@@ -1,7 +1,7 @@
 """``init_from``: begin with the weights of another run or of a file, as far as they fit."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -43,50 +43,48 @@ def initialize(
     record, problem = None, None
     if ranks.is_main:
         try:
-            record = load_what_fits(model, source, run_log)
+            record = load_what_fits(model, Path(source).expanduser(), run_log)
         except ConfigError as error:
-            problem = error
+            problem = ConfigError(f"init_from={source}: {error}")
     record, problem = broadcast((record, problem))
     if problem is not None:
         raise problem
     return {"init_from": record}
 
 
-def load_what_fits(model: nn.Module, source: str, run_log: RunLog) -> dict[str, Any]:
-    where = f"init_from={source}"
-    file = file_of(source, where)
-    theirs = read_tensors(file, where)
+def load_what_fits(model: nn.Module, path: Path, run_log: RunLog) -> dict[str, Any]:
+    if not path.exists():
+        raise ConfigError("there is no such file or run directory")
+    file = files.best_of(path) if path.is_dir() else path
+    theirs = read_tensors(file)
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     given = {name if name in own else unwrapped(name): value for name, value in theirs.items()}
+    fitting, misfits = {}, {}
     shared = [name for name in given if name in own]
+    for name in shared:
+        there, here = tuple(given[name].shape), tuple(own[name].shape)
+        if there == here:
+            fitting[name] = given[name]
+        else:
+            misfits[name] = f"{name} {here}, there {there}"
     if not shared:
         raise ConfigError(
-            f"{where} shares no name with the model: it has {listed(list(theirs))}, "
-            f"{type(model).__name__} has {listed(list(own))}"
+            f"it shares no name with the model: it has {listed(theirs)}, "
+            f"{type(model).__name__} has {listed(own)}"
         )
-    fitting = {name: given[name] for name in shared if given[name].shape == own[name].shape}
-    others = {
-        name: f"{name} {shape(own[name])}, there {shape(given[name])}"
-        for name in shared
-        if name not in fitting
-    }
     if not fitting:
-        raise ConfigError(
-            f"{where}: no tensor has the model's shape: {next(iter(others.values()))}"
-        )
+        raise ConfigError(f"no tensor has the model's shape: {listed(misfits.values())}")
     for name, value in fitting.items():
         if not value.isfinite().all():
-            raise ConfigError(f"{where}: {name} is not finite: its training diverged")
+            raise ConfigError(f"{name} is not finite: its training diverged")
     model.load_state_dict(fitting, strict=False)
     loaded = {own[name].data_ptr() for name in fitting}  # also of what goes by two names
-    new = {name: others.get(name, name) for name in own if own[name].data_ptr() not in loaded}
+    new = {name: misfits.get(name, name) for name in own if own[name].data_ptr() not in loaded}
     unused = [name for name in given if name not in own]
     num_loaded = len(own) - len(new)
     line = f"init_from: {num_loaded} of {len(own)} tensors from {file}"
-    if new:
-        line += f"; new: {listed(list(new.values()))}"
-    if unused:
-        line += f"; not used: {listed(unused)}"
+    line += f"; new: {listed(new.values())}" if new else ""
+    line += f"; not used: {listed(unused)}" if unused else ""
     run_log.print(line)
     with file.open("rb") as opened:
         sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -99,19 +97,7 @@ def load_what_fits(model: nn.Module, source: str, run_log: RunLog) -> dict[str, 
     }
 
 
-def file_of(source: str, where: str) -> Path:
-    path = Path(source).expanduser()
-    if not path.exists():
-        raise ConfigError(f"{where}: there is no such file or run directory")
-    if not path.is_dir():
-        return path
-    try:
-        return files.best_of(path)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}; or name a file") from error
-
-
-def read_tensors(file: Path, where: str) -> dict[str, Tensor]:
+def read_tensors(file: Path) -> dict[str, Tensor]:
     """The weights in a file, on the CPU; averaged ones where a checkpoint has an average.
 
     Raises:
@@ -126,22 +112,21 @@ def read_tensors(file: Path, where: str) -> dict[str, Tensor]:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise ConfigError(
-            f"{where}: {file} is damaged, or holds more than tensors, such as a whole model, which "
-            "could run any code: save model.state_dict() instead"
+            f"{file} is damaged, or holds more than tensors, such as a whole model, which could "
+            "run any code: save model.state_dict() instead"
         ) from error
     except Exception as error:  # whatever a damaged file raises
-        raise ConfigError(f"{where}: {file} is damaged: {reason(error)}") from error
+        raise ConfigError(f"{file} is damaged: {reason(error)}") from error
     if isinstance(content, Mapping) and content.keys() == files.PARTS.keys():
         content = content["ema"] or content["model"]
-    candidates = [content]
+    nodes = [content]
     if isinstance(content, Mapping):
-        candidates += [content.get(name) for name in NESTED]
-    for candidate in candidates:
-        if isinstance(candidate, Mapping):
-            found = {str(key): v for key, v in candidate.items() if isinstance(v, Tensor)}
-            if found:
-                return found
-    raise ConfigError(f"{where}: {file} holds no state dict, which is tensors by name")
+        nodes += [content.get(name) for name in NESTED]
+    for node in nodes:
+        tensors = node.items() if isinstance(node, Mapping) else ()
+        if found := {str(name): value for name, value in tensors if isinstance(value, Tensor)}:
+            return found
+    raise ConfigError(f"{file} holds no state dict, which is tensors by name")
 
 
 def unwrapped(name: str) -> str:
@@ -151,10 +136,7 @@ def unwrapped(name: str) -> str:
     return name
 
 
-def shape(tensor: Tensor) -> str:
-    return str(tuple(tensor.shape))
-
-
-def listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+def listed(names: Iterable[str]) -> str:
+    first, *further = names
+    more = f" and {len(further) - SHOWN + 1} more" if len(further) >= SHOWN else ""
+    return ", ".join([first, *further][:SHOWN]) + more

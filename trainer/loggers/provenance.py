@@ -70,5 +70,6 @@ def run_facts(model: nn.Module, data: Any, settings: TrainerSettings) -> dict[st
         "batch_size": data.batch_size,
         "device": device_name(data.device),
         "hardware": processor_name(),
+        "world_size": data.world_size,
         "num_threads": torch.get_num_threads(),
     }
