@@ -65,9 +65,11 @@ def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
                 "which several processes do not allow: freeze them, "
                 "param_groups.rules=[{match: NAME, freeze: true}]"
             ) from error
-        if lost_a_peer(error):
+        is_late = "Timed out" in str(error)
+        is_gone = "gloo/transport" in str(error) and not is_late
+        if is_gone or isinstance(error, dist.DistBackendError):  # a peer, the one to report
             time.sleep(PEER_EXIT_SECONDS)  # the engine sees the peer's exit first, and ends us
-        if "Timed out" in str(error):
+        if is_late:
             raise RuntimeError(
                 f"a process did not answer within trainer.timeout_seconds: {error}"
             ) from error
@@ -90,10 +92,3 @@ def group_store(ranks: Ranks, timeout: timedelta) -> dist.Store:
     if ranks.world_size == ranks.local_world_size:
         return dist.PrefixStore(f"attempt_{attempt}", store)
     return store  # each node counts its own attempts
-
-
-def lost_a_peer(error: RuntimeError) -> bool:
-    """Whether another process is gone, which then is the one to report."""
-    text = str(error)
-    is_gloo = "gloo/transport" in text and "Timed out" not in text
-    return is_gloo or isinstance(error, dist.DistBackendError)

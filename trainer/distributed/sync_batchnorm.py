@@ -47,14 +47,12 @@ class CpuSyncBatchNorm(nn.BatchNorm1d):
 
     @torch.no_grad()
     def track(self, mean: Tensor, unbiased_var: Tensor) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked += 1
+        layer: Any = self  # whose statistics could be None, to torch's types
+        layer.num_batches_tracked += 1
         # momentum None: the mean over all batches so far
-        weight = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean.to(self.running_mean), weight)
-        self.running_var.lerp_(unbiased_var.to(self.running_var), weight)
+        weight = 1 / int(layer.num_batches_tracked) if self.momentum is None else self.momentum
+        layer.running_mean.lerp_(mean.to(layer.running_mean), weight)
+        layer.running_var.lerp_(unbiased_var.to(layer.running_var), weight)
 
 
 class AllReduceSum(torch.autograd.Function):
