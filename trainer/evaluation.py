@@ -44,7 +44,6 @@ def evaluate(
     seed_process(data.device, 0, EVALUATED_MODEL_STREAM, data.rank)  # for a model that draws
     objective.begin_evaluation(first=data.share(split, limit_steps)[0])
     objective.metrics.reset()
-    was_training = model.training
     model.eval()
     make_whole(model)
     meter = Meter()
@@ -73,7 +72,6 @@ def evaluate(
             metrics, further = objective.conclude(model, samples)
         means.update(metrics)
         samples.update(further)
-    model.train(was_training)
     return means, samples
 
 

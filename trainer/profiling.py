@@ -10,10 +10,7 @@ from core.errors import ConfigError
 from core.files import write_text
 from trainer.loggers.run_log import RunLog
 
-WAIT, WARMUP = (
-    8,
-    2,
-)  # updates before the profile: the first ones are slow, and so are the profiler's
+WAIT, WARMUP = 8, 2  # updates before the profile: the first are slow, and so are the profiler's
 ROWS = 50
 
 

@@ -24,6 +24,7 @@ from core.instantiate import instantiate
 from core.job import Job
 from core.ranks import Ranks
 from objectives.base import Media
+from trainer.checkpoint.start import Start
 from trainer.loggers.console import Console
 from trainer.loggers.provenance import source_state, versions
 from trainer.loggers.run_files import RunFiles, keep_events, media_folder, write_medium
@@ -142,20 +143,10 @@ class RunLog:
             folder.rmdir()
 
 
-def open_run_log(
-    config: dict[str, Any],
-    job: Job,
-    ranks: Ranks,
-    num_events: int,
-    notes: Sequence[str],
-    wandb: dict[str, Any],
-) -> RunLog:
+def open_run_log(config: dict[str, Any], job: Job, ranks: Ranks, start: Start) -> RunLog:
     """The log of this process, in rank 0's run directory, which it shares with all others.
 
-    Args:
-        num_events: lines of ``metrics.jsonl`` to keep: those the checkpoint knows of.
-        notes: lines to begin with.
-        wandb: what the checkpoint knows of the W&B run that goes on.
+    Of what is there, the events that the checkpoint knows of are kept, and its W&B run goes on.
     """
     own_dir, job = job.path, broadcast(job)
     if own_dir != job.path:
@@ -163,18 +154,18 @@ def open_run_log(
             own_dir.rmdir()  # Hydra made it for a process that torchrun started
     if not ranks.is_main:
         redirect_output(job.path / f"rank_{ranks.rank}.log")
-        return RunLog(job, num_events=num_events)
+        return RunLog(job, num_events=start.num_events)
     record = job.recordable or config
     further = [build_logger(node, f"loggers[{i}]", job) for i, node in enumerate(config["loggers"])]
     console = Console(job, config["trainer"]["progress"], config["data"]["batch_size"])
-    earlier = list(keep_events(job.path / "metrics.jsonl", num_events))
+    earlier = list(keep_events(job.path / "metrics.jsonl", start.num_events))
     wandb_logger = WandbLogger(
         settings=config["wandb"],
         config=record,
         run_dir=job.path,
         overrides=job.overrides,
         sweep=job.sweep,
-        earlier=wandb,
+        earlier=start.wandb,
         say=lambda text: console.show(escape(text)),
         warn=lambda text: console.print(escape(text)),
     )
@@ -193,9 +184,9 @@ def open_run_log(
     for number, event in enumerate(earlier):
         console.log_event(number, event)
         run_log.note_results(event)
-    if lost := num_events - len(earlier):
-        notes = [*notes, f"metrics.jsonl: the last {lost} events are lost"]
-    for note in notes:
+    if lost := start.num_events - len(earlier):
+        start.notes.append(f"metrics.jsonl: the last {lost} events are lost")
+    for note in start.notes:
         run_log.print(without_environment(note, record))
     return run_log
 
