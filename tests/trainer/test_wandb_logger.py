@@ -143,7 +143,8 @@ def test_the_environment_speaks_where_the_config_is_silent(composed, monkeypatch
 
     def state(*overrides, sweep="a_sweep"):
         config = composed(*overrides)
-        logger = WandbLogger(config["wandb"], config, tmp_path, (), sweep, {}, print, print)
+        job = Job(str(tmp_path), sweep=sweep)
+        logger = WandbLogger(config["wandb"], config, job, {}, print, print)
         return [logger.state[key] for key in ("project", "entity", "group")]
 
     assert state() == ["p", "e", "g"]

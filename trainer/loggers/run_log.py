@@ -162,9 +162,7 @@ def open_run_log(config: dict[str, Any], job: Job, ranks: Ranks, start: Start) -
     wandb_logger = WandbLogger(
         settings=config["wandb"],
         config=record,
-        run_dir=job.path,
-        overrides=job.overrides,
-        sweep=job.sweep,
+        job=job,
         earlier=start.wandb,
         say=lambda text: console.show(escape(text)),
         warn=lambda text: console.print(escape(text)),

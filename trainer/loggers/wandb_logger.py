@@ -3,12 +3,13 @@
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from core.errors import reason
 from core.files import why_not_writable
+from core.job import Job
 from models.build import fill_from_data
 from trainer.loggers.wandb_media import wandb_medium
 from trainer.loggers.wandb_mode import choose_mode, import_client
@@ -29,7 +30,6 @@ class WandbLogger(Writer):
     Args:
         settings: the section ``wandb`` with every value resolved.
         config: the whole config as records may show it.
-        sweep: name of the sweep that the job belongs to.
         earlier: the :attr:`state` of the run that goes on; empty for a new one.
         say: prints a line of plain text.
         warn: the same for what went wrong.
@@ -39,25 +39,22 @@ class WandbLogger(Writer):
         self,
         settings: dict[str, Any],
         config: dict[str, Any],
-        run_dir: Path,
-        overrides: Sequence[str],
-        sweep: str | None,
+        job: Job,
         earlier: dict[str, Any],
         say: Callable[[str], None],
         warn: Callable[[str], None],
     ) -> None:
-        self.settings, self.config, self.run_dir = settings, config, run_dir
-        self.overrides, self.say, self.warn = overrides, say, warn
+        self.config, self.job, self.say, self.warn = config, job, say, warn
         self.run: Any = None
         self.probed_at = time.monotonic()
         # an agent of a W&B sweep waits for the run that it named; another sweep has several runs
-        is_named = sweep is None or "WANDB_SWEEP_ID" in os.environ
+        is_named = job.sweep is None or "WANDB_SWEEP_ID" in os.environ
         own_id = os.environ.get("WANDB_RUN_ID") if is_named else None
         self.state: dict[str, Any] = {  # kept in summary.json and in checkpoints
             "id": earlier.get("id") or own_id or secrets.token_hex(4),
             "project": project(settings),
             "entity": settings["entity"] or os.environ.get("WANDB_ENTITY"),
-            "group": settings["group"] or os.environ.get("WANDB_RUN_GROUP") or sweep,
+            "group": settings["group"] or os.environ.get("WANDB_RUN_GROUP") or job.sweep,
             "mode": settings["mode"],
             "url": earlier.get("url"),
             "directory": None,  # of the client's own files
@@ -101,16 +98,16 @@ class WandbLogger(Writer):
             resume="allow" if state["mode"] == "online" else None,
             name=config["wandb"]["name"]
             or os.environ.get("WANDB_NAME")
-            or run_name(config, self.run_dir, self.overrides),
+            or run_name(config, self.job.path, self.job.overrides),
             notes=config["wandb"]["notes"],
             tags=[*run_tags(config), *filter(None, env_tags)],
             job_type=config["wandb"]["job_type"],
-            dir=os.environ.get("WANDB_DIR") or self.run_dir,
+            dir=os.environ.get("WANDB_DIR") or self.job.run_dir,
             config={
                 **config,
                 "model": fill_from_data(config["model"], spec),
-                "candidate": candidate(config, self.run_dir, self.overrides),
-                "run_dir": str(self.run_dir),
+                "candidate": candidate(config, self.job.path, self.job.overrides),
+                "run_dir": self.job.run_dir,
             },
             settings=wandb.Settings(
                 silent=True,  # it would print 15 lines
@@ -137,7 +134,7 @@ class WandbLogger(Writer):
         values = {name: value for name, value in event.items() if name != "media"}
         try:
             for name, entry in event.get("media", {}).items():
-                values[name] = wandb_medium(entry, self.run_dir / "media")
+                values[name] = wandb_medium(entry, self.job.path / "media")
             self.run.log(values, step=number)
             if time.monotonic() - self.probed_at > PROBE_SECONDS:
                 self.check_disk()
@@ -172,7 +169,7 @@ class WandbLogger(Writer):
     def note_problem(self, problem: str, so: str) -> None:
         """Say what happened and how to send the run again."""
         self.state["problem"] = problem
-        again = f"python -m trainer.loggers.wandb_send {self.run_dir}"
+        again = f"python -m trainer.loggers.wandb_send {self.job.run_dir}"
         self.warn(f"W&B: {problem}; {so}. Send the run later: {again}")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from core.environment import from_environment
 from core.errors import ConfigError, reason
 from core.files import lock
+from core.job import Job
 from core.records import read_record
 from core.run_directory import read_config
 from data.spec_file import read_spec
@@ -39,9 +40,8 @@ def send(run_dir: Path, new_run: bool) -> str:
         known = {} if new_run else summary["wandb"]
         settings = from_environment(config["wandb"], "wandb") | {"mode": "auto"}
         settings["group"] = summary["wandb"]["group"]
-        logger = WandbLogger(
-            settings, config, run_dir, summary["overrides"], None, known, print, print
-        )
+        job = Job(str(run_dir), tuple(summary["overrides"]))
+        logger = WandbLogger(settings, config, job, known, say=print, warn=print)
         with closing(lock(run_dir / ".lock")):
             logger.write_header(read_spec(run_dir / "spec.json"), {})
             for number, event in enumerate(read_events(run_dir / "metrics.jsonl")):
