@@ -122,32 +122,30 @@ def estimate_statistics(
     each cut over the processes as in training. Frozen norms keep theirs, and so do those that
     evaluation does not come to.
     """
-    norms: dict[str, Any] = {
-        name: layer
-        for name, layer in model.named_modules()
+    norms: list[Any] = [
+        layer
+        for layer in model.modules()
         if getattr(layer, "num_batches_tracked", None) is not None and not is_frozen(layer)
-    }
+    ]
     if not norms:
         return
-    before = {
-        name: {k: b.clone() for k, b in layer.named_buffers()} for name, layer in norms.items()
-    }
-    momenta = {name: layer.momentum for name, layer in norms.items()}
+    before = [(norm.momentum, [buffer.clone() for buffer in norm.buffers()]) for norm in norms]
     model.eval()
     make_whole(model)
-    for layer in norms.values():
-        layer.reset_running_stats()
-        layer.momentum = None  # the mean over all batches
-        layer.train()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
     for batch in data.spread_over_training(MAX_BATCHES):
         with autocast(data.device, precision):
             objective.evaluate(model, batch)
-    for name, layer in norms.items():
-        layer.momentum = momenta[name]
-        layer.eval()
-        for key, buffer in layer.named_buffers():
-            if not layer.num_batches_tracked:
-                buffer.copy_(before[name][key])
+    for norm, (momentum, values) in zip(norms, before, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+        was_reached = bool(norm.num_batches_tracked)
+        for buffer, value in zip(norm.buffers(), values, strict=True):
+            if not was_reached:
+                buffer.copy_(value)
             elif dist.is_initialized():
                 dist.broadcast(buffer, 0)  # without synchronized norms each has its own
 
