@@ -147,9 +147,9 @@ def what_needs_validation(settings: TrainerSettings, phases: Iterable[Phase]) ->
         if (value := getattr(settings, setting)) is not None:
             yield f"trainer.{setting}={value}"
     for phase in phases:
-        for scheduled in (phase, *phase.setting_schedules):
-            if scheduled.schedule.sees_evaluations:
-                yield "scheduler=plateau"
+        schedules = [phase.schedule, *(setting.schedule for setting in phase.setting_schedules)]
+        if any(schedule.sees_evaluations for schedule in schedules):
+            yield "scheduler=plateau"
 
 
 def check_measured(monitor: Monitor, names: Iterable[str]) -> None:

@@ -59,7 +59,8 @@ def load_what_fits(model: nn.Module, path: Path, run_log: RunLog) -> dict[str, A
     theirs = read_tensors(file)
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     given = {name if name in own else unwrapped(name): value for name, value in theirs.items()}
-    fitting, misfits = {}, {}
+    fitting: dict[str, Tensor] = {}
+    misfits: dict[str, str] = {}
     shared = [name for name in given if name in own]
     for name in shared:
         there, here = tuple(given[name].shape), tuple(own[name].shape)

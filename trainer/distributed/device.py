@@ -116,10 +116,11 @@ def explain_oom(data: Loader) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        text = str(error)
         # on the CPU torch has no class for it
-        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAlloc" not in str(error):
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in text:
             raise
-        asked = re.search(r"allocate ([\d.]+ [KMG]iB)", str(error))
+        asked = re.search(r"allocate ([\d.]+ [KMG]iB)", text)
         had = f", which had no {asked[1]} left" if asked else ""
         raise OutOfMemory(
             f"out of memory on {data.device}{had}, at data.batch_size={data.batch_size}, "

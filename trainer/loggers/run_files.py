@@ -65,7 +65,7 @@ def write_medium(
 ) -> dict[str, str]:
     """Write what is not a file yet to ``folder``; the entry that says what and where it is."""
     folder.mkdir(parents=True, exist_ok=True)
-    further = {}
+    further: dict[str, str] = {}
     if isinstance(medium, Picture):
         kind, file, further = "picture", medium.file, {"caption": medium.caption}
     elif isinstance(medium, Text):
