@@ -1,14 +1,13 @@
 """Writing checkpoints: in one piece or not at all, and read back exactly."""
 
 import os
-import resource
 
 import numpy
 import pytest
 import torch
 
 from core.errors import ConfigError
-from tests.trainer.interrupting import summary
+from tests.trainer.interrupting import full_disk, summary
 from trainer.checkpoint import files as checkpoint
 
 
@@ -69,16 +68,10 @@ def test_full_disk(folder, monkeypatch, failure):
 
 def test_full_disk_in_training(train, few_digits, tmp_path):
     """Files may grow to 30 kB, as on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     run_dir = tmp_path / "run"
-    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))
-    try:
-        with pytest.raises(
-            ConfigError, match=r"cannot write the checkpoint .*: (the disk takes no|File too large)"
-        ):
-            train("debug=fast", "data.batch_size=40", run_dir=run_dir)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    message = r"cannot write the checkpoint .*: (the disk takes no|File too large)"
+    with full_disk(30_000), pytest.raises(ConfigError, match=message):
+        train("debug=fast", "data.batch_size=40", run_dir=run_dir)
     assert summary(run_dir)["status"] == "failed"
     assert not list((run_dir / "checkpoints").iterdir())
 

@@ -1,24 +1,20 @@
 """Optimizers that evaluate the loss again, or differentiate its gradient, in the training loop."""
 
-import json
-
 import pytest
 import torch
 
 from core.errors import ConfigError
+from tests.trainer.interrupting import checkpoint_of, events
 
 FEW = ("trainer.max_steps=4", "trainer.eval_every_steps=2", "trainer.log_every_steps=1")
 
 
 def records(run_dir):
-    """Of training and evaluation, without their times."""
-    lines = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
-    return [line | {"seconds": 0.0} for line in lines if "media" not in line]
+    return [event for event in events(run_dir) if "media" not in event]
 
 
 def weights(run_dir):
-    content = torch.load(run_dir / "checkpoints" / "last.pt", weights_only=True)
-    return content["model"]
+    return checkpoint_of(run_dir)["model"]
 
 
 @pytest.mark.usefixtures("few_digits")
@@ -33,24 +29,6 @@ def test_a_closure_sees_the_same_samples_and_draws(train):
         assert own == pytest.approx(other, rel=1e-6)
     wider = train("optim=sam_cosine", "optimizer.rho=0.1", *settings)
     assert not torch.equal(weights(wider)["classifier.weight"], weights(sgd)["classifier.weight"])
-
-
-@pytest.mark.usefixtures("few_digits")
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        ("optim=lbfgs_constant", "optimizer.max_iter=2"),
-        ("optim=sam_cosine",),
-        ("optim=sophia_warmup_cosine", "optimizer.update_period=2"),
-    ],
-    ids=["lbfgs", "sam", "sophia"],
-)
-def test_resuming_changes_nothing(train, optimizer):
-    whole = train(*optimizer, *FEW)
-    part = train(*optimizer, *FEW, "trainer.limit_train_steps=2")
-    train(*optimizer, *FEW, "resume=auto", run_dir=part)
-    torch.testing.assert_close(weights(part), weights(whole), rtol=0, atol=0)
-    assert records(part) == records(whole)
 
 
 SAM, SOPHIA = "optim=sam_cosine", "optim=sophia_warmup_cosine"

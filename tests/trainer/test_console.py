@@ -17,16 +17,25 @@ from train import run
 from trainer.loggers.console import PLAIN_SECONDS, Console
 
 
-def test_full_disk(tmp_path):
-    console = Console(Job(str(tmp_path)), False, batch_size=1, stream=io.StringIO())
+@pytest.fixture
+def stream():
+    """What the console shows."""
+    return io.StringIO()
+
+
+@pytest.fixture
+def console(tmp_path, stream):
+    return Console(Job(str(tmp_path)), show_progress=True, batch_size=300, stream=stream)
+
+
+def test_full_disk(console):
     with full_disk(), pytest.raises(ConfigError, match=r"cannot write .*/train.log: File too"):
         console.print("step 1")
 
 
-def test_a_log_that_nobody_reads(tmp_path):
+def test_a_log_that_nobody_reads(console, tmp_path):
     """A FIFO in the run directory of a stranger: opening it would wait for a reader."""
     os.mkfifo(tmp_path / "train.log")
-    console = Console(Job(str(tmp_path)), False, batch_size=1, stream=io.StringIO())
     with pytest.raises(ConfigError, match=r"cannot write .*/train.log: No such device"):
         console.print("step 1")
 
@@ -36,16 +45,11 @@ def test_a_log_that_nobody_reads(tmp_path):
     [
         ({}, ""),
         ({"train/loss": 0.25}, "  loss 0.2500"),
-        (
-            {"train/discriminator/loss": 0.25, "train/generator/loss": 3.0},
-            "  discriminator 0.2500  generator 3.0000",
-        ),
+        ({"train/gan/loss": 0.25, "train/other/loss": 3.0}, "  gan 0.2500  other 3.0000"),
     ],
 )
-def test_plain_progress(tmp_path, losses, shown):
+def test_plain_progress(console, stream, losses, shown):
     """Where there is no terminal; of every phase its loss."""
-    stream = io.StringIO()
-    console = Console(Job(str(tmp_path)), show_progress=True, batch_size=300, stream=stream)
     console.log_event(0, {"step": 1, **losses, "optim/lr": 0.1})
     console.start_progress(10, 0)
     console.shown_at = console.started_at = time.monotonic() - PLAIN_SECONDS
@@ -55,12 +59,10 @@ def test_plain_progress(tmp_path, losses, shown):
 
 
 @pytest.mark.parametrize(("num_threads", "load", "count"), [(2, 9.0, 1), (1, 9.0, 0), (2, 3.0, 0)])
-def test_a_busy_machine(tmp_path, monkeypatch, num_threads, load, count):
+def test_a_busy_machine(console, stream, monkeypatch, num_threads, load, count):
     """Said once, where threads would wait for each other."""
     monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    stream = io.StringIO()
-    console = Console(Job(str(tmp_path)), show_progress=False, batch_size=1, stream=stream)
     console.num_threads = num_threads
     for _ in range(2):
         console.say_if_busy()
@@ -89,23 +91,21 @@ def test_an_interrupted_run_says_how_it_goes_on(train, tmp_path, capsys):
     assert way in capsys.readouterr().out
 
 
-def test_a_command_is_pasted_in_one_piece(tmp_path, monkeypatch):
+def test_a_command_is_pasted_in_one_piece(tmp_path, stream, monkeypatch):
     """A narrow terminal breaks the line itself; a break printed would run a part of it."""
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    job, stream = Job(str(tmp_path), overrides=("trainer.max_steps=900", "seed=1")), io.StringIO()
+    job = Job(str(tmp_path), overrides=("trainer.max_steps=900", "seed=1"))
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.pt").touch()
     Console(job, True, batch_size=1, stream=stream).finalize({"status": "interrupted", "error": ""})
     assert stream.getvalue().splitlines()[-1] == f"go on with     {job.continuation}"
 
 
-def test_every_part_of_an_offline_run_is_sent(tmp_path, monkeypatch):
+def test_every_part_of_an_offline_run_is_sent(console, stream, tmp_path, monkeypatch):
     first, second, other = (f"{tmp_path}/offline-run-{name}" for name in ("1-a", "2-a", "2-b"))
     for folder in (first, second, other):
         os.mkdir(folder)
-    stream = io.StringIO()
-    console = Console(Job(str(tmp_path)), True, batch_size=1, stream=stream)
     monkeypatch.setattr("trainer.loggers.console.result_rows", lambda *_: {})
     wandb = {"directory": second, "url": None}
     console.finalize({"status": "completed", "error": None, "steps": 1, "wandb": wandb})

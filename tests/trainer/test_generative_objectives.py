@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from core.composed import check_phases
-from core.errors import ConfigError, Interrupted
+from core.errors import ConfigError
 from core.ranks import Ranks
 from core.schema import check_settings, dotted_keys, unknown_key
 from data.splits import ImageSpec
@@ -20,12 +20,7 @@ from objectives import generation
 from objectives.adversarial import Adversarial
 from objectives.denoising import Denoising
 from optim.schedules import Horizon
-from tests.trainer.interrupting import (
-    assert_same_run,
-    events,
-    signal_at,
-    summary,
-)
+from tests.trainer.interrupting import events, summary
 from trainer.build import build_phases
 from trainer.phase import Phase
 
@@ -286,12 +281,12 @@ EVERYTHING = ("trainer.ema_decay=0.9", "trainer.accumulate_steps=2")
     ],
     ids=["gan", "diffusion"],
 )  # fmt: skip
-def test_run(train, extractor_run, few_digits, tmp_path, settings, names):
+def test_run(resumable, extractor_run, few_digits, settings, names):
     """It records distances and grids; an interruption changes nothing."""
     settings = (*settings, "data.batch_size=16", "data.eval_batch_size=40", "trainer.max_steps=4",
                 "trainer.eval_every_steps=2", "trainer.log_every_steps=1",
                 "trainer.precision=fp32", f"objective.fid_extractor={extractor_run}")  # fmt: skip
-    run_dir = train(*settings)
+    run_dir = resumable((3,), *settings)
     found = events(run_dir)
     assert [event["step"] for event in found if "val/fid" in event] == [2, 4]
     shown = [event["media"]["val/samples"]["file"] for event in found if "val/samples" in
@@ -305,10 +300,6 @@ def test_run(train, extractor_run, few_digits, tmp_path, settings, names):
     assert "train_eval/fid" not in set().union(*found), "only means over samples"
     assert summary(run_dir)["monitor"] == "val/fid"
     assert summary(run_dir)["test/fid"] > 0
-    parts = tmp_path / "parts"
-    with signal_at(3), pytest.raises(Interrupted):
-        train(*settings, run_dir=parts)
-    assert_same_run(run_dir, train(*settings, "resume=auto", run_dir=parts))
 
 
 def test_a_gan_measures_nothing_on_training_samples(train, extractor_run, few_digits):

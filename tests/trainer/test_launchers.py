@@ -1,8 +1,8 @@
 """Sweeps through Hydra's launchers: one directory, honest records, wherever the jobs run."""
 
-import json
-
 import pytest
+
+from tests.trainer.interrupting import summary
 
 LAUNCHERS = {"joblib": "joblib", "submitit_local": "submitit", "ray": "ray"}
 
@@ -14,7 +14,7 @@ def test_jobs_of_several_processes_at_once(command, tmp_path):
     sweep = ("-m", "seed=0,1", "hydra/launcher=joblib", "hydra.sweep.dir=sweep")
     done = command("train.py", *sweep, *processes, "debug=fast", "wandb.mode=disabled")
     assert done.returncode == 0, done.stderr
-    jobs = [json.loads((tmp_path / "sweep" / job / "summary.json").read_text()) for job in "01"]
+    jobs = [summary(tmp_path / "sweep" / job) for job in "01"]
     assert [job["world_size"] for job in jobs] == [2, 2]
 
 
@@ -22,19 +22,12 @@ def test_jobs_of_several_processes_at_once(command, tmp_path):
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_sweep_with_a_failing_job(launcher, command, tmp_path):
     pytest.importorskip(LAUNCHERS[launcher], reason="needs requirements-cluster.txt")
-    done = command(
-        "train.py",
-        "-m",
-        "debug=fast",
-        "wandb.mode=disabled",
-        "optimizer.lr=0.1,-1",
-        f"hydra/launcher={launcher}",
-        OMP_NUM_THREADS=None,
-    )
+    sweep = ("-m", "debug=fast", "wandb.mode=disabled", "optimizer.lr=0.1,-1")
+    done = command("train.py", *sweep, f"hydra/launcher={launcher}", OMP_NUM_THREADS=None)
     assert done.returncode == 1, done.stderr
     assert "Warning" not in done.stderr
     (sweep,) = (tmp_path / "multirun").glob("*/*")
-    good, bad = (json.loads((sweep / job / "summary.json").read_text()) for job in "01")
+    good, bad = (summary(sweep / job) for job in "01")
     assert good["status"] == "completed"
     assert bad["status"] == "failed"
     assert "optimizer.lr=-1" in bad["error"]

@@ -1,7 +1,6 @@
 """Jobs of a sweep in one process: the memory of one, and a start that costs next to nothing."""
 
 import gc
-import json
 import statistics
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 from core.job import Job
 from tests.conftest import QUIET
+from tests.trainer.interrupting import summary
 from train import run
 
 NUM_JOBS = 50
@@ -29,7 +29,7 @@ def test_many_jobs(composed, data_root, tmp_path):
         run(config, Job(run_dir=str(run_dir), started_at=time.time()))
         gc.collect()
         sizes.append(resident_bytes())
-        starts.append(json.loads((run_dir / "summary.json").read_text())["startup_seconds"])
+        starts.append(summary(run_dir)["startup_seconds"])
     assert sizes[-1] - sizes[WARM_UP] < GROWTH_BYTES, [size >> 20 for size in sizes]
     assert statistics.median(starts) < START_SECONDS
 

@@ -15,6 +15,7 @@ import torch
 import train
 from core.job import Job
 from tests.conftest import ROOT
+from tests.trainer.interrupting import events, summary
 from trainer.distributed.launch import launch
 from trainer.trainer import Trainer
 
@@ -52,10 +53,9 @@ def test_a_restart_continues_from_the_last_checkpoint(config, data_root, tmp_pat
 
 def assert_restarted_once(run_dir):
     """The run is whole, and continued from its checkpoint instead of beginning again."""
-    summary = json.loads((run_dir / "summary.json").read_text())
-    assert (summary["status"], summary["steps"]) == ("completed", 4)
-    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
-    steps = [json.loads(line)["step"] for line in lines if "train/loss" in line]
+    found = summary(run_dir)
+    assert (found["status"], found["steps"]) == ("completed", 4)
+    steps = [event["step"] for event in events(run_dir) if "train/loss" in event]
     assert steps.count(1) == 1
     assert steps[-1] == 4
 
@@ -82,11 +82,14 @@ def test_two_nodes_make_one_run_directory(command, data_root, tmp_path, by_hand)
         nodes = ("trainer.num_nodes=2", f"trainer.rdzv_endpoint={endpoint}")
         return command("train.py", *arguments, *nodes)
 
-    done = two_nodes(start)
-    assert [node.returncode for node in done] == [0, 0], done
-    assert sum(node.stdout.count("Result") for node in done) == 1
-    (run_dir,) = (tmp_path / "outputs").glob("*/*")
-    assert json.loads((run_dir / "summary.json").read_text())["world_size"] == 2
+    assert_one_run_directory(two_nodes(start), tmp_path)
+
+
+def assert_one_run_directory(done, folder):
+    assert {process.returncode for process in done} == {0}, done
+    assert sum(process.stdout.count("Result") for process in done) == 1
+    (run_dir,) = (folder / "outputs").glob("*/*")
+    assert summary(run_dir)["world_size"] == 2
     assert (run_dir / "rank_1.log").exists()
 
 
@@ -117,8 +120,4 @@ def test_both_nodes_restart_where_one_failed(config, data_root, tmp_path):
 def test_torchrun_by_hand_makes_one_run_directory(command, data_root, tmp_path):
     arguments = ("debug=fast", "wandb.mode=disabled", f"data.root={data_root}")
     done = command(TORCHRUN, "--nproc-per-node=2", train.__file__, *arguments)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Result") == 1
-    (run_dir,) = (tmp_path / "outputs").glob("*/*")
-    assert json.loads((run_dir / "summary.json").read_text())["world_size"] == 2
-    assert (run_dir / "rank_1.log").exists()
+    assert_one_run_directory([done], tmp_path)

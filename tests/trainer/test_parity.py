@@ -11,7 +11,6 @@ a batch norm, which has no effect on anything: its gradient is rounding alone, a
 by its own size.
 """
 
-import json
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from core.ranks import ranks_of_this_process
 from core.schema import check_settings
 from optim.build import build_optimizer
 from optim.needs import rehearse
+from tests.trainer.interrupting import checkpoint_of, events, summary
 from trainer.distributed.elastic import launch_workers
 from trainer.distributed.parallel import for_strategy
 from trainer.phase import Phase
@@ -151,10 +151,7 @@ def test_many_processes_equal_one(configs, reference, tmp_path, count):
 def compare(several: Path, one: Path) -> None:
     """Weights, running statistics, averages, optimizer state, records, order of the samples."""
     tolerance = SINGLE_TOLERANCE if one.name.startswith("fp32") else TOLERANCE
-    left, right = (
-        torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
-        for folder in (several, one)
-    )
+    left, right = (checkpoint_of(folder) for folder in (several, one))
     for key in ("model", "ema"):
         torch.testing.assert_close(left[key], right[key], rtol=0, atol=tolerance, msg=key)
     states = [content["optimizers"]["train"]["state"] for content in (left, right)]
@@ -167,17 +164,16 @@ def compare(several: Path, one: Path) -> None:
     assert len(records[0]) == len(records[1]) >= 20
     for own, other in zip(*records, strict=True):
         assert own == pytest.approx(other, rel=0, abs=SINGLE_TOLERANCE), several.name
-    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (several, one)]
+    summaries = [summary(folder) for folder in (several, one)]
     for key in ("initial_weights_hash", "data_order_hash", "num_parameters", "test/accuracy"):
         assert summaries[0][key] == summaries[1][key], key
     assert summaries[0]["world_size"] > summaries[1]["world_size"] == 1
 
 
 def read_metrics(folder: Path) -> list[dict]:
-    events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [
-        {name: value for name, value in event.items() if name not in ("seconds", "media")}
-        for event in events
+        {name: value for name, value in event.items() if name != "media"}
+        for event in events(folder)
     ]
 
 

@@ -47,23 +47,7 @@ EVERYTHING = (
 )
 
 
-@pytest.fixture
-def interrupted(train, tmp_path):
-    """``interrupted(steps, *overrides)``: run, interrupted at each of ``steps``, to the end."""
-
-    def run_in_parts(steps, *overrides):
-        run_dir = tmp_path / "in_parts"
-        for step in steps:
-            with signal_at(step), pytest.raises(Interrupted):
-                train(*overrides, "resume=auto", run_dir=run_dir)
-            assert summary(run_dir)["status"] == "interrupted"
-            assert summary(run_dir)["steps"] == step
-        return train(*overrides, "resume=auto", run_dir=run_dir)
-
-    return run_in_parts
-
-
-def test_what_a_model_of_its_own_draws_is_the_same(train, interrupted, monkeypatch):
+def test_what_a_model_of_its_own_draws_is_the_same(train, resumable, monkeypatch):
     """From whatever generator: draws depend on the position in the run alone."""
     forward = LightCNN.forward
 
@@ -72,45 +56,44 @@ def test_what_a_model_of_its_own_draws_is_the_same(train, interrupted, monkeypat
         return forward(self, images + 0.01 * noise)
 
     monkeypatch.setattr(LightCNN, "forward", noisy)
-    whole = train(*SHORT)
-    assert_same_run(whole, interrupted((7,), *SHORT))
+    whole = resumable((7,), *SHORT)
     losses = [event["train/loss"] for event in events(whole) if "train/loss" in event]
     again = train(*SHORT, "trainer.eval_every_steps=1")  # evaluations draw, too, and change nothing
     assert losses == [event["train/loss"] for event in events(again) if "train/loss" in event]
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        ("optim=sgd_cosine",),
-        ("optim=adamw_warmup_cosine",),
-        (
-            "optim=schedulefree_adamw",
-            "scheduler=one_cycle",
-            "optimizer.warmup_steps=3",
-            "trainer.ema_decay=null",
-        ),
-        ("optim=muon_warmup_cosine", "scheduler=polynomial"),
-    ],
-    ids=lambda recipe: recipe[0].split("=")[1],
-)
-def test_bit_exact(train, interrupted, recipe):
+RECIPES = {
+    "sgd": (*EVERYTHING, "optim=sgd_cosine"),
+    "adamw": (*EVERYTHING, "optim=adamw_warmup_cosine"),
+    "schedule_free": (*EVERYTHING, "optim=schedulefree_adamw", "scheduler=one_cycle",
+                      "optimizer.warmup_steps=3", "trainer.ema_decay=null"),
+    "muon": (*EVERYTHING, "optim=muon_warmup_cosine", "scheduler=polynomial"),
+    "lbfgs": ("optim=lbfgs_constant", "optimizer.max_iter=2"),
+    "sam": ("optim=sam_cosine",),
+    "sophia": ("optim=sophia_warmup_cosine", "optimizer.update_period=2"),
+    "swa": ("trainer.average=swa", "trainer.swa_start=0.4", "trainer.swa_every_steps=2"),
+    "schedules": ("scheduler=plateau", "scheduler.patience=0", "optimizer=adamw",
+                  "scheduler@momentum_schedule=cosine",
+                  "scheduler@weight_decay_schedule=cosine"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_bit_exact(resumable, recipe):
     """Interrupted after an evaluation and, in the second epoch, between two lines of the log."""
-    overrides = (*SHORT, *EVERYTHING, *recipe)
-    assert_same_run(train(*overrides), interrupted((4, 7), *overrides))
+    resumable((4, 7), *SHORT, *RECIPES[recipe])
 
 
-def test_carried_state(train, interrupted, tmp_path):
+def test_carried_state(resumable, tmp_path):
     """Of an LSTM, in the middle of the text and over the end of an epoch."""
     text = tmp_path / "text.txt"
     text.write_text("".join(f"{number} to be or not to be\n" for number in range(120)))
     overrides = (*SHORT, "model=lstm", "model.width=16", "model.dropout=0.2", "data=text_file",
                  f"data.path={text}", "data.batch_size=8", "data.context_length=64",
                  "trainer.accumulate_steps=2", "trainer.max_steps=16")  # fmt: skip
-    whole = train(*overrides)
+    whole = resumable((3, 10), *overrides)
     assert checkpoint_of(whole)["data"]["carried"]["carried"].any()
     assert 1 < summary(whole)["epochs"] < 10
-    assert_same_run(whole, interrupted((3, 10), *overrides))
 
 
 @pytest.fixture
@@ -129,11 +112,11 @@ STREAMED = ("data=image_folder", "data.image_size=[12,12]", "data.resident=false
             "data.batch_size=10", "model=customcnn")  # fmt: skip
 
 
-def test_data_loader_workers(train, interrupted, images):
+def test_data_loader_workers(resumable, images):
     """Random crops and flips are those of the run that was left alone."""
     overrides = (*SHORT, *STREAMED, "data.num_workers=2", "objective.mixup_alpha=0.4",
                  f"data.root={images}")  # fmt: skip
-    assert_same_run(train(*overrides), interrupted((7,), *overrides))
+    resumable((7,), *overrides)
 
 
 def test_other_streamed_images_are_refused(train, images):

@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from core.errors import Interrupted
 from core.job import Job
 from core.schema import check_settings
-from tests.trainer.interrupting import SHORT, assert_same_run, signal_at
+from tests.trainer.interrupting import SHORT, checkpoint_of
 from tests.trainer.test_parity import read_metrics, run_cases
 from trainer.distributed.elastic import launch_workers
 
@@ -32,12 +31,8 @@ def tasks(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", [*TASKS, "multilabel"])
-def test_an_interrupted_run_goes_on_bit_for_bit(name, tasks, train, tmp_path):
-    settings = (*tasks[name], *SHORT, "trainer.limit_eval_steps=1", "trainer.ema_decay=0.9")
-    whole, parts = train(*settings), tmp_path / "parts"
-    with signal_at(6), pytest.raises(Interrupted):
-        train(*settings, run_dir=parts)
-    assert_same_run(whole, train(*settings, "resume=auto", run_dir=parts))
+def test_an_interrupted_run_goes_on_bit_for_bit(name, tasks, resumable):
+    resumable((6,), *tasks[name], *SHORT, "trainer.limit_eval_steps=1", "trainer.ema_decay=0.9")
 
 
 @pytest.mark.slow
@@ -72,10 +67,7 @@ def test_two_processes_equal_one(tasks, composed, data_root, tmp_path):
     settings = check_settings(configs["vae"])
     launch_workers(settings, 2, run, configs, Job(run_dir=str(folders[1])))
     for name in tasks:
-        states = [
-            torch.load(folder / name / "checkpoints" / "last.pt", weights_only=True)
-            for folder in folders
-        ]
+        states = [checkpoint_of(folder / name) for folder in folders]
         for key in ("model", "ema"):
             one, two = (state[key] for state in states)
             torch.testing.assert_close(one, two, rtol=0, atol=1e-9, msg=f"{name}: {key}")
