@@ -18,15 +18,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from core.errors import (
-    ConfigError,
-    Diverged,
-    Interrupted,
-    OutOfMemory,
-    RankFailed,
-    RunInUse,
-    reason,
-)
+from core import errors
 from core.job import Job
 from core.named_lines import VARIABLE, name_lines
 from core.ranks import STORE_FOLDER
@@ -71,11 +63,11 @@ def launch_workers(
         except ChildFailedError as failed:
             raise as_raised(failed) from None
         except SignalException as stopped:
-            raise Interrupted(int(stopped.sigval)) from None
+            raise errors.Interrupted(int(stopped.sigval)) from None
         except RendezvousError as lost:
-            raise RankFailed(
+            raise errors.RankFailed(
                 f"trainer.rdzv_endpoint={settings.rdzv_endpoint}: another node is gone or cannot "
-                f"be reached: {reason(lost)}"
+                f"be reached: {errors.reason(lost)}"
             ) from None
     return values[min(values)]
 
@@ -123,7 +115,7 @@ def worker(
         if os.environ["TORCHELASTIC_RESTART_COUNT"] != os.environ["TORCHELASTIC_MAX_RESTARTS"]:
             traceback.print_exc()  # the engine starts the job again, and does not say why
         raise
-    except Interrupted as interrupted:
+    except errors.Interrupted as interrupted:
         parent = multiprocessing.parent_process()
         is_left = parent is not None and parent.pid == os.getppid()
         if interrupted.is_agreed and is_left:  # the engine must not start the job again
@@ -136,12 +128,12 @@ def as_raised(failed: ChildFailedError) -> BaseException:
     rank, failure = failed.get_first_failure()
     if isinstance(failure.message, dict):
         kind, _, text = failure.message["message"].partition(": ")
-        for known in (ConfigError, RunInUse, OutOfMemory, Diverged):
+        for known in (errors.ConfigError, errors.RunInUse, errors.OutOfMemory, errors.Diverged):
             if kind == known.__name__:
                 return known(text)
         callstack = failure.message["extraInfo"]["py_callstack"]
-        return RankFailed(f"rank {rank}: {kind}: {text}", callstack)
+        return errors.RankFailed(f"rank {rank}: {kind}: {text}", callstack)
     if failure.exitcode - 128 in STOP_SIGNALS:
-        return Interrupted(failure.exitcode - 128)
+        return errors.Interrupted(failure.exitcode - 128)
     cause = failure.signal_name() if failure.exitcode < 0 else f"exit code {failure.exitcode}"
-    return RankFailed(f"the process of rank {rank} ended with {cause}")
+    return errors.RankFailed(f"the process of rank {rank} ended with {cause}")
