@@ -89,9 +89,9 @@ def keep_events(file: Path, count: int) -> Iterator[dict[str, Any]]:
     if not file.exists():
         return
     num_bytes = 0
-    for line, event in islice(parsed_lines(file), count):
+    for number, line in enumerate(islice(lines_in(file), count), start=1):
         num_bytes += len(line)
-        yield event
+        yield parse_event(line, number, file)
     if num_bytes < file.stat().st_size:
         with writing(file), open(file, "r+b", opener=no_link) as opened:
             opened.truncate(num_bytes)
@@ -103,15 +103,14 @@ def read_events(file: Path) -> Iterator[dict[str, Any]]:
     Raises:
         ConfigError: there is no such file, or it is damaged.
     """
-    return (event for _, event in parsed_lines(file))
+    for number, line in enumerate(lines_in(file), start=1):
+        if line.endswith(b"\n"):
+            yield parse_event(line, number, file)
 
 
-def parsed_lines(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Every whole line, and the event in it."""
+def lines_in(file: Path) -> Iterator[bytes]:
     try:
-        for number, line in enumerate(lines_of(file), start=1):
-            if line.endswith(b"\n"):
-                yield line, parse_event(line, number, file)
+        yield from lines_of(file)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {file}: {reason(error)}") from error
 
