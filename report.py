@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     several = len(options.directories) > 1
     folder = options.output or (Path("report") if several else options.directories[0])
     try:
-        sweep = read_sweep(options.directories, options.by)
+        sweep = read_sweep(options.directories, options.by, options.metric)
         report = report_of(sweep, folder.resolve().name, options)
         show(report)
         files = write(report, folder, options)

@@ -65,8 +65,8 @@ class Comparison:
 
     def metrics(self, start: str, end: str) -> list[str]:
         """The recorded metrics so named; several where training has several phases."""
-        columns = {str(name) for run in self.used for name in run.events}
-        return sorted(name for name in columns if name.startswith(start) and name.endswith(end))
+        names = {name for run in self.used for name in run.curves}
+        return sorted(name for name in names if name.startswith(start) and name.endswith(end))
 
 
 def compare(
@@ -94,7 +94,7 @@ def compare(
     rows = rows_of(runs, question, phases)
     used = [run for row in rows for run in row.runs if not row.is_untuned]
     if not used:
-        columns = sorted({str(name) for run in runs for name in run.events if "/" in str(name)})
+        columns = sorted({name for run in runs for name in run.metrics if "/" in name})
         names = ", ".join(columns) or "none"
         raise ReportError(f"no finished run has {question.validation}; there are {names}")
     if question.test and not without_test(rows):

@@ -5,17 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
-from analysis.statistics import ALPHA, Estimate
+from analysis.statistics import ALPHA, Estimate, upper_t
 
 DIGITS = 12  # after the point: what differs by rounding alone is a tie
 
 
 def ranks_of(values: ArrayLike) -> NDArray[np.float64]:
-    """Ranks along the last axis, 1 for the largest; ties share their mean rank."""
-    ranks = stats.rankdata(-np.asarray(values, dtype=float).round(DIGITS), axis=-1)
-    return np.asarray(ranks, dtype=float)
+    """Ranks within each row, 1 for the largest; ties share their mean rank."""
+    rounded = pd.DataFrame(np.asarray(values, dtype=float).round(DIGITS))
+    return rounded.rank(axis=1, ascending=False).to_numpy()
 
 
 def mean_ranks(workloads: Sequence[NDArray[np.float64]]) -> list[Estimate]:
@@ -39,7 +38,7 @@ def mean_ranks(workloads: Sequence[NDArray[np.float64]]) -> list[Estimate]:
     for i in np.flatnonzero(variances.any(axis=0)):
         of_workloads, variance = variances[:, i], variances[:, i].sum()
         freedom = variance**2 / (of_workloads**2 / (num[:, 0] - 1)).sum()
-        half = stats.t.isf(ALPHA / 2, freedom) * np.sqrt(variance) / len(num)
+        half = upper_t(ALPHA / 2, freedom) * np.sqrt(variance) / len(num)
         low, high = max(means[i] - half, 1.0), min(means[i] + half, float(len(means)))
         found[i] = Estimate(float(means[i]), float(low), float(high), n)
     return found

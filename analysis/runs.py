@@ -7,14 +7,16 @@ may have half a last line; one that failed early has the config as composed and 
 import json
 import math
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from core.errors import reason
@@ -31,8 +33,12 @@ UNREADABLE = "unreadable"  # its config or its summary is damaged
 TUNE, REPEAT, UNTUNED = "tune", "repeat", "untuned"  # phases of a study
 
 MAX_METRICS = 1000  # of a run
+# the metrics that a report draws, beside what is compared, and of how many parts of a run
+DRAWN = (("train/", "loss"), ("train_eval/", "loss"), ("optim/", "lr"))
+DRAWN_PARTS = 500
 
 Setting = tuple[tuple[str, Any], ...]
+Curves = dict[str, NDArray[np.float64]]  # by metric (n, 3): step, seconds, value
 
 
 class FinishedSummary(BaseModel, strict=True):
@@ -92,7 +98,8 @@ class Run:
     summary: dict[str, Any]
     config: dict[str, Any]  # resolved; as composed if the run failed before it wrote its own
     choices: dict[str, str]  # config group to option, such as optim to sgd_cosine
-    events: pd.DataFrame  # one row per event; step, epoch, seconds and one column per metric
+    curves: Curves  # of the metrics that a report may show
+    metrics: set[str]  # all that were recorded
     damaged_lines: int
     problems: list[str] = field(default_factory=list)  # with its summary and its config
     candidate: str = ""  # what it is compared as
@@ -157,12 +164,16 @@ class Run:
 
     def curve(self, metric: str) -> pd.DataFrame:
         """Columns step, seconds and value of every event that has ``metric``."""
-        curve = self.events.reindex(columns=["step", "seconds", metric]).dropna()
-        return curve.set_axis(["step", "seconds", "value"], axis=1).drop_duplicates("step")
+        points = self.curves.get(metric, np.empty((0, 3)))
+        curve = pd.DataFrame(points, columns=["step", "seconds", "value"])
+        return curve.dropna().drop_duplicates("step")
 
 
-def read_runs(directories: Iterable[Path]) -> list[Run]:
+def read_runs(directories: Iterable[Path], metric: str | None = None) -> list[Run]:
     """Every run below the given directories, in the order of their names.
+
+    Args:
+        metric: what runs are to be compared on; None: what each monitors.
 
     Raises:
         ReportError: a directory does not exist, or holds no run at all.
@@ -174,7 +185,7 @@ def read_runs(directories: Iterable[Path]) -> list[Run]:
         for path in find(directory):
             name = path.name if path == directory else str(path.relative_to(directory))
             name = printable(name)
-            runs.setdefault(path.resolve(), read_run(path, name))
+            runs.setdefault(path.resolve(), read_run(path, name, metric))
     if not runs:
         shown = ", ".join(str(directory) for directory in directories)
         if any((directory / STUDY_FILE).exists() for directory in directories):
@@ -195,13 +206,15 @@ def find(directory: Path) -> Iterator[Path]:
             yield from find(child)
 
 
-def read_run(path: Path, name: str) -> Run:
+def read_run(path: Path, name: str, metric: str | None = None) -> Run:
     """Read one run; a file that is missing or damaged counts as empty."""
     choices = nested(read_mapping(path / ".hydra" / "hydra.yaml"), "hydra", "runtime", "choices")
-    events, damaged = read_events(path / "metrics.jsonl")
     problems: list[str] = []
     summary = read_mapping(path / SUMMARY_FILE, problems)
     config = read_mapping(path / "config.yaml", problems)
+    compared, horizon = metric or str(summary.get("monitor")), summary.get("horizon_steps")
+    part = horizon // DRAWN_PARTS if isinstance(horizon, int) else 1
+    curves, metrics, damaged = read_curves(path / "metrics.jsonl", compared, max(part, 1))
     return Run(
         path=path,
         name=name,
@@ -212,7 +225,8 @@ def read_run(path: Path, name: str) -> Run:
             for group, option in (choices or {}).items()
             if not group.startswith("hydra/")
         },
-        events=events,
+        curves=curves,
+        metrics=metrics,
         damaged_lines=damaged,
         problems=problems,
     )
@@ -238,10 +252,16 @@ def read_mapping(file: Path, problems: list[str] | None = None) -> dict[str, Any
     return {}
 
 
-def read_events(file: Path) -> tuple[pd.DataFrame, int]:
-    """The events but for media, as numbers, and how many lines were damaged."""
-    columns: dict[str, array[float]] = {}
-    count = damaged = 0
+def read_curves(file: Path, compared: str, part: int) -> tuple[Curves, set[str], int]:
+    """What a report shows of the events, the names of all metrics, and how many lines are damaged.
+
+    Hundreds of long runs fit into memory: kept is every value of ``compared`` and of metrics of
+    validation, and of what is only drawn the first in every ``part`` updates.
+    """
+    curves: dict[str, array[float]] = defaultdict(partial(array, "d"))
+    names: set[str] = set()
+    parts: dict[str, float] = {}  # that the last value of a metric is of
+    damaged = 0
     try:
         for line in lines_of(file):
             try:
@@ -249,26 +269,26 @@ def read_events(file: Path) -> tuple[pd.DataFrame, int]:
                 if "media" in event:
                     continue
                 values = {k: math.nan if v is None else float(v) for k, v in event.items()}
-                new = values.keys() - columns.keys()
-                if len(columns) + len(new) > MAX_METRICS:
+                if len(names | values.keys()) > MAX_METRICS:
                     raise ValueError
             except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
                 damaged += 1
                 continue
-            for name in new:
-                columns[name] = array("d")
+            names |= values.keys()
+            step, seconds = (values.get(name, math.nan) for name in ("step", "seconds"))
             for name, value in values.items():
-                column = columns[name]
-                if len(column) < count:
-                    column.extend([math.nan] * (count - len(column)))
-                column.append(value)
-            count += 1
+                is_next = is_drawn(name) and step // part != parts.get(name)
+                if is_next or name == compared or name.startswith("val/"):
+                    curves[name].extend((step, seconds, value))
+                    parts[name] = step // part
     except (OSError, ValueError):  # none, or none of this program's
         damaged += file.exists()
-    for column in columns.values():
-        column.extend([math.nan] * (count - len(column)))
-    shown = {printable(name): np.frombuffer(column) for name, column in columns.items()}
-    return pd.DataFrame(shown), damaged
+    shown = {printable(n): np.frombuffer(curve).reshape(-1, 3) for n, curve in curves.items()}
+    return shown, set(map(printable, names)), damaged
+
+
+def is_drawn(metric: str) -> bool:
+    return any(metric.startswith(start) and metric.endswith(end) for start, end in DRAWN)
 
 
 def nested(mapping: Any, *keys: str) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special
 
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
@@ -68,11 +68,12 @@ def estimate(
         values: one finite value per seed; at least one.
         least, greatest: what is possible; the interval ends there.
     """
-    mean, n = float(np.mean(values)), len(values)
-    if n < 2 or is_alike(np.asarray(values)):
+    sample, n = np.asarray(values, dtype=float), len(values)
+    mean = float(sample.mean())
+    if n < 2 or is_alike(sample):
         return Estimate(mean, None, None, n)
-    low, high = stats.t.interval(CONFIDENCE, n - 1, loc=mean, scale=stats.sem(values))
-    return Estimate(mean, max(float(low), least), min(float(high), greatest), n)
+    half = float(upper_t(ALPHA / 2, n - 1) * standard_error(sample))
+    return Estimate(mean, max(mean - half, least), min(mean + half, greatest), n)
 
 
 def unpaired(a: Sequence[float], b: Sequence[float]) -> Difference:
@@ -80,6 +81,8 @@ def unpaired(a: Sequence[float], b: Sequence[float]) -> Difference:
     apart = Difference(float(np.mean(a) - np.mean(b)), None, None, min(len(a), len(b)))
     if apart.n < 2 or (np.ptp(a) == 0 and np.ptp(b) == 0):
         return apart
+    from scipy import stats  # 50 MB and half a second, for a test that is seldom needed
+
     result = stats.ttest_ind(a, b, equal_var=False)
     low, high = map(float, result.confidence_interval(CONFIDENCE))
     return replace(apart, low=low, high=high, p=float(result.pvalue), test=WELCH)
@@ -153,6 +156,11 @@ def is_alike(sample: NDArray[np.float64]) -> NDArray[np.bool_]:
     return np.ptp(sample, axis=-1) <= ROUNDING * np.abs(sample).max(axis=-1)
 
 
+def upper_t(p: ArrayLike, freedom: ArrayLike) -> NDArray[np.float64]:
+    """What Student's t distribution exceeds with probability ``p``."""
+    return -special.stdtrit(freedom, p)
+
+
 def standard_error(sample: NDArray[np.float64]) -> NDArray[np.float64]:
     """Of the mean along the last axis; of a single value it is zero."""
     n = sample.shape[-1]
@@ -219,7 +227,7 @@ def to_the_best(values: ArrayLike, sign: float) -> tuple[NDArray[np.float64], ND
     sample = sign * np.asarray(values, dtype=float).T
     k, n = sample.shape
     apart = sample[:, None] - sample  # (i, j, replicate): i minus j
-    margin = stats.t.isf(ALPHA / (k - 1), n - 1) * standard_error(apart)
+    margin = upper_t(ALPHA / (k - 1), n - 1) * standard_error(apart)
     margin[is_alike(apart)] = math.inf
     mean, itself = apart.mean(axis=-1), np.eye(k, dtype=bool)
     most = np.where(itself, math.inf, mean + margin).min(axis=1)

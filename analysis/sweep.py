@@ -50,17 +50,20 @@ class Sweep:
     commands: list[str]
 
 
-def read_sweep(directories: Sequence[Path], by: Sequence[str] = ()) -> Sweep:
+def read_sweep(
+    directories: Sequence[Path], by: Sequence[str] = (), metric: str | None = None
+) -> Sweep:
     """Read the runs below ``directories`` and give each its place.
 
     Args:
         by: groups or config keys that tell candidates apart, also within a study.
+        metric: what runs are to be compared on; None: what each monitors.
 
     Raises:
         ReportError: there are no runs, or none has a key of ``by``.
     """
     commands = [command for path in directories for command in command_of(path)]
-    return placed(read_runs(directories), commands, by)
+    return placed(read_runs(directories, metric), commands, by)
 
 
 def placed(runs: Sequence[Run], commands: list[str], by: Sequence[str] = ()) -> Sweep:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tracemalloc
 from statistics import mean
 
 import pandas as pd
@@ -12,6 +13,7 @@ from PIL import Image
 from analysis.comparison import compare
 from analysis.figures import figures_of
 from analysis.plot import Palette, Plot
+from analysis.runs import DRAWN_PARTS, read_run
 from analysis.sweep import read_sweep
 from tests.analysis.run_directories import edit, figure_of, write_run
 
@@ -95,6 +97,26 @@ def test_validation_at_equal_training_loss(tmp_path):
     finals = [run.validation for run in comparison.used[:2]]
     assert line.get_xdata() == pytest.approx([0.25, 0.15])
     assert line.get_ydata() == pytest.approx([mean(finals) / 3, mean(finals)])
+
+
+def test_hundreds_of_long_runs_fit_into_memory(tmp_path):
+    """Every evaluation is kept, and of what is only drawn as much as a figure can show."""
+    path, num = write_run(tmp_path / "run", horizon_steps=20_000), 20_000
+    with (path / "metrics.jsonl").open("w") as records:
+        for step in range(1, num + 1):
+            event = {"step": step, "seconds": step / 7, "train/loss": 1 / step, "optim/lr": step}
+            event |= {f"train/metric_{i}": step for i in range(6)}
+            event |= {"val/accuracy": step / num} if step % 20 == 0 else {}
+            records.write(json.dumps(event) + "\n")
+    tracemalloc.start()
+    run = read_run(path, "run")
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 200_000, "bytes a run: all of it takes 1.7 million"
+    assert run.curve("val/accuracy")["step"].tolist() == list(range(20, num + 1, 20))
+    for name in ("train/loss", "optim/lr"):
+        assert DRAWN_PARTS <= len(run.curve(name)) <= DRAWN_PARTS + 1
+    assert "train/metric_5" in run.metrics
 
 
 def test_settings_are_tuned_on_validation(sweep, run_report):
