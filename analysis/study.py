@@ -19,7 +19,6 @@ from analysis.runs import (
     UNTUNED,
     ReportError,
     Run,
-    nested,
     read_mapping,
 )
 from analysis.words import listed, metric_value
@@ -30,6 +29,14 @@ TRIALS_A_NUMBER = 5  # of each tuning: fewer and the best setting is mostly luck
 class Halving(BaseModel, strict=True):
     rungs: list[float]
     keep: float
+
+
+class Compute(BaseModel, strict=True):
+    """Updates of tuning."""
+
+    steps: int
+    steps_without_halving: int
+    saved_fraction: float
 
 
 class Candidate(BaseModel, strict=True):
@@ -83,7 +90,7 @@ class StudyRecord(BaseModel, strict=True):
     at_bounds: dict[str, dict[str, str]] = {}
     monitor: str = ""
     monitor_mode: str = ""
-    tuning_compute: dict[str, float] | None = None
+    tuning_compute: Compute | None = None
 
 
 class Study:
@@ -98,51 +105,46 @@ class Study:
 
     def __init__(self, directory: Path, runs: list[Run]) -> None:
         self.directory, self.runs, self.prefix = directory, runs, ""
-        self.record = read_mapping(directory / STUDY_FILE)
-        if not self.record:
+        record = read_mapping(directory / STUDY_FILE)
+        if not record:
             raise ReportError(
                 f"{directory / STUDY_FILE} is damaged: the study's command with "
                 f"hydra.sweep.dir={directory} writes it anew"
             )
-        self.protocol: dict[str, Any] = nested(self.record, "protocol") or {}
-        if "replicates" not in self.protocol:
-            raise ReportError(
-                f"{directory / STUDY_FILE} is of an earlier version, which had no replicates: "
-                "report.py of that version reads it"
-            )
         try:
-            StudyRecord.model_validate(self.record)
+            self.record = StudyRecord.model_validate(record)
         except ValidationError as error:
             first = error.errors()[0]
             entry = ".".join(map(str, first["loc"]))
             raise ReportError(
                 f"{directory / STUDY_FILE} is damaged: {entry}: {first['msg']}"
             ) from error
-        candidates = self.protocol["candidates"]
+        self.protocol = self.record.protocol
+        candidates = self.protocol.candidates
         self.candidates = {name: node for name, node in candidates.items() if node is not None}
 
     def place(self) -> None:
         """Give every run its place; none to repeats of what is no longer the best setting."""
-        entries = {entry["run_dir"]: entry for entry in self.record["runs"]}
+        entries = {entry.run_dir: entry for entry in self.record.runs}
         for run in self.runs:
             if entry := entries.get(run.path.resolve().name):
-                run.candidate = run.family = f"{self.prefix}{entry['candidate']}"
-                run.phase = entry["phase"]
+                run.candidate = run.family = f"{self.prefix}{entry.candidate}"
+                run.phase = entry.phase
                 if run.phase == UNTUNED:
                     run.candidate += ", untuned"
-                if self.protocol["replicates"] > 1:
-                    run.replicate = entry["replicate"]
+                if self.protocol.replicates > 1:
+                    run.replicate = entry.replicate
                 run.setting = tuple(
                     (key, json.dumps(value) if isinstance(value, list) else value)
-                    for key, value in entry["params"].items()
+                    for key, value in entry.params.items()
                 )
 
     def unfinished(self) -> str:
         """A sentence saying that the study is not over; empty if it is."""
-        if self.record["finished"]:
+        if self.record.finished:
             return ""
         ended = sum(run.phase == REPEAT and run.status in FINISHED + BROKEN for run in self.runs)
-        of_candidate = self.protocol["replicates"] * self.protocol["seeds_per_replicate"]
+        of_candidate = self.protocol.replicates * self.protocol.seeds_per_replicate
         planned = len(self.candidates) * of_candidate
         said = f"The study {self.directory.name} is not finished"
         if planned:
@@ -153,16 +155,16 @@ class Study:
 
     def facts(self) -> list[str]:
         """What halving saved, in words."""
-        halving, compute = self.protocol["halving"], self.record.get("tuning_compute")
-        if not halving or not compute or not self.record["finished"]:
+        halving, compute = self.protocol.halving, self.record.tuning_compute
+        if not halving or not compute or not self.record.finished:
             return []
         facts = [
-            f"successive halving at {halving['rungs']} of the horizon, {halving['keep']} of "
-            f"the trials go on: {compute['saved_fraction']:.0%} of the tuning steps saved "
-            f"({compute['steps']:,} in place of {compute['steps_without_halving']:,})"
+            f"successive halving at {halving.rungs} of the horizon, {halving.keep} of "
+            f"the trials go on: {compute.saved_fraction:.0%} of the tuning steps saved "
+            f"({compute.steps:,} in place of {compute.steps_without_halving:,})"
         ]
-        pruned = [entry for entry in self.record["runs"] if entry["status"] == "pruned"]
-        if unknown := sum(entry["audited"] is None for entry in pruned):
+        pruned = [entry for entry in self.record.runs if entry.status == "pruned"]
+        if unknown := sum(entry.audited is None for entry in pruned):
             facts.append(
                 f"whether one of the {unknown} pruned runs would have won is not known; with "
                 "hydra.sweeper.halving.audit=true the same command runs them to the end"
@@ -172,21 +174,21 @@ class Study:
     @property
     def is_extended(self) -> bool:
         """Whether spaces were widened, and every candidate tuned once more."""
-        tuned = [entry["trial"] for entry in self.record["runs"] if entry["phase"] == TUNE]
-        return max(tuned, default=0) >= self.protocol["trials"]
+        tuned = [entry.trial or 0 for entry in self.record.runs if entry.phase == TUNE]
+        return max(tuned, default=0) >= self.protocol.trials
 
     @property
     def trials(self) -> int:
         """Of a candidate, in every replicate."""
-        return self.protocol["trials"] * (1 + self.is_extended)
+        return self.protocol.trials * (1 + self.is_extended)
 
     def doubts(self) -> list[str]:
         """What in the study itself speaks against its verdict: small budgets, bounds, an audit."""
-        trials, may_extend = self.trials, self.protocol["sampler"] != "grid"
+        trials, may_extend = self.trials, self.protocol.sampler != "grid"
         numbers = {
-            f"{self.prefix}{name}": len(candidate["space"])
+            f"{self.prefix}{name}": len(candidate.space)
             for name, candidate in self.candidates.items()
-            if candidate.get("space")
+            if candidate.space
         }
         few = [f"{name} ({n})" for name, n in numbers.items() if trials < TRIALS_A_NUMBER * n]
         found = []
@@ -200,7 +202,7 @@ class Study:
             found.append(f"As many trials for unequal numbers of tuned settings: {listed(counts)}.")
         bounds = [
             f"the {key} of {self.prefix}{name} ({side})"
-            for name, sides in self.record.get("at_bounds", {}).items()
+            for name, sides in self.record.at_bounds.items()
             for key, side in sides.items()
         ]
         if bounds:
@@ -219,31 +221,32 @@ class Study:
                 f"{self.prefix}{name}",
                 key,
                 json.dumps(node).replace('"', ""),
-                " ".join(candidate.get("overrides") or []),
-                candidate.get("source") or "",
+                " ".join(candidate.overrides or []),
+                candidate.source or "",
             ]
             for name, candidate in self.candidates.items()
-            for key, node in (candidate.get("space") or {"–": "nothing"}).items()
+            for key, node in (candidate.space or {"–": "nothing"}).items()
         ]
 
 
-def audit(record: dict[str, Any]) -> list[str]:
+def audit(record: StudyRecord) -> list[str]:
     """Whether halving changed what was chosen: known once pruned trials were run to the end."""
-    audited = [entry for entry in record["runs"] if entry.get("audited") is not None]
-    metric, better = record["monitor"], max if record["monitor_mode"] == "max" else min
+    num_audited = sum(entry.audited is not None for entry in record.runs)
+    better = max if record.monitor_mode == "max" else min
     changed = set()
-    for best in record["best"]:
+    for best in record.best:
         rivals = [
-            entry["audited"]
-            for entry in audited
-            if all(entry[key] == best[key] for key in ("candidate", "replicate"))
+            entry.audited
+            for entry in record.runs
+            if entry.audited is not None
+            and (entry.candidate, entry.replicate) == (best.candidate, best.replicate)
         ]
-        if better([best["value"], *rivals]) != best["value"]:
-            at = metric_value(metric, better(rivals)), metric_value(metric, best["value"])
-            changed.add(f"{best['candidate']} ({at[0]} in place of {at[1]})")
+        if better([best.value, *rivals]) != best.value:
+            at = [metric_value(record.monitor, value) for value in (better(rivals), best.value)]
+            changed.add(f"{best.candidate} ({at[0]} in place of {at[1]})")
     if not changed:
         return []
     return [
-        f"Halving changed what was chosen: of the {len(audited)} trials that it ended early, run "
+        f"Halving changed what was chosen: of the {num_audited} trials that it ended early, run "
         f"to the end afterwards, one was better for {listed(sorted(changed))}."
     ]

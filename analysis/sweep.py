@@ -89,7 +89,7 @@ def placed(runs: Sequence[Run], commands: list[str], by: Sequence[str] = ()) -> 
 
 def names_of(studies: Sequence[Study]) -> list[str]:
     """What tells studies apart: their names, or their directories'."""
-    names = [study.protocol["name"] for study in studies]
+    names = [study.protocol.name for study in studies]
     for kind in ([study.directory.name for study in studies], [str(s.directory) for s in studies]):
         names = names if len(set(names)) == len(names) else kind
     return names

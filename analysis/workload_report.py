@@ -13,12 +13,11 @@ from analysis.comparison import BEST, LEAST_UNITS, MAY_BE_BEST, WORSE
 from analysis.page import Document
 from analysis.plot import Figure, Palette
 from analysis.provenance import facts
-from analysis.ranks import by_mean, first_of, mean_ranks
 from analysis.sweep import Sweep
 from analysis.tables import spread
 from analysis.words import listed
 from analysis.workload_figures import cell, heat_map, profiles, rank_forest
-from analysis.workloads import rank_table, workloads_of
+from analysis.workloads import by_mean, first_of, mean_ranks, rank_table, workloads_of
 
 FEW = 2  # workloads that a sentence names
 

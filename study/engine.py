@@ -7,14 +7,19 @@ the same settings, and runs that have ended are read, not run again.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from study.jobs import Jobs
-from study.protocol import Protocol
-from study.replicate import Replicate, Tuning
-from study.space import Space
+from core.overrides import text
+from study.jobs import Jobs, Run
+from study.protocol import Candidate, Protocol
+from study.space import Params, Space
+
+if TYPE_CHECKING:
+    import optuna
 
 
 @dataclass
@@ -44,14 +49,7 @@ class Study:
     def conduct(self) -> None:
         """All replicates, one after the other: a study that is killed has whole ones."""
         for number in range(self.protocol.replicates):
-            replicate = Replicate(
-                number=number,
-                protocol=self.protocol,
-                jobs=self.jobs,
-                horizons=self.horizons,
-                measured=self.measured,
-                tags=self.tags,
-            )
+            replicate = Replicate(number, self)
             self.replicates.append(replicate)
             replicate.tune(self.spaces)
             if not self.protocol.extend:
@@ -102,3 +100,227 @@ class Study:
     def tunings(self) -> list[Tuning]:
         """The trials of all replicates."""
         return [tuning for replicate in self.replicates for tuning in replicate.tunings]
+
+
+@dataclass
+class Replicate:
+    """One of a study's replicates.
+
+    Attributes:
+        trials: of each candidate, in the order of their numbers.
+        repeats: the runs of each candidate's best setting, by seed.
+        untuned: those of its settings as they are, untuned.
+    """
+
+    number: int
+    study: Study
+    trials: dict[str, list[Tuning]] = field(default_factory=dict)
+    repeats: dict[str, dict[int, Run]] = field(default_factory=dict)
+    untuned: dict[str, dict[int, Run]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.trials = {name: [] for name in self.study.protocol.candidates}
+
+    @property
+    def seed(self) -> int:
+        """Of the trials and of their sampler."""
+        return self.study.protocol.tuning_seed(self.number)
+
+    def tune(self, spaces: Mapping[str, Space]) -> None:
+        """Try a round of trials of every candidate, batch by batch, all candidates side by side."""
+        budgets = {
+            name: self.study.protocol.budget(space)
+            if space.dimensions or not self.trials[name]
+            else 0
+            for name, space in spaces.items()
+        }
+        searches = {name: self.search(space, budgets[name]) for name, space in spaces.items()}
+        size = self.study.protocol.batch_size or self.study.protocol.trials
+        for start in range(0, self.study.protocol.trials, size):
+            batches = [
+                [
+                    self.ask(searches[name], name, space)
+                    for _ in range(start, min(start + size, budgets[name]))
+                ]
+                for name, space in spaces.items()
+            ]
+            self.halve(batches)
+            for tuning in (tuning for batch in batches for tuning in batch):
+                if tuning.state == "running":
+                    tuning.trial.study.tell(tuning.trial, tuning.value)
+                    tuning.state = "complete"
+
+    def search(self, space: Space, trials: int) -> optuna.Study:
+        """A search of a space; where the points are known beforehand, they wait in it."""
+        import optuna
+
+        seed = self.seed + max(map(len, self.trials.values()))  # other points in another round
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        search = optuna.create_study(
+            sampler=optuna.samplers.TPESampler(constant_liar=True, seed=seed),
+            direction="maximize" if self.study.jobs.monitor.mode == "max" else "minimize",
+        )
+        if self.study.protocol.sampler != "tpe":
+            for shares in space.design(self.study.protocol.sampler, trials, seed):
+                search.enqueue_trial(space.queued(shares))
+        return search
+
+    def ask(self, search: optuna.Study, name: str, space: Space) -> Tuning:
+        trial, of_candidate = search.ask(), self.trials[name]
+        candidate = self.study.protocol.candidates[name]
+        params = space.suggest(trial)
+        of_candidate.append(Tuning(candidate, self.number, len(of_candidate), params, trial))
+        return of_candidate[-1]
+
+    def halve(self, batches: list[list[Tuning]]) -> None:
+        """Run every trial to the first rung, the best of each batch to the next, and so on."""
+        num_rungs = 1 + len(self.study.protocol.halving.rungs) if self.study.protocol.halving else 1
+        for rung in range(num_rungs):
+            self.measure([tuning for batch in batches for tuning in batch], rung)
+            batches = [self.survivors(batch, rung) for batch in batches]
+
+    def measure(self, tunings: list[Tuning], rung: int) -> None:
+        """Run trials to a rung and keep what was measured there; failed ones are worst for good."""
+        waiting = {}
+        for tuning in tunings:
+            step = self.rung_step(tuning.candidate, rung)
+            known = self.study.measured.get(tuning.name, {})
+            if step in tuning.values or tuning.has_failed:
+                continue
+            if step in known:
+                tuning.note(step, known[step])
+            else:
+                waiting[step, tuning.candidate.name, tuning.number] = tuning
+        runs = {key: self.run_of(tuning, key[0]) for key, tuning in waiting.items()}
+        values = self.study.jobs.values_of(list(runs.values()))
+        for key, tuning in waiting.items():
+            tuning.note(key[0], values[runs[key].name])
+
+    def survivors(self, batch: list[Tuning], rung: int) -> list[Tuning]:
+        """The trials of a batch that go on from a rung; the others are pruned."""
+        import optuna
+
+        halving = self.study.protocol.halving
+        step = self.rung_step(batch[0].candidate, rung) if batch else 0
+        if halving is None or not batch or step == self.study.horizons[batch[0].candidate.name]:
+            return batch
+        ranked = sorted(
+            batch,
+            key=lambda t: (self.study.jobs.monitor.loss(t.values.get(step, t.value)), t.number),
+        )
+        kept = ranked[: math.ceil(len(batch) * halving.keep)]
+        for tuning in ranked[len(kept) :]:
+            if tuning.state == "running" and not tuning.has_failed:
+                self.study.jobs.mark_pruned(self.run_of(tuning, step))
+                tuning.trial.study.tell(tuning.trial, state=optuna.trial.TrialState.PRUNED)
+                tuning.state = "pruned"
+        return [tuning for tuning in batch if tuning in kept]
+
+    def rung_step(self, candidate: Candidate, rung: int) -> int:
+        rungs = self.study.protocol.rungs(self.study.horizons[candidate.name])
+        return rungs[min(rung, len(rungs) - 1)]
+
+    def run_of(self, tuning: Tuning, step: int) -> Run:
+        """The run of a trial, to ``step``.
+
+        At its end it is tested, for a figure in the report; no choice depends on that.
+        """
+        is_whole = step == self.study.horizons[tuning.candidate.name]
+        return Run(
+            tuning.name,
+            (
+                *self.overrides(tuning.candidate, tuning.params, "tune"),
+                f"trainer.test={text(is_whole)}",
+                f"seed={self.seed}",
+            ),
+            step if self.study.protocol.halving else None,
+        )
+
+    def repeat(self) -> None:
+        """Run best settings, and untuned ones, on the fresh seeds, the same for all candidates.
+
+        Seed by seed: a machine that is busier at one time than at another slows all of them.
+        """
+        seeds = self.study.protocol.fresh_seeds(self.number)
+        for name, best in self.best().items():
+            label = f"repeat-{best.number:03d}"
+            self.repeats[name] = self.runs_on(seeds, best.candidate, best.params, "repeat", label)
+            if self.study.protocol.untuned and best.candidate.search_space.dimensions:
+                self.untuned[name] = self.runs_on(seeds, best.candidate, {}, "untuned", "untuned")
+        in_turn = [*self.repeats.values(), *self.untuned.values()]
+        self.study.jobs.run([by_seed[seed] for seed in seeds for by_seed in in_turn])
+
+    def runs_on(
+        self, seeds: list[int], candidate: Candidate, params: Params, phase: str, label: str
+    ) -> dict[int, Run]:
+        overrides = self.overrides(candidate, params, phase)
+        name = f"{candidate.name}-r{self.number}-{label}"
+        return {seed: Run(f"{name}-seed{seed}", (*overrides, f"seed={seed}")) for seed in seeds}
+
+    @property
+    def tunings(self) -> list[Tuning]:
+        """The trials of all candidates."""
+        return [tuning for of_candidate in self.trials.values() for tuning in of_candidate]
+
+    def best(self) -> dict[str, Tuning]:
+        """The best finished trial of each candidate that has one."""
+        best = {}
+        for name, tunings in self.trials.items():
+            finished = [t for t in tunings if t.state == "complete" and not t.has_failed]
+            if finished:
+                best[name] = min(
+                    finished, key=lambda t: (self.study.jobs.monitor.loss(t.value), t.number)
+                )
+        return best
+
+    def overrides(self, candidate: Candidate, params: Params, phase: str) -> tuple[str, ...]:
+        """What a run adds to the command line: settings, and W&B's job type and tags."""
+        return (
+            *candidate.overrides,
+            *(f"{key}={text(value)}" for key, value in params.items()),
+            f"wandb.job_type={phase}",
+            f"wandb.candidate={candidate.name}",
+            f"wandb.tags={text([*self.study.tags, candidate.name])}",
+        )
+
+
+@dataclass
+class Tuning:
+    """A trial of a candidate: one point of its space, run on the replicate's tuning seed.
+
+    Attributes:
+        values: the monitored metric at each rung that the trial reached, by step.
+        state: running, complete or pruned.
+        trial: Optuna's.
+        audited: of a pruned trial, what it reached when it was run to the end all the same.
+    """
+
+    candidate: Candidate
+    replicate: int
+    number: int
+    params: Params
+    trial: optuna.Trial
+    values: dict[int, float] = field(default_factory=dict)
+    state: str = "running"
+    audited: float | None = None
+
+    @property
+    def name(self) -> str:
+        return trial_name(self.candidate.name, self.replicate, self.number)
+
+    @property
+    def value(self) -> float:
+        """At the last rung that was reached."""
+        return self.values[max(self.values)]
+
+    @property
+    def has_failed(self) -> bool:
+        return bool(self.values) and math.isinf(self.value)
+
+    def note(self, step: int, value: float) -> None:
+        self.values[step] = value
+        self.trial.report(value, step)
+
+
+def trial_name(candidate: str, replicate: int, number: int) -> str:
+    return f"{candidate}-r{replicate}-tune-{number:03d}"

@@ -17,10 +17,9 @@ from core.errors import ConfigError
 from core.files import write_json
 from core.overrides import text
 from core.progress import Monitor
-from study.engine import Study
+from study.engine import Replicate, Study, Tuning, trial_name
 from study.jobs import Run, read_json
 from study.preflight import Cost
-from study.replicate import Replicate, Tuning, trial_name
 from trainer.loggers.console import LOG_WIDTH, format_metric
 
 FILE = "study.json"
@@ -41,11 +40,6 @@ def begin(settings: dict[str, Any], arguments: tuple[str, ...], directory: Path)
         new = {**now, "command": sys.argv, "costs": {}, "finished": False, "runs": []}
         write_json(new, directory / FILE)
         return new
-    if "replicates" not in before["protocol"]:
-        raise ConfigError(
-            f"{directory} holds a study of an earlier version, which had no replicates: give "
-            "hydra.sweep.dir a new directory"
-        )
     decisive = deciding(before["protocol"])
     changed = [f"hydra.sweeper.{key}" for key, value in deciding(now["protocol"]).items()
                if decisive.get(key) != value]  # fmt: skip
@@ -129,7 +123,7 @@ def best_entries(replicate: Replicate) -> Iterator[dict[str, Any]]:
 
 def entries(replicate: Replicate) -> Iterator[dict[str, Any]]:
     """The place of every run of a replicate: trials, repeats of the best ones, untuned runs."""
-    summary, horizons = replicate.jobs.summary, replicate.horizons
+    summary, horizons = replicate.study.jobs.summary, replicate.study.horizons
 
     def entry(run: Run, phase: str, candidate: str, seed: int, **rest: Any) -> dict[str, Any]:
         return {

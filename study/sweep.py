@@ -57,20 +57,19 @@ class Plan:
 
     def not_started(self, names: list[str]) -> str:
         """The jobs that have no run directory among ``names``, in words; empty if all have."""
-        missing = [str(n) for n in range(len(self.jobs)) if str(n) not in names]
+        num = len(self.jobs)
         if not self.is_numbered:
-            missing = [""] * (len(self.jobs) - len(names))
+            return f"{num - len(names)} of {num}" if len(names) < num else ""
+        missing = [n for n in range(num) if str(n) not in names]
         if not missing:
             return ""
-        said = f"{len(missing)} of {len(self.jobs)}"
-        if not self.is_numbered:
-            return said
         shared = set(self.jobs[0]).intersection(*self.jobs)
         titles = [
-            " ".join([n, *(word for word in self.jobs[int(n)] if word not in shared)])
+            " ".join([str(n), *(word for word in self.jobs[n] if word not in shared)])
             for n in missing[:SHOWN]
         ]
-        return f"{said}: {'; '.join(titles)}{'; ...' if len(missing) > SHOWN else ''}"
+        more = "; ..." if len(missing) > SHOWN else ""
+        return f"{len(missing)} of {num}: {'; '.join(titles)}{more}"
 
     @property
     def continuation(self) -> str:

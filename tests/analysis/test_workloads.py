@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.ranks import mean_ranks, ranks_of
+from analysis.workloads import mean_ranks, ranks_of
 from tests.analysis.run_directories import edit, figure_of, write_run, write_study
 
 LEVELS = {"sgd": 0.95, "adam": 0.9, "lamb": 0.6}

@@ -117,9 +117,3 @@ def test_resumed_study_must_be_the_same(tmp_path):
         conduct_fake(tmp_path, FakeLauncher(tmp_path), trials=5)
     with pytest.raises(ConfigError, match=r"another trainer\.max_steps=7"):
         conduct_fake(tmp_path, FakeLauncher(tmp_path), ("trainer.max_steps=7",))
-    file = tmp_path / "study.json"
-    record = json.loads(file.read_text())
-    del record["protocol"]["replicates"]
-    file.write_text(json.dumps(record))
-    with pytest.raises(ConfigError, match="of an earlier version, which had no replicates"):
-        conduct_fake(tmp_path, FakeLauncher(tmp_path))
