@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,53 +17,40 @@ from analysis.words import bounds, change, listed, metric_value, p_value, words
 SAMPLERS = {"tpe": "TPE", "sobol": "Sobol", "halton": "Halton"}
 
 
-def claims(comparison: Comparison) -> list[str]:
+def claims(comparison: Comparison) -> Iterator[str]:
     """The outcome, with everything that a reader needs to weigh it."""
-    metric = comparison.question.decides
-    first, *others = [row for row in comparison.rows if row.value]
+    rows, metric = comparison.rows, comparison.question.decides
+    first, *others = [row for row in rows if row.value]
     by_verdict: dict[str, list[Row]] = defaultdict(list)
-    for row in comparison.rows:
+    for row in rows:
         by_verdict[row.verdict].append(row)
-    sentences = []
     if not others:
         mean = "mean " * (len(first.runs) > 1)
-        sentences.append(
-            f"The {mean}{words(metric)} of {first.name} is {in_words(comparison, first)}."
-        )
+        yield f"The {mean}{words(metric)} of {first.name} is {in_words(comparison, first)}."
     elif best := by_verdict[BEST]:
-        sentences.append(
-            f"{best[0].name} is the best in {words(metric)}: {in_words(comparison, best[0])}."
-        )
+        yield f"{best[0].name} is the best in {words(metric)}: {in_words(comparison, best[0])}."
     elif standing := by_verdict[MAY_BE_BEST]:
         leader, *near = standing
         names = [f"{leader.name} ({in_words(comparison, leader)})"]
         names += [with_p(row, metric) for row in near]
         any_of = f"any of {len(names)}: " * (len(names) > 1)
-        sentences.append(f"The best in {words(metric)} may be {any_of}{listed(names, '; ')}.")
+        yield f"The best in {words(metric)} may be {any_of}{listed(names, '; ')}."
     if worse := by_verdict[WORSE]:
         names = [with_p(row, metric) for row in worse]
-        sentences.append(f"Detectably worse: {listed(names, '; ')}.")
+        yield f"Detectably worse: {listed(names, '; ')}."
     if untested := by_verdict[UNTESTED]:
         names = [f"{row.name} ({in_words(comparison, row)})" for row in untested]
-        sentences.append(
-            f"Too few {comparison.unit}s to tell a difference from chance: {listed(names, '; ')}."
-        )
-    if fallen := [
-        f"{len(row.diverged)} of {row.num_runs} of {row.name}"
-        for row in comparison.rows
-        if row.diverged and row.value
-    ]:
-        sentences.append(
-            f"Runs that diverged, which count as the worst value of all: {listed(fallen, '; ')}."
-        )
-    if empty := [row.name for row in comparison.rows if row.value is None]:
-        sentences.append(f"Without a finished run: {listed(empty)}.")
-    if len(comparison.rows) > 1 and not comparison.is_replicated:
-        sentences.append(
+        yield f"Too few {comparison.unit}s to tell a difference from chance: {listed(names, '; ')}."
+    if fallen := [row for row in rows if row.diverged and row.value]:
+        counts = [f"{len(row.diverged)} of {row.num_runs} of {row.name}" for row in fallen]
+        yield f"Runs that diverged, which count as the worst value of all: {listed(counts, '; ')}."
+    if empty := [row.name for row in rows if row.value is None]:
+        yield f"Without a finished run: {listed(empty)}."
+    if len(rows) > 1 and not comparison.is_replicated:
+        yield (
             "All this is about these settings, not about the candidates in general: other "
             "settings, or the same search repeated, may rank them differently."
         )
-    return sentences
 
 
 def in_words(comparison: Comparison, row: Row) -> str:

@@ -75,7 +75,7 @@ class Report(Document):
 
     def __init__(self, comparison: Comparison, sweep: Sweep, title: str) -> None:
         self.comparison, self.sweep, self.title = comparison, sweep, title
-        self.outcome = claims(comparison)
+        self.outcome = list(claims(comparison))
         self.doubts = [doubt for study in sweep.studies for doubt in study.doubts()]
         self.claims = [*self.outcome, *self.doubts]
         unfinished = filter(None, (study.unfinished() for study in sweep.studies))
@@ -89,7 +89,7 @@ class Report(Document):
 
     def details(self) -> dict[str, Any]:
         comparison, studies = self.comparison, self.sweep.studies
-        protocols = {f"{study.prefix}protocol": study.facts() for study in studies}
+        protocols = {f"{study.prefix}protocol": list(study.facts()) for study in studies}
         return {
             "facts": {"command": self.sweep.commands, **protocols, **facts(comparison.used)},
             "spaces": [row for study in studies for row in study.spaces()],

@@ -5,6 +5,7 @@ none, and its candidates are told from the configs.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,7 +118,8 @@ class Study:
             first = error.errors()[0]
             entry = ".".join(map(str, first["loc"]))
             raise ReportError(
-                f"{directory / STUDY_FILE} is damaged: {entry}: {first['msg']}"
+                f"{directory / STUDY_FILE} is damaged, or of another version: "
+                f"{entry}: {first['msg']}"
             ) from error
         self.protocol = self.record.protocol
         candidates = self.protocol.candidates
@@ -153,23 +155,22 @@ class Study:
             said += "; its trials are shown, and a candidate's best setting may still change"
         return f"{said}."
 
-    def facts(self) -> list[str]:
+    def facts(self) -> Iterator[str]:
         """What halving saved, in words."""
         halving, compute = self.protocol.halving, self.record.tuning_compute
         if not halving or not compute or not self.record.finished:
-            return []
-        facts = [
+            return
+        yield (
             f"successive halving at {halving.rungs} of the horizon, {halving.keep} of "
             f"the trials go on: {compute.saved_fraction:.0%} of the tuning steps saved "
             f"({compute.steps:,} in place of {compute.steps_without_halving:,})"
-        ]
+        )
         pruned = [entry for entry in self.record.runs if entry.status == "pruned"]
         if unknown := sum(entry.audited is None for entry in pruned):
-            facts.append(
+            yield (
                 f"whether one of the {unknown} pruned runs would have won is not known; with "
                 "hydra.sweeper.halving.audit=true the same command runs them to the end"
             )
-        return facts
 
     @property
     def is_extended(self) -> bool:
@@ -182,37 +183,36 @@ class Study:
         """Of a candidate, in every replicate."""
         return self.protocol.trials * (1 + self.is_extended)
 
-    def doubts(self) -> list[str]:
+    def doubts(self) -> Iterator[str]:
         """What in the study itself speaks against its verdict: small budgets, bounds, an audit."""
-        trials, may_extend = self.trials, self.protocol.sampler != "grid"
         numbers = {
             f"{self.prefix}{name}": len(candidate.space)
             for name, candidate in self.candidates.items()
             if candidate.space
         }
-        few = [f"{name} ({n})" for name, n in numbers.items() if trials < TRIALS_A_NUMBER * n]
-        found = []
-        if few:
-            found.append(
-                f"Each tuning had {trials} trials, fewer than {TRIALS_A_NUMBER} for every tuned "
-                f"number of {listed(few)}: with a larger budget the order may change."
+        if few := [
+            f"{name} ({n})" for name, n in numbers.items() if self.trials < TRIALS_A_NUMBER * n
+        ]:
+            yield (
+                f"Each tuning had {self.trials} trials, fewer than {TRIALS_A_NUMBER} for every "
+                f"tuned number of {listed(few)}: with a larger budget the order may change."
             )
         if len(set(numbers.values())) > 1:
             counts = [f"{name} {n}" for name, n in numbers.items()]
-            found.append(f"As many trials for unequal numbers of tuned settings: {listed(counts)}.")
-        bounds = [
+            yield f"As many trials for unequal numbers of tuned settings: {listed(counts)}."
+        if bounds := [
             f"the {key} of {self.prefix}{name} ({side})"
             for name, sides in self.record.at_bounds.items()
             for key, side in sides.items()
-        ]
-        if bounds:
-            found.append(
+        ]:
+            may_extend = self.protocol.sampler != "grid" and not self.is_extended
+            yield (
                 "Most tunings ended within a tenth of a bound of the search space, and a better "
                 f"setting may lie beyond it: {listed(bounds)}."
                 + " With hydra.sweeper.extend=true the same command goes on there."
-                * (may_extend and not self.is_extended)
+                * may_extend
             )
-        return [*found, *audit(self.record)]
+        yield from audit(self.record)
 
     def spaces(self) -> list[list[str]]:
         """For each tuned setting: candidate, key, what was searched, overrides, source."""
@@ -229,7 +229,7 @@ class Study:
         ]
 
 
-def audit(record: StudyRecord) -> list[str]:
+def audit(record: StudyRecord) -> Iterator[str]:
     """Whether halving changed what was chosen: known once pruned trials were run to the end."""
     num_audited = sum(entry.audited is not None for entry in record.runs)
     better = max if record.monitor_mode == "max" else min
@@ -244,9 +244,8 @@ def audit(record: StudyRecord) -> list[str]:
         if better([best.value, *rivals]) != best.value:
             at = [metric_value(record.monitor, value) for value in (better(rivals), best.value)]
             changed.add(f"{best.candidate} ({at[0]} in place of {at[1]})")
-    if not changed:
-        return []
-    return [
-        f"Halving changed what was chosen: of the {num_audited} trials that it ended early, run "
-        f"to the end afterwards, one was better for {listed(sorted(changed))}."
-    ]
+    if changed:
+        yield (
+            f"Halving changed what was chosen: of the {num_audited} trials that it ended early, "
+            f"run to the end afterwards, one was better for {listed(sorted(changed))}."
+        )

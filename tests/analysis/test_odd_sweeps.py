@@ -221,12 +221,6 @@ def test_the_edge_of_the_search(sweep, run_report):
     assert "optimistic" in out
 
 
-def test_equals_are_rarely_told_apart(sweep, run_report):
-    """The best of seven equals was chosen by what is tested: all 21 pairs count."""
-    table = run_report(sweep(tuple(f"equal{i}" for i in range(7))))[1]
-    assert table["p_holm"].min() >= min(1.0, table["p"].min() * 7)
-
-
 def test_a_machine_that_was_not_equally_busy(sweep, run_report):
     folder = sweep()
     for run_dir in folder.glob("*/"):
