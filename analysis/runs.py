@@ -10,7 +10,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +258,7 @@ def read_curves(file: Path, compared: str, part: int) -> tuple[Curves, set[str],
     Hundreds of long runs fit into memory: kept is every value of ``compared`` and of metrics of
     validation, and of what is only drawn the first in every ``part`` updates.
     """
-    curves: dict[str, array[float]] = defaultdict(partial(array, "d"))
+    curves: dict[str, array[float]] = defaultdict(lambda: array("d"))
     names: set[str] = set()
     parts: dict[str, float] = {}  # that the last value of a metric is of
     damaged = 0
