@@ -1,10 +1,43 @@
-"""Batches of samples of different sizes."""
+"""What makes a batch of a list of samples."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import default_collate
+
+from core.errors import ConfigError
+
+
+class Stack:
+    """torch's own batch, of samples of one size.
+
+    Args:
+        name: of the data set, for the message.
+
+    Raises:
+        ConfigError: their sizes differ.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, samples: list[Any]) -> Any:
+        try:
+            return default_collate(samples)
+        except RuntimeError as error:
+            # torch's words for it are others in a worker process, which stacks into shared memory
+            for parts in zip(*samples, strict=False):
+                shapes = {tuple(getattr(part, "shape", ())) for part in parts}
+                if len(shapes) > 1:
+                    one, other, *_ = sorted(shapes)
+                    raise ConfigError(
+                        f"data={self.name}: samples of the shapes {one} and {other} are in one "
+                        "batch: give Splits(collate=...), or data.collate_fn, what makes a batch "
+                        "of them, such as data.collate.Pad"
+                    ) from error
+            raise
 
 
 class Pad:

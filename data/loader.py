@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from core.errors import ConfigError
+from data.collate import Stack
 from data.draws import EPOCH_STREAM, BatchDraws, seeded
 from data.sample_reader import SampleReader
 from data.splits import Batch, InOrder, Mix, Splits, StreamedSplit, TensorSplit
@@ -50,7 +51,7 @@ class Loader:
         self.notes = splits.notes
         self.fingerprint = fingerprint(splits)
         self.prepare = splits.prepare
-        self.collate = splits.collate
+        self.collate = splits.collate or Stack(getattr(splits.spec, "name", "of its own"))
         self.num_views = getattr(splits.prepare, "count", 1)  # of every training image
         self.splits = {
             name: split.to(device) if isinstance(split, TensorSplit) else split

@@ -40,7 +40,7 @@ class SampleReader:
         seed: int,
         num_workers: int,
         device: torch.device,
-        collate: Callable[[list[Any]], Any] | None = None,
+        collate: Callable[[list[Any]], Any],
     ) -> None:
         self.device = device
         self.items = BatchItems()
@@ -70,12 +70,13 @@ class SampleReader:
         try:
             for batch in self.loader:
                 yield tuple(tensor.to(self.device, non_blocking=True) for tensor in checked(batch))
-        except ConfigError as error:
-            # from a worker it comes with the worker's traceback, its own line last
-            raise ConfigError(str(error).strip().rpartition("ConfigError: ")[2]) from None
         except Exception as error:
             # its traceback would keep the workers from being ended by `close`
             clear_frames(error.__traceback__)
+            if isinstance(error, ConfigError):
+                # from a worker it comes with the worker's traceback, its own line last
+                message = str(error).strip().rpartition("ConfigError: ")[2]
+                raise ConfigError(message) from None
             raise
 
     def close(self) -> None:

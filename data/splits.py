@@ -185,7 +185,7 @@ class Splits(Part):
         notes: what a person should know, such as texts that were cut.
         train_eval: samples of ``train`` that every evaluation measures as well; None: none.
         collate: makes a batch, a tuple of tensors, of a list of samples, such as those of different
-            sizes; None: they are stacked.
+            sizes; None: they are stacked, and should be of one size.
 
     Raises:
         ConfigError: a split has no length, or no access by index and is no iterable data set.

@@ -179,6 +179,33 @@ def test_samples_of_different_sizes():
     assert indices.tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_samples_of_different_sizes_without_a_collate_function(num_workers):
+    """One line, and the process ends though the error, with its traceback, is held."""
+    program = (
+        "import torch; from data.loader import Loader\n"
+        "from data.splits import ImageSpec, Splits\n"
+        "spec = ImageSpec('ragged', 1, (1, 3), ('a', 'b'), (0.5,), (0.5,))\n"
+        "split = [(torch.zeros(length, 3), length) for length in (4, 3, 2, 1)]\n"
+        "splits = Splits(split, split, None, spec)\n"
+        f"data = Loader(splits, torch.device('cpu'), 0, 0, 1, 1, 4, 4, {num_workers})\n"
+        "try:\n"
+        "    list(data.evaluate('val'))\n"
+        "except Exception as error:\n"
+        "    held = error\n"
+        "print(type(held).__name__, held)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, timeout=120, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert done.stdout == (
+        "ConfigError data=ragged: samples of the shapes (1, 3) and (2, 3) are in one batch: give "
+        "Splits(collate=...), or data.collate_fn, what makes a batch of them, such as "
+        "data.collate.Pad\n"
+    )
+
+
 @pytest.mark.parametrize("sample", [{"word": "a"}, torch.zeros(3)], ids=["dict", "tensor"])
 def test_samples_that_are_no_tuples_of_tensors(sample):
     with pytest.raises(ConfigError, match="should be a tuple of tensors and numbers"):
