@@ -4,7 +4,9 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
@@ -17,7 +19,7 @@ Image.MAX_IMAGE_PIXELS = None  # Decoder.max_pixels is the limit, which a user c
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 50_000_000  # of an image, where no setting says it
-VERSION = 2  # of the decoding: tensors that another version made are not used
+VERSION = 3  # of the decoding: tensors that another version made are not used
 MODES = {1: "L", 3: "RGB"}
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
@@ -43,54 +45,56 @@ class Decoder:
     max_pixels: int
     min_crop_area: float
 
-    def __call__(self, file: str, generator: torch.Generator | None = None) -> Tensor:
+    @property
+    def shape(self) -> str:
+        return "x".join(map(str, (self.channels, *self.size)))
+
+    def __call__(
+        self, content: Any, generator: torch.Generator | None = None, name: str = ""
+    ) -> Tensor:
         """The largest centred crop, resized; with a ``generator``, a random crop, resized.
 
-        Raises:
-            ConfigError: the file is no readable image, or not of the right size.
-        """
-        return self.with_box(file, generator)[0]
+        Args:
+            content: see :func:`open_image`.
+            name: of the image, for messages; of a file, its path is.
 
-    def with_box(
-        self, file: str, generator: torch.Generator | None
-    ) -> tuple[Tensor, tuple[int, int], Box]:
-        """The same, with the width and height of the image and what was taken of it."""
-        with reading(file), open_image(file) as image:
-            return self.cropped(file, image, generator)
+        Raises:
+            ConfigError: it is no readable image, or not of the right size.
+        """
+        return self.decode(content, generator, name)[0]
 
     def decode(
-        self, name: str, image: Image.Image, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """The same of an opened image, which ``name`` stands for in messages."""
-        return self.cropped(name, image, generator)[0]
-
-    def cropped(
-        self, name: str, image: Image.Image, generator: torch.Generator | None
+        self, content: Any, generator: torch.Generator | None, name: str = ""
     ) -> tuple[Tensor, tuple[int, int], Box]:
-        self.check(name, image)
-        size = upright_size(image)
-        if generator is None or self.min_crop_area == 1:
-            box = centred_crop(size, self.size)
-        else:
-            box = random_crop(size, self.size, self.min_crop_area, generator)
-        pixels = numpy.array(self.resized(image, box))
+        """The same, with the width and height of the image and what was taken of it."""
+        name = content if isinstance(content, str) else name
+        with reading(name), open_image(content) as image:
+            self.check(name, image)
+            size = upright_size(image)
+            if generator is None or self.min_crop_area == 1:
+                box = centred_crop(size, self.size)
+            else:
+                box = random_crop(size, self.size, self.min_crop_area, generator)
+            pixels = numpy.array(self.resized(image, box))
         tensor = torch.from_numpy(pixels).view(*self.size, -1).permute(2, 0, 1).contiguous()
         return tensor, size, box
 
-    def check(self, file: str, image: Image.Image) -> None:
+    def check(self, name: str, image: Image.Image) -> None:
         width, height = upright_size(image)
         if width * height > self.max_pixels:
             raise ConfigError(
-                f"{file} has {width}x{height} pixels: the most allowed are {self.max_pixels:,} "
-                "(data.max_pixels)"
+                f"the image {name} has {width}x{height} pixels: the most allowed are "
+                f"{self.max_pixels:,} (data.max_pixels)"
             )
         if self.same_size and (height, width) != self.size:
             raise ConfigError(
-                f"{file} is {width}x{height} and the first image {self.size[1]}x{self.size[0]}: "
-                "set data.image_size, to which all will be resized"
+                f"the image {name} is {width}x{height} and the first image {self.size[1]}x"
+                f"{self.size[0]}: set data.image_size, to which all will be resized"
             )
         if image.mode in ("I", "F") and not has_16_bits(image):
-            raise ConfigError(f"{file} has 32-bit pixels: save it with 8 or 16 bits a channel")
+            raise ConfigError(
+                f"the image {name} has 32-bit pixels: save it with 8 or 16 bits a channel"
+            )
 
     def resized(self, image: Image.Image, box: Box) -> Image.Image:
         """``box`` of ``image`` as its EXIF orientation turns it, scaled to the size and mode."""
@@ -111,13 +115,20 @@ class Decoder:
 
 
 @contextmanager
-def open_image(file: str | Path) -> Iterator[Image.Image]:
-    """An image file, whose pixels are not decoded yet.
+def open_image(content: Any) -> Iterator[Image.Image]:
+    """An image, whose pixels are not decoded yet: of the path or the bytes of a file, or PIL's own.
 
     Of other formats PIL would start other programs: Ghostscript for PostScript, whatever the name.
     """
+    if isinstance(content, Image.Image):
+        with content:
+            yield content
+        return
     # not by its name: PIL maps TIFF files into memory, wrongly where they are turned
-    with open(file, "rb") as stream, Image.open(stream, formats=FORMATS) as image:
+    with (
+        BytesIO(content) if isinstance(content, bytes) else open(content, "rb") as stream,
+        Image.open(stream, formats=FORMATS) as image,
+    ):
         yield image
 
 
@@ -129,13 +140,16 @@ def reading(name: str | Path) -> Iterator[None]:
     except ConfigError:
         raise
     except Exception as error:
-        raise unreadable(name, error) from error
+        is_other = isinstance(error, UnidentifiedImageError)
+        why = "no known image format" if is_other else reason(error)
+        raise ConfigError(f"cannot read the image {name}: {why}") from error
 
 
-def unreadable(file: str | Path, error: Exception) -> ConfigError:
-    """What to tell a user of an image file that PIL cannot read."""
-    why = "no known image format" if isinstance(error, UnidentifiedImageError) else reason(error)
-    return ConfigError(f"cannot read the image {file}: {why}")
+def size_of(content: Any, name: str = "") -> tuple[int, int]:
+    """Height and width of an image, without decoding it; see :meth:`Decoder.__call__`."""
+    with reading(content if isinstance(content, str) else name), open_image(content) as image:
+        width, height = upright_size(image)
+    return height, width
 
 
 def opaque(image: Image.Image, mode: str) -> Image.Image:

@@ -34,6 +34,7 @@ class TextClassificationSpec:
     synthetic: bool = False
 
     kind: ClassVar[str] = "text_classification"
+    usual_model: ClassVar[str] = "bert"  # of conf/model, to suggest for such data
 
     @property
     def num_classes(self) -> int:

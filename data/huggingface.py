@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from core.errors import ConfigError, reason
-from data.images import Augment
 from data.splits import Splits
-from data.stored_images import StoredImages, check, class_numbers, decoder_of, stored_splits
-from data.text_csv import document_splits, split_off
-from data.torchvision_sets import with_test
+from data.stored_images import Source, class_numbers, image_settings
+from data.text_csv import document_splits
 
 NAMES = {"train": ("train",), "val": ("validation", "val", "valid", "dev"), "test": ("test",)}
 
@@ -24,56 +22,29 @@ def huggingface_images(
     root: str,
     image_column: str | None,
     label_column: str | None,
-    image_size: Any,
-    channels: int,
-    val_fraction: float,
     test_fraction: float,
-    resident: Any,
-    max_resident_bytes: int,
-    max_pixels: int,
-    min_crop_area: float,
-    mean: float | Sequence[float],
-    std: float | Sequence[float],
-    augment: Sequence[Augment] = (),
+    **settings: Any,
 ) -> Splits:
     """A column of images and one of classes; decoded as those of an image folder.
 
     Args:
         path: the folder, from ``root`` on.
         image_column, label_column: null: the first of their kind.
-        val_fraction, test_fraction: of ``train``, where there is no such split.
+        test_fraction: of ``train``, where there is no such split.
+        settings: see :class:`data.stored_images.ImageSettings`.
 
     Raises:
         ConfigError: there is no such data set or column, or a setting is wrong.
     """
-    check(channels, val_fraction, resident, min_crop_area)
+    images = image_settings(settings)
     saved = load(root, path)
     image_column = column_of(saved["train"], image_column, "image_column", "Image")
-    label_column = label_of(saved["train"], label_column)
     labels, class_names = labels_of(saved, label_column)
-    first = Column(saved["train"], image_column)[0]
-    decoder = decoder_of(first, image_size, channels, max_pixels, min_crop_area)
-    parts: dict[str, Any] = {
-        name: StoredImages(
-            name=f"{path} ({name})",
-            source=Column(split, image_column),
-            places=torch.arange(len(split)),
-            labels=labels[name],
-            decoder=decoder,
-        )
-        for name, split in saved.items()
+    sources: dict[str, Source] = {
+        name: Column(split, image_column) for name, split in saved.items()
     }
-    return stored_splits(
-        f"huggingface/{Path(path).name}",
-        with_test(parts, test_fraction),
-        class_names,
-        val_fraction,
-        resident,
-        max_resident_bytes,
-        mean,
-        std,
-        augment,
-    )
+    parts = images.loaded(images.stored(path, sources, labels), test_fraction)
+    return images.splits(f"huggingface/{Path(path).name}", parts, class_names)
 
 
 def huggingface_text(
@@ -93,7 +64,6 @@ def huggingface_text(
     """
     saved = load(root, path)
     text_column = column_of(saved["train"], text_column, "text_column", "string")
-    label_column = label_of(saved["train"], label_column)
     labels, class_names = labels_of(saved, label_column)
     rows = {
         name: [
@@ -103,11 +73,7 @@ def huggingface_text(
         for name, split in saved.items()
     }
     fractions = {"val": val_fraction, "test": test_fraction}
-    missing = {name: fractions[name] for name in fractions if name not in rows}
-    parts = split_off(rows["train"], missing) | {
-        name: part for name, part in rows.items() if name != "train"
-    }
-    return document_splits(Path(path).name, path, parts, tokenizer, max_length, [])
+    return document_splits(Path(path).name, path, rows, fractions, tokenizer, max_length, [])
 
 
 class Column:
@@ -174,26 +140,19 @@ def column_of(split: Any, given: str | None, setting: str, kind: str) -> str:
     return given or fitting[0]
 
 
-def label_of(split: Any, given: str | None) -> str:
-    """The column of the classes: by its feature, else ``label``."""
-    if given is None and "label" in split.features:
-        given = "label"
-    return column_of(split, given, "label_column", "ClassLabel")
-
-
 def labels_of(
-    saved: dict[str, Any], column: str
-) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
-    """The classes of every split, and their names.
+    saved: dict[str, Any], given: str | None
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The classes of every split, and their names: of the column ``given``, else of ``label``,
+    else of the first column of classes.
 
     Raises:
         ConfigError: they are neither numbers nor names, or some are missing.
     """
-    values = [label for split in saved.values() for label in split[column]]
-    try:
-        numbers, names = class_numbers(values)
-    except ConfigError as error:
-        raise ConfigError(f"data.label_column={column}: {error}") from error
-    names = tuple(getattr(saved["train"].features[column], "names", names))
-    parts = numbers.split([len(split) for split in saved.values()])
-    return dict(zip(saved, parts, strict=True)), names
+    features = saved["train"].features
+    if given is None and "label" in features:
+        given = "label"
+    column = column_of(saved["train"], given, "label_column", "ClassLabel")
+    values: dict[str, Sequence[Any]] = {name: list(split[column]) for name, split in saved.items()}
+    numbers, names = class_numbers(values, f"data.label_column={column}")
+    return numbers, tuple(getattr(features[column], "names", names))

@@ -3,24 +3,19 @@
 Sets that fit in memory are decoded once and kept as a tensor file; larger ones are streamed.
 """
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import PIL
 import torch
 from torch import Tensor
 
 from core.errors import ConfigError, reason
-from data.cache import fingerprinted
-from data.decode import VERSION, Decoder, open_image, unreadable, upright_size
-from data.images import Augment, as_size
-from data.splits import Splits, TensorSplit
-from data.stored_images import check, decode_all, stored_splits
-from data.streamed_images import StreamedImages, status
+from data.splits import Splits
+from data.stored_images import StoredImages, image_settings, status
 
 SUFFIXES = (
     ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
@@ -30,59 +25,32 @@ SUFFIXES = (
 SPLITS = ("train", "val", "test")
 
 
-def image_folder(
-    root: str,
-    image_size: Any,
-    channels: int,
-    val_fraction: float,
-    resident: Any,
-    max_resident_bytes: int,
-    max_pixels: int,
-    min_crop_area: float,
-    mean: float | Sequence[float],
-    std: float | Sequence[float],
-    augment: Sequence[Augment] = (),
-) -> Splits:
+def image_folder(root: str, **settings: Any) -> Splits:
     """The images under ``root``; the classes are the folders of ``train/``.
 
     Args:
-        image_size: height and width, or one number for both; null: all images have the same.
-        channels: 1 or 3.
-        val_fraction: share of ``train/`` for validation where there is no ``val/``.
-        resident: ``true`` to decode all images once, ``false`` to stream them, ``auto`` to choose
-            by ``max_resident_bytes``.
-        max_pixels, min_crop_area: see :class:`data.decode.Decoder`.
+        settings: see :class:`data.stored_images.ImageSettings`.
 
     Raises:
         ConfigError: a folder is missing or empty, an image cannot be read, or a setting is wrong.
     """
-    check(channels, val_fraction, resident, min_crop_area)
+    images = image_settings(settings)
     folder = Path(root)
+    name = f"image_folder/{folder.resolve().name}"
     class_names = names_of_classes(folder / "train")
     left_out: Counter[str] = Counter()
-    files = {
-        name: list_files(folder / name, class_names, left_out)
-        for name in SPLITS
-        if name == "train" or (folder / name).is_dir()
+    found = {
+        split: list_files(folder / split, class_names, left_out)
+        for split in SPLITS
+        if split == "train" or (folder / split).is_dir()
     }
-    first = files["train"][0][0]
-    size = as_size(image_size) if image_size is not None else size_of(first)
-    decoder = Decoder(size, channels, image_size is None, max_pixels, min_crop_area)
-    splits: dict[str, Any] = {
-        name: StreamedImages(paths, labels, decoder) for name, (paths, labels) in files.items()
+    decoder = images.decoder(found["train"][0][0])
+    parts = {
+        split: ImageFiles(split, paths, torch.arange(len(paths)), labels, decoder)
+        for split, (paths, labels) in found.items()
     }
-    built = stored_splits(
-        f"image_folder/{folder.resolve().name}",
-        splits,
-        class_names,
-        val_fraction,
-        resident,
-        max_resident_bytes,
-        mean,
-        std,
-        augment,
-        in_memory=lambda parts: in_memory(parts, folder),
-    )
+    cache = folder / f".images_{decoder.shape}.pt"
+    built = images.splits(name, images.loaded(parts, cache=cache), class_names)
     if left_out:
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(left_out.items()))
         built.notes.append(f"data.root: left out, no images by name or in no class: {kinds}")
@@ -93,6 +61,30 @@ def image_folder(
             f"data.root: the folders {', '.join(others)} are not used, but {', '.join(SPLITS)}"
         )
     return built
+
+
+@dataclass(frozen=True)
+class ImageFiles(StoredImages):
+    """Images whose ``source`` are the paths of files."""
+
+    @property
+    def files(self) -> list[str]:
+        return [self.source[place] for place in self.places.tolist()]
+
+    @property
+    def decoding(self) -> str:
+        return str(self.decoder)
+
+    def identity(self) -> tuple[Tensor, ...]:
+        """Names and sizes of all files, wherever they are, and what the first and last one show."""
+        paths = self.files
+        if not paths:
+            return ()
+        above = len(os.path.commonpath([paths[0], paths[-1]]))
+        names = os.fsencode("\n".join(path[above:] for path in paths))
+        listing = torch.frombuffer(bytearray(names), dtype=torch.uint8)
+        sizes = torch.tensor([status(path).st_size for path in paths])
+        return (*self[0], *self[len(self) - 1], listing, self.labels, sizes)
 
 
 def names_of_classes(train: Path) -> list[str]:
@@ -163,40 +155,3 @@ def visible(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise ConfigError(f"cannot read the folder {folder}: {reason(error)}") from error
-
-
-def size_of(file: str) -> tuple[int, int]:
-    """Height and width of an image, without decoding it."""
-    try:
-        with open_image(file) as image:
-            width, height = upright_size(image)
-    except Exception as error:  # whatever PIL's many decoders raise
-        raise unreadable(file, error) from error
-    return height, width
-
-
-def in_memory(parts: dict[str, StreamedImages], root: Path) -> dict[str, TensorSplit]:
-    """All images decoded, or as they were decoded before if neither files nor settings changed."""
-    decoder = parts["train"].decoder
-    paths = {name: part.paths for name, part in parts.items()}
-    shape = "x".join(map(str, (decoder.channels, *decoder.size)))
-    images = fingerprinted(
-        root / f".images_{shape}.pt",
-        files_digest(paths, root, decoder),
-        lambda: tuple(decode_all(part.image, len(part), decoder) for part in parts.values()),
-    )
-    return {
-        name: TensorSplit(pixels, part.labels)
-        for (name, part), pixels in zip(parts.items(), images, strict=True)
-    }
-
-
-def files_digest(paths: dict[str, list[str]], root: Path, decoder: Any) -> str:
-    """Of the files' names, sizes and times of change, and of how they are decoded."""
-    digest = hashlib.sha256(f"{VERSION} {PIL.__version__} {decoder}".encode())
-    for name, files in paths.items():
-        for path in files:
-            found = status(path)
-            stamp = f"{found.st_size} {found.st_mtime_ns}"
-            digest.update(os.fsencode(f"{name} {os.path.relpath(path, root)} {stamp}\n"))
-    return digest.hexdigest()

@@ -194,7 +194,7 @@ def is_from_torchvision(step: Any) -> bool:
     return any(kind.__module__.startswith("torchvision.") for kind in type(step).__mro__)
 
 
-def try_augmentation(step: Augment, image: Tensor) -> None:
+def try_augmentation(step: Augment, image: Tensor, setting: str = "data.augment") -> None:
     """Try an augmentation on two copies of ``image``, uint8 ``(C, H, W)``.
 
     Raises:
@@ -207,14 +207,14 @@ def try_augmentation(step: Augment, image: Tensor) -> None:
             made = step(images, draws)
     except Exception as error:  # whatever somebody else's code raises
         raise ConfigError(
-            f"data.augment: {name} fails on uint8 images of shape {tuple(image.shape)}: "
+            f"{setting}: {name} fails on uint8 images of shape {tuple(image.shape)}: "
             f"{type(error).__name__}: {reason(error)}"
         ) from error
     if not isinstance(made, Tensor) or (made.shape, made.dtype) != (images.shape, images.dtype):
         what = described(made[0] if isinstance(made, Tensor) else made)
         raise ConfigError(
-            f"data.augment: {name} makes {what} of uint8 images of shape {tuple(image.shape)}; "
-            "an augmentation keeps type and size"
+            f"{setting}: {name} makes {what} of uint8 images of shape {tuple(image.shape)}; it "
+            "should keep type and size, for images are normalized later"
         )
 
 

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from data.cache import fingerprinted
 from data.images import Augment, image_splits
-from data.splits import Splits, TensorSplit, stratified_split
+from data.splits import Splits, TensorSplit, split_off, train_val_test
 from models.pretrained import locate
+
+FRACTIONS = {"val": 0.1, "test": 0.2}  # of all digits, every class alike
 
 
 def mnist5k(
@@ -23,10 +25,8 @@ def mnist5k(
 
     The CSV is parsed once and kept as a tensor file under ``root``.
     """
-    images, labels = all_digits(root)
-    parts = stratified_split(labels, (0.7, 0.1, 0.2))
-    train, val, test = (TensorSplit(images[part], labels[part]) for part in parts)
-    return image_splits("mnist5k", train, val, test, "0123456789", mean, std, augment)
+    parts = split_off({"train": TensorSplit(*all_digits(root))}, FRACTIONS)
+    return image_splits("mnist5k", *train_val_test(parts), "0123456789", mean, std, augment)
 
 
 def all_digits(root: str) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from core.errors import ConfigError, reason
 from data.images import Augment, image_splits
-from data.splits import Splits, TensorSplit, quantities, stratified_split
+from data.splits import Splits, TensorSplit, quantities, split_off, train_val_test
 from data.tables import TableSpec, numeric_column, table_splits
 from data.torchvision_sets import channels_first
 
@@ -34,7 +34,8 @@ def npz(
 
     ``x`` are images ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)`` of uint8, or of floats from
     0 to 1, which are rounded to 255 steps; or rows ``(N, columns)``, NaN where a number is missing.
-    ``y`` are classes ``(N,)`` or ``(N, 1)`` of integers, or the numbers to predict, of floats.
+    ``y`` are classes ``(N,)`` or ``(N, 1)`` of integers; labels ``(N, labels)`` of 0 and 1, where a
+    sample may have several; or the numbers to predict, of floats.
 
     Args:
         path: from ``root`` on.
@@ -46,30 +47,20 @@ def npz(
     """
     file = Path(root) / path
     arrays = read(file)
-    parts = {}
+    parts: dict[str, TensorSplit] = {}
     unread = dict(arrays)
     for split in SPLITS:
         keys = [key_of(arrays, names, split) for names in (named(x, INPUTS), named(y, TARGETS))]
         if keys[0] is not None and keys[1] is not None:
-            parts[split] = (inputs_of(arrays[keys[0]], file), targets_of(arrays[keys[1]], file))
+            found = inputs_of(arrays[keys[0]], file), targets_of(arrays[keys[1]], file)
+            check_shapes(split, found, parts.get("train"), file)
+            parts[split] = TensorSplit(*found)
             unread = {key: array for key, array in unread.items() if key not in keys}
     if "train" not in parts:
         raise ConfigError(
             f"data.path={file} needs arrays such as x_train and y_train, or x and y; it has "
             f"{', '.join(arrays)}: name them by data.x and data.y"
         )
-    for split, (inputs, targets) in parts.items():
-        if len(inputs) != len(targets):
-            raise ConfigError(
-                f"data.path={file}: there are {len(inputs)} inputs and {len(targets)} targets of "
-                f"{split}"
-            )
-        for own, wanted in zip((inputs, targets), parts["train"], strict=True):
-            if own.shape[1:] != wanted.shape[1:]:
-                raise ConfigError(
-                    f"data.path={file}: a sample of {split} has the shape {tuple(own.shape[1:])}, "
-                    f"one of train {tuple(wanted.shape[1:])}"
-                )
     parts = split_off(parts, {"val": val_fraction, "test": test_fraction})
     splits = splits_of(file.stem, parts, class_names, mean, std, augment)
     if unread:
@@ -120,68 +111,64 @@ def inputs_of(values: numpy.ndarray, file: Path) -> Tensor:
 
 
 def targets_of(values: numpy.ndarray, file: Path) -> Tensor:
-    """int64 classes ``(N,)`` or float32 ``(N, quantities)``."""
-    if values.ndim == 2 and values.shape[1] == 1 and values.dtype.kind in "bui":
+    """int64 classes ``(N,)``, uint8 labels ``(N, labels)`` or float32 ``(N, quantities)``."""
+    is_whole = values.dtype.kind in "bui"
+    if is_whole and values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
-    if values.dtype.kind in "bui" and values.ndim == 1:
+    if is_whole and values.ndim == 1:
         return torch.from_numpy(values.astype(numpy.int64))
+    if is_whole and values.ndim == 2 and ((values == 0) | (values == 1)).all():
+        return torch.from_numpy(values.astype(numpy.uint8))
     if values.dtype.kind == "f" and values.ndim in (1, 2):
         return torch.from_numpy(values.astype(numpy.float32)).view(len(values), -1)
     raise ConfigError(
         f"data.path={file}: targets are {values.dtype} of shape {values.shape}; they should be "
-        "classes, integers (N,), or the numbers to predict, floats (N,) or (N, quantities)"
+        "classes, integers (N,); labels that hold or not, integers 0 and 1 (N, labels); or the "
+        "numbers to predict, floats (N,) or (N, quantities)"
     )
 
 
-Arrays = dict[str, tuple[Tensor, Tensor]]
-
-
-def split_off(parts: Arrays, fractions: dict[str, float]) -> Arrays:
-    """The splits, with those that are missing taken from training, every class alike."""
-    missing = {name: part for name, part in fractions.items() if name not in parts}
-    for name, fraction in missing.items():
-        if not 0 <= fraction < 1:
-            raise ConfigError(f"data.{name}_fraction={fraction} should be at least 0 and below 1")
-    rest = 1 - sum(missing.values())
-    inputs, targets = parts["train"]
-    if round(rest * len(inputs)) < 1:
-        raise ConfigError("data.val_fraction and data.test_fraction leave nothing to train on")
-    classes = targets if targets.ndim == 1 else torch.zeros(len(targets))
-    chosen = stratified_split(classes, (rest, *missing.values()))
-    taken = {
-        name: (inputs[part], targets[part])
-        for name, part in zip(("train", *missing), chosen, strict=True)
-        if len(part)
-    }
-    return parts | taken
+def check_shapes(
+    split: str, found: tuple[Tensor, Tensor], train: TensorSplit | None, file: Path
+) -> None:
+    """Raises: ConfigError: the arrays of a split fit neither each other nor those of training."""
+    inputs, targets = found
+    if len(inputs) != len(targets):
+        raise ConfigError(
+            f"data.path={file}: there are {len(inputs)} inputs and {len(targets)} targets of "
+            f"{split}"
+        )
+    for own, wanted in zip(found, train.tensors if train else found, strict=True):
+        if own.shape[1:] != wanted.shape[1:]:
+            raise ConfigError(
+                f"data.path={file}: a sample of {split} has the shape {tuple(own.shape[1:])}, "
+                f"one of train {tuple(wanted.shape[1:])}"
+            )
 
 
 def splits_of(
-    name: str, parts: Arrays, class_names: Sequence[str] | None, mean: Any, std: Any, augment: Any
+    name: str,
+    parts: dict[str, TensorSplit],
+    class_names: Sequence[str] | None,
+    mean: Any,
+    std: Any,
+    augment: Any,
 ) -> Splits:
-    """Splits of images or of a table, with classes or quantities."""
-    inputs, targets = parts["train"]
-    if targets.ndim == 1:
-        count = max(int(targets.max()) + 1 for _, targets in parts.values())
+    """Splits of images or of a table, with classes, labels or quantities."""
+    inputs, targets = parts["train"].tensors
+    names: tuple[str, ...] = ()
+    wanted = None
+    if targets.is_floating_point():
+        numbered = [f"y{place}" for place in range(targets.shape[1])]
+        wanted = quantities(numbered, [""] * len(numbered), targets)
+    else:
+        count = max(int(part.tensors[1].max()) + 1 for part in parts.values())
+        count = count if targets.ndim == 1 else targets.shape[1]
         if class_names is not None and len(class_names) < count:
             raise ConfigError(f"data.class_names has {len(class_names)} names for {count} classes")
-        names, wanted = tuple(class_names or map(str, range(count))), None
-    else:
-        numbered = [f"y{place}" for place in range(targets.shape[1])]
-        names, wanted = (), quantities(numbered, [""] * len(numbered), targets)
+        names = tuple(class_names or map(str, range(count)))
     if inputs.ndim == 2:
         columns = tuple(numeric_column(f"x{i}", values) for i, values in enumerate(inputs.T))
         spec = TableSpec(name=name, columns=columns, class_names=names, quantities=wanted)
         return table_splits(spec, parts, [])
-    splits = {split: TensorSplit(*tensors) for split, tensors in parts.items()}
-    return image_splits(
-        name,
-        splits["train"],
-        splits.get("val"),
-        splits.get("test"),
-        names,
-        mean,
-        std,
-        augment,
-        quantities=wanted,
-    )
+    return image_splits(name, *train_val_test(parts), names, mean, std, augment, quantities=wanted)

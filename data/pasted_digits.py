@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from core.errors import ConfigError
 from data.draws import seeded
 from data.images import Augment, image_splits
-from data.mnist5k import all_digits
-from data.splits import Splits, TensorSplit, stratified_split
+from data.mnist5k import FRACTIONS, all_digits
+from data.splits import Splits, TensorSplit, split_off, train_val_test
 
 SEED = 5000
 SIDE = 28  # pixels of a digit
@@ -48,8 +48,7 @@ def several_digits(
                 canvas[i, :, top : top + SIDE, left : left + SIDE] = images[j]
                 present[i, labels[j]] = 1
         parts[name] = TensorSplit(canvas, present)
-    train, val, test = parts.values()
-    return image_splits("several_digits", train, val, test, DIGITS, mean, std, augment)
+    return image_splits("several_digits", *train_val_test(parts), DIGITS, mean, std, augment)
 
 
 def digits_on_textures(
@@ -88,24 +87,19 @@ def digits_on_textures(
         pixels = torch.where(masks[:, None] > 0, figure, ground)
         parts[name] = TensorSplit(pixels, masks)
     names = ["ground", *DIGITS]
-    train, val, test = parts.values()
-    return image_splits("digits_on_textures", train, val, test, names, mean, std, augment)
+    return image_splits("digits_on_textures", *train_val_test(parts), names, mean, std, augment)
 
 
 def digits(
     root: str, num_train: int, num_val: int, num_test: int
-) -> list[tuple[str, tuple[Tensor, Tensor], int]]:
+) -> list[tuple[str, tuple[Tensor, ...], int]]:
     """The images and labels that each split may use, and how many images it has."""
     counts = {"train": num_train, "val": num_val, "test": num_test}
     for name, count in counts.items():
         if count < 1:
             raise ConfigError(f"data.num_{name}={count} should be at least 1")
-    images, labels = all_digits(root)
-    parts = stratified_split(labels, (0.7, 0.1, 0.2))
-    return [
-        (name, (images[part], labels[part]), counts[name])
-        for name, part in zip(counts, parts, strict=True)
-    ]
+    parts = split_off({"train": TensorSplit(*all_digits(root))}, FRACTIONS)
+    return [(name, parts[name].tensors, count) for name, count in counts.items()]
 
 
 def textures(colours: Tensor, size: int, generator: torch.Generator) -> Tensor:

@@ -8,8 +8,8 @@ from core.errors import ConfigError
 from data.augment import moved
 from data.draws import seeded
 from data.images import Augment, image_splits
-from data.mnist5k import all_digits
-from data.splits import Splits, TensorSplit, quantities, stratified_split
+from data.mnist5k import FRACTIONS, all_digits
+from data.splits import Splits, TensorSplit, held_out, quantities, train_val_test
 
 SEED = 5000
 
@@ -32,18 +32,11 @@ def rotated_digits(
     angles = max_degrees * (2 * torch.rand(len(images), generator=seeded(SEED)) - 1)
     ones, zeros = torch.ones(len(images), 1, 1), torch.zeros(len(images), 1, 1)
     turned = moved(images, angles.deg2rad().view(-1, 1, 1), ones, zeros, zeros)
-    train, val, test = (
-        TensorSplit(turned[part], angles[part, None])
-        for part in stratified_split(labels, (0.7, 0.1, 0.2))
-    )
+    parts = {
+        name: TensorSplit(turned[part], angles[part, None])
+        for name, part in held_out(labels, FRACTIONS).items()
+    }
+    told = quantities(["angle"], ["degrees"], parts["train"].tensors[1])
     return image_splits(
-        "rotated_digits",
-        train,
-        val,
-        test,
-        class_names=(),
-        mean=mean,
-        std=std,
-        augment=augment,
-        quantities=quantities(["angle"], ["degrees"], train.tensors[1]),
+        "rotated_digits", *train_val_test(parts), (), mean, std, augment, quantities=told
     )

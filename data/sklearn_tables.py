@@ -1,12 +1,15 @@
 """Real tables that scikit-learn carries: nothing to download."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from data.splits import Splits, quantities, stratified_split
-from data.tables import TableSpec, numeric_column, table_splits
+from data.splits import Splits, TensorSplit, quantities, split_off
+from data.tables import Column, TableSpec, numeric_column, table_splits
 
-FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
+FRACTIONS = {"val": 0.15, "test": 0.15}
 
 
 def diabetes(root: str = "") -> Splits:
@@ -18,14 +21,12 @@ def diabetes(root: str = "") -> Splits:
     from sklearn.datasets import load_diabetes  # costs seconds: only for the runs that use it
 
     table = load_diabetes(scaled=False)
-    rows, targets = float32(table.data), float32(table.target)[:, None]
-    parts = split(rows, targets, torch.zeros(len(rows)))
-    train_rows, train_targets = parts["train"]
+    parts = split(table.data, torch.as_tensor(table.target, dtype=torch.float32)[:, None])
     spec = TableSpec(
         name="diabetes",
-        columns=tuple(map(numeric_column, table.feature_names, train_rows.T)),
+        columns=columns_of(parts, table.feature_names),
         class_names=(),
-        quantities=quantities(["progression"], [""], train_targets),
+        quantities=quantities(["progression"], [""], parts["train"].tensors[1]),
     )
     return table_splits(spec, parts, [])
 
@@ -39,21 +40,21 @@ def breast_cancer(root: str = "") -> Splits:
     from sklearn.datasets import load_breast_cancer  # costs seconds: only for the runs that use it
 
     table = load_breast_cancer()
-    rows, labels = float32(table.data), torch.as_tensor(table.target).long()
-    parts = split(rows, labels, labels)
+    parts = split(table.data, torch.as_tensor(table.target).long())
     spec = TableSpec(
         name="breast_cancer",
-        columns=tuple(map(numeric_column, map(str, table.feature_names), parts["train"][0].T)),
+        columns=columns_of(parts, table.feature_names),
         class_names=tuple(map(str, table.target_names)),
     )
     return table_splits(spec, parts, [])
 
 
-def float32(values: object) -> Tensor:
-    return torch.as_tensor(values, dtype=torch.float32)
-
-
-def split(rows: Tensor, targets: Tensor, classes: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+def split(rows: Any, targets: Tensor) -> dict[str, TensorSplit]:
     """The rows in fixed parts, every class in the same proportions."""
-    parts = stratified_split(classes, list(FRACTIONS.values()))
-    return {name: (rows[part], targets[part]) for name, part in zip(FRACTIONS, parts, strict=True)}
+    inputs = torch.as_tensor(rows, dtype=torch.float32)
+    return split_off({"train": TensorSplit(inputs, targets)}, FRACTIONS)
+
+
+def columns_of(parts: dict[str, TensorSplit], names: Sequence[Any]) -> tuple[Column, ...]:
+    rows, _ = parts["train"].tensors
+    return tuple(map(numeric_column, map(str, names), rows.T))

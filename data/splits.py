@@ -143,6 +143,7 @@ class ImageSpec:
     quantities: Quantities | None = None  # what is to be predicted, where it is no class
 
     kind: ClassVar[str] = "image"
+    usual_model: ClassVar[str] = "lightcnn"  # of conf/model, to suggest for such data
 
     def __post_init__(self) -> None:
         if min(self.in_channels, *self.image_size) < 1 or not self.num_outputs:
@@ -298,3 +299,46 @@ def stratified_split(
     order = places.argsort(stable=True)
     bounds = [round(sum(fractions[:i]) * len(labels)) for i in range(len(fractions) + 1)]
     return [order[low:high].sort().values for low, high in pairwise(bounds)]
+
+
+def held_out(classes: Tensor, fractions: dict[str, float]) -> dict[str, Tensor]:
+    """The indices of ``train`` and of the splits that are taken from it, every class alike.
+
+    Args:
+        classes: ``(N,)`` of the samples at hand.
+        fractions: of the samples, for each split to be taken; 0: none.
+
+    Raises:
+        ConfigError: a fraction is out of range, or they leave nothing for training.
+    """
+    for name, fraction in fractions.items():
+        if not 0 <= fraction < 1:
+            raise ConfigError(f"data.{name}_fraction={fraction} should be at least 0 and below 1")
+    rest = 1 - sum(fractions.values())
+    if round(rest * len(classes)) < 1:
+        raise ConfigError("data.val_fraction and data.test_fraction leave nothing to train on")
+    parts = stratified_split(classes, (rest, *fractions.values()))
+    return {
+        name: part for name, part in zip(("train", *fractions), parts, strict=True) if len(part)
+    }
+
+
+def split_off(parts: dict[str, Any], fractions: dict[str, float]) -> dict[str, Any]:
+    """The splits, with those that are missing taken from ``train``; see :func:`held_out`."""
+    train = parts["train"]
+    labels = labels_of(train)
+    if labels is None or labels.ndim != 1:
+        labels = torch.zeros(len(train))
+    missing = {name: part for name, part in fractions.items() if name not in parts}
+    indices = held_out(labels, missing)
+    return parts | {name: train.take(chosen) for name, chosen in indices.items()}
+
+
+def labels_of(split: Any) -> Tensor | None:
+    """What is to be told of the samples of a split, if it has that at hand."""
+    return split.tensors[-1] if isinstance(split, TensorSplit) else getattr(split, "labels", None)
+
+
+def train_val_test(parts: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """The splits in this order; None for one that is missing."""
+    return parts["train"], parts.get("val"), parts.get("test")

@@ -1,25 +1,27 @@
-"""Images that a library or an archive reads one by one, decoded as image files are."""
+"""Encoded images, read one by one or all at the start: from a sequence of them to splits."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from io import BytesIO
-from os import cpu_count
+from pathlib import Path
 from typing import Any, Protocol
 
+import PIL
 import torch
-from PIL import Image
 from torch import Tensor
 
 from core.errors import ConfigError
-from data.decode import FORMATS, MODES, Decoder, open_image, reading
+from core.instantiate import instantiate
+from data.cache import fingerprinted
+from data.decode import MODES, VERSION, Decoder, reading, size_of
 from data.images import Augment, as_size, image_splits
-from data.splits import Batch, Splits, StreamedSplit, TensorSplit, stratified_split
+from data.splits import Batch, Splits, StreamedSplit, TensorSplit, split_off, train_val_test
 
 
 class Source(Protocol):
-    """Images by their places: as PIL has them, or the bytes or the path of a file."""
+    """Images by their places: the path or the bytes of a file, or as PIL has them."""
 
     def __len__(self) -> int: ...
 
@@ -47,8 +49,10 @@ class StoredImages(StreamedSplit):
 
     def image(self, index: int, generator: torch.Generator | None = None) -> Tensor:
         place = int(self.places[index])
-        with reading(f"{place} of {self.name}"), opened(self.source[place]) as image:
-            return self.decoder.decode(f"image {place} of {self.name}", image, generator)
+        name = f"{place} of {self.name}"
+        with reading(name):
+            content = self.source[place]
+        return self.decoder(content, generator, name)
 
     def take(self, indices: Tensor) -> "StoredImages":
         return replace(self, places=self.places[indices], labels=self.labels[indices])
@@ -57,133 +61,189 @@ class StoredImages(StreamedSplit):
         return (*super().identity(), self.places, self.labels)
 
 
-def opened(content: Any) -> AbstractContextManager[Image.Image]:
-    """An image as PIL has it, or of the bytes or the path of a file."""
-    if isinstance(content, bytes):
-        return Image.open(BytesIO(content), formats=FORMATS)
-    return open_image(content) if isinstance(content, str) else content
+@dataclass(frozen=True)
+class ImageSettings:
+    """What all sets of encoded images let a user choose; see ``conf/data/_stored_images.yaml``.
 
-
-def check(channels: int, val_fraction: float, resident: Any, min_crop_area: float) -> None:
-    """Raises: ConfigError: a setting is wrong."""
-    if channels not in MODES:
-        raise ConfigError(f"data.channels={channels} should be 1 (grayscale) or 3 (RGB)")
-    if not 0 < val_fraction < 1:
-        raise ConfigError(f"data.val_fraction={val_fraction} should be above 0 and below 1")
-    if resident not in (True, False, "auto"):
-        raise ConfigError(f"data.resident={resident} should be true, false or auto")
-    if not 0 < min_crop_area <= 1:
-        raise ConfigError(f"data.min_crop_area={min_crop_area} should be above 0 and at most 1")
-
-
-def decoder_of(
-    first: Any,
-    image_size: Any,
-    channels: int,
-    max_pixels: int,
-    min_crop_area: float,
-) -> Decoder:
-    """The decoder that the settings describe.
-
-    Args:
-        first: image, whose size counts where ``image_size`` is None.
-    """
-    if image_size is None:
-        with reading("0"), opened(first) as image:
-            size = (image.height, image.width)
-    else:
-        size = as_size(image_size)
-    return Decoder(size, channels, image_size is None, max_pixels, min_crop_area)
-
-
-def stored_splits(
-    name: str,
-    parts: dict[str, Any],
-    class_names: Sequence[str],
-    val_fraction: float,
-    resident: Any,
-    max_resident_bytes: int,
-    mean: Any,
-    std: Any,
-    augment: Sequence[Augment],
-    in_memory: Callable[[dict[str, Any]], dict[str, TensorSplit]] | None = None,
-) -> Splits:
-    """Splits of streamed images, decoded at once where they fit in memory.
-
-    Args:
-        parts: ``train``, and ``val`` and ``test`` where there are such; each has a ``decoder`` and
-            ``labels``. Without ``val``, it is ``val_fraction`` of ``train``, every class alike.
-        resident: ``true`` to decode all images once, ``false`` to stream them, ``auto`` to choose
-            by ``max_resident_bytes``.
-        in_memory: decodes all; None: at every start.
+    Attributes:
+        image_size: height and width, or one number for both; None: all images have the same.
+        channels: 1 or 3.
+        val_fraction: share of training for validation where there is no such split.
+        resident: ``True`` to decode all images at the start, ``False`` to stream them, ``"auto"``
+            to choose by ``max_resident_bytes``.
+        max_pixels, min_crop_area: see :class:`data.decode.Decoder`.
+        mean, std, augment: see :func:`data.images.image_splits`.
 
     Raises:
-        ConfigError: an image cannot be read.
+        ConfigError: one of them is out of range.
     """
-    parts = with_validation(parts, val_fraction)
-    decoder = parts["train"].decoder
-    height, width = decoder.size
-    num_bytes = sum(map(len, parts.values())) * decoder.channels * height * width
-    if resident is True or (resident == "auto" and num_bytes <= max_resident_bytes):
-        parts = (in_memory or decoded)(parts)
-    built = image_splits(
-        name,
-        parts["train"],
-        parts["val"],
-        parts.get("test"),
-        class_names,
-        mean,
-        std,
-        augment,
-    )
-    if decoder.min_crop_area < 1 and isinstance(built.train, StreamedSplit):
-        built.notes.append(
-            "data.resident: the images are streamed, and training sees random crops of them "
-            f"(data.min_crop_area={decoder.min_crop_area}; 1: none)"
+
+    image_size: Any
+    channels: int
+    val_fraction: float
+    resident: Any
+    max_resident_bytes: int
+    max_pixels: int
+    min_crop_area: float
+    mean: float | Sequence[float]
+    std: float | Sequence[float]
+    augment: Sequence[Augment] = ()
+
+    def __post_init__(self) -> None:
+        if self.channels not in MODES:
+            raise ConfigError(f"data.channels={self.channels} should be 1 (grayscale) or 3 (RGB)")
+        if not 0 < self.val_fraction < 1:
+            raise ConfigError(
+                f"data.val_fraction={self.val_fraction} should be above 0 and below 1"
+            )
+        if self.resident not in (True, False, "auto"):
+            raise ConfigError(f"data.resident={self.resident} should be true, false or auto")
+        if not 0 < self.min_crop_area <= 1:
+            raise ConfigError(
+                f"data.min_crop_area={self.min_crop_area} should be above 0 and at most 1"
+            )
+
+    def decoder(self, first: Any, name: str = "") -> Decoder:
+        """The decoder that they describe; the size of the first image counts where none is set."""
+        return Decoder(
+            size=size_of(first, name) if self.image_size is None else as_size(self.image_size),
+            channels=self.channels,
+            same_size=self.image_size is None,
+            max_pixels=self.max_pixels,
+            min_crop_area=self.min_crop_area,
         )
-    return built
 
+    def stored(
+        self, name: str, sources: dict[str, Source], labels: dict[str, Tensor]
+    ) -> dict[str, StoredImages]:
+        """The images of the sources of ``train``, and of ``val`` and ``test`` if there are such."""
+        decoder = self.decoder(sources["train"][0], f"0 of {name}")
+        return {
+            split: StoredImages(
+                name=f"{name} ({split})",
+                source=source,
+                places=torch.arange(len(source)),
+                labels=labels[split],
+                decoder=decoder,
+            )
+            for split, source in sources.items()
+        }
 
-def with_validation(parts: dict[str, Any], val_fraction: float) -> dict[str, Any]:
-    """The splits, with validation taken from training where there is none of its own."""
-    if "val" in parts:
+    def loaded(
+        self,
+        parts: dict[str, Any],
+        test_fraction: float | None = None,
+        cache: Path | None = None,
+    ) -> dict[str, Any]:
+        """Streamed splits with those that are missing, decoded where all fit in memory.
+
+        Args:
+            test_fraction: of training, where there is no test split; None: then there is none.
+            cache: see :func:`in_memory`.
+
+        Raises:
+            ConfigError: an image cannot be read.
+        """
+        if test_fraction is not None:
+            parts = split_off(parts, {"test": test_fraction})
+        parts = split_off(parts, {"val": self.val_fraction})
+        if isinstance(parts["train"], TensorSplit):
+            return parts
+        num_bytes = sum(tensor.nbytes for tensor in parts["train"][0])
+        fits = num_bytes * sum(map(len, parts.values())) <= self.max_resident_bytes
+        if self.resident is True or (self.resident == "auto" and fits):
+            return in_memory(parts, cache)
         return parts
-    train = parts["train"]
-    labels = train.tensors[-1] if isinstance(train, TensorSplit) else train.labels
-    rest, val = map(train.take, stratified_split(labels, (1 - val_fraction, val_fraction)))
-    return {**parts, "train": rest, "val": val}
+
+    def splits(self, name: str, parts: dict[str, Any], class_names: Sequence[str]) -> Splits:
+        """``parts`` as a data set."""
+        built = image_splits(
+            name, *train_val_test(parts), class_names, self.mean, self.std, self.augment
+        )
+        if self.min_crop_area < 1 and isinstance(built.train, StreamedSplit):
+            built.notes.append(
+                "data.resident: the images are streamed, and training sees random crops of them "
+                f"(data.min_crop_area={self.min_crop_area}; 1: none)"
+            )
+        return built
 
 
-def decoded(parts: dict[str, Any]) -> dict[str, TensorSplit]:
+def image_settings(settings: dict[str, Any]) -> ImageSettings:
+    """Raises: ConfigError: one of them is unknown, of a wrong type or out of range."""
+    return instantiate({"_target_": f"{__name__}.ImageSettings", **settings}, "data")
+
+
+def in_memory(parts: dict[str, Any], cache: Path | None) -> dict[str, TensorSplit]:
+    """All samples decoded, or as they were decoded before if neither files nor settings changed.
+
+    Args:
+        cache: a file beside the images, for splits that say their ``files`` and ``decoding``;
+            None: none is kept.
+    """
+
+    def decode() -> tuple[Tensor, ...]:
+        like = parts["train"][0]
+        return tuple(tensor for part in parts.values() for tensor in decode_all(part, like))
+
+    if cache is None:
+        tensors = decode()
+    else:
+        files = {name: part.files for name, part in parts.items()}
+        digest = files_digest(files, cache.parent, parts["train"].decoding)
+        tensors = fingerprinted(cache, digest, decode)
+    width = len(tensors) // len(parts)
     return {
-        name: TensorSplit(decode_all(part.image, len(part), part.decoder), part.labels)
-        for name, part in parts.items()
+        name: TensorSplit(*tensors[width * i : width * (i + 1)]) for i, name in enumerate(parts)
     }
 
 
-def decode_all(image: Callable[[int], Tensor], count: int, decoder: Decoder) -> Tensor:
-    """``(N, C, H, W)``, decoded in parallel: PIL lets other threads run meanwhile."""
-    images = torch.empty(count, decoder.channels, *decoder.size, dtype=torch.uint8)
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        for place, found in enumerate(pool.map(image, range(count))):
-            images[place] = found
-    return images
+def decode_all(split: StreamedSplit, like: Batch) -> tuple[Tensor, ...]:
+    """All samples, each in the shape of ``like``, decoded in parallel: PIL lets threads run."""
+    tensors = tuple(torch.empty(len(split), *part.shape, dtype=part.dtype) for part in like)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for place, sample in enumerate(pool.map(split.__getitem__, range(len(split)))):
+            for tensor, value in zip(tensors, sample, strict=True):
+                tensor[place] = value
+    return tensors
 
 
-def class_numbers(labels: Sequence[Any]) -> tuple[Tensor, tuple[str, ...]]:
-    """Labels as int64 classes ``(N,)``, and the classes' names.
+def files_digest(files: dict[str, Sequence[str]], root: Path, how: str) -> str:
+    """Of the files' names, sizes and times of change, and of how they are read."""
+    digest = hashlib.sha256(f"{VERSION} {PIL.__version__} {how}".encode())
+    for name, paths in files.items():
+        for path in paths:
+            found = status(path)
+            stamp = f"{found.st_size} {found.st_mtime_ns}"
+            digest.update(os.fsencode(f"{name} {os.path.relpath(path, root)} {stamp}\n"))
+    return digest.hexdigest()
+
+
+def status(path: str) -> os.stat_result:
+    """Size and time of change of an image file; it may be a link to one that is gone."""
+    with reading(path):
+        return os.stat(path)
+
+
+def class_numbers(
+    labels: dict[str, Sequence[Any]], setting: str
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The labels of every split as int64 classes ``(N,)``, and the classes' names.
 
     Whole numbers are classes as they stand; names are numbered in their order.
 
     Raises:
-        ConfigError: they are neither.
+        ConfigError: they are neither; it names the ``setting``.
     """
-    if all(isinstance(label, int) for label in labels):
-        numbers = torch.tensor(labels)
-        return numbers, tuple(map(str, range(int(numbers.max()) + 1)))
-    if all(isinstance(label, str) for label in labels):
-        names = sorted(set(labels))
+    found = [label for part in labels.values() for label in part]
+    if all(isinstance(label, int) for label in found):
+        numbers = torch.tensor(found)
+        names = tuple(map(str, range(max(found) + 1)))
+    elif all(isinstance(label, str) for label in found):
+        names = tuple(sorted(set(found)))
         places = {name: place for place, name in enumerate(names)}
-        return torch.tensor([places[label] for label in labels]), tuple(names)
-    kinds = ", ".join(sorted({type(label).__name__ for label in labels}))
-    raise ConfigError(f"labels should be whole numbers or names, they are {kinds}")
+        numbers = torch.tensor([places[label] for label in found])
+    else:
+        kinds = ", ".join(sorted({type(label).__name__ for label in found}))
+        raise ConfigError(f"{setting}: labels should be whole numbers or names, they are {kinds}")
+    parts = numbers.split([len(part) for part in labels.values()])
+    return dict(zip(labels, parts, strict=True)), names

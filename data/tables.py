@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from data.splits import Quantities, Splits, TensorSplit
+from data.splits import Quantities, Splits, TensorSplit, train_val_test
 
 UNKNOWN = -1.0  # a category that training has not: none of its inputs is 1
 
@@ -53,6 +53,7 @@ class TableSpec:
     synthetic: bool = False
 
     kind: ClassVar[str] = "table"
+    usual_model: ClassVar[str] = "mlp"  # of conf/model, to suggest for such data
 
     def __post_init__(self) -> None:
         if not self.columns or not self.num_outputs:
@@ -149,9 +150,7 @@ def numeric_column(name: str, values: Tensor) -> Column:
     )
 
 
-def table_splits(
-    spec: TableSpec, parts: dict[str, tuple[Tensor, Tensor]], notes: list[str]
-) -> Splits:
+def table_splits(spec: TableSpec, parts: dict[str, TensorSplit], notes: list[str]) -> Splits:
     """Splits of raw rows ``(N, columns)`` with what is to be told of them.
 
     That are int64 classes ``(N,)``; where rows have several, uint8 ``(N, classes)`` of 0 and 1; or
@@ -160,12 +159,5 @@ def table_splits(
     Args:
         parts: ``train``, and ``val`` and ``test`` where there are such.
     """
-    splits = {name: TensorSplit(*tensors) for name, tensors in parts.items()}
-    return Splits(
-        splits["train"],
-        splits.get("val"),
-        splits.get("test"),
-        spec,
-        prepare=PrepareTable(spec.columns),
-        notes=notes,
-    )
+    prepare = PrepareTable(spec.columns)
+    return Splits(*train_val_test(parts), spec, prepare=prepare, notes=notes)

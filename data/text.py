@@ -43,6 +43,7 @@ class TextSpec:
     synthetic: bool = False
 
     kind: ClassVar[str] = "text"
+    usual_model: ClassVar[str] = "transformer"  # of conf/model, to suggest for such data
 
     @cached_property
     def tokenizer(self) -> Any:

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from core.errors import ConfigError, reason
 from data.documents import TextClassificationSpec, TokenSplit
-from data.splits import Splits, stratified_split
-from data.text_files import read_csv
+from data.splits import Splits, train_val_test
+from data.text_files import name_of, read_csv, split_files, split_off_rows
 from models.pretrained import locate
 
 Rows = list[tuple[str, str]]  # texts and labels, as written
@@ -47,39 +46,41 @@ def text_csv(
         ConfigError: a file is missing, empty or damaged, lacks a column, or has a label that the
             training part does not have; there is no such tokenizer.
     """
-    source = Path(root) / path
-    columns = {"data.text_column": text_column, "data.label_column": label_column}
+    columns = {text_column: "data.text_column", label_column: "data.label_column"}
     notes: list[str] = []
-
-    def rows_of(file: Path, setting: str) -> Rows:
-        found = read_csv(file, f"{setting}={file}", columns, delimiter, notes)
-        return [(text, label) for _, (text, label) in found]
-
-    rows = rows_of(source, "data.path")
-    given = {
-        "val": beside(source, root, val_path, "val.csv"),
-        "test": beside(source, root, test_path, "test.csv"),
-    }
-    others = {
-        name: rows_of(file, f"data.{name}_path") for name, file in given.items() if file is not None
+    files = split_files(root, path, val_path, test_path)
+    rows = {
+        split: [
+            (text, label) for _, (text, label) in read_csv(file, where, columns, delimiter, notes)
+        ]
+        for split, (file, where) in files.items()
     }
     fractions = {"val": val_fraction, "test": test_fraction}
-    parts = split_off(rows, {name: fractions[name] for name in fractions if name not in others})
-    parts |= others
-    name = source.parent.name if source.name == "train.csv" else source.stem
-    return document_splits(name, path, parts, tokenizer, max_length, notes)
+    name = name_of(files["train"][0])
+    return document_splits(name, path, rows, fractions, tokenizer, max_length, notes)
 
 
 def document_splits(
-    name: str, path: str, parts: dict[str, Rows], tokenizer: Any, max_length: int, notes: list[str]
+    name: str,
+    path: str,
+    rows: dict[str, Rows],
+    fractions: dict[str, float],
+    tokenizer: Any,
+    max_length: int,
+    notes: list[str],
 ) -> Splits:
     """Splits of labelled texts; the classes are the labels of training, sorted.
+
+    Args:
+        rows: of ``train``, and of ``val`` and ``test`` where there are such.
+        fractions: of training, for the splits that are missing; 0: none.
 
     Raises:
         ConfigError: there is one class, or a label that training has not; no such tokenizer.
     """
     if max_length < 3:
         raise ConfigError(f"data.max_length={max_length} should be 3 or more")
+    parts = split_off_rows(rows, [label for _, label in rows["train"]], fractions)
     class_names = tuple(sorted({label for _, label in parts["train"]}))
     if len(class_names) < 2:
         raise ConfigError(
@@ -87,33 +88,8 @@ def document_splits(
         )
     notes += [*repeated(parts), *alike(class_names)]
     spec = make_spec(name, class_names, tokenizer, max_length)
-    splits = {name: token_split(part, spec, name, notes) for name, part in parts.items() if part}
-    return Splits(splits["train"], splits.get("val"), splits.get("test"), spec, notes=notes)
-
-
-def beside(source: Path, root: str, path: str | None, name: str) -> Path | None:
-    """The file of another split: the given one, else the one called ``name`` beside the source."""
-    if path is not None:
-        return Path(root) / path
-    sibling = source.with_name(name)
-    return sibling if source.name == "train.csv" and sibling.is_file() else None
-
-
-def split_off(rows: Rows, fractions: dict[str, float]) -> dict[str, Rows]:
-    """The rows in parts: what the fractions say, and the rest for training."""
-    for name, fraction in fractions.items():
-        if not 0 <= fraction < 1:
-            raise ConfigError(f"data.{name}_fraction={fraction} should be at least 0 and below 1")
-    rest = 1 - sum(fractions.values())
-    if round(rest * len(rows)) < 1:
-        raise ConfigError("data.val_fraction and data.test_fraction leave nothing to train on")
-    classes = sorted({label for _, label in rows})
-    labels = torch.tensor([classes.index(label) for _, label in rows])
-    indices = stratified_split(labels, (rest, *fractions.values()))
-    names = ("train", *fractions)
-    return {
-        name: [rows[i] for i in part.tolist()] for name, part in zip(names, indices, strict=True)
-    }
+    splits = {split: token_split(part, spec, split, notes) for split, part in parts.items()}
+    return Splits(*train_val_test(splits), spec, notes=notes)
 
 
 def repeated(parts: dict[str, Rows]) -> Iterator[str]:

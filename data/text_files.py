@@ -6,8 +6,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from core.errors import ConfigError, reason
+from data.splits import held_out
 
 BYTE_ORDER_MARK = "\ufeff"
 DELIMITERS = (",", ";", "\t", "|")
@@ -40,7 +44,7 @@ def read_text(file: Path, where: str) -> str:
 def read_lines(file: Path, column: str, delimiter: str | None) -> list[tuple[int, str]]:
     """The texts of a CSV file's column, or the lines of another file, with their line numbers."""
     if file.suffix.lower() in (".csv", ".tsv"):
-        rows = read_csv(file, str(file), {"data.text_column": column}, delimiter, [])
+        rows = read_csv(file, str(file), {column: "data.text_column"}, delimiter, [])
         return [(line, text) for line, (text,) in rows]
     lines = read_text(file, str(file)).split("\n")
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
@@ -52,7 +56,7 @@ def read_csv(
     """The chosen columns of a CSV file with a header, by row, and each row's first line.
 
     Args:
-        columns: setting -> name of a column.
+        columns: name of a column -> the setting that names it, or what else it is.
         delimiter: null chooses the one of , ; tab | with which the header has the columns.
         notes: gets a line if that is no comma.
 
@@ -61,7 +65,7 @@ def read_csv(
             the header, or an empty cell in one of the columns.
     """
     header, rows = read_table(file, where, columns, delimiter, notes)
-    places = [header.index(column) for column in columns.values()]
+    places = [header.index(column) for column in columns]
     for line, cells in rows:
         for place in places:
             if not cells[place]:
@@ -78,7 +82,7 @@ def read_table(
     """
     csv.field_size_limit(sys.maxsize)  # a text may be longer than csv's own 131,072 characters
     text = read_text(file, where)
-    chosen = as_character(delimiter) if delimiter else sniffed(text, list(columns.values()), where)
+    chosen = as_character(delimiter) if delimiter else sniffed(text, list(columns), where)
     name = NAMES.get(chosen, chosen)
     if not delimiter and chosen != ",":
         notes.append(f"{where}: data.delimiter={name}, as its header shows")
@@ -140,7 +144,7 @@ def check_columns(
 ) -> None:
     if not header:
         raise ConfigError(f"{where} is empty")
-    for setting, column in columns.items():
+    for column, setting in columns.items():
         if column not in header:
             nearest = get_close_matches(column, header, n=1)
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
@@ -150,3 +154,45 @@ def check_columns(
             )
         if header.count(column) > 1:
             raise ConfigError(f"{where}, line 1: {header.count(column)} columns called {column}")
+
+
+def split_files(
+    root: str, path: str, val_path: str | None, test_path: str | None
+) -> dict[str, tuple[Path, str]]:
+    """The file of each split, and the setting that names it, for messages.
+
+    Of validation and test the given ones, else ``val.csv`` and ``test.csv`` beside a ``train.csv``.
+    """
+    source = Path(root) / path
+    found = {"train": (source, f"data.path={source}")}
+    for split, given in (("val", val_path), ("test", test_path)):
+        file = source.parent / f"{split}.csv" if given is None else Path(root) / given
+        if given is not None or (source.name == "train.csv" and file.is_file()):
+            found[split] = file, f"data.{split}_path={file}"
+    return found
+
+
+def name_of(source: Path) -> str:
+    """What a data set is called: as its file, or as the folder of a ``train.csv``."""
+    return source.parent.name if source.name == "train.csv" else source.stem
+
+
+def split_off_rows(
+    parts: dict[str, list[Any]], classes: Sequence[Any], fractions: dict[str, float]
+) -> dict[str, list[Any]]:
+    """The rows of every split, with those that are missing taken from ``train``.
+
+    Args:
+        classes: of the rows of ``train``, every one in the same proportions afterwards.
+        fractions: see :func:`data.splits.held_out`.
+    """
+    names = sorted(set(classes))
+    numbers = torch.tensor([names.index(name) for name in classes])
+    missing = {name: part for name, part in fractions.items() if name not in parts}
+    rows = parts["train"]
+    taken = {
+        name: [rows[i] for i in chosen.tolist()]
+        for name, chosen in held_out(numbers, missing).items()
+    }
+    found = parts | taken
+    return {name: found[name] for name in ("train", "val", "test") if name in found}

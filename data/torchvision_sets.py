@@ -13,8 +13,8 @@ from torch import Tensor
 from core.errors import ConfigError, reason
 from data.cache import fingerprinted
 from data.images import Augment, image_splits
-from data.splits import Splits, TensorSplit, stratified_split
-from data.stored_images import StoredImages, check, decoder_of, stored_splits, with_validation
+from data.splits import Splits, TensorSplit, split_off, train_val_test
+from data.stored_images import Source, image_settings
 
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -35,9 +35,8 @@ def mnist(
     Raises:
         ConfigError: a file is damaged, or the files can neither be found nor downloaded.
     """
-    train, val = stratified(read("MNIST", root, train=True), val_fraction=1 / 12)
-    test = read("MNIST", root, train=False)
-    return image_splits("mnist", train, val, test, "0123456789", mean, std, augment)
+    parts = published("MNIST", root, val_fraction=1 / 12)
+    return image_splits("mnist", *train_val_test(parts), "0123456789", mean, std, augment)
 
 
 def cifar10(
@@ -54,26 +53,26 @@ def cifar10(
     Raises:
         ConfigError: the files can neither be found nor downloaded.
     """
-    train, val = stratified(read("CIFAR10", root, train=True), val_fraction=0.1)
-    test = read("CIFAR10", root, train=False)
-    return image_splits("cifar10", train, val, test, CIFAR10_CLASSES, mean, std, augment)
+    parts = published("CIFAR10", root, val_fraction=0.1)
+    return image_splits("cifar10", *train_val_test(parts), CIFAR10_CLASSES, mean, std, augment)
+
+
+def published(name: str, root: str, val_fraction: float) -> dict[str, TensorSplit]:
+    """The splits of torchvision's ``name``, which it holds as arrays."""
+    parts: dict[str, TensorSplit] = {}
+    for part in ("train", "test"):
+        found = read_set(set_class(name), root, {"train": part == "train"})
+        images = channels_first(torch.as_tensor(found.data))
+        parts[part] = TensorSplit(images, torch.as_tensor(found.targets))
+    return split_off(parts, {"val": val_fraction})
 
 
 def torchvision_set(
     name: str,
     root: str,
     options: dict[str, Any] | None,
-    image_size: Any,
-    channels: int,
-    val_fraction: float,
     test_fraction: float,
-    resident: Any,
-    max_resident_bytes: int,
-    max_pixels: int,
-    min_crop_area: float,
-    mean: float | Sequence[float],
-    std: float | Sequence[float],
-    augment: Sequence[Augment] = (),
+    **settings: Any,
 ) -> Splits:
     """Any data set of ``torchvision.datasets`` whose samples are an image and its class.
 
@@ -82,49 +81,27 @@ def torchvision_set(
 
     Args:
         options: further arguments of the class, such as ``split: letters`` of EMNIST.
-        val_fraction, test_fraction: of the training part, where the set has no such part.
+        test_fraction: of the training part, where the set has no test part.
+        settings: see :class:`data.stored_images.ImageSettings`.
 
     Raises:
         ConfigError: there is no such set, it is none for classification, it can neither be read
             nor downloaded, or a setting is wrong.
     """
-    check(channels, val_fraction, resident, min_crop_area)
+    images = image_settings(settings)
     kind, options = set_class(name), options or {}
     sets = {part: read_set(kind, root, options | own) for part, own in parts_of(kind, options)}
     sets = {part: found for part, found in sets.items() if found is not None}
-    first = sets["train"]
-    classes = {part: labels_of(found, name, part, root) for part, found in sets.items()}
-    names = names_of(first, classes["train"])
+    labels = {part: labels_of(found, name, part, root) for part, found in sets.items()}
+    names = names_of(sets["train"], labels["train"])
     arrays = {part: array for part, found in sets.items() if (array := array_of(found)) is not None}
     parts: dict[str, Any]
-    if image_size is None and len(arrays) == len(sets):
-        parts = {part: TensorSplit(array, classes[part]) for part, array in arrays.items()}
-        parts = with_test(parts, test_fraction)
-        parts = with_validation(parts, val_fraction)
-        train, val, test = parts["train"], parts["val"], parts["test"]
-        return image_splits(name.lower(), train, val, test, names, mean, std, augment)
-    decoder = decoder_of(first[0][0], image_size, channels, max_pixels, min_crop_area)
-    parts = {
-        part: StoredImages(
-            name=f"{name} ({part})",
-            source=Images(found),
-            places=torch.arange(len(found)),
-            labels=classes[part],
-            decoder=decoder,
-        )
-        for part, found in sets.items()
-    }
-    return stored_splits(
-        name.lower(),
-        with_test(parts, test_fraction),
-        names,
-        val_fraction,
-        resident,
-        max_resident_bytes,
-        mean,
-        std,
-        augment,
-    )
+    if images.image_size is None and len(arrays) == len(sets):
+        parts = {part: TensorSplit(array, labels[part]) for part, array in arrays.items()}
+    else:
+        sources: dict[str, Source] = {part: Images(found) for part, found in sets.items()}
+        parts = images.stored(name, sources, labels)
+    return images.splits(name.lower(), images.loaded(parts, test_fraction), names)
 
 
 class Images:
@@ -249,26 +226,3 @@ def channels_first(images: Tensor) -> Tensor:
     if images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
         return images.permute(0, 3, 1, 2).contiguous()
     return images
-
-
-def with_test(parts: dict[str, Any], fraction: float) -> dict[str, Any]:
-    """The splits, with a test split taken from training where there is none of its own."""
-    if "test" in parts:
-        return parts
-    if not 0 < fraction < 1:
-        raise ConfigError(f"data.test_fraction={fraction} should be above 0 and below 1")
-    taken = with_validation({"train": parts["train"]}, fraction)
-    return {**parts, "train": taken["train"], "test": taken["val"]}
-
-
-def stratified(split: TensorSplit, val_fraction: float) -> list[TensorSplit]:
-    """Training and validation part, every class alike."""
-    parts = stratified_split(split.tensors[1], (1 - val_fraction, val_fraction))
-    return [split.take(part) for part in parts]
-
-
-def read(name: str, root: str, train: bool) -> TensorSplit:
-    """uint8 images ``(N, C, H, W)`` and int64 labels ``(N,)`` of torchvision's ``name``."""
-    content = read_set(set_class(name), root, {"train": train})
-    images = channels_first(torch.as_tensor(content.data))
-    return TensorSplit(images, torch.as_tensor(content.targets))

@@ -1,15 +1,16 @@
 """Transforms of ``torchvision.transforms.v2`` by name, on single training samples."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from core.errors import ConfigError, reason
-from data.draws import kept_global_generators
-from data.splits import Batch, StreamedSplit, TensorSplit
+from core.errors import ConfigError
+from core.instantiate import instantiate
+from data.augment import PerImage
+from data.images import try_augmentation
+from data.splits import Batch, StreamedSplit, TensorSplit, labels_of
 
 
 class Transformed(StreamedSplit):
@@ -25,9 +26,8 @@ class Transformed(StreamedSplit):
         return len(self.split)
 
     @property
-    def labels(self) -> Any:
-        is_resident = isinstance(self.split, TensorSplit)
-        return self.split.tensors[-1] if is_resident else getattr(self.split, "labels", None)
+    def labels(self) -> Tensor | None:
+        return labels_of(self.split)
 
     def __getitem__(self, index: int) -> Batch:
         return self.split[index]
@@ -61,45 +61,18 @@ def transformed(split: Any, named: Any, kind: str) -> Transformed:
     """
     if kind != "image" or not isinstance(split, TensorSplit | StreamedSplit):
         raise ConfigError("data.transforms are for images; leave them out")
-    transforms = [build(entry) for entry in (named if isinstance(named, list) else [named])]
+    entries = named if isinstance(named, list) else [named]
+    transforms = [build(entry, f"data.transforms[{i}]") for i, entry in enumerate(entries)]
     image, *targets = split[0]
     if any(torch.as_tensor(target).ndim > 1 for target in targets):
         raise ConfigError("data.transforms would move images and leave their masks: use []")
     for transform in transforms:
-        name = type(transform).__name__
-        try:
-            with kept_global_generators():
-                made = transform(image)
-        except Exception as error:  # whatever torchvision raises
-            raise ConfigError(
-                f"data.transforms: {name} fails on a uint8 image of shape {tuple(image.shape)}: "
-                f"{reason(error)}"
-            ) from error
-        if not isinstance(made, Tensor) or (made.shape, made.dtype) != (image.shape, image.dtype):
-            raise ConfigError(
-                f"data.transforms: {name} makes something else of a uint8 image of shape "
-                f"{tuple(image.shape)}; type and size stay, and the images are normalized later"
-            )
+        try_augmentation(PerImage(transform), image, "data.transforms")
     return Transformed(split, transforms)
 
 
-def build(entry: Any) -> nn.Module:
+def build(entry: Any, where: str) -> nn.Module:
     """Raises: ConfigError: there is no such transform, or it refuses its settings."""
     settings = dict(entry) if isinstance(entry, dict) else {"name": entry}
-    name = settings.pop("name", None)
-    from torchvision.transforms import v2  # costs seconds: only for the runs that use it
-
-    kind = getattr(v2, name, None) if isinstance(name, str) else None
-    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        nearest = get_close_matches(str(name), dir(v2), n=1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else ""
-        raise ConfigError(
-            f"data.transforms: torchvision.transforms.v2 has no {name}{hint} Entries are names, or "
-            "{name: RandomAffine, degrees: 10}"
-        )
-    try:
-        return kind(**settings)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"data.transforms: {name} refused its settings: {reason(error)}"
-        ) from error
+    target = f"torchvision.transforms.v2.{settings.pop('name', None)}"
+    return instantiate({"_target_": target, **settings}, where)

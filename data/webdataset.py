@@ -4,7 +4,6 @@ Shards are indexed once, by the headers in them; a sample is then read where it 
 shuffled as a whole, and shared by processes and workers and resumed as any other data set is.
 """
 
-import hashlib
 import json
 import os
 import tarfile
@@ -18,10 +17,8 @@ from torch import Tensor
 from core.errors import ConfigError, reason
 from data.cache import fingerprinted
 from data.image_folder import SUFFIXES
-from data.images import Augment
 from data.splits import Splits
-from data.stored_images import StoredImages, check, class_numbers, decoder_of, stored_splits
-from data.torchvision_sets import with_test
+from data.stored_images import class_numbers, files_digest, image_settings
 
 LABELS = (".cls", ".json", ".txt")
 
@@ -33,17 +30,8 @@ def webdataset(
     test: str,
     label_key: str,
     class_names: Sequence[str] | None,
-    image_size: Any,
-    channels: int,
-    val_fraction: float,
     test_fraction: float,
-    resident: Any,
-    max_resident_bytes: int,
-    max_pixels: int,
-    min_crop_area: float,
-    mean: float | Sequence[float],
-    std: float | Sequence[float],
-    augment: Sequence[Augment] = (),
+    **settings: Any,
 ) -> Splits:
     """The images of the shards below ``root`` and their classes.
 
@@ -53,50 +41,32 @@ def webdataset(
         train, val, test: patterns of the shards' names, such as ``train-*.tar``.
         label_key: the entry of a JSON file.
         class_names: of numbered classes; None: the numbers, or the names themselves.
-        val_fraction, test_fraction: of training, where no shard has the pattern.
+        test_fraction: of training, where no shard has the pattern.
+        settings: see :class:`data.stored_images.ImageSettings`.
 
     Raises:
         ConfigError: there are no shards, one is damaged or compressed, a sample lacks its image or
             class, or a setting is wrong.
     """
-    check(channels, val_fraction, resident, min_crop_area)
+    images = image_settings(settings)
     folder = Path(root)
-    found = {"train": train, "val": val, "test": test}
-    shards = {name: sorted(folder.glob(pattern)) for name, pattern in found.items() if pattern}
-    if not shards.get("train"):
+    patterns = {"train": train, "val": val, "test": test}
+    found = {name: sorted(folder.glob(pattern)) for name, pattern in patterns.items() if pattern}
+    if not found.get("train"):
         raise ConfigError(
             f"data.root={root}: there are no shards data.train={train}; remote ones are copied "
             "here first"
         )
-    indexes = {
+    shards = {
         name: Shards(files, label_key, folder / f".index_{name}.pt")
-        for name, files in shards.items()
+        for name, files in found.items()
         if files
     }
-    labels, names = classes({name: index.labels for name, index in indexes.items()}, class_names)
-    first = indexes["train"][0]
-    decoder = decoder_of(first, image_size, channels, max_pixels, min_crop_area)
-    parts: dict[str, Any] = {
-        name: StoredImages(
-            name=f"data.{name}={found[name]}",
-            source=index,
-            places=torch.arange(len(index)),
-            labels=labels[name],
-            decoder=decoder,
-        )
-        for name, index in indexes.items()
-    }
-    return stored_splits(
-        f"webdataset/{folder.resolve().name}",
-        with_test(parts, test_fraction),
-        names,
-        val_fraction,
-        resident,
-        max_resident_bytes,
-        mean,
-        std,
-        augment,
-    )
+    labels, names = class_numbers({name: part.labels for name, part in shards.items()}, "data.root")
+    if class_names is not None and len(class_names) < len(names):
+        raise ConfigError(f"data.class_names has {len(class_names)}, the shards have {len(names)}")
+    parts = images.loaded(images.stored(root, dict(shards), labels), test_fraction)
+    return images.splits(f"webdataset/{folder.resolve().name}", parts, tuple(class_names or names))
 
 
 class Shards:
@@ -111,12 +81,10 @@ class Shards:
 
     def __init__(self, files: Sequence[Path], label_key: str, cache: Path) -> None:
         self.files = [str(file) for file in files]
-        digest = hashlib.sha256(label_key.encode())
-        for file in files:
-            status = file.stat()
-            digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
         self.where, content = fingerprinted(
-            cache, digest.hexdigest(), lambda: index_of(files, label_key)
+            cache,
+            files_digest({"": self.files}, cache.parent, label_key),
+            lambda: index_of(files, label_key),
         )
         self.labels: list[int | str] = json.loads(content.numpy().tobytes())
 
@@ -177,21 +145,3 @@ def label_in(content: str, suffix: str, label_key: str, where: str) -> int | str
             raise ConfigError(f"{where} has no entry data.label_key={label_key}")
         label = entries[label_key]
     return int(label) if isinstance(label, str) and label.lstrip("-").isdecimal() else label
-
-
-def classes(
-    labels: dict[str, list[int | str]], given: Sequence[str] | None
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The classes of every split, and their names.
-
-    Raises:
-        ConfigError: they are neither numbers nor names, or not those of ``given``.
-    """
-    try:
-        numbers, names = class_numbers([label for part in labels.values() for label in part])
-    except ConfigError as error:
-        raise ConfigError(f"data.root: {error}") from error
-    if given is not None and len(given) < len(names):
-        raise ConfigError(f"data.class_names has {len(given)}, the shards have {len(names)}")
-    parts = numbers.split([len(part) for part in labels.values()])
-    return dict(zip(labels, parts, strict=True)), tuple(given or names)

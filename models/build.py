@@ -68,9 +68,10 @@ def fill_from_data(settings: dict[str, Any], spec: Any) -> dict[str, Any]:
         if key not in FROM_DATA:
             continue
         if value is None:
+            usual = getattr(spec, "usual_model", None)
             raise ConfigError(
                 f"model._target_={settings['_target_']} and data={spec.name} do not fit: these "
-                f"data have no {key}"
+                f"data have no {key}" + (f"; try model={usual}" if usual else "")
             )
         sizes = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(size, int) and size < 1 for size in sizes):

@@ -10,10 +10,8 @@ import torch
 from PIL import Image
 
 from core.errors import ConfigError
-from data import image_folder
-from data.build import build_splits
-from data.decode import Decoder
-from data.image_folder import size_of
+from data import stored_images
+from data.decode import Decoder, size_of
 from data.splits import ImageSpec, TensorSplit
 from deploy.images import read_image
 
@@ -33,15 +31,10 @@ def root(tmp_path):
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def splits(composed):
+@pytest.fixture
+def splits(splits_of):
     """``splits(root, channels=1)``: the splits of a folder, other settings as in the YAML."""
-    config = composed("data=image_folder", "data.root=unset")["data"]
-
-    def build(root, **settings):
-        return build_splits({**config, "root": str(root), **settings})
-
-    return build
+    return lambda root, **settings: splits_of("image_folder", root=str(root), **settings)
 
 
 def test_every_image_once(root, splits):
@@ -60,15 +53,13 @@ def test_every_image_once(root, splits):
 def test_own_validation_and_no_test(root, splits):
     (root / "test").rename(root / "val")
     built = splits(root)
-    assert len(built.train) == 20
-    assert len(built.val) == 2
-    assert built.test is None
+    assert (len(built.train), len(built.val), built.test) == (20, 2, None)
 
 
 def test_decoded_once_for_the_same_files_and_decoder(root, splits, monkeypatch):
-    decoded, decode = [], image_folder.decode_all
+    decoded, decode = [], stored_images.decode_all
     monkeypatch.setattr(
-        image_folder, "decode_all", lambda *given: decoded.append(1) or decode(*given)
+        stored_images, "decode_all", lambda *given: decoded.append(1) or decode(*given)
     )
     first, again = splits(root), splits(root)
     assert len(decoded) == 3  # training, validation, test
@@ -77,7 +68,7 @@ def test_decoded_once_for_the_same_files_and_decoder(root, splits, monkeypatch):
     changed = splits(root)
     everything = torch.cat([changed.train.tensors[0], changed.val.tensors[0]])
     assert (everything[:, 1, 0, 0] == 77).sum() == 1
-    monkeypatch.setattr(image_folder, "VERSION", image_folder.VERSION + 1)
+    monkeypatch.setattr(stored_images, "VERSION", stored_images.VERSION + 1)
     splits(root)
     assert len(decoded) == 9
 
@@ -240,20 +231,23 @@ def test_name_that_is_no_utf8(root, splits):
     assert splits(root, resident=False).train.identity()
 
 
-def test_missing_and_empty_folders(root, splits):
-    with pytest.raises(ConfigError, match=r"data\.root: there is no folder .*nowhere/train"):
-        splits(root / "nowhere")
-    (root / "train" / "green").mkdir()
-    with pytest.raises(ConfigError, match=r"train/green has no images"):
-        splits(root)
-    (root / "empty" / "train").mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"train has no folders, one for each class"):
-        splits(root / "empty")
+WRONG = {
+    r"train/green has no images": lambda root: (root / "train/green").mkdir(),
+    r"test/green is a class that train/ has not": lambda root: (root / "test/green").mkdir(),
+    r"train has no folders, one for each class": lambda root: emptied(root / "train"),
+    r"data\.root: there is no folder .*/train": lambda root: shutil.rmtree(root / "train"),
+}
 
 
-def test_class_that_training_has_not(root, splits):
-    write_image(root / "test" / "green" / "0.png", 0)
-    with pytest.raises(ConfigError, match=r"test/green is a class that train/ has not"):
+def emptied(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_wrong_folders(root, splits, message):
+    WRONG[message](root)
+    with pytest.raises(ConfigError, match=message):
         splits(root)
 
 
@@ -300,7 +294,7 @@ def test_an_image_that_does_not_suit(root, splits, mode, size, settings, message
         ({"image_size": [8, 8, 3]}, "data.image_size="),
         ({"image_size": 0}, "data.image_size=0 should be"),
         ({"mean": [0.5, 0.5]}, "data.mean=.* should be one number"),
-        ({"std": [0]}, "data.std=.* should be .* data.std above 0"),
+        ({"image_sizes": 8}, r"image_sizes: .* no such setting; did you mean data.image_size\?"),
     ],
 )
 def test_wrong_settings(root, splits, settings, message):

@@ -9,7 +9,6 @@ from torchvision.transforms import v2
 
 from core.errors import ConfigError
 from data.augment import Cutout, HorizontalFlip, PerImage
-from data.build import build_splits
 from data.draws import BatchDraws
 from data.images import image_splits
 from data.splits import TensorSplit
@@ -92,10 +91,9 @@ def test_masks_are_not_left_behind():
     assert splits(IMAGES, MASKS).train is not None
 
 
-def test_torchvision_transforms_apply_to_single_images(composed, data_root):
-    rotation = "{_target_: torchvision.transforms.v2.RandomRotation, degrees: 30}"
-    config = composed(f"data.root={data_root}", f"data.augment=[{rotation}]")["data"]
-    built = build_splits(config)
+def test_torchvision_transforms_apply_to_single_images(splits_of):
+    rotation = {"_target_": "torchvision.transforms.v2.RandomRotation", "degrees": 30}
+    built = splits_of("mnist5k", augment=[rotation])
     (augment,) = built.prepare.augment
     assert isinstance(augment, PerImage)
     images = built.train.tensors[0][:1].expand(16, 1, 28, 28)

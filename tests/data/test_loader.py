@@ -11,7 +11,7 @@ import data.augment
 from core.errors import ConfigError, Interrupted
 from core.ranks import Ranks
 from data.augment import HorizontalFlip, RandomCrop
-from data.build import build_data, build_splits
+from data.build import build_data
 from data.images import PrepareImages, image_splits
 from data.loader import Loader
 from data.splits import Splits, TensorSplit
@@ -118,26 +118,25 @@ def test_limited_evaluation_is_spread_over_the_split(world_size):
     assert ranks[0].evaluated("val", limit=1).tolist() == seen
 
 
-def test_limit_takes_the_same_samples_for_every_seed(composed, data_root):
-    config = composed(f"data.root={data_root}")["data"]
-    limited = config | {"limit_train_samples": 40, "batch_size": 20}
-    first, second = (build_data(limited, CPU, seed, Ranks(), 1) for seed in (0, 1))
-    assert first.sizes() == {"train": 40, "val": 500, "test": 1000}
+def test_limit_takes_the_same_samples_for_every_seed(load):
+    limited = {"limit_train_samples": 40, "batch_size": 20}
+    first, second = (load("mnist5k", seed=seed, **limited) for seed in (0, 1))
+    sizes = first.sizes()
+    assert (sizes["train"], sizes["val"], sizes["test"]) == (40, 500, 1000)
     assert torch.equal(first.splits["train"].tensors[0], second.splits["train"].tensors[0])
     assert len(first.splits["train"].tensors[1].unique()) > 5
-    for limit in (0, 3501, 1.5, True):
-        with pytest.raises(ConfigError, match=rf"data\.limit_train_samples={limit} should be null"):
-            build_splits({**config, "limit_train_samples": limit})
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("num_workers", -1), ("num_workers", 100_000), ("num_workers", 0.5), ("batch_size", True)],
-)
-def test_settings_out_of_range(composed, data_root, key, value):
-    config = composed(f"data.root={data_root}")["data"]
+    [
+        ("num_workers", -1), ("num_workers", 100_000), ("num_workers", 0.5), ("batch_size", True),
+        *(("limit_train_samples", limit) for limit in (0, 3501, 1.5, True)),
+    ],
+)  # fmt: skip
+def test_settings_out_of_range(load, key, value):
     with pytest.raises(ConfigError, match=rf"data\.{key}={value} should be"):
-        build_data({**config, key: value}, CPU, 0, Ranks(), 1)
+        load("mnist5k", **{key: value})
 
 
 @pytest.mark.usefixtures("few_digits")

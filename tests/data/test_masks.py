@@ -1,5 +1,7 @@
 """Masks: they move with their images, are read from folders, fit or are refused."""
 
+from functools import partial
+
 import numpy
 import pytest
 import torch
@@ -8,7 +10,6 @@ from torchvision.transforms import v2
 
 from core.errors import ConfigError
 from data.augment import Cutout, HorizontalFlip, RandomAffine, RandomCrop
-from data.build import build_splits
 from data.draws import BatchDraws
 from data.images import image_splits
 from data.masks import overlay, palette
@@ -85,7 +86,7 @@ def test_colours():
 
 
 @pytest.fixture
-def folder(tmp_path, composed):
+def folder(tmp_path, splits_of):
     """``folder(...)``: the splits of files of ``IMAGES`` and ``MASKS``."""
     for name, chosen in (("train", range(8)), ("test", range(8, COUNT))):
         for kind in ("images", "masks"):
@@ -95,11 +96,7 @@ def folder(tmp_path, composed):
             image.save(tmp_path / name / "images" / f"{i:02}.png")
             Image.fromarray(MASKS[i].numpy()).save(tmp_path / name / "masks" / f"{i:02}.png")
 
-    def build(*overrides):
-        root = (f"data.root={tmp_path}", "data.val_fraction=0.25")
-        return build_splits(composed("data=mask_folder", *root, *overrides)["data"])
-
-    return build
+    return partial(splits_of, "mask_folder", root=str(tmp_path), val_fraction=0.25)
 
 
 def test_files_resident_and_streamed(folder):
@@ -108,7 +105,7 @@ def test_files_resident_and_streamed(folder):
     assert resident.spec.class_names == ("0", "1", "2", "3")
     assert torch.equal(resident.test.tensors[0], IMAGES[8:])
     assert torch.equal(resident.test.tensors[1], MASKS[8:])
-    streamed = folder("data.resident=false", "data.class_names=[a,b,c,d]")
+    streamed = folder(resident=False, class_names=["a", "b", "c", "d"])
     for split in ("train", "val", "test"):
         one, other = getattr(resident, split), getattr(streamed, split)
         for i in range(len(one)):
@@ -120,16 +117,16 @@ def test_files_resident_and_streamed(folder):
         agree = shown[unmixed] == 40 * (mask[unmixed].long() + 1)
         assert agree.float().mean() > 0.95  # the crop's border falls between pixels
     with pytest.raises(ConfigError, match="class_names should name the classes where masks are st"):
-        folder("data.resident=false")
+        folder(resident=False)
 
 
 def test_values_of_masks(folder, tmp_path):
-    splits = folder("data.mask_values=[1,3]", "data.class_names=[one,three]")
+    splits = folder(mask_values=[1, 3], class_names=["one", "three"])
     expected = torch.full_like(MASKS[8:], UNLABELLED)
     expected[MASKS[8:] == 1], expected[MASKS[8:] == 3] = 0, 1
     assert torch.equal(splits.test.tensors[1], expected)
     with pytest.raises(ConfigError, match=r"mask_values=\[1\] should be a different number"):
-        folder("data.mask_values=[1]", "data.class_names=[one,three]")
+        folder(mask_values=[1], class_names=["one", "three"])
 
 
 def spoil(folder, name, *shape, value=0):
@@ -151,7 +148,7 @@ WRONG = {
 def test_wrong_folders_are_one_line(folder, tmp_path, message):
     WRONG[message](tmp_path)
     with pytest.raises(ConfigError, match=message) as raised:
-        folder("data.class_names=[a,b,c,d]")
+        folder(class_names=["a", "b", "c", "d"])
     assert "\n" not in str(raised.value)
 
 
@@ -160,5 +157,5 @@ def test_masks_of_0_and_255(folder, tmp_path):
         Image.fromarray(numpy.array([[0, 255] * 10] * 16, numpy.uint8)).save(file)
     with pytest.raises(ConfigError, match=r"give data\.mask_values=\[0,255\]$"):
         folder()
-    splits = folder("data.mask_values=[0,255]")
+    splits = folder(mask_values=[0, 255])
     assert splits.spec.class_names == ("0", "1")

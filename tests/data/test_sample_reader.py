@@ -15,7 +15,6 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from core.errors import ConfigError
 from data.build import limited
-from data.collate import Pad
 from data.images import image_splits
 from data.loader import Loader
 from data.splits import Splits
@@ -165,18 +164,6 @@ def test_iterable_data_sets_that_are_refused():
         list(loader(Stream(30)).evaluate("val"))
     with pytest.raises(ConfigError, match=r"limit_train_samples=3 should be null: an iterable"):
         limited(Splits(Stream(), None, None, spec=None).train, 3)
-
-
-def test_samples_of_different_sizes():
-    sizes = [(2, 3), (4, 1), (1, 5)]
-    samples = [(torch.ones(size), index) for index, size in enumerate(sizes)]
-    splits = Splits(samples, samples, None, spec=None, collate=Pad())
-    (batch,) = Loader(splits, CPU, 0, 0, 1, 1, 3, 3, 0).evaluate("val")
-    images, indices = batch
-    assert images.shape == (3, 4, 5)
-    assert images.sum((1, 2)).tolist() == [6, 4, 5]
-    assert images[0, :2, :3].all()
-    assert indices.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

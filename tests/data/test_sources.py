@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from core.errors import ConfigError
-from data.build import build_splits
 from data.stored_images import StoredImages
 
 LABELS = torch.arange(40) % 4
@@ -18,14 +17,14 @@ IMAGES = (torch.arange(40 * 3 * 8 * 8) % 251).view(40, 3, 8, 8).to(torch.uint8)
 
 
 @pytest.fixture
-def splits_of(composed):
-    """``splits_of("data=npz", ...)``: the splits that these overrides describe."""
-    return lambda *overrides: build_splits(composed(*overrides)["data"])
+def npz(splits_of, tmp_path):
+    """``npz(arrays, ...)``: the splits of a file of them."""
 
+    def build(arrays, **settings):
+        numpy.savez(tmp_path / "set.npz", **arrays)
+        return splits_of("npz", path=str(tmp_path / "set.npz"), **settings)
 
-def save(file, **arrays):
-    numpy.savez(file, **arrays)
-    return f"data.path={file}"
+    return build
 
 
 IN_NUMPY = IMAGES.permute(0, 2, 3, 1).numpy()
@@ -43,8 +42,8 @@ IN_NUMPY = IMAGES.permute(0, 2, 3, 1).numpy()
     ],
     ids=["keras", "medmnist", "channels first"],
 )  # fmt: skip
-def test_images_in_npz(splits_of, tmp_path, arrays):
-    splits = splits_of("data=npz", save(tmp_path / "set.npz", **arrays))
+def test_images_in_npz(npz, arrays):
+    splits = npz(arrays)
     assert [len(split) for split in (splits.train, splits.val, splits.test)] == [27, 3, 10]
     images, labels = splits.test.tensors
     assert torch.equal(images, IMAGES[30:])
@@ -52,17 +51,25 @@ def test_images_in_npz(splits_of, tmp_path, arrays):
     assert (splits.spec.num_classes, splits.spec.image_size) == (4, (8, 8))
 
 
-def test_rows_in_npz(splits_of, tmp_path):
+def test_rows_in_npz(npz):
     """Floats are numbers to predict, integers are classes; what is missing is a column more."""
     rows = torch.randn(40, 3)
     rows[0, 1] = float("nan")
-    given = save(tmp_path / "rows.npz", x=rows, y=torch.randn(40, 2))
-    splits = splits_of("data=npz", given, "data.test_fraction=0")
+    splits = npz({"x": rows, "y": torch.randn(40, 2)}, test_fraction=0)
     assert (len(splits.train), len(splits.val), splits.test) == (36, 4, None)
     assert len(splits.spec.quantities.names) == 2
-    classes = splits_of("data=npz", save(tmp_path / "rows.npz", x=rows, y=LABELS))
+    classes = npz({"x": rows, "y": LABELS})
     assert classes.spec.class_names == ("0", "1", "2", "3")
     assert classes.spec.in_features in (3, 4)
+
+
+@pytest.mark.parametrize("inputs", [IN_NUMPY, torch.randn(40, 3)], ids=["images", "rows"])
+def test_several_labels_of_a_sample_in_npz(npz, inputs):
+    labels = (torch.arange(40)[:, None] + torch.arange(3)) % 2
+    splits = npz({"x": inputs, "y": labels}, class_names=["a", "b", "c"])
+    assert splits.train.tensors[1].dtype == torch.uint8
+    assert splits.train.tensors[1].shape == (32, 3)
+    assert splits.spec.class_names == ("a", "b", "c")
 
 
 @pytest.mark.parametrize(
@@ -78,31 +85,28 @@ def test_rows_in_npz(splits_of, tmp_path):
             "int32 .* from 0 to 7.5e.04; images should be uint8",
         ),
         ({"x": IMAGES, "y": numpy.array(["a"] * 40)}, "targets are <U1 of shape"),
+        ({"x": IMAGES, "y": LABELS[:, None].expand(-1, 2)}, "labels .*, integers 0 and 1"),
         ({"x": numpy.array([{}] * 40), "y": LABELS}, "cannot be read: Object arrays cannot be"),
+        (
+            {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES[..., :4], "y_test": LABELS},
+            r"a sample of test has the shape \(3, 8, 4\), one of train \(3, 8, 8\)",
+        ),
     ],
 )
-def test_wrong_arrays(splits_of, tmp_path, arrays, message):
-    with pytest.raises(ConfigError, match=message):
-        splits_of("data=npz", save(tmp_path / "set.npz", **arrays))
+def test_wrong_arrays(npz, arrays, message):
+    with pytest.raises(ConfigError, match=rf"set\.npz.* {message}"):
+        npz(arrays)
 
 
-def test_arrays_that_are_not_used_are_named(splits_of, tmp_path):
-    arrays = {"x_train": IN_NUMPY, "y_train": LABELS, "x_valid": IN_NUMPY, "y_valid": LABELS}
-    splits = splits_of("data=npz", save(tmp_path / "set.npz", **arrays))
+def test_arrays_that_are_not_used_are_named(npz):
+    splits = npz({"x_train": IMAGES, "y_train": LABELS, "x_valid": IMAGES, "y_valid": LABELS})
     assert any("set.npz: x_valid, y_valid are not used" in note for note in splits.notes)
-
-
-def test_splits_of_different_shapes(splits_of, tmp_path):
-    arrays = {"x_train": IN_NUMPY, "y_train": LABELS, "x_test": IN_NUMPY[:, :4], "y_test": LABELS}
-    message = r"set\.npz: a sample of test has the shape \(3, 4, 8\), one of train \(3, 8, 8\)"
-    with pytest.raises(ConfigError, match=message):
-        splits_of("data=npz", save(tmp_path / "set.npz", **arrays))
 
 
 def test_a_file_that_is_no_npz(splits_of, tmp_path):
     (tmp_path / "set.npz").write_text("x,y")
     with pytest.raises(ConfigError, match=r"set\.npz cannot be read"):
-        splits_of("data=npz", f"data.path={tmp_path / 'set.npz'}")
+        splits_of("npz", path=str(tmp_path / "set.npz"))
 
 
 def png(image):
@@ -126,15 +130,14 @@ def files_of(indices):
         yield f"./some/{i:05d}.json", json.dumps({"label": f"class {LABELS[i]}"}).encode()
 
 
-@pytest.mark.parametrize("resident", ["true", "false"])
+@pytest.mark.parametrize("resident", [True, False])
 def test_shards(splits_of, tmp_path, resident):
     for shard in range(3):
         write_shard(tmp_path / f"train-{shard}.tar", files_of(range(10 * shard, 10 * shard + 10)))
     write_shard(tmp_path / "test.tar", files_of(range(30, 40)))
-    given = ("data=webdataset", f"data.root={tmp_path}", f"data.resident={resident}")
     for _ in range(2):  # the second finds the index
-        splits = splits_of(*given)
-        assert isinstance(splits.train, StoredImages) == (resident == "false")
+        splits = splits_of("webdataset", root=str(tmp_path), resident=resident)
+        assert isinstance(splits.train, StoredImages) != resident
         assert [len(split) for split in (splits.train, splits.val, splits.test)] == [27, 3, 10]
         assert splits.spec.class_names == ("class 0", "class 1", "class 2", "class 3")
         for i in range(10):
@@ -142,7 +145,7 @@ def test_shards(splits_of, tmp_path, resident):
             assert torch.equal(image, IMAGES[30 + i])
             assert label == LABELS[30 + i]
     write_shard(tmp_path / "test.tar", files_of(range(5)))
-    assert len(splits_of(*given).test) == 5
+    assert len(splits_of("webdataset", root=str(tmp_path)).test) == 5
 
 
 @pytest.mark.parametrize(
@@ -163,12 +166,12 @@ def test_shards(splits_of, tmp_path, resident):
 def test_wrong_shards(splits_of, tmp_path, files, mode, message):
     write_shard(tmp_path / "train.tar", files, mode)
     with pytest.raises(ConfigError, match=message):
-        splits_of("data=webdataset", f"data.root={tmp_path}")
+        splits_of("webdataset", root=str(tmp_path))
 
 
 def test_no_shards(splits_of, tmp_path):
     with pytest.raises(ConfigError, match=r"there are no shards data\.train=train\*\.tar"):
-        splits_of("data=webdataset", f"data.root={tmp_path}")
+        splits_of("webdataset", root=str(tmp_path))
 
 
 def test_saved_data_sets(splits_of, tmp_path):
@@ -180,15 +183,16 @@ def test_saved_data_sets(splits_of, tmp_path):
     table = {"photo": images, "kind": LABELS.tolist()}
     saved = datasets.Dataset.from_dict(table, features=features)
     datasets.DatasetDict({"train": saved, "validation": saved}).save_to_disk(tmp_path / "set")
-    splits = splits_of("data=huggingface", f"data.path={tmp_path / 'set'}")
+    path = str(tmp_path / "set")
+    splits = splits_of("huggingface", root="", path=path)
     assert [len(split) for split in (splits.train, splits.val, splits.test)] == [36, 40, 4]
     assert splits.spec.class_names == ("a", "b", "c", "d")
     assert torch.equal(splits.val.tensors[0], IMAGES)
     assert torch.equal(splits.val.tensors[1], LABELS)
     with pytest.raises(ConfigError, match=r"data\.label_column=x: the columns are photo, kind"):
-        splits_of("data=huggingface", f"data.path={tmp_path / 'set'}", "data.label_column=x")
+        splits_of("huggingface", root="", path=path, label_column="x")
     with pytest.raises(ConfigError, match=r"is no data set that save_to_disk has saved"):
-        splits_of("data=huggingface", f"data.path={tmp_path}")
+        splits_of("huggingface", root="", path=str(tmp_path))
 
 
 @pytest.mark.slow
@@ -196,19 +200,20 @@ def test_saved_texts(splits_of, tmp_path, tiny_bert):
     datasets = pytest.importorskip("datasets")
     table = {"text": ["a good film", "a bad film"] * 20, "label": [1, 0] * 20}
     datasets.Dataset.from_dict(table).save_to_disk(tmp_path / "set")
-    given = ("data=huggingface_text", f"data.path={tmp_path / 'set'}")
-    splits = splits_of(*given, f"data.tokenizer={tiny_bert}")
+    path = str(tmp_path / "set")
+    splits = splits_of("huggingface_text", root="", path=path, tokenizer=str(tiny_bert))
     assert [len(split) for split in (splits.train, splits.val, splits.test)] == [32, 4, 4]
     assert splits.spec.class_names == ("0", "1")
 
 
-@pytest.mark.parametrize("resident", ["true", "false"])
-def test_a_set_of_torchvision(splits_of, tmp_path, resident):
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_set_of_torchvision(splits_of, resident):
     """FakeData draws its images when it is asked for them, as others read them from files."""
-    options = "data.options={size: 50, image_size: [3, 8, 8], num_classes: 4}"
-    given = ("data=torchvision", "data.name=FakeData", options, f"data.root={tmp_path}")
-    splits = splits_of(*given, f"data.resident={resident}", "data.image_size=[6, 6]")
-    assert isinstance(splits.train, StoredImages) == (resident == "false")
+    options = {"size": 50, "image_size": [3, 8, 8], "num_classes": 4}
+    splits = splits_of(
+        "torchvision", name="FakeData", options=options, resident=resident, image_size=[6, 6]
+    )
+    assert isinstance(splits.train, StoredImages) != resident
     sizes = [len(split) for split in (splits.train, splits.val, splits.test)]
     assert sum(sizes) == 50
     assert min(sizes) >= 4
@@ -223,6 +228,6 @@ def test_a_set_of_torchvision(splits_of, tmp_path, resident):
         ("os", "no such data set"),
     ],
 )
-def test_no_set_of_torchvision(splits_of, tmp_path, name, message):
+def test_no_set_of_torchvision(splits_of, name, message):
     with pytest.raises(ConfigError, match=message):
-        splits_of("data=torchvision", f"data.name={name}", f"data.root={tmp_path}")
+        splits_of("torchvision", name=name)

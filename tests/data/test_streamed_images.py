@@ -7,7 +7,6 @@ from PIL import Image
 
 from core.errors import ConfigError
 from core.ranks import Ranks
-from data.build import build_data
 from data.decode import Decoder, random_crop
 
 
@@ -24,18 +23,12 @@ def root(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
-def loader(composed, root):
-    config = composed("data=image_folder", f"data.root={root}")["data"]
-    config |= {"resident": False, "image_size": 8, "batch_size": 4, "val_fraction": 0.25}
-
-    def build(ranks=Ranks(), accumulate_steps=1, seed=3, **settings):  # noqa: B008  # frozen
-        settings = {"num_workers": 0, **settings}
-        return build_data(
-            {**config, **settings}, torch.device("cpu"), seed, ranks, accumulate_steps, 5
-        )
-
-    return build
+@pytest.fixture
+def loader(load, root):
+    """``loader(ranks, accumulate_steps, seed, ...)``"""
+    settings = {"root": str(root), "resident": False, "image_size": 8, "val_fraction": 0.25}
+    settings |= {"batch_size": 4, "num_workers": 0, "seed": 3}
+    return lambda *args, **changes: load("image_folder", *args, **settings | changes)
 
 
 def images_of(loader, epoch=0, start=0):

@@ -1,18 +1,17 @@
 """Generated images: of any shape, always the same, learnable, and never taken for real."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
 
 from core.errors import ConfigError
-from data.build import build_splits
 
 
-@pytest.fixture(scope="module")
-def splits(composed):
-    config = composed("data=synthetic_images")["data"]
-    return lambda **settings: build_splits({**config, **settings})
+@pytest.fixture
+def splits(splits_of):
+    return partial(splits_of, "synthetic_images")
 
 
 def test_any_shape(splits):

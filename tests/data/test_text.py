@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from core.errors import ConfigError
-from data.build import build_splits
 from data.loader import Loader
 from data.spec_file import read_spec, spec_content
 from data.text import corpus
@@ -159,16 +158,23 @@ def test_evaluation_over_processes_counts_every_target_once(world_size, lanes, t
     assert torch.equal(torch.cat(counted), splits.val.tensors[0][1:].long())
 
 
-def build(composed, tmp_path, *overrides):
-    config = composed("model=transformer", *overrides)
-    return build_splits(config["data"] | {"root": str(tmp_path)})
+@pytest.fixture
+def read(splits_of, tmp_path):
+    """``read(content, ...)``: the splits of a file of these bytes; None: of none."""
+
+    def build(content, **settings):
+        if content is not None:
+            (tmp_path / "my.txt").write_bytes(content)
+        path = str(tmp_path / "my.txt")
+        return splits_of(
+            "text_file", root=str(tmp_path), **{"path": path, "lanes": None} | settings
+        )
+
+    return build
 
 
-def test_byte_order_marks_are_no_tokens(composed, tmp_path):
-    file = tmp_path / "my.txt"
-    part = "\ufeffsome text\r\n"  # two files, joined
-    file.write_bytes((part * 100).encode())
-    spec = build(composed, tmp_path, "data=text_file", f"data.path={file}").spec
+def test_byte_order_marks_are_no_tokens(read):
+    spec = read("\ufeffsome text\r\n".encode() * 100).spec  # files, joined
     assert spec.tokenizer.content == "".join(sorted(set("some text\n")))
 
 
@@ -182,23 +188,20 @@ def test_byte_order_marks_are_no_tokens(composed, tmp_path):
         (b"short", "4 training tokens, too few for a window of data.context_length=128"),
     ],
 )
-def test_bad_files_are_one_clear_line(content, message, composed, tmp_path):
-    file = tmp_path / "my.txt"
-    if content is not None:
-        file.write_bytes(content)
+def test_bad_files_are_one_clear_line(content, message, read):
     with pytest.raises(ConfigError, match=message):
-        build(composed, tmp_path, "data=text_file", f"data.path={file}")
+        read(content)
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    ("settings", "message"),
     [
-        ("data.tokenizer=word", "data.tokenizer=word should be one of char, byte, bpe"),
-        ("data.context_length=0", "data.context_length=0 should be at least 1"),
-        ("data.val_fraction=1.0", "leave something to train on"),
-        ("data.bpe_vocab_size=100 data.tokenizer=bpe", "data.bpe_vocab_size=100 should be"),
+        ({"tokenizer": "word"}, "data.tokenizer=word should be one of char, byte, bpe"),
+        ({"context_length": 0}, "data.context_length=0 should be at least 1"),
+        ({"val_fraction": 1.0}, "leave something to train on"),
+        ({"bpe_vocab_size": 100, "tokenizer": "bpe"}, "data.bpe_vocab_size=100 should be"),
     ],
 )
-def test_bad_settings_are_one_clear_line(setting, message, composed, tmp_path):
+def test_bad_settings_are_one_clear_line(settings, message, read):
     with pytest.raises(ConfigError, match=message):
-        build(composed, tmp_path, *setting.split())
+        read(b"text " * 1000, **settings)

@@ -4,17 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from core.errors import ConfigError
 from core.files import write_json
-from data.build import build_splits
 from data.loader import Loader
 from data.spec_file import read_spec, spec_content
-from data.splits import Splits
 
 ROWS = [("a good film", "pos"), ("a very very bad film", "neg"), ("dull", "neg"), ("good", "pos")]
-ALL_TRAINING = ("data.val_fraction=0", "data.test_fraction=0")
+ALL_TRAINING = {"val_fraction": 0, "test_fraction": 0}
 
 
 def write(file: Path, rows=ROWS, header="text,label") -> Path:
@@ -22,21 +19,15 @@ def write(file: Path, rows=ROWS, header="text,label") -> Path:
     return file
 
 
-@pytest.fixture(scope="module")
-def read(composed, tiny_bert):
-    """``read(file, "data.max_length=8", ...)``: the splits of a CSV file."""
-    config = composed("model=bert", "data.path=unset", f"model.pretrained={tiny_bert}")["data"]
-
-    def read_file(file: Path, *overrides: str) -> Splits:
-        pairs = (override.removeprefix("data.").split("=", 1) for override in overrides)
-        changes = {key: yaml.safe_load(value) for key, value in pairs}
-        return build_splits({**config, "path": str(file), "max_length": 16, **changes})
-
-    return read_file
+@pytest.fixture
+def read(splits_of, tiny_bert):
+    """``read(file, max_length=8)``: the splits of a CSV file."""
+    settings = {"root": "", "tokenizer": str(tiny_bert), "max_length": 16}
+    return lambda file, **changes: splits_of("text_csv", path=str(file), **settings | changes)
 
 
 def test_classes_and_tokens(read, tmp_path):
-    splits = read(write(tmp_path / "reviews.csv"), *ALL_TRAINING)
+    splits = read(write(tmp_path / "reviews.csv"), **ALL_TRAINING)
     assert splits.val is None
     assert splits.test is None
     assert splits.spec.class_names == ("neg", "pos")
@@ -47,7 +38,7 @@ def test_classes_and_tokens(read, tmp_path):
 
 
 def test_a_batch_is_as_wide_as_its_longest_text(read, tmp_path):
-    splits = read(write(tmp_path / "reviews.csv"), *ALL_TRAINING)
+    splits = read(write(tmp_path / "reviews.csv"), **ALL_TRAINING)
     train = splits.train
     assert train.gather(torch.tensor([2, 3]))[0].tolist() == [[2, 9, 3], [2, 6, 3]]
     assert train.gather(torch.tensor([1]))[0].shape == (1, 7)
@@ -62,7 +53,7 @@ def test_a_batch_is_as_wide_as_its_longest_text(read, tmp_path):
 def test_long_texts_are_cut_and_keep_their_last_special_token(read, tmp_path):
     rows = [("good " * 50, "pos"), ("bad", "neg")]
     file = write(tmp_path / "x.csv", rows)
-    splits = read(file, "data.max_length=6", *ALL_TRAINING)
+    splits = read(file, max_length=6, **ALL_TRAINING)
     assert splits.train.text(0) == [2, 6, 6, 6, 6, 3]
     assert splits.notes == ["1 of 2 train documents are cut at data.max_length=6 tokens"]
 
@@ -72,7 +63,7 @@ def test_what_may_be_a_slip_is_said(read, tmp_path):
     train, test = (tmp_path / f"{name}.csv" for name in ("train", "test"))
     write(train, [*ROWS, ("bad", "Neg"), ("very good", "1"), ("very dull", "1.0")])
     write(test, [*ROWS[:2], ("a dull film", "neg")])
-    assert read(train, *ALL_TRAINING).notes == [
+    assert read(train, **ALL_TRAINING).notes == [
         "2 of 3 test documents are in training, too",
         "the labels 1 and 1.0 are classes of their own",
         "the labels Neg and neg are classes of their own",
@@ -85,13 +76,12 @@ def test_delimiter_is_found_and_said(read, tmp_path, delimiter):
     rows = ["id,text,label", '1,"a good; film | or\t, not",pos', "2,bad,neg"]
     cells = [row.split(",", 2) if row[0] != "1" else [row[0], row[2:-4], "pos"] for row in rows]
     file.write_text("\n".join(delimiter.join(row) for row in cells) + "\n")
-    splits = read(file, *ALL_TRAINING)
+    splits = read(file, **ALL_TRAINING)
     assert splits.spec.class_names == ("neg", "pos")
     name = {"\t": "tab"}.get(delimiter, delimiter)
     note = f"data.path={file}: data.delimiter={name}, as its header shows"
     assert splits.notes == ([] if delimiter == "," else [note])
-    chosen = f"data.delimiter='{name}'"
-    given = read(file, chosen, *ALL_TRAINING)
+    given = read(file, delimiter=name, **ALL_TRAINING)
     assert given.notes == []
     assert torch.equal(given.train.all_tokens, splits.train.all_tokens)
 
@@ -108,20 +98,20 @@ def test_parts_are_disjoint_and_the_same_every_time(read, tmp_path):
 def test_files_beside_train_csv_are_the_other_splits(read, tmp_path):
     file = write(tmp_path / "train.csv")
     write(tmp_path / "test.csv", ROWS[:2])
-    splits = read(file, "data.val_fraction=0.25")
+    splits = read(file, val_fraction=0.25)
     assert (len(splits.train), len(splits.val), len(splits.test)) == (3, 1, 2)
     other = write(tmp_path / "other.csv", ROWS[:3])
-    assert len(read(file, f"data.test_path={other}").test) == 3
+    assert len(read(file, test_path=str(other)).test) == 3
 
 
 def test_columns_have_names_of_ones_own(read, tmp_path):
     file = write(tmp_path / "x.csv", header="review,stars")
-    splits = read(file, "data.text_column=review", "data.label_column=stars")
+    splits = read(file, text_column="review", label_column="stars")
     assert splits.spec.num_classes == 2
 
 
 def test_spec_alone_encodes(read, tmp_path):
-    spec = read(write(tmp_path / "x.csv"), *ALL_TRAINING).spec
+    spec = read(write(tmp_path / "x.csv"), **ALL_TRAINING).spec
     write_json(spec_content(spec), tmp_path / "spec.json")
     again = read_spec(tmp_path / "spec.json")
     assert again == spec
@@ -156,7 +146,7 @@ def test_spec_alone_encodes(read, tmp_path):
 def test_bad_file_is_one_line(content, message, read, tmp_path):
     (tmp_path / "x.csv").write_bytes(content)
     with pytest.raises(ConfigError, match=message) as caught:
-        read(tmp_path / "x.csv", *ALL_TRAINING)
+        read(tmp_path / "x.csv", **ALL_TRAINING)
     assert "\n" not in str(caught.value)
 
 
@@ -164,35 +154,36 @@ def test_byte_order_mark_and_line_breaks_inside_of_a_text(read, tmp_path):
     file = tmp_path / "x.csv"
     mark = b"\xef\xbb\xbf"  # of the file, and of a file that was appended to it
     file.write_bytes(mark + b'text,label\r\n"good\r\nfilm",pos\r\n' + mark + b"bad,neg\r\n")
-    train = read(file, *ALL_TRAINING).train
+    train = read(file, **ALL_TRAINING).train
     assert train.text(0) == [2, 6, 5, 3]
     assert train.text(1) == [2, 7, 3]
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("key", "value", "message"),
     [
-        ("data.path=missing.csv", "data.path=missing.csv: No such file or directory"),
-        ("data.path=.", r"data.path=\.: Is a directory"),
-        ("data.val_path=missing.csv", "data.val_path=missing.csv: No such file or directory"),
-        ("data.tokenizer=null", "data.tokenizer=None should be a folder"),
-        ("data.tokenizer=./missing", "data.tokenizer=./missing: there is no such folder"),
-        ("data.tokenizer=package:missing_one/x", "pip install missing-one"),
-        ("data.tokenizer=package:mlxtend/x", "the package mlxtend has no folder x"),
-        ("data.delimiter=ab", "data.delimiter=ab should be null, tab or one character"),
-        ("data.max_length=2", "data.max_length=2 should be 3 or more"),
-        ("data.val_fraction=1", "data.val_fraction=1 should be at least 0 and below 1"),
-        ("data.val_fraction=0.95", "leave nothing to train on"),
+        ("path", "missing.csv", "data.path=missing.csv: No such file or directory"),
+        ("path", ".", r"data.path=\.: Is a directory"),
+        ("val_path", "missing.csv", "data.val_path=missing.csv: No such file or directory"),
+        ("tokenizer", None, "data.tokenizer=None should be a folder"),
+        ("tokenizer", "./missing", "data.tokenizer=./missing: there is no such folder"),
+        ("tokenizer", "package:missing_one/x", "pip install missing-one"),
+        ("tokenizer", "package:mlxtend/x", "the package mlxtend has no folder x"),
+        ("delimiter", "ab", "data.delimiter=ab should be null, tab or one character"),
+        ("max_length", 2, "data.max_length=2 should be 3 or more"),
+        ("val_fraction", 1, "data.val_fraction=1 should be at least 0 and below 1"),
+        ("val_fraction", 0.95, "leave nothing to train on"),
     ],
 )
-def test_bad_setting_is_one_line(override, message, read, tmp_path):
+def test_bad_setting_is_one_line(key, value, message, read, tmp_path):
+    file = write(tmp_path / "x.csv")
     with pytest.raises(ConfigError, match=message):
-        read(write(tmp_path / "x.csv"), override)
+        read(**{"file": file, "file" if key == "path" else key: value})
 
 
 def test_folder_without_a_tokenizer(read, tmp_path):
     with pytest.raises(ConfigError, match=r"data\.tokenizer=.* cannot be loaded") as caught:
-        read(write(tmp_path / "x.csv"), f"data.tokenizer={tmp_path}")
+        read(write(tmp_path / "x.csv"), tokenizer=str(tmp_path))
     assert "\n" not in str(caught.value)
 
 

@@ -9,7 +9,6 @@ import torch
 from torchvision import datasets
 
 from core.errors import ConfigError
-from data.build import build_splits
 
 COUNTS = {"mnist": (110, 10, 20), "cifar10": (90, 10, 10)}
 
@@ -40,11 +39,8 @@ def write_cifar10(root):
 
 
 @pytest.fixture
-def splits(composed, tmp_path):
-    def build(name):
-        return build_splits({**composed(f"data={name}")["data"], "root": str(tmp_path)})
-
-    return build
+def splits(splits_of, tmp_path):
+    return lambda name: splits_of(name, root=str(tmp_path))
 
 
 @pytest.mark.parametrize(("name", "write"), [("mnist", write_mnist), ("cifar10", write_cifar10)])
