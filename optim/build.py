@@ -22,7 +22,9 @@ GROUP_FLAGS = {
     "adago": "use_muon",
     "lamb": "always_adapt",
     "lars": "always_adapt",
+    "matricesandrest": "is_matrix",
 }
+TORCH_MUON = "torch.optim.Muon"  # takes what it is given
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,7 @@ def build_optimizer(
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not 0 <= value < math.inf:
             raise ConfigError(f"{where}.{key}={value} should be a number of at least 0")
-    is_torch_muon = settings["_target_"] == "torch.optim.Muon"
-    flags = [] if is_torch_muon else group_flags(settings)
+    flags = group_flags(settings)
     if "weight_decay" not in settings:  # a few optimizers take but one group
         if any(rule.get("weight_decay") for rule in grouping.get("rules", ())):
             raise ConfigError(f"param_groups.rules: {where} has no weight_decay to change")
@@ -67,29 +68,18 @@ def build_optimizer(
     groups = parameter_groups(module, weight_decay, settings["lr"], **grouping, flags=flags)
     if not groups:
         raise ConfigError(f"{where}: the model has no trainable parameters")
-    if is_torch_muon:
-        check_matrices(groups, where)
-    return instantiate(settings, where, params=groups)
-
-
-def check_matrices(groups: list[dict[str, Any]], where: str) -> None:
-    """Raises: ConfigError: a parameter is no matrix, which torch's Muon does not take."""
-    others = [
-        name
-        for group in groups
-        for name, parameter in zip(group["param_names"], group["params"], strict=True)
-        if parameter.ndim != 2
-    ]
-    if others:
+    if settings["_target_"] == TORCH_MUON and any(p.ndim != 2 for g in groups for p in g["params"]):
         raise ConfigError(
-            f"{where}: torch's Muon takes matrices alone, and {', '.join(others[:3])} are none "
-            f"({len(others)} in all): freeze them by param_groups.rules, or choose optimizer=muon, "
-            "which leaves them to AdamW"
+            f"{where}: torch's Muon takes matrices alone: choose optimizer=torch_muon, which gives "
+            "it the hidden ones and AdamW the rest"
         )
+    return instantiate(settings, where, params=groups)
 
 
 def group_flags(settings: dict[str, Any]) -> list[str]:
     """What the optimizer reads of its groups beside the rate and the decay, unless it is set."""
+    if settings["_target_"] == TORCH_MUON:
+        return []
     name = str(settings.get("name") or settings["_target_"]).rpartition(".")[2].lower()
     flags = [flag for word, flag in GROUP_FLAGS.items() if word in name]
     return [flag for flag in flags if flag not in settings]

@@ -1,13 +1,15 @@
 """Muon for hidden matrices, AdamW for everything else (kellerjordan.github.io/posts/muon)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.adamw import adamw
+from torch.optim import AdamW, Optimizer
+
+from optim.combined import MatricesAndRest
 
 Triple = tuple[float, float, float]
 
@@ -42,12 +44,10 @@ COEFFICIENTS: dict[str, list[Triple]] = {
 }
 
 
-class Muon(Optimizer):
-    """Momentum whose direction is made orthogonal, for the groups with ``use_muon``.
+class Muon(MatricesAndRest):
+    """:class:`OrthogonalMomentum` for the groups with ``use_muon``, torch's AdamW for the others.
 
-    These hold matrices, or convolution kernels, which are flattened after their first dimension:
-    ``(out_channels, rest)``, of transposed convolutions ``(in_channels, rest)``.
-    The other groups are AdamW's. Which parameter is in which, :mod:`optim.parameter_roles` says.
+    Which parameter is in which, :mod:`optim.parameter_roles` says.
 
     Args:
         lr: of both parts.
@@ -63,6 +63,8 @@ class Muon(Optimizer):
     Raises:
         ValueError: a setting is out of range.
     """
+
+    flag = "use_muon"
 
     def __init__(
         self,
@@ -90,39 +92,46 @@ class Muon(Optimizer):
             raise ValueError(f"betas={betas} should be two numbers in [0, 1)")
         if adamw_lr is not None and not 0 <= adamw_lr < math.inf:
             raise ValueError(f"adamw_lr={adamw_lr} should be at least 0")
-        defaults = {
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "use_muon": True,
+        muon_settings = {
             "momentum": momentum,
             "nesterov": nesterov,
             "ns_coefficients": ns_coefficients,
             "ns_steps": ns_steps,
             "scaling": scaling,
-            "betas": tuple(betas),
-            "eps": eps,
         }
-        super().__init__(params, defaults)
-        for group in self.param_groups:
-            if adamw_lr is not None and not group["use_muon"]:
-                group["lr"] = adamw_lr * (group["lr"] / lr if lr else 1.0)
+        super().__init__(
+            params,
+            matrices=partial(OrthogonalMomentum, settings=muon_settings),
+            rest=partial(AdamW, betas=(betas[0], betas[1]), eps=eps),
+            lr=lr,
+            weight_decay=weight_decay,
+            rest_lr=adamw_lr,
+        )
+
+
+class OrthogonalMomentum(Optimizer):
+    """Momentum whose direction is made orthogonal, of matrices and convolution kernels.
+
+    Kernels are flattened after their first dimension: ``(out_channels, rest)``, of transposed
+    convolutions ``(in_channels, rest)``.
+
+    Args:
+        settings: those of :class:`Muon`'s arguments that are about its matrices.
+    """
+
+    def __init__(
+        self, params: Any, lr: float, weight_decay: float, settings: dict[str, Any]
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, **settings})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if not group["use_muon"]:
-                self.step_adamw(parameters, group)
-                continue
-            for parameter in parameters:
-                self.step_muon(parameter, group)
-        return loss
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self.update(parameter, group)
 
-    def step_muon(self, parameter: Tensor, group: dict[str, Any]) -> None:
+    def update(self, parameter: Tensor, group: dict[str, Any]) -> None:
         state, momentum = self.state[parameter], group["momentum"]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
@@ -135,32 +144,6 @@ class Muon(Optimizer):
         scale = update_scale(parameter.shape, group["scaling"])
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         parameter.add_(update, alpha=-group["lr"] * scale)
-
-    def step_adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        for parameter in parameters:
-            if not self.state[parameter]:
-                self.state[parameter] = {
-                    "step": torch.tensor(0.0),
-                    "exp_avg": torch.zeros_like(parameter),
-                    "exp_avg_sq": torch.zeros_like(parameter),
-                }
-        states = [self.state[parameter] for parameter in parameters]
-        beta1, beta2 = group["betas"]
-        adamw(
-            parameters,
-            [parameter.grad for parameter in parameters if parameter.grad is not None],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],
-            [state["step"] for state in states],
-            amsgrad=False,
-            beta1=beta1,
-            beta2=beta2,
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
 
 
 def orthogonal_like(direction: Any, triples: list[Triple], num_steps: int) -> Tensor:

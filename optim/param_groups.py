@@ -38,22 +38,24 @@ def parameter_groups(
         not_hidden: see :func:`optim.parameter_roles.hidden_matrices`.
         rules: see :func:`optim.param_rules.rules_by_name`.
         root: the model whose names of parameters the rules are about; None: ``module``.
-        flags: what the optimizer reads of a group: ``use_muon`` (it holds hidden matrices) or
-            ``always_adapt`` (it is decayed, if only by 0).
+        flags: what the optimizer reads of a group: ``use_muon`` (it holds hidden matrices),
+            ``is_matrix`` (the same, without convolution kernels) or ``always_adapt`` (it is
+            decayed, if only by 0).
 
     Raises:
-        ConfigError: ``layer_decay`` is no such factor, or the module has no numbered layers or,
-            for ``use_muon``, no hidden matrices.
+        ConfigError: ``layer_decay`` is no such factor, or the module has no numbered layers or
+            no hidden matrices, for an optimizer of those.
     """
     everything = {id(parameter) for parameter in module.parameters()}
     decayed = everything if decay_norms_and_biases else everything - undecayed(module)
     members = {"always_adapt": decayed}
-    if "use_muon" in flags:
-        members["use_muon"] = hidden_matrices(module, not_hidden)
-        if not members["use_muon"]:
+    for flag in {"use_muon", "is_matrix"}.intersection(flags):
+        members[flag] = hidden_matrices(module, not_hidden, kernels=flag == "use_muon")
+        if not members[flag]:
             raise ConfigError(
                 f"Muon is for the matrices of hidden layers, and {type(module).__name__} has none "
-                "between its first and its last layer: choose another optimizer"
+                "between its first and its last layer: choose another optimizer (convolution "
+                "kernels are matrices for optimizer=muon alone)"
             )
     scales = {} if layer_decay is None else layer_scales(module, layer_decay)
     rule_of = rules_by_parameter(root or module, rules)

@@ -40,7 +40,7 @@ def undecayed(module: nn.Module) -> set[int]:
     return found
 
 
-def hidden_matrices(module: nn.Module, not_hidden: Sequence[str]) -> set[int]:
+def hidden_matrices(module: nn.Module, not_hidden: Sequence[str], kernels: bool = True) -> set[int]:
     """The ids of the weights of hidden layers: matrices and convolution kernels.
 
     Not hidden are embeddings, the first layer, the last layer, what shares its weights with
@@ -50,6 +50,7 @@ def hidden_matrices(module: nn.Module, not_hidden: Sequence[str]) -> set[int]:
 
     Args:
         not_hidden: regular expressions on names, for what this does not recognize.
+        kernels: whether convolution kernels count.
 
     Raises:
         ConfigError: an expression matches no parameter.
@@ -69,7 +70,7 @@ def hidden_matrices(module: nn.Module, not_hidden: Sequence[str]) -> set[int]:
     return {
         id(weight)
         for _, weight in layers
-        if id(weight) not in excluded and (weight.ndim == 2 or weight.shape[1] > 1)
+        if id(weight) not in excluded and (weight.ndim == 2 or (kernels and weight.shape[1] > 1))
     }
 
 

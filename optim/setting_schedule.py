@@ -11,7 +11,8 @@ class SettingSchedule:
     """Sets a setting of an optimizer's parameter groups at every update.
 
     Args:
-        name: ``momentum`` (of optimizers with ``betas``, the first of them) or ``weight_decay``.
+        name: ``momentum`` (of optimizers without one, the first of their ``betas``) or
+            ``weight_decay``. Groups that have no such setting are left alone.
         schedule: a function of the step and of the value that the optimizer was built with. What is
             0, such as the decay of biases, stays 0.
 
@@ -24,15 +25,17 @@ class SettingSchedule:
         self.schedule = schedule
         self.optimizer = optimizer
         groups = optimizer.param_groups
-        self.key = "betas" if name == "momentum" and "momentum" not in groups[0] else name
-        self.bases = [self.value(group) for group in groups] if self.key in groups[0] else []
+        has_name = any(name in group for group in groups)
+        self.key = "betas" if name == "momentum" and not has_name else name
+        self.bases = [self.value(group) for group in groups]
         if not any(self.bases):
             raise ConfigError(
                 f"{name}_schedule: {type(optimizer).__name__} has no {name} to change"
             )
 
     def value(self, group: dict) -> float:
-        return float(group["betas"][0] if self.key == "betas" else group[self.key])
+        found = group.get(self.key, 0.0)
+        return float(found[0] if isinstance(found, tuple | list) else found)
 
     def set(self, step: int, evaluations: Evaluations) -> None:
         values = {base: self.schedule(step, base, evaluations) for base in set(self.bases) if base}

@@ -1,5 +1,7 @@
 """Muon: whose parameters are whose, and the same steps as its author's and torch's own."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,8 @@ from models.unet import UNet
 from models.vit import VisionTransformer
 from optim.build import build_optimizer
 from optim.muon import COEFFICIENTS, newton_schulz
+from optim.schedules import Evaluations
+from optim.setting_schedule import SettingSchedule
 
 GROUPING = {"decay_norms_and_biases": False, "layer_decay": None, "not_hidden": []}
 MUON = {"_target_": "optim.muon.Muon", "lr": 0.01, "weight_decay": 0.1}
@@ -124,10 +128,61 @@ def test_a_step_is_torch_s_but_for_its_bf16(scaling, adjust_lr_fn):
     theirs = nn.Parameter(ours.detach().clone())
     before = ours.detach().clone()
     ours.grad = theirs.grad = torch.randn(12, 8)
-    build({**MUON, "scaling": scaling, "weight_decay": 0.0}, [{"params": [ours]}]).step()
+    groups = [{"params": [ours], "use_muon": True}]
+    build({**MUON, "scaling": scaling, "weight_decay": 0.0}, groups).step()
     torch.optim.Muon([theirs], lr=0.01, weight_decay=0.0, adjust_lr_fn=adjust_lr_fn).step()
     own, other = ours - before, theirs - before
     assert (own - other).norm() < 0.03 * other.norm()
+
+
+def test_torch_muon_is_torch_s_two(composed):
+    """Matrices to Muon, all else (kernels, too) to AdamW, at rates of their own; also a copy."""
+    settings = composed("optimizer=torch_muon", "optimizer.rest_lr=0.02")["optimizer"]
+    layers = [nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(4, 4), nn.Linear(4, 2)]
+    torch.manual_seed(0)
+    model = nn.Sequential(*layers)
+    twin = copy.deepcopy(model)
+    optimizer = build_optimizer(settings, model, {**GROUPING, "decay_norms_and_biases": True})
+    matrix, others = twin[2].weight, [p for p in twin.parameters() if p is not twin[2].weight]
+    decay = {"weight_decay": settings["weight_decay"]}
+    muon = torch.optim.Muon([matrix], lr=settings["lr"], adjust_lr_fn="match_rms_adamw", **decay)
+    adamw = torch.optim.AdamW(others, lr=0.02, betas=(0.9, 0.95), **decay)
+    parameters = list(model.parameters())
+    for step in range(4):
+        for ours, theirs in zip(parameters, twin.parameters(), strict=True):
+            ours.grad = theirs.grad = torch.randn(ours.shape)
+        if step == 2:  # as when a checkpoint is put back
+            optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        for group in (*optimizer.param_groups, *muon.param_groups, *adamw.param_groups):
+            group["lr"] *= 0.5
+        optimizer.step()
+        muon.step()
+        adamw.step()
+        assert all(map(torch.equal, parameters, twin.parameters()))
+    copied = copy.deepcopy(optimizer)  # which steps on parameters of its own
+    own = [parameter for group in copied.param_groups for parameter in group["params"]]
+    before = [parameter.detach().clone() for parameter in own]
+    for parameter in own:
+        parameter.grad = torch.ones_like(parameter)
+    copied.step()
+    assert not any(map(torch.equal, own, before))
+    assert all(map(torch.equal, parameters, twin.parameters()))
+
+
+def test_torch_muon_wants_matrices(composed):
+    settings = composed("optimizer=torch_muon")["optimizer"]
+    layers = [nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(4, 2)]
+    with pytest.raises(ConfigError, match=r"has none .*optimizer=muon alone"):
+        build_optimizer(settings, nn.Sequential(*layers), GROUPING)
+
+
+def test_momentum_of_the_part_that_has_one_is_scheduled(composed):
+    settings = composed("optimizer=torch_muon")["optimizer"]
+    optimizer = build_optimizer(settings, transformer(), GROUPING)
+    setting = SettingSchedule(optimizer, "momentum", lambda step, base, evaluations: base / 2)
+    setting.set(0, Evaluations())
+    found = {(group.get("momentum"), group.get("betas")) for group in optimizer.param_groups}
+    assert found == {(0.475, None), (None, (0.9, 0.95))}
 
 
 def test_the_rest_is_torch_s_adamw():

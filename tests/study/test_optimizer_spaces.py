@@ -20,7 +20,7 @@ LIBRARIES = {"timm", "pytorch_optimizer"}
 OF_GANS = {"adam_gan", "rmsprop_gan"}  # study=gan_optimizers has theirs
 # who compares one of these gives it a space: see the others' sources
 UNTUNED = {"adopt", "came", "dadapt_adam", "kron", "lbfgs", "lookahead", "mars"}
-UNTUNED |= {"sam", "scion", "shampoo", "signum", "sophia"}
+UNTUNED |= {"sam", "scion", "shampoo", "signum", "sophia", "torch_muon"}
 SPACES = {
     name: candidate
     for file in FILES

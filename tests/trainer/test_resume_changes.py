@@ -288,7 +288,7 @@ def test_another_part_of_validation(train, half):
         (ADAMW, "+optimizer.amsgrad=true",
          r"optimizer\.amsgrad cannot be changed: the state of AdamW .* has no 'max_exp_avg_sq'"),
         ((*VIT, "optimizer=muon"), "param_groups.not_hidden=[mlp]",
-         r"param_groups\.not_hidden cannot be changed: the state of Muon .* has no 'exp_avg'"),
+         r"param_groups\.not_hidden cannot be changed: the state of Muon .* has no 'step'"),
         (VIT, "model.width=24", r"model\.width cannot be changed: .* was \(\d.*, is \("),
         (SGD, "trainer.max_steps=3", r"to end after 3 updates \(trainer\.max_steps\), but"),
     ],

@@ -143,12 +143,12 @@ def check_state(phase: Phase, changed: list[str]) -> None:
     Raises:
         ConfigError: with the ``changed`` settings the optimizer needs a state it has not.
     """
-    optimizer = copy.deepcopy(phase.optimizer)
     try:
+        optimizer = copy.deepcopy(phase.optimizer)
         try_step(optimizer, phase.needs, scale=0.0)
     except MISFITS as error:
         lacks = f"has no {error}" if isinstance(error, KeyError) else f"does not fit ({error})"
         raise ConfigError(
             f"resume: {', '.join(changed)} cannot be changed: the state of "
-            f"{type(optimizer).__name__} in the checkpoint {lacks}; start a new run"
+            f"{type(phase.optimizer).__name__} in the checkpoint {lacks}; start a new run"
         ) from error
