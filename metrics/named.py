@@ -4,6 +4,7 @@ Evaluation shows them every sample once; over several processes their states are
 the value is that of one process.
 """
 
+import importlib
 import re
 import warnings
 from collections.abc import Sequence
@@ -38,10 +39,18 @@ SHORT = {
     "r2": "R2Score",
     "pearson": "PearsonCorrCoef",
     "spearman": "SpearmanCorrCoef",
+    "mse": "MeanSquaredError",
+    "psnr": "PeakSignalNoiseRatio",
+    "ssim": "StructuralSimilarityIndexMeasure",
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "balanced_accuracy": {"average": "macro"},
     "rmse": {"squared": False},
+}
+# task -> the packages of torchmetrics whose classes suit it; those of others begin with the task
+PACKAGES: dict[str, tuple[str, ...]] = {
+    "regression": ("regression",),
+    "images": ("regression", "image"),
 }
 TOP = re.compile(r"top(\d+)")  # top5: the label is among the five likeliest classes
 
@@ -51,7 +60,8 @@ class NamedMetrics:
 
     Args:
         named: names, or mappings of ``name``, settings of the class and ``as``, the name to record.
-        task: torchmetrics' word, ``multiclass``, ``multilabel`` or ``binary``; or ``regression``.
+        task: torchmetrics' word, ``multiclass``, ``multilabel`` or ``binary``; or ``regression``,
+            or ``images`` (generated ones and those they should be like, in [0, 1]).
         sizes: settings that every metric gets which has them, such as ``num_classes``.
         parts: what a value for each class, label or output is recorded as, behind the name.
         example: predictions and targets, as for :meth:`update`, to try the metrics on.
@@ -96,7 +106,7 @@ class NamedMetrics:
                     value = metric.compute()
             except Exception as error:  # whatever torchmetrics raises
                 raise ConfigError(
-                    f"objective.metrics: {name} does not fit a {task} task: {reason(error)}"
+                    f"objective.metrics: {name} does not fit {described(task)}: {reason(error)}"
                 ) from error
             metric.reset()
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -178,7 +188,8 @@ def build(entry: dict[str, Any], task: str, sizes: dict[str, Any]) -> Any:
     # a process may have no sample of a small split
     warnings.filterwarnings("ignore", ".*was called before the ``update`` method")
     try:
-        return kind(**known | settings | given, dist_sync_fn=gather_parts)
+        with warnings.catch_warnings(action="ignore"):  # that it will keep all samples
+            return kind(**known | settings | given, dist_sync_fn=gather_parts)
     except Exception as error:  # whatever torchmetrics raises
         raise ConfigError(
             f"objective.metrics: {kind.__name__} refused its settings: {reason(error)}"
@@ -191,21 +202,26 @@ def metric_class(name: str, task: str) -> Any:
     Raises:
         ConfigError: there is none.
     """
-    from torchmetrics import classification, regression  # costs a second: only where one is named
-
-    package = regression if task == "regression" else classification
-    prefix = "" if task == "regression" else task.capitalize()
-    classes = [known for known in package.__all__ if known.startswith(prefix)]
+    prefix = "" if task in PACKAGES else task.capitalize()
+    classes: dict[str, Any] = {}
+    for package in PACKAGES.get(task, ("classification",)):
+        module = importlib.import_module(f"torchmetrics.{package}")  # a second: not at the start
+        classes |= {known: getattr(module, known) for known in module.__all__}
+    classes = {known: kind for known, kind in classes.items() if known.startswith(prefix)}
     short = {key: prefix + known for key, known in SHORT.items() if prefix + known in classes}
     known = f"{prefix}Accuracy" if TOP.fullmatch(name) else short.get(name, name)
     if known not in classes:
         nearest = get_close_matches(name, [*short, *classes], n=1, cutoff=0.5)
         hint = f"did you mean {nearest[0]}? " if nearest else ""
         raise ConfigError(
-            f"objective.metrics: there is no {name} for a {task} task; {hint}there are "
-            f"{', '.join(short)}, and the classes {prefix}... of {package.__name__}"
+            f"objective.metrics: there is no {name} for {described(task)}; {hint}there are "
+            f"{', '.join(short)}, and the classes {prefix}... of {module.__name__}"
         )
-    return getattr(package, known)
+    return classes[known]
+
+
+def described(task: str) -> str:
+    return task if task == "images" else f"a {task} task"
 
 
 def mode_of(named: Any, metric: str, task: str) -> str | None:

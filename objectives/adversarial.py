@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from core.errors import ConfigError
 from data.splits import Batch
-from objectives.base import Sums, check_output, mean_over_batch, try_model
+from objectives.base import Sums, check_fit, mean_over_batch
 from objectives.generation import Generation
 
 MISFIT = "model and objective=adversarial do not fit"
@@ -42,10 +42,8 @@ class Adversarial(Generation):
             )
         images = spec.example(2)
         noise = torch.zeros(2, *self.model.noise_shape)
-        tries = {"generator": (noise, tuple(images.shape)), "discriminator": (images, (2,))}
-        for name, (blank, shape) in tries.items():
-            network = model.get_submodule(name)
-            check_output(try_model(network, [blank], MISFIT), shape, network, MISFIT, alone=True)
+        check_fit(self.model.generator, [noise], tuple(images.shape), MISFIT, alone=True)
+        check_fit(self.model.discriminator, [images], (2,), MISFIT, alone=True)
 
     def phases(self) -> dict[str, nn.Module]:
         return {"discriminator": self.model.discriminator, "generator": self.model.generator}

@@ -76,7 +76,7 @@ class Objective(nn.Module):
     takes_views = False  # whether it knows what to do with data.views of every training image
     mix: Mix | None = None  # what is done to the samples of a training batch together
     # what the metrics of ``objective.metrics`` measure, in torchmetrics' word
-    task: ClassVar[Literal["multiclass", "multilabel", "binary", "regression"]] = "multiclass"
+    task: ClassVar[Literal["multiclass", "multilabel", "regression", "images"]] = "multiclass"
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -116,6 +116,13 @@ class Objective(nn.Module):
 
     def begin_evaluation(self, first: int) -> None:
         """Called before every evaluation, with the index in the split of the first sample here."""
+        self.next_sample = first
+
+    def evaluated_indices(self, batch: Batch) -> range:
+        """The indices in the split of the samples of an evaluation's next batch."""
+        first = self.next_sample
+        self.next_sample += len(batch[0])
+        return range(first, self.next_sample)
 
     def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
         """Measure ``model`` (the trained one, or its average) on one batch.
@@ -159,11 +166,34 @@ class Objective(nn.Module):
         """Put :meth:`state` back."""
 
 
-def try_model(model: nn.Module, inputs: Sequence[Tensor], misfit: str) -> Any:
-    """What ``model`` returns for blank inputs, so that a misfit is one line before any training.
+def check_fit(
+    model: nn.Module,
+    inputs: Sequence[Tensor],
+    shape: tuple[int, ...],
+    misfit: str,
+    output_misfit: str | None = None,
+    alone: bool = False,
+) -> None:
+    """Try ``model`` on two blank samples, so that a misfit is one line before any training.
+
+    Args:
+        shape: of what it should predict for them.
+        misfit, output_misfit: what does not fit what, where it cannot take the samples, and where
+            it predicts something else; None: the same.
+        alone: it should return a tensor itself, not one among other things.
 
     Raises:
-        ConfigError: it cannot take them; ``misfit`` says what does not fit what.
+        ConfigError: they do not fit.
+    """
+    output = try_model(model, inputs, misfit)
+    check_output(output, shape, model, output_misfit or misfit, alone)
+
+
+def try_model(model: nn.Module, inputs: Sequence[Tensor], misfit: str) -> Any:
+    """What ``model`` returns for ``inputs``.
+
+    Raises:
+        ConfigError: it cannot take them.
     """
     device = next(model.parameters()).device
     was_training = model.training
@@ -206,3 +236,15 @@ def check_output(
 def mean_over_batch(values: Tensor) -> tuple[Tensor, int]:
     """Per-sample values as an entry of ``Sums``."""
     return values.detach().sum(dtype=torch.float32), len(values)
+
+
+def spread(tensors: Sequence[Tensor], count: int) -> tuple[Tensor, ...]:
+    """About ``count`` samples of a batch, at equal distances: many splits are sorted."""
+    every = slice(None, None, max(1, len(tensors[0]) // count))
+    return tuple(tensor[every][:count].cpu() for tensor in tensors)
+
+
+def pixel_statistics(spec: Any, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """``spec.mean`` and ``spec.std``, shaped for images: ``images * std + mean`` is in [0, 1]."""
+    mean, std = (torch.tensor(values, device=device) for values in (spec.mean, spec.std))
+    return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)

@@ -11,28 +11,18 @@ from torch.nn import functional as F
 from core.errors import ConfigError
 from data.documents import TokenSplit
 from data.draws import BatchDraws
-from data.loader import Loader
 from data.pictures import save_grid
 from data.splits import Batch, Mix, TensorSplit
 from metrics.named import NamedMetrics
 from models.outputs import prediction_of
-from objectives.base import (
-    ConfusionMatrix,
-    Media,
-    Objective,
-    Sums,
-    Table,
-    check_output,
-    mean_over_batch,
-    try_model,
-)
+from objectives.base import ConfusionMatrix, Media, Sums, Table, mean_over_batch
+from objectives.supervised import Supervised, described_tensor
 from objectives.views import COUNTS, mean_over_views
 
 WORST = 20  # predictions shown at the end
-MISSING_SHOWN = 5  # names of classes in a message
 
 
-class Classification(Objective):
+class Classification(Supervised):
     """Cross-entropy over ``spec.num_classes`` classes.
 
     Args:
@@ -66,7 +56,6 @@ class Classification(Objective):
         test_time_views: int | None = None,
         metrics: Any = (),
     ) -> None:
-        super().__init__(model)
         if not getattr(spec, "class_names", ()):
             raise ConfigError(
                 f"objective=classification needs classes, data={spec.name} has none; leave the "
@@ -85,14 +74,15 @@ class Classification(Objective):
                 f"objective.test_time_views={test_time_views} should be "
                 f"{', '.join(map(str, COUNTS[:-1]))} or {COUNTS[-1]}, and 1 for what are no images"
             )
+        if hasattr(model, "sample"):
+            raise ConfigError(
+                f"model and objective=classification do not fit: {type(model).__name__} generates "
+                "images and has no classes; leave the objective to the model"
+            )
+        super().__init__(model, spec, spec.class_names, (2, spec.num_classes), class_weights)
         self.test_time_views = views
-        self.spec = spec
         self.label_smoothing = label_smoothing
         self.mix = mixing(mixup_alpha, cutmix_alpha, spec)
-        self.class_weights = class_weights
-        check_class_weights(class_weights, spec)
-        self.weight: Tensor | None = None
-        check_fit(model, spec)
         self.metrics = NamedMetrics(
             metrics,
             self.task,
@@ -102,16 +92,17 @@ class Classification(Objective):
             measured=tuple(self.metric_modes),
         )
 
-    def setup(self, data: Loader) -> None:
-        for name, split in data.splits.items():
-            check_labels(split, name, self.spec)
-        if self.class_weights is None:
-            return
-        if self.class_weights == "balanced":
-            weight = balanced_weights(data.splits["train"], self.spec.class_names)
-        else:
-            weight = torch.tensor(self.class_weights)
-        self.weight = weight.to(data.device, torch.float32)
+    def check_targets(self, targets: Tensor, split: str) -> None:
+        found = None
+        if targets.ndim != 1 or targets.dtype not in (torch.int64, torch.uint8):
+            found = described_tensor(targets)
+        elif targets.min() < 0 or targets.max() >= self.spec.num_classes:
+            found = f"{targets.min()} to {targets.max()}"
+        if found is not None:
+            raise ConfigError(
+                f"objective=classification needs one class of each sample, int64 from 0 to "
+                f"{self.spec.num_classes - 1}; the labels of the {split} split are {found}"
+            )
 
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
         *inputs, labels = batch
@@ -173,72 +164,6 @@ class Classification(Objective):
         return save_image(split, index, folder)
 
 
-def check_class_weights(weights: Any, spec: Any) -> None:
-    """Raises: ConfigError."""
-    if weights is None or weights == "balanced":
-        return
-    try:
-        given = torch.tensor(weights, dtype=torch.float32)
-    except (TypeError, ValueError, RuntimeError):  # no numbers
-        given = torch.zeros(0)
-    is_right = given.isfinite().all() and (given >= 0).all() and given.any()
-    if given.shape != (spec.num_classes,) or not is_right:
-        raise ConfigError(
-            f"objective.class_weights={weights} should be null, balanced or {spec.num_classes} "
-            "numbers, 0 or more and not all 0, one for each class: "
-            f"{', '.join(spec.class_names)}"
-        )
-
-
-def balanced_weights(split: Any, class_names: Sequence[str]) -> Tensor:
-    """``(classes,)``: samples / (classes * samples of the class), 1 in the mean over samples.
-
-    Raises:
-        ConfigError: the data do not tell their labels, or lack a class.
-    """
-    labels = all_labels(split)
-    if labels is None:
-        raise ConfigError(
-            "objective.class_weights=balanced needs a training split that has its labels in one "
-            "tensor; give the weights as a list of numbers"
-        )
-    counts = labels.bincount(minlength=len(class_names))
-    missing = [name for name, n in zip(class_names, counts.tolist(), strict=True) if n == 0]
-    if missing:
-        raise ConfigError(
-            "objective.class_weights=balanced: there are no training samples of "
-            + ", ".join(missing[:MISSING_SHOWN])
-        )
-    return len(labels) / (len(class_names) * counts)
-
-
-def all_labels(split: Any) -> Tensor | None:
-    """The labels of every sample, where they can be had without reading the samples."""
-    labels = split.tensors[-1] if isinstance(split, TensorSplit) else getattr(split, "labels", None)
-    return labels if isinstance(labels, Tensor) else None
-
-
-def check_labels(split: Any, name: str, spec: Any) -> None:
-    """Check all labels, or those of the first sample where the others are not known.
-
-    Raises:
-        ConfigError: they are no classes, such as masks, probabilities or numbers counted from 1.
-    """
-    labels = all_labels(split)
-    if labels is None:
-        labels = torch.as_tensor(split[0][-1])[None]
-    found = None
-    if labels.ndim != 1 or labels.dtype not in (torch.int64, torch.uint8):
-        found = f"{labels.dtype} of shape {tuple(labels.shape[1:])}".removeprefix("torch.")
-    elif labels.min() < 0 or labels.max() >= spec.num_classes:
-        found = f"{labels.min()} to {labels.max()}"
-    if found is not None:
-        raise ConfigError(
-            f"objective=classification needs one class of each sample, int64 from 0 to "
-            f"{spec.num_classes - 1}; the labels of the {name} split are {found}"
-        )
-
-
 def mixing(mixup_alpha: float, cutmix_alpha: float, spec: Any) -> Mix | None:
     """torchvision's mixup, cutmix, or a choice of the two per update; None without either.
 
@@ -270,20 +195,6 @@ def mixing(mixup_alpha: float, cutmix_alpha: float, spec: Any) -> Mix | None:
         return mixed[1:], targets[1:], labels[1:]
 
     return mix
-
-
-def check_fit(model: nn.Module, spec: Any) -> None:
-    """Try the model on two blank samples, so that a misfit is one line before any training."""
-    if hasattr(model, "sample"):
-        raise ConfigError(
-            f"model and objective=classification do not fit: {type(model).__name__} generates "
-            "images and has no classes; leave the objective to the model"
-        )
-    example = spec.example(2)
-    inputs = example if isinstance(example, tuple) else (example,)
-    logits = try_model(model, inputs, f"model and data={spec.name} do not fit")
-    misfit = f"model.num_classes and data={spec.name} do not fit"
-    check_output(logits, (2, spec.num_classes), model, misfit)
 
 
 def save_image(split: Any, index: int, folder: Path) -> str:

@@ -10,7 +10,7 @@ from core.errors import ConfigError
 from data.draws import EVALUATION_STREAM, seeded
 from data.splits import Batch
 from models.diffusion import CosineDiffusion
-from objectives.base import Sums, check_output, mean_over_batch, try_model
+from objectives.base import Sums, check_fit, mean_over_batch
 from objectives.generation import EVAL_SEED, Generation
 
 MISFIT = "model and objective=denoising do not fit"
@@ -37,21 +37,15 @@ class Denoising(Generation):
             raise ConfigError(f"{MISFIT}: {type(model).__name__} has no diffusion; model=unet does")
         images = spec.example(2)
         inputs = [images, torch.ones(2, dtype=torch.long)]  # and their times
-        check_output(
-            try_model(model, inputs, MISFIT), tuple(images.shape), model, MISFIT, alone=True
-        )
+        check_fit(model, inputs, tuple(images.shape), MISFIT, alone=True)
 
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
         losses = self.losses(self.model, batch[0])
         return losses.mean(), {"loss": mean_over_batch(losses)}
 
-    def begin_evaluation(self, first: int) -> None:
-        self.next_sample = first
-
     def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
         _, samples = super().evaluate(model, batch)
-        indices = range(self.next_sample, self.next_sample + len(batch[0]))
-        self.next_sample = indices.stop
+        indices = self.evaluated_indices(batch)
         generators = [seeded(EVAL_SEED, EVALUATION_STREAM, index) for index in indices]
         losses = self.losses(model, batch[0], generators)
         return {"loss": mean_over_batch(losses)}, samples

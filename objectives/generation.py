@@ -15,7 +15,7 @@ from data.pictures import save_grid
 from data.splits import Batch
 from metrics.fid import Extractor, frechet_distance, load_extractor, own_extractor
 from models.generative import SAMPLES_AT_ONCE, GenerativeModel
-from objectives.base import Media, Objective, Picture, Sums
+from objectives.base import Media, Objective, Picture, Sums, pixel_statistics
 
 GRID = 64  # samples shown
 EVAL_SEED = 0  # every evaluation of every run starts from the same noise, so that they compare
@@ -55,9 +55,8 @@ class Generation(Objective):
         self.spec = spec
         self.device = next(model.parameters()).device
         # data sets normalize as they like: (x * std + mean) is in [0, 1], twice that less 1 is ours
-        mean, std = (torch.tensor(v, device=self.device) for v in (spec.mean, spec.std))
-        self.scale = (2 * std).view(1, -1, 1, 1)
-        self.shift = (2 * mean - 1).view(1, -1, 1, 1)
+        mean, std = pixel_statistics(spec, self.device)
+        self.scale, self.shift = 2 * std, 2 * mean - 1
         self.fid_cache = Path(fid_cache)
         self.extractor: Extractor | None = None
         if fid_extractor is not None:

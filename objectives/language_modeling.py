@@ -15,7 +15,7 @@ from data.windows import IGNORE, Lanes
 from metrics.named import NamedMetrics
 from models.generation import generate
 from models.outputs import prediction_of
-from objectives.base import Media, Objective, Sums, Text, check_output, try_model
+from objectives.base import Media, Objective, Sums, Text, check_fit
 
 LINE_BREAK = "\n"
 FIRST_TOKEN = 0  # of a text without line breaks, usually the space
@@ -55,7 +55,15 @@ class LanguageModeling(Objective):
                 f"objective.sample_tokens={sample_tokens} and objective.sample_temperature="
                 f"{sample_temperature} should be at least 0"
             )
-        check_fit(model, spec)
+        if getattr(spec, "kind", None) != "text":
+            raise ConfigError(f"objective=language_modeling needs a text, data={spec.name} is none")
+        check_fit(
+            model,
+            [spec.example(2)],
+            (2, spec.context_length, spec.vocab_size),
+            f"model and data.context_length={spec.context_length} do not fit",
+            f"model.vocab_size and data={spec.name} do not fit",
+        )
         self.metrics = NamedMetrics(
             metrics,
             self.task,
@@ -145,13 +153,3 @@ def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> T
     return F.cross_entropy(
         logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction=reduction
     )
-
-
-def check_fit(model: nn.Module, spec: Any) -> None:
-    """Try the model on two blank samples, so that a misfit is one line before any training."""
-    if getattr(spec, "kind", None) != "text":
-        raise ConfigError(f"objective=language_modeling needs a text, data={spec.name} is none")
-    misfit = f"model and data.context_length={spec.context_length} do not fit"
-    logits = try_model(model, [spec.example(2)], misfit)
-    shape = (2, spec.context_length, spec.vocab_size)
-    check_output(logits, shape, model, f"model.vocab_size and data={spec.name} do not fit")

@@ -1,31 +1,23 @@
 """Multi-label classification: every class by itself, present or not."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.errors import ConfigError
-from data.loader import Loader
 from data.splits import Batch
 from metrics.named import NamedMetrics
 from models.outputs import prediction_of
-from objectives.base import (
-    Media,
-    Objective,
-    Sums,
-    Table,
-    check_output,
-    mean_over_batch,
-    try_model,
-)
-from objectives.classification import all_labels
+from objectives.base import Media, Sums, Table, mean_over_batch
+from objectives.supervised import Supervised, described_tensor
 
 
-class Multilabel(Objective):
+class Multilabel(Supervised):
     """Binary cross-entropy over ``spec.num_classes`` labels, each of which holds or does not.
 
     Over all samples of a split: ``map`` (mean over the labels of the average precision), ``f1``
@@ -34,6 +26,8 @@ class Multilabel(Objective):
     Args:
         threshold: of the probability from which on a label holds, in ``f1``, ``subset_accuracy``
             and predictions.
+        class_weights: factors of each label's loss where it holds; ``balanced``: samples that lack
+            the label for each that has it.
         metrics: further metrics of evaluations, by name: see :mod:`metrics.named`.
 
     Raises:
@@ -45,20 +39,20 @@ class Multilabel(Objective):
     task = "multilabel"
 
     def __init__(
-        self, model: nn.Module, spec: Any, threshold: float = 0.5, metrics: Any = ()
+        self,
+        model: nn.Module,
+        spec: Any,
+        threshold: float = 0.5,
+        class_weights: Sequence[float] | Literal["balanced"] | None = None,
+        metrics: Any = (),
     ) -> None:
-        super().__init__(model)
         names = getattr(spec, "class_names", ())
         if not names:
             raise ConfigError(f"objective=multilabel needs labels, data={spec.name} has none")
         if not 0 < threshold < 1:
             raise ConfigError(f"objective.threshold={threshold} should be above 0 and below 1")
-        self.names: tuple[str, ...] = names
+        super().__init__(model, spec, names, (2, len(names)), class_weights)
         self.threshold = threshold
-        example = spec.example(2)
-        inputs = example if isinstance(example, tuple) else (example,)
-        logits = try_model(model, inputs, f"model and data={spec.name} do not fit")
-        check_output(logits, (2, len(names)), model, "the number of labels")
         own = [
             {"name": "average_precision", "as": "map"},
             {"name": "f1", "threshold": threshold},
@@ -73,14 +67,29 @@ class Multilabel(Objective):
             measured=("loss",),
         )
 
-    def setup(self, data: Loader) -> None:
-        for name, split in data.splits.items():
-            check_labels(split, name, self.names)
+    def check_targets(self, targets: Tensor, split: str) -> None:
+        count, found = len(self.names), None
+        if targets.shape[1:] != (count,):
+            found = described_tensor(targets)
+        elif not ((targets == 0) | (targets == 1)).all():
+            found = f"{targets.min()} to {targets.max()}"
+        if found is not None:
+            raise ConfigError(
+                f"objective=multilabel needs 0 or 1 for each of the {count} labels, shape "
+                f"({count},); those of the {split} split are {found}"
+            )
 
-    def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
-        *inputs, labels = batch
-        losses = label_losses(prediction_of(self.model(*inputs)), labels)
-        return losses.mean(), {"loss": mean_over_batch(losses)}
+    def class_counts(self, targets: Tensor) -> Tensor:
+        return targets.sum(0, dtype=torch.int64)
+
+    def weights_of(self, counts: Tensor, num_samples: int) -> Tensor:
+        return (num_samples - counts) / counts
+
+    def losses(self, outputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
+        """``(N,)``, means over the labels."""
+        return F.binary_cross_entropy_with_logits(
+            outputs.float(), targets.float(), reduction="none", pos_weight=weight
+        ).mean(1)
 
     def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
         *inputs, labels = batch
@@ -88,7 +97,7 @@ class Multilabel(Objective):
         probabilities = logits.sigmoid()
         self.metrics.update(probabilities, labels.long())
         samples = {"probability": probabilities, "label": labels}
-        return {"loss": mean_over_batch(label_losses(logits, labels))}, samples
+        return {"loss": mean_over_batch(self.losses(logits, labels))}, samples
 
     def media(self, samples: dict[str, Tensor], split: Any, folder: Path) -> Media:
         """How well each label is told."""
@@ -111,30 +120,3 @@ class Multilabel(Objective):
         columns = ["label", "samples", "average precision", "precision", "recall", "F1"]
         rows = zip(self.names, *(column.tolist() for column in values), strict=True)
         return {"labels": Table(columns, [list(row) for row in rows])}
-
-
-def label_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """``(N,)``, means over the labels."""
-    targets = labels.float()
-    return F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").mean(1)
-
-
-def check_labels(split: Any, name: str, names: tuple[str, ...]) -> None:
-    """Check all labels, or those of the first sample where the others are not known.
-
-    Raises:
-        ConfigError: they are not 0 and 1 for every label.
-    """
-    labels = all_labels(split)
-    if labels is None:
-        labels = torch.as_tensor(split[0][-1])[None]
-    found = None
-    if labels.shape[1:] != (len(names),):
-        found = f"{labels.dtype} of shape {tuple(labels.shape[1:])}".removeprefix("torch.")
-    elif not ((labels == 0) | (labels == 1)).all():
-        found = f"{labels.min()} to {labels.max()}"
-    if found is not None:
-        raise ConfigError(
-            f"objective=multilabel needs 0 or 1 for each of the {len(names)} labels, shape "
-            f"({len(names)},); those of the {name} split are {found}"
-        )

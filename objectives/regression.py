@@ -9,20 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.errors import ConfigError
-from data.loader import Loader
 from data.splits import Batch, Quantities
 from metrics.named import NamedMetrics
 from models.outputs import prediction_of
-from objectives.base import (
-    Media,
-    Objective,
-    Sums,
-    Table,
-    check_output,
-    mean_over_batch,
-    try_model,
-)
-from objectives.classification import all_labels
+from objectives.base import Media, Sums, Table, mean_over_batch
+from objectives.supervised import Supervised, described_tensor
 
 WORST = 20  # predictions shown at the end
 LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -32,7 +23,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-class Regression(Objective):
+class Regression(Supervised):
     """The numbers of ``spec.quantities``; models see and make ``(y - mean) / std``.
 
     The loss is of these. ``mae``, ``rmse`` and ``r2`` are in the targets' own units, over all
@@ -51,6 +42,7 @@ class Regression(Objective):
     metric_modes: ClassVar = {"loss": "min", "mae": "min", "rmse": "min", "r2": "max"}
     outputs = "values"
     task = "regression"
+    output_misfit = "the number of outputs and data={} do not fit"
     mean: Tensor
     std: Tensor
 
@@ -61,7 +53,6 @@ class Regression(Objective):
         loss: Literal["mse", "l1", "huber"] = "mse",
         metrics: Any = (),
     ) -> None:
-        super().__init__(model)
         quantities = getattr(spec, "quantities", None)
         if quantities is None:
             hint = (
@@ -75,17 +66,13 @@ class Regression(Objective):
             )
         if loss not in LOSSES:
             raise ConfigError(f"objective.loss={loss} should be one of {', '.join(LOSSES)}")
+        count = len(quantities.names)
+        super().__init__(model, spec, quantities.names, (2, count))
         self.quantities: Quantities = quantities
-        self.spec = spec
         self.loss = LOSSES[loss]
         device = next(model.parameters()).device
         self.mean = torch.tensor(quantities.mean, device=device)
         self.std = torch.tensor(quantities.std, device=device)
-        example = spec.example(2)
-        inputs = example if isinstance(example, tuple) else (example,)
-        output = try_model(model, inputs, f"model and data={spec.name} do not fit")
-        check_output(output, (2, len(quantities.names)), model, "the number of outputs")
-        count = len(quantities.names)
         self.metrics = NamedMetrics(
             metrics,
             self.task,
@@ -95,16 +82,17 @@ class Regression(Objective):
             measured=tuple(self.metric_modes),
         )
 
-    def setup(self, data: Loader) -> None:
-        for name, split in data.splits.items():
-            check_targets(split, name, self.quantities)
+    def check_targets(self, targets: Tensor, split: str) -> None:
+        wanted = len(self.names)
+        if not targets.is_floating_point() or targets.shape[1:] != (wanted,):
+            raise ConfigError(
+                f"objective=regression needs {wanted} float of each sample, shape ({wanted},); the "
+                f"targets of the {split} split are {described_tensor(targets)}"
+            )
+        if not targets.isfinite().all():
+            raise ConfigError(f"a target of the {split} split is not finite")
 
-    def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
-        *inputs, targets = batch
-        losses = self.losses(prediction_of(self.model(*inputs)), targets)
-        return losses.mean(), {"loss": mean_over_batch(losses)}
-
-    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def losses(self, outputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
         """``(N,)``, means over the quantities."""
         standardized = (targets - self.mean) / self.std
         return self.loss(outputs.float(), standardized, reduction="none").mean(1)
@@ -151,23 +139,3 @@ class Regression(Objective):
             pairs = torch.stack([samples["target"][i], samples["prediction"][i]], 1)
             rows.append([int(samples["index"][i]), *pairs.flatten().tolist()])
         return {"worst_predictions": Table(columns, rows)}
-
-
-def check_targets(split: Any, name: str, quantities: Quantities) -> None:
-    """Check all targets, or those of the first sample where the others are not known.
-
-    Raises:
-        ConfigError: they are no such numbers.
-    """
-    targets = all_labels(split)
-    if targets is None:
-        targets = torch.as_tensor(split[0][-1])[None]
-    wanted = len(quantities.names)
-    if not targets.is_floating_point() or targets.shape[1:] != (wanted,):
-        found = f"{targets.dtype} of shape {tuple(targets.shape[1:])}".removeprefix("torch.")
-        raise ConfigError(
-            f"objective=regression needs {wanted} float of each sample, shape ({wanted},); the "
-            f"targets of the {name} split are {found}"
-        )
-    if not targets.isfinite().all():
-        raise ConfigError(f"a target of the {name} split is not finite")

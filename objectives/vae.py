@@ -12,15 +12,17 @@ from core.errors import ConfigError
 from data.draws import EVALUATION_STREAM, LATENT_STREAM, BatchDraws, seeded
 from data.pictures import save_grid
 from data.splits import Batch
+from metrics.named import NamedMetrics
 from models.vae import VAE
 from objectives.base import (
     Media,
     Objective,
     Picture,
     Sums,
-    check_output,
+    check_fit,
     mean_over_batch,
-    try_model,
+    pixel_statistics,
+    spread,
 )
 from objectives.generation import EVAL_SEED, GRID
 
@@ -38,6 +40,8 @@ class VariationalAutoencoder(Objective):
         likelihood: of the pixels in [0, 1]: ``bernoulli``, for images that are nearly black and
             white, or ``gaussian``.
         noise_std: deviation of the Gaussian.
+        metrics: further metrics of evaluations, of the reconstructions' pixels in [0, 1], by name:
+            see :mod:`metrics.named`.
 
     Raises:
         ConfigError: the model is no VAE, or the data are no images.
@@ -46,6 +50,7 @@ class VariationalAutoencoder(Objective):
     keeps_samples = shows_samples = True
     metric_modes: ClassVar = {"loss": "min", "reconstruction": "min", "elbo": "max"}
     outputs = "reconstructions"
+    task = "images"
 
     def __init__(
         self,
@@ -54,6 +59,7 @@ class VariationalAutoencoder(Objective):
         beta: float = 1.0,
         likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
         noise_std: float = 0.1,
+        metrics: Any = (),
     ) -> None:
         super().__init__(model)
         if not isinstance(model, VAE):
@@ -74,12 +80,14 @@ class VariationalAutoencoder(Objective):
         self.latent_dim = model.noise_shape[0]
         images = spec.example(2)
         misfit = f"model and data={spec.name} do not fit"
-        check_output(
-            try_model(model, [images], misfit), tuple(images.shape), model, misfit, alone=True
-        )
-        device = next(model.parameters()).device
-        self.mean, self.std = (
-            torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (spec.mean, spec.std)
+        check_fit(model, [images], tuple(images.shape), misfit, alone=True)
+        self.mean, self.std = pixel_statistics(spec, next(model.parameters()).device)
+        self.metrics = NamedMetrics(
+            metrics,
+            self.task,
+            sizes={"data_range": 1.0},
+            example=(torch.zeros(images.shape), torch.ones(images.shape)),
+            measured=("loss", "reconstruction", "kl", "elbo"),
         )
         self.mix = self.with_noise
         self.shown: tuple[Tensor, ...] = ()
@@ -95,24 +103,18 @@ class VariationalAutoencoder(Objective):
         losses = reconstruction + self.beta * kl
         return losses.mean(), self.sums(reconstruction, kl)
 
-    def begin_evaluation(self, first: int) -> None:
-        self.shown = ()
-        self.next_sample = first
-
     def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
-        images = batch[0]
-        indices = range(self.next_sample, self.next_sample + len(images))
-        self.next_sample = indices.stop
+        images, indices = batch[0], self.evaluated_indices(batch)
         each = [
             torch.randn(self.latent_dim, generator=seeded(EVAL_SEED, EVALUATION_STREAM, index))
             for index in indices
         ]
         noise = torch.stack(each).to(images.device)
         reconstruction, kl, logits = self.terms(model, images, noise)
+        pairs = (self.pixels(images), logits.sigmoid())
         if indices.start == 0:
-            pairs = (self.pixels(images), logits.sigmoid())
-            spread = slice(None, None, max(1, len(images) // NUM_SHOWN))  # many are sorted
-            self.shown = tuple(tensor[spread][:NUM_SHOWN].float().cpu() for tensor in pairs)
+            self.shown = spread(pairs, NUM_SHOWN)
+        self.metrics.update(pairs[1].contiguous(), pairs[0].contiguous())
         sums = self.sums(reconstruction, kl)
         return sums, {"loss": reconstruction + self.beta * kl}
 

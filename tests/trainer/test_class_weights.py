@@ -11,18 +11,21 @@ from torch.utils.data import TensorDataset
 
 from core.errors import ConfigError
 from data.build import build_splits
-from data.splits import ImageSpec, TensorSplit
-from objectives.classification import Classification, balanced_weights
+from data.splits import UNLABELLED, ImageSpec, TensorSplit
+from objectives.classification import Classification
+from objectives.multilabel import Multilabel
+from objectives.segmentation import Segmentation
 
 SPEC = ImageSpec("three", 1, (2, 2), ("a", "b", "c"), (0.5,), (0.5,))
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 2, 0])  # 5, 2 and 1
 BALANCED = torch.tensor([8 / (3 * 5), 8 / (3 * 2), 8 / 3])
 
 
-def objective_for(split, class_weights, **settings):
+def objective_for(split, class_weights, kind=Classification, **settings):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-    objective = Classification(model, SPEC, class_weights=class_weights, **settings)
+    is_dense = kind is Segmentation
+    model = nn.Conv2d(1, 3, 1) if is_dense else nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    objective = kind(model, SPEC, class_weights=class_weights, **settings)
     objective.setup(SimpleNamespace(splits={"train": split}, device=torch.device("cpu")))
     return objective
 
@@ -94,6 +97,49 @@ def test_misfits(split, weights, message):
         objective_for(split, weights)
 
 
+@pytest.mark.parametrize("weights", ["balanced", [3, 1, 7 / 3]])
+def test_labels_that_hold_rarely_count_more(weights):
+    """Each label's loss where it holds, by the samples that lack it for each that has it."""
+    images = torch.randn(8, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+    labels = torch.zeros(8, 3, dtype=torch.uint8)
+    for label, count in enumerate((2, 4, 1)):
+        labels[:count, label] = 1
+    factors = torch.tensor([3, 1, 7.0] if weights == "balanced" else weights)
+    split = TensorSplit(images, labels)
+    objective = objective_for(split, weights, Multilabel)
+    loss, _ = objective("train", (images, labels))
+    logits = objective.model(images)
+    losses = F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
+    torch.testing.assert_close(loss, (losses * torch.where(labels == 1, factors, 1.0)).mean())
+    assert_measured_alike(objective, (images, labels), losses.mean())
+    with pytest.raises(ConfigError, match="no training samples of c"):
+        objective_for(TensorSplit(images, labels * torch.tensor([1, 1, 0])), "balanced", Multilabel)
+
+
+@pytest.mark.parametrize("weights", ["balanced", [0.5, 2, 4]])
+def test_pixels_of_rare_classes_count_more(weights):
+    """Pixels without a label are in no count and no loss."""
+    images = torch.randn(4, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+    masks = torch.tensor([0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 0, 2, UNLABELLED, UNLABELLED])
+    masks = masks.view(4, 2, 2).to(torch.uint8)
+    counts = torch.tensor([9, 3, 2])
+    by_class = 14 / (3 * counts) if weights == "balanced" else torch.tensor(weights)
+    objective = objective_for(TensorSplit(images, masks), weights, Segmentation)
+    loss, _ = objective("train", (images, masks))
+    logits, targets, labelled = objective.model(images), masks.long(), masks != UNLABELLED
+    losses = F.cross_entropy(logits, targets * labelled, reduction="none") * labelled
+    num = labelled.sum((1, 2))
+    weighted = losses * by_class[targets * labelled]
+    torch.testing.assert_close(loss, (weighted.sum((1, 2)) / num).mean())
+    objective.begin_evaluation(0)
+    assert_measured_alike(objective, (images, masks), (losses.sum((1, 2)) / num).mean())
+
+
+def assert_measured_alike(objective, batch, expected):
+    (loss, count) = objective.evaluate(objective.model, batch)[0]["loss"]
+    torch.testing.assert_close(loss / count, expected.detach())
+
+
 @pytest.mark.parametrize("kind", [TensorSplit, TensorDataset])
 @pytest.mark.parametrize(
     ("labels", "found"),
@@ -125,5 +171,7 @@ def test_streamed_images_have_labels(composed, tmp_path):
             Image.new("RGB", (8, 8)).save(folder / f"{number}.png")
     where = ("data=image_folder", f"data.root={tmp_path}", "data.resident=false")
     config = composed(*where, "data.image_size=8")
-    weights = balanced_weights(build_splits(config["data"]).train, ["a", "b"])
-    assert weights.tolist() == pytest.approx([0.75, 1.5])
+    split = build_splits(config["data"]).train
+    spec = ImageSpec("two", 3, (8, 8), ("a", "b"), (0.5,) * 3, (0.5,) * 3)
+    objective = Classification(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), spec)
+    assert objective.balanced_weights(split).tolist() == pytest.approx([0.75, 1.5])

@@ -7,9 +7,9 @@ import torch
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 
 from core.errors import ConfigError
-from data.splits import ImageSpec, TensorSplit
+from data.splits import ImageSpec
 from models.mlp import MLP
-from objectives.multilabel import Multilabel, check_labels
+from objectives.multilabel import Multilabel
 from predict import main
 from tests.trainer.interrupting import summary
 
@@ -65,10 +65,9 @@ def test_metrics_are_those_of_scikit_learn(batch, threshold, tmp_path):
 
 
 def test_what_is_no_label_is_refused():
-    images = torch.zeros(4, 1, 2, 2)
     for labels in (torch.arange(4), torch.full((4, 3), 2), torch.ones(4, 2)):
         with pytest.raises(ConfigError, match=r"0 or 1 for each of the 3 labels.* val split are"):
-            check_labels(TensorSplit(images, labels), "val", NAMES)
+            objective().check_targets(labels, "val")
     with pytest.raises(ConfigError, match="threshold=1 should be above 0 and below 1"):
         objective(threshold=1)
 

@@ -8,10 +8,10 @@ import torch
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from core.errors import ConfigError
-from data.splits import ImageSpec, Quantities, TensorSplit
+from data.splits import ImageSpec, Quantities
 from data.tables import Column, TableSpec
 from models.mlp import MLP
-from objectives.regression import Regression, check_targets
+from objectives.regression import Regression
 from predict import main
 from tests.trainer.interrupting import summary
 
@@ -44,18 +44,17 @@ def test_metrics_are_those_of_scikit_learn(objective):
         assert [metrics[f"{name}_mass"], metrics[f"{name}_height"]] == pytest.approx(each.tolist())
 
 
-def test_data_without_numbers_are_refused():
+def test_data_without_numbers_are_refused(objective):
     classes = ImageSpec("digits", 1, (28, 28), ("a", "b"), (0.5,), (0.5,))
     with pytest.raises(ConfigError, match=r"regression needs numbers to predict, data=digits has"):
         Regression(MLP(2, 2, [], 0.0), classes)
     with pytest.raises(ConfigError, match=r"it should be one tensor \(2, 2\)"):
         Regression(MLP(2, 3, [], 0.0), SPEC)
-    rows, wrong = torch.zeros(3, 2), [torch.zeros(3, dtype=torch.long), torch.zeros(3, 1)]
-    for targets in wrong:
+    for targets in (torch.zeros(3, dtype=torch.long), torch.zeros(3, 1)):
         with pytest.raises(ConfigError, match="needs 2 float of each sample"):
-            check_targets(TensorSplit(rows, targets), "train", KNOWN)
+            objective.check_targets(targets, "train")
     with pytest.raises(ConfigError, match="a target of the train split is not finite"):
-        check_targets(TensorSplit(rows, torch.full((3, 2), torch.nan)), "train", KNOWN)
+        objective.check_targets(torch.full((3, 2), torch.nan), "train")
 
 
 def test_numbers_are_no_classes(train):

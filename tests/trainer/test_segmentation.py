@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from core.errors import ConfigError
-from data.splits import UNLABELLED, ImageSpec, TensorSplit
+from data.splits import UNLABELLED, ImageSpec
 from models.segmentation_unet import SegmentationUNet
-from objectives.segmentation import Segmentation, check_masks
+from objectives.segmentation import Segmentation
 from predict import main
 from tests.trainer.interrupting import summary
 
@@ -70,8 +70,7 @@ def test_loss_is_a_mean_over_images_of_labelled_pixels(objective, batch):
     assert sums["loss"][1] == 30
 
 
-def test_what_is_no_mask_is_refused():
-    images = torch.zeros(3, 1, 8, 8)
+def test_what_is_no_mask_is_refused(objective):
     wrong = {
         r"uint8 of shape \(8, 8\); those of the val split are int64 of shape \(\)": torch.arange(3),
         r"those of the val split are uint8 of shape \(4, 4\)": torch.zeros(3, 4, 4).byte(),
@@ -79,7 +78,7 @@ def test_what_is_no_mask_is_refused():
     }
     for message, masks in wrong.items():
         with pytest.raises(ConfigError, match=message):
-            check_masks(TensorSplit(images, masks), "val", SPEC)
+            objective.check_targets(masks, "val")
     with pytest.raises(ConfigError, match=r"it should be one tensor \(2, 4, 8, 8\)"):
         Segmentation(nn.Conv2d(1, 5, 1), SPEC)
     with pytest.raises(ValueError, match="10x8 must be a multiple of 4 for the 3 levels"):

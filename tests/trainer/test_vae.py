@@ -16,7 +16,7 @@ from models.lightcnn import LightCNN
 from models.vae import VAE
 from objectives.vae import VariationalAutoencoder
 from predict import main
-from tests.trainer.interrupting import summary
+from tests.trainer.interrupting import events, summary
 
 SPEC = ImageSpec("tiny", 1, (8, 8), ("a", "b"), mean=(0.2,), std=(0.4,))
 
@@ -78,9 +78,28 @@ def test_evaluations_draw_by_sample(images):
     torch.testing.assert_close(*whole)
 
 
+@torch.no_grad()
+def test_named_metrics_are_of_reconstructions(images):
+    measured = objective(metrics=["psnr", "mse"])
+    measured.begin_evaluation(0)
+    for part in images.split(6):
+        measured.evaluate(measured.model, (part,))
+        if measured.next_sample == 6:
+            pixels, reconstructions = measured.shown
+    metrics = measured.metrics.compute()
+    assert metrics["psnr"] == pytest.approx(-10 * math.log10(metrics["mse"]))
+    measured.metrics.reset()
+    measured.begin_evaluation(0)
+    measured.evaluate(measured.model, (images[:6],))
+    error = (pixels - reconstructions).square().mean().item()
+    assert measured.metrics.compute()["mse"] == pytest.approx(error)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"metrics": ["f1"]}, "no f1 for images; .*there are mae, .*psnr, ssim"),
+        ({"metrics": ["kl"]}, "kl is recorded already"),
         ({"beta": -1.0}, "beta=-1.0 should be 0 or more"),
         ({"noise_std": 0.0}, "noise_std=0.0 above"),
         ({"likelihood": "poisson"}, "likelihood=poisson should be bernoulli or gaussian"),
@@ -97,8 +116,17 @@ def test_wrong_settings(settings, message):
 
 @pytest.mark.usefixtures("few_digits")
 def test_a_run_reconstructs_and_generates(train, tmp_path, capsys):
-    run_dir = train("model=vae", "model.width=4", "trainer.max_steps=4", "trainer.ema_decay=0.5")
+    run_dir = train(
+        "model=vae",
+        "model.width=4",
+        "trainer.max_steps=4",
+        "trainer.ema_decay=0.5",
+        "objective.metrics=[ssim]",
+        "monitor=val/ssim",
+    )
     found = summary(run_dir)
+    measured = [event["val/ssim"] for event in events(run_dir) if "val/ssim" in event]
+    assert found["best"]["value"] == max(measured)
     assert found["test/elbo"] == pytest.approx(-found["test/loss"])
     for picture in ("val_step_4/reconstructions", "val_step_4/samples", "reconstructions"):
         assert (run_dir / "media" / f"{picture}.png").is_file()
@@ -116,6 +144,6 @@ def test_a_run_reconstructs_and_generates(train, tmp_path, capsys):
     with Image.open(grid) as image:
         assert image.size == (58, 58)
     assert main([str(run_dir), "--test"]) == 0
-    assert capsys.readouterr().out.count("(as recorded)") == 4
+    assert capsys.readouterr().out.count("(as recorded)") == 5
     assert main([str(run_dir), "--prompt", "a"]) == 1
     assert "reconstructs and generates images: give it image files" in capsys.readouterr().err

@@ -1,0 +1,146 @@
+"""What objectives with targets have in common: checks of model and data, weights of classes."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from core.errors import ConfigError
+from data.loader import Loader
+from data.splits import Batch, TensorSplit
+from models.outputs import prediction_of
+from objectives.base import Objective, Sums, check_fit, mean_over_batch
+
+MISSING_SHOWN = 5  # names of classes in a message
+
+
+class Supervised(Objective):
+    """Base of the objectives whose batches are inputs and, last, what to predict of them.
+
+    Subclasses implement :meth:`losses`, :meth:`check_targets` and ``evaluate``.
+
+    Args:
+        names: of the classes, labels or quantities to predict.
+        shape: of the model's output for two samples.
+        class_weights: of the classes in the loss, in the order of their names: numbers, or
+            ``balanced``, from all training targets. Training only: what evaluation measures counts
+            everything alike.
+
+    Raises:
+        ConfigError: the model does not take the data's inputs, its output has another shape, or the
+            weights are wrong.
+    """
+
+    # what does not fit, where the model's output has another shape
+    output_misfit: ClassVar[str] = "model.num_classes and data={} do not fit"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: Any,
+        names: Sequence[str],
+        shape: tuple[int, ...],
+        class_weights: Any = None,
+    ) -> None:
+        super().__init__(model)
+        self.spec = spec
+        self.names = names
+        check_class_weights(class_weights, names)
+        self.class_weights = class_weights
+        self.weight: Tensor | None = None
+        example = spec.example(2)
+        inputs = example if isinstance(example, tuple) else (example,)
+        misfit = f"model and data={spec.name} do not fit"
+        check_fit(model, inputs, shape, misfit, self.output_misfit.format(spec.name))
+
+    def setup(self, data: Loader) -> None:
+        """Raises: ConfigError: the targets are of another kind, or do not tell the weights."""
+        for name, split in data.splits.items():
+            targets = all_targets(split)
+            if targets is None:  # as far as it costs little to know
+                targets = torch.as_tensor(split[0][-1])[None]
+            self.check_targets(targets, name)
+        if self.class_weights == "balanced":
+            self.weight = self.balanced_weights(data.splits["train"])
+        elif self.class_weights is not None:
+            self.weight = torch.tensor(self.class_weights)
+        if self.weight is not None:
+            self.weight = self.weight.to(data.device, torch.float32)
+
+    def check_targets(self, targets: Tensor, split: str) -> None:
+        """Check all targets ``(N, ...)`` of a split, or its first where the others are not known.
+
+        Raises:
+            ConfigError: they are not what this objective predicts.
+        """
+        raise NotImplementedError
+
+    def losses(self, outputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The loss of every sample ``(N,)``.
+
+        Args:
+            weight: of the classes, in training.
+        """
+        raise NotImplementedError
+
+    def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
+        *inputs, targets = batch
+        losses = self.losses(prediction_of(self.model(*inputs)), targets, self.weight)
+        return losses.mean(), {"loss": mean_over_batch(losses)}
+
+    def balanced_weights(self, split: Any) -> Tensor:
+        """``class_weights=balanced``, from all targets of the training split.
+
+        Raises:
+            ConfigError: they are not known, or lack a class.
+        """
+        targets = all_targets(split)
+        if targets is None:
+            raise ConfigError(
+                "objective.class_weights=balanced needs a training split that has its labels in "
+                "one tensor; give the weights as a list of numbers"
+            )
+        counts = self.class_counts(targets)
+        missing = [name for name, n in zip(self.names, counts.tolist(), strict=True) if n == 0]
+        if missing:
+            raise ConfigError(
+                "objective.class_weights=balanced: there are no training samples of "
+                + ", ".join(missing[:MISSING_SHOWN])
+            )
+        return self.weights_of(counts, len(targets))
+
+    def class_counts(self, targets: Tensor) -> Tensor:
+        """``(classes,)``: how often each class occurs."""
+        return targets.flatten().bincount(minlength=len(self.names))[: len(self.names)]
+
+    def weights_of(self, counts: Tensor, num_samples: int) -> Tensor:
+        """``(classes,)``: an equal share of the loss for every class, 1 in the mean over all."""
+        return counts.sum() / (len(counts) * counts)
+
+
+def check_class_weights(weights: Any, names: Sequence[str]) -> None:
+    """Raises: ConfigError: they are neither None, ``balanced`` nor a number for each name."""
+    if weights is None or weights == "balanced":
+        return
+    try:
+        given = torch.tensor(weights, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):  # no numbers
+        given = torch.zeros(0)
+    is_right = given.isfinite().all() and (given >= 0).all() and given.any()
+    if given.shape != (len(names),) or not is_right:
+        raise ConfigError(
+            f"objective.class_weights={weights} should be null, balanced or {len(names)} numbers, "
+            f"0 or more and not all 0, one for each class: {', '.join(names)}"
+        )
+
+
+def all_targets(split: Any) -> Tensor | None:
+    """The targets of every sample, where they can be had without reading the samples."""
+    found = split.tensors[-1] if isinstance(split, TensorSplit) else getattr(split, "labels", None)
+    return found if isinstance(found, Tensor) else None
+
+
+def described_tensor(values: Tensor) -> str:
+    """The type and shape of one of ``values``, for messages."""
+    return f"{values.dtype} of shape {tuple(values.shape[1:])}".removeprefix("torch.")
