@@ -1,5 +1,6 @@
 """What optimizers need for a step beside a gradient, found by letting each make one."""
 
+import io
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -27,12 +28,14 @@ class Needs:
         closure: a function that computes the loss and its gradients again. They have been computed
             once when the optimizer steps, as for every other.
         draws: it draws random numbers, which must be the same on every process.
+        unsaved: why a checkpoint cannot hold its state; empty where one can.
     """
 
     flat: bool = False
     graph: bool = False
     closure: bool = False
     draws: bool = False
+    unsaved: str = ""
 
 
 def rehearse(settings: dict[str, Any], optimizer: Optimizer, where: str) -> Needs:
@@ -55,11 +58,11 @@ def rehearse(settings: dict[str, Any], optimizer: Optimizer, where: str) -> Need
         try:
             with torch.random.fork_rng(devices=[]):
                 before = generator_states()
-                try_steps(settings, groups, where, needs)
+                twin = try_steps(settings, groups, where, needs)
                 draws = generator_states() != before
                 if len({group["lr"] for group in groups}) > 1:
                     check_rates(settings, groups, where, needs)
-                return replace(needs, draws=draws)
+                return replace(needs, draws=draws, unsaved=try_saving(twin, groups))
         except ConfigError:
             raise
         except Exception as error:  # whatever a foreign optimizer raises
@@ -96,14 +99,37 @@ def stand_ins(parameters: Sequence[Tensor]) -> list[nn.Parameter]:
 
 def try_steps(
     settings: dict[str, Any], groups: list[dict[str, Any]], where: str, needs: Needs
-) -> list[list[nn.Parameter]]:
-    """Updates of stand-ins for the parameters of ``groups``; what becomes of those."""
-    moved = [stand_ins(group["params"]) for group in groups]
-    params = [{**group, "params": own} for group, own in zip(groups, moved, strict=True)]
+) -> Optimizer:
+    """A twin of the optimizer after a few updates of stand-ins for the parameters of ``groups``."""
+    params = [{**group, "params": stand_ins(group["params"])} for group in groups]
     optimizer = instantiate(settings, where, params=params)
     for _ in range(NUM_STEPS):
         try_step(optimizer, needs)
-    return moved
+    return optimizer
+
+
+def try_saving(optimizer: Optimizer, before: list[dict[str, Any]]) -> str:
+    """Why the state cannot be read back from a file as data alone; empty where it can.
+
+    Args:
+        before: the groups as they were before any update: what stays as it is, is no state.
+    """
+    file = io.BytesIO()
+    try:
+        content = optimizer.state_dict()
+        for state in content["state"].values():
+            if isinstance(state, dict):
+                state |= {key: full_tensor(value) for key, value in state.items()}
+        content["param_groups"] = [
+            {key: value for key, value in group.items() if value is not old.get(key)}
+            for group, old in zip(content["param_groups"], before, strict=True)
+        ]
+        torch.save(content, file)
+        file.seek(0)
+        torch.load(file, weights_only=True)
+    except Exception as error:  # whatever pickle and a foreign optimizer raise
+        return reason(error)
+    return ""
 
 
 def try_step(optimizer: Any, needs: Needs, scale: float = 1.0) -> None:
@@ -135,8 +161,8 @@ def check_rates(
     def moved(rate: float) -> list[Tensor]:
         usual = [{**group, "weight_decay": 0.0, "lr": 0.3} for group in groups]
         further = [{**group, "lr": rate} for group in usual[1:]]
-        _, *rest = try_steps(settings, [usual[0], *further], where, needs)
-        return [full_tensor(parameter.detach()) for group in rest for parameter in group]
+        _, *rest = try_steps(settings, [usual[0], *further], where, needs).param_groups
+        return [full_tensor(p.detach()) for group in rest for p in group["params"]]
 
     name = settings.get("name") or settings["_target_"]
     usual, slower = moved(0.3), moved(0.1)

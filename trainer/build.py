@@ -95,9 +95,17 @@ def check_needs(
 ) -> None:
     """Refuse what does not go with an optimizer that differentiates or evaluates again.
 
+    And one whose state a checkpoint cannot hold.
+
     Raises:
         ConfigError: a setting or the objective stands against it.
     """
+    if needs.unsaved and settings.checkpoint:
+        raise ConfigError(
+            f"{where}: a checkpoint cannot hold the state of {type(optimizer).__name__}, more than "
+            f"tensors and plain values: choose another optimizer, or trainer.checkpoint=false "
+            f"({needs.unsaved})"
+        )
     if not (needs.graph or needs.closure):
         return
     device = next(objective.parameters()).device

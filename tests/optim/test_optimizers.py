@@ -2,8 +2,11 @@
 
 import io
 import math
+from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -225,6 +228,33 @@ def test_gradients_are_flattened_for_those_that_view_them():
     settings = {"_target_": "torch.optim.LBFGS", "lr": 1.0}
     _, needs, _ = build(settings, layers.to(memory_format=torch.channels_last))
     assert needs == Needs(closure=True, flat=True)
+
+
+class Recent(deque):
+    """What torch reads back from no file of data alone."""
+
+
+class Keeping(torch.optim.SGD):
+    """Its state is of a class of its own."""
+
+    def step(self, closure=None):
+        for parameter in (p for group in self.param_groups for p in group["params"]):
+            self.state[parameter]["recent"] = Recent([parameter.detach().clone()])
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_state_that_no_checkpoint_holds_is_found_before_training(is_kept, train, monkeypatch):
+    monkeypatch.setenv("TRAIN_PACKAGES", "tests")
+    checkpoint = f"trainer.checkpoint={is_kept}".lower()
+    run = partial(train, "debug=fast", f"optimizer._target_={__name__}.Keeping", checkpoint)
+    if not is_kept:
+        run()
+        return
+    with (
+        patch("trainer.phase.Phase.backward", side_effect=AssertionError("it trains")),
+        pytest.raises(ConfigError, match="checkpoint cannot hold the state of Keeping"),
+    ):
+        run()
 
 
 @pytest.mark.parametrize("name", ["Prodigy", "DAdaptAdam"])
