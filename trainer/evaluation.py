@@ -76,7 +76,12 @@ def evaluate(
 
 
 def is_evaluation_step(step: int, settings: TrainerSettings, horizon: Horizon) -> bool:
-    """Whether so many updates, or else epochs, are over after update ``step``."""
+    """Whether so many updates or epochs, or the whole run, are over after update ``step``.
+
+    Where ``trainer.limit_train_steps`` cuts a run is no such step.
+    """
+    if step == horizon.total_steps:
+        return True
     if settings.eval_every_steps is not None:
         return step % settings.eval_every_steps == 0
     every = settings.eval_every_epochs * horizon.steps_per_epoch
@@ -165,6 +170,7 @@ def judge(
     progress: Progress,
     epoch: float,
     settings: TrainerSettings,
+    is_planned: bool = True,
 ) -> bool:
     """Compare the monitored metric with the best so far, the target and the patience.
 
@@ -172,6 +178,8 @@ def judge(
 
     Args:
         epoch: epochs of training data consumed so far.
+        is_planned: a run that is not cut by ``trainer.limit_train_steps`` makes this evaluation,
+            too. Schedules and the patience count no other, so that they decide alike in both.
 
     Returns:
         Whether it is the best value so far.
@@ -182,13 +190,13 @@ def judge(
     name = monitor.name
     check_measured(monitor, metrics)
     value = metrics[name]
-    progress.evaluations.append(value)
+    if is_planned:
+        progress.evaluations.append(value)
+        progress.evaluations_since_best += 1
     is_best = monitor.improves(value, progress.best.value if progress.best else None)
     if is_best:
         progress.best = Best(value, progress.step, epoch)
         progress.evaluations_since_best = 0
-    else:
-        progress.evaluations_since_best += 1
     if progress.target is None and monitor.reaches(value, settings.target):
         seconds = round(progress.train_seconds, 3)
         progress.target = {"value": value, "step": progress.step, "seconds": seconds}

@@ -233,7 +233,10 @@ class Trainer:
             if values:
                 self.record(values)
             if "val" in self.data.splits:
-                is_best = judge(values, self.monitor, self.progress, self.epoch, self.settings)
+                is_planned = is_evaluation_step(self.progress.step, self.settings, self.horizon)
+                is_best = judge(
+                    values, self.monitor, self.progress, self.epoch, self.settings, is_planned
+                )
                 if self.objective.shows_samples:
                     self.show(samples, "val")
                 step, seconds = self.progress.step, self.progress.train_seconds

@@ -30,6 +30,24 @@ def test_what_schedules_make_of_the_settings(train):
     assert decays == sorted(set(decays))
 
 
+@pytest.mark.usefixtures("few_digits")
+def test_a_cut_between_evaluations_counts_for_none(train):
+    """The evaluation with which a part ends is no other decision, of rates or of patience."""
+    settings = (*SIX[:1], *SCHEDULES[:4], "trainer.eval_every_steps=2", SIX[2])
+    settings += ("trainer.early_stopping_patience=2",)
+    whole = train(*settings)
+    part = train(*settings, "trainer.limit_train_steps=3")
+    train(*settings, "resume=auto", run_dir=part)
+    runs = []
+    for folder in (whole, part):
+        lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        rates = [line["optim/lr"] for line in lines if "optim/lr" in line]
+        content = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
+        runs.append((rates, content["counters"]["step"], content["counters"]["stop_reason"]))
+    assert runs[0] == runs[1]
+    assert len(set(runs[0][0])) > 1
+
+
 def test_a_plateau_needs_validation(train):
     with pytest.raises(ConfigError, match="scheduler=plateau needs a validation split"):
         train("debug=fast", "model=transformer", "data.val_fraction=0", "scheduler=plateau")
