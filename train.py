@@ -96,7 +96,7 @@ def run(config: dict[str, Any], job: Job) -> float:
         model = build_model(config["model"], data.spec, device, settings.channels_last)
         initialize_from_data(model, data)
         parent = config["init_from"] if start.content is None else None
-        initial = initialize(model, parent, run_log, ranks)
+        initial = initialize(model, parent, run_log, ranks, data.spec)
         objective = build_objective(config["objective"], model, data.spec)
         horizon = planned_horizon(settings, data, start)
         phases = build_phases(config, objective, horizon, settings)

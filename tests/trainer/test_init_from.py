@@ -1,5 +1,6 @@
 """Weights of another run or of a file: what fits is loaded, the rest is named."""
 
+import json
 import shutil
 
 import pytest
@@ -10,6 +11,8 @@ from torch import nn
 from core.errors import ConfigError, Interrupted
 from core.job import Job
 from core.ranks import Ranks
+from data.spec_file import spec_content
+from data.splits import ImageSpec
 from tests.trainer.interrupting import SHORT, assert_same_run, checkpoint_of, signal_at, summary
 from trainer.checkpoint.init_from import initialize
 from trainer.loggers.run_log import RunLog
@@ -32,10 +35,10 @@ def net(classes=3):
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, classes))
 
 
-def load(model, file):
+def load(model, file, spec=None):
     """The record and the line that is printed."""
     log = Lines()
-    return initialize(model, str(file), log, Ranks())["init_from"], log.lines[0]
+    return initialize(model, str(file), log, Ranks(), spec)["init_from"], log.lines[0]
 
 
 @pytest.mark.parametrize("form", ["plain.pt", "nested.pth", "half.safetensors"])
@@ -64,6 +67,26 @@ def test_another_number_of_classes(tmp_path):
     assert "; new: 2.weight (5, 8), there (3, 8), 2.bias (5,), there (3,); not used: head" in line
     assert (record["new"], record["unused"]) == (["2.weight", "2.bias"], ["head.bias"])
     assert torch.equal(child[2].weight, fresh)
+
+
+def test_as_many_classes_of_other_names(tmp_path):
+    """Their output layer means something else; that of the same classes is loaded."""
+    parent, folder = net(), tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(parent.state_dict(), folder / "best.pt")
+    specs = {
+        names: ImageSpec("pets", 1, (2, 2), tuple(names), (0.5,), (0.5,))
+        for names in ("abc", "abd")
+    }
+    (tmp_path / "run" / "spec.json").write_text(json.dumps(spec_content(specs["abc"])))
+    child = net()
+    fresh = child[2].weight.clone()
+    record, line = load(child, tmp_path / "run", specs["abd"])
+    assert line.endswith("; new: 2.weight (of other classes), 2.bias (of other classes)")
+    assert record["new"] == ["2.weight", "2.bias"]
+    assert torch.equal(child[2].weight, fresh)
+    assert torch.equal(child[0].weight, parent[0].weight)
+    assert load(child, tmp_path / "run", specs["abc"])[0]["new"] == []
 
 
 def test_a_tensor_of_two_names(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from core.errors import ConfigError
-from tests.trainer.interrupting import events
+from tests.trainer.interrupting import checkpoint_of, events
 
 SIX = ("trainer.max_steps=6", "trainer.eval_every_steps=1", "trainer.log_every_steps=1")
 SCHEDULES = (
@@ -38,14 +38,14 @@ def test_a_cut_between_evaluations_counts_for_none(train):
     whole = train(*settings)
     part = train(*settings, "trainer.limit_train_steps=3")
     train(*settings, "resume=auto", run_dir=part)
-    runs = []
-    for folder in (whole, part):
-        lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-        rates = [line["optim/lr"] for line in lines if "optim/lr" in line]
-        content = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
-        runs.append((rates, content["counters"]["step"], content["counters"]["stop_reason"]))
-    assert runs[0] == runs[1]
-    assert len(set(runs[0][0])) > 1
+    rates, others = (
+        [event["optim/lr"] for event in events(run) if "optim/lr" in event] for run in (whole, part)
+    )
+    assert rates == others
+    assert len(set(rates)) > 1
+    end, other = (checkpoint_of(run)["counters"] for run in (whole, part))
+    for counter in ("step", "stop_reason", "evaluations"):
+        assert other[counter] == end[counter]
 
 
 def test_a_plateau_needs_validation(train):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from core.collectives import broadcast
 from core.errors import ConfigError, reason
 from core.ranks import Ranks
+from core.records import read_record
 from trainer.checkpoint import files
 from trainer.loggers.run_log import RunLog
 
@@ -21,7 +22,7 @@ SHOWN = 3  # names in a line
 
 
 def initialize(
-    model: nn.Module, source: str | None, run_log: RunLog, ranks: Ranks
+    model: nn.Module, source: str | None, run_log: RunLog, ranks: Ranks, spec: Any = None
 ) -> dict[str, Any]:
     """Load what ``model`` has of ``source``, by name and shape, and say which tensors it has not.
 
@@ -31,6 +32,8 @@ def initialize(
         source: a run directory, of which it is the best checkpoint; a checkpoint; or a state dict
             in a ``.pt``, ``.pth`` or ``.safetensors`` file, from which nothing is executed. None:
             the model stays as it is.
+        spec: of the run's data; the output layer of a run that told other classes apart is not
+            loaded.
 
     Returns:
         What the summary records: the file, its hash, the tensors that were not loaded or not used.
@@ -43,7 +46,7 @@ def initialize(
     record, problem = None, None
     if ranks.is_main:
         try:
-            record = load_what_fits(model, Path(source).expanduser(), run_log)
+            record = load_what_fits(model, Path(source).expanduser(), run_log, spec)
         except ConfigError as error:
             problem = ConfigError(f"init_from={source}: {error}")
     record, problem = broadcast((record, problem))
@@ -52,7 +55,7 @@ def initialize(
     return {"init_from": record}
 
 
-def load_what_fits(model: nn.Module, path: Path, run_log: RunLog) -> dict[str, Any]:
+def load_what_fits(model: nn.Module, path: Path, run_log: RunLog, spec: Any) -> dict[str, Any]:
     if not path.exists():
         raise ConfigError("there is no such file or run directory")
     file = files.best_of(path) if path.is_dir() else path
@@ -62,12 +65,15 @@ def load_what_fits(model: nn.Module, path: Path, run_log: RunLog) -> dict[str, A
     fitting: dict[str, Tensor] = {}
     misfits: dict[str, str] = {}
     shared = [name for name in given if name in own]
+    head = head_of_other_classes(model, file, spec)
     for name in shared:
         there, here = tuple(given[name].shape), tuple(own[name].shape)
-        if there == here:
-            fitting[name] = given[name]
-        else:
+        if there != here:
             misfits[name] = f"{name} {here}, there {there}"
+        elif name in head:
+            misfits[name] = f"{name} (of other classes)"
+        else:
+            fitting[name] = given[name]
     if not shared:
         raise ConfigError(
             f"it shares no name with the model: it has {listed(theirs)}, "
@@ -96,6 +102,26 @@ def load_what_fits(model: nn.Module, path: Path, run_log: RunLog) -> dict[str, A
         "new": list(new),
         "unused": unused,
     }
+
+
+def head_of_other_classes(model: nn.Module, file: Path, spec: Any) -> list[str]:
+    """The tensors of the output layer, where ``file`` is of a run with classes of other names.
+
+    The output layer is the last that the model makes with a row for each class.
+    """
+    names = list(getattr(spec, "class_names", ()))
+    try:
+        theirs = read_record(file.resolve().parent.with_name("spec.json"))["class_names"]
+    except (OSError, ValueError, KeyError, TypeError):  # of no run, or of one without classes
+        return []
+    if not names or not theirs or theirs == names:
+        return []
+    head: list[str] = []
+    for prefix, layer in model.named_modules():
+        own = dict(layer.named_parameters(prefix, recurse=False))
+        if own and all(value.shape[:1] == (len(names),) for value in own.values()):
+            head = list(own)
+    return head
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
