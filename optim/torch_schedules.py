@@ -58,12 +58,8 @@ class Replay:
 
     def __init__(self, scheduler: Any) -> None:
         self.scheduler = scheduler
-        self.rates = [self.now]
+        self.rates: list[float] = [*scheduler.get_last_lr()]
         scheduler.optimizer.step()  # torch warns where none was made before the scheduler's first
-
-    @property
-    def now(self) -> float:
-        return float(self.scheduler.optimizer.param_groups[0]["lr"])
 
     def at(self, step: int) -> float:
         while len(self.rates) <= step:
@@ -71,7 +67,7 @@ class Replay:
                 self.scheduler.step()
             except ValueError as error:  # a OneCycleLR is over
                 raise ConfigError(f"scheduler: {reason(error)}") from error
-            self.rates.append(self.now)
+            self.rates += self.scheduler.get_last_lr()
         return self.rates[step]
 
 

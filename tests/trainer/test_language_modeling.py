@@ -7,7 +7,6 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from core.errors import ConfigError
-from core.ranks import Ranks
 from data.loader import Loader
 from data.text import corpus
 from models.recurrent import RecurrentModel
@@ -35,9 +34,22 @@ def splits_of(tmp_path, tokenizer="char", lanes=None):
     return corpus(str(file), str(tmp_path), 16, tokenizer, 300, 0.2, 0.0, lanes)
 
 
-def measured(objective, splits, model=None, eval_batch_size=3):
-    data = Loader(splits, torch.device("cpu"), 0, 0, 1, 1, 4, eval_batch_size, 0)
-    return evaluate(objective, model or objective.model, data, "val", "fp32")[0]
+def loader(splits, rank=0, world_size=1, accumulate_steps=1, eval_batch_size=4):
+    cpu = torch.device("cpu")
+    return Loader(splits, cpu, 0, rank, world_size, accumulate_steps, 4, eval_batch_size, 0)
+
+
+def measured(objective, splits, eval_batch_size=3):
+    data = loader(splits, eval_batch_size=eval_batch_size)
+    return evaluate(objective, objective.model, data, "val", "fp32")[0]
+
+
+def truncated(tmp_path, cell="gru", lanes=4):
+    """Truncated backpropagation of a small net over the lines above, and their splits."""
+    splits = splits_of(tmp_path, lanes=lanes)
+    torch.manual_seed(0)
+    model = RecurrentModel(cell, splits.spec.vocab_size, 1, 16)
+    return TruncatedBackpropagation(model, splits.spec, lanes, **SAMPLES), splits
 
 
 @pytest.mark.parametrize("tokenizer", ["char", "byte", "bpe"])
@@ -65,11 +77,8 @@ def test_metrics_are_exact(tokenizer, tmp_path):
 
 
 def test_the_state_is_carried_from_update_to_update(tmp_path):
-    splits = splits_of(tmp_path, lanes=4)
-    torch.manual_seed(0)
-    model = RecurrentModel("lstm", splits.spec.vocab_size, 1, 16)
-    objective = TruncatedBackpropagation(model, splits.spec, 4, **SAMPLES)
-    data = Loader(splits, torch.device("cpu"), 0, 0, 1, 2, 4, 4, 0)  # two micro-batches
+    objective, splits = truncated(tmp_path, "lstm")
+    data = loader(splits, accumulate_steps=2)
     for epoch in (0, 1):  # the second begins from nothing again
         losses = [
             objective("train", batch)[0].detach()
@@ -79,28 +88,23 @@ def test_the_state_is_carried_from_update_to_update(tmp_path):
         seen = torch.stack(losses).view(-1, 2).mean(1)
         starts = torch.arange(4)[:, None] * splits.train.lane_length
         text = splits.train.tensors[0][starts + torch.arange(len(seen) * 16 + 1)].long()
-        logits, _ = model(text[:, :-1])  # every lane read at once
+        logits, _ = objective.model(text[:, :-1])  # every lane read at once
         expected = cross_entropy(logits.transpose(1, 2), text[:, 1:], reduction="none")
         assert torch.allclose(seen, expected.view(4, -1, 16).mean((0, 2)), atol=1e-5)
 
 
 def test_the_gradient_ends_at_the_window(tmp_path):
-    splits = splits_of(tmp_path, lanes=4)
-    model = RecurrentModel("gru", splits.spec.vocab_size, 1, 16)
-    objective = TruncatedBackpropagation(model, splits.spec, 4, **SAMPLES)
-    data = Loader(splits, torch.device("cpu"), 0, 0, 1, 1, 4, 4, 0)
-    for (batch,) in list(data.train(0))[:3]:
+    objective, splits = truncated(tmp_path)
+    for (batch,) in list(loader(splits).train(0))[:3]:
         objective("train", batch)[0].backward()  # raises if it reached the freed graph before
     assert not objective.carried.requires_grad
     assert (objective.carried != 0).any()
 
 
 def test_evaluation_carries_the_state_over_a_block(tmp_path):
-    splits = splits_of(tmp_path, lanes=2)
-    model = RecurrentModel("gru", splits.spec.vocab_size, 1, 16)
-    objective = TruncatedBackpropagation(model, splits.spec, 2, **SAMPLES)
+    objective, splits = truncated(tmp_path, lanes=2)
     inputs, targets = splits.val.gather(torch.arange(2))
-    logits, _ = model(inputs)
+    logits, _ = objective.model(inputs)
     expected = cross_entropy(logits.flatten(0, 1), targets.flatten())
     metrics = [measured(objective, splits, eval_batch_size=size)["loss"] for size in (1, 2)]
     assert metrics == pytest.approx([expected.item()] * 2, rel=1e-5)
@@ -180,22 +184,18 @@ def test_a_model_that_returns_nothing(train, monkeypatch):
 
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_every_process_saves_the_state_of_all_lanes(world_size, tmp_path, monkeypatch):
-    splits = splits_of(tmp_path, lanes=4)
-    torch.manual_seed(0)
-    model = RecurrentModel("gru", splits.spec.vocab_size, 1, 16)
-    ranks = [Ranks(rank, rank, world_size) for rank in range(world_size)]
-    objectives = [TruncatedBackpropagation(model, splits.spec, 4, **SAMPLES) for _ in ranks]
-    for objective, own in zip(objectives, ranks, strict=True):
-        data = Loader(splits, torch.device("cpu"), 0, own.rank, world_size, 1, 4, 4, 0)
-        for (batch,) in data.train(0):
+    alone, splits = truncated(tmp_path)
+    ranks = range(world_size)
+    objectives = [TruncatedBackpropagation(alone.model, splits.spec, 4, **SAMPLES) for _ in ranks]
+    for objective, rank in zip(objectives, ranks, strict=True):
+        for (batch,) in loader(splits, rank, world_size).train(0):
             objective("train", batch)
     parts = []
     where = "objectives.truncated_backpropagation.sum_over_ranks"
     monkeypatch.setattr(where, lambda tensor: parts.append(tensor) or tensor)
     for objective in objectives:
         objective.state()
-    alone = TruncatedBackpropagation(model, splits.spec, 4, **SAMPLES)
-    for (batch,) in Loader(splits, torch.device("cpu"), 0, 0, 1, 1, 4, 4, 0).train(0):
+    for (batch,) in loader(splits).train(0):
         alone("train", batch)
     assert torch.allclose(sum(parts), alone.carried, atol=1e-6)
     alone.load_state({"carried": sum(parts)})
