@@ -225,11 +225,11 @@ def compose_job(overrides: Sequence[str]) -> tuple[DictConfig, Job]:
         if is_multirun(cfg.hydra):
             raise ConfigError("train() makes one run: sweeps and studies are for the command line")
         run_dir = Path(cfg.hydra.run.dir).absolute()
+        run_dir.mkdir(parents=True, exist_ok=True)
     except Exception as error:  # Hydra's and OmegaConf's many
         raise ConfigError(explain(error, overrides) or str(error)) from error
     with open_dict(cfg):
         cfg.hydra.runtime.output_dir = str(run_dir)
         HydraConfig.instance().set_config(cfg)
         del cfg["hydra"]
-    run_dir.mkdir(parents=True, exist_ok=True)
     return cfg, job_of_this_process(cfg)

@@ -37,9 +37,11 @@ def test_the_page(monkeypatch, tmp_path, data_root):
         ("model.dropout=x", "should be a number"),
         ("optimizer.lrr=1", r"did you mean optimizer\.lr"),
         ("model=nope", "no such option"),
+        ("hydra.run.dir=a_file/run", "a_file/run: Not a directory"),
     ],
 )
 def test_mistakes_are_raised(monkeypatch, tmp_path, data_root, override, why):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_file").touch()
     with pytest.raises(ConfigError, match=why):
         train(override, "debug=fast", "wandb.mode=disabled", f"data.root={data_root}")
