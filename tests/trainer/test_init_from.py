@@ -138,6 +138,12 @@ def test_nothing_in_a_file_is_executed(tmp_path):
         load(net(), tmp_path)
 
 
+def test_a_model_without_tensors(tmp_path):
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "weights.pt")
+    with pytest.raises(ConfigError, match="shares no name with the model: it has weight, Identity"):
+        load(nn.Identity(), tmp_path / "weights.pt")
+
+
 def test_a_run_needs_its_parent_once(train, tmp_path):
     """Other classes and another optimizer; resumed without the parent, bit for bit the same."""
     parent = train(*SHORT, "trainer.ema_decay=0.5", "trainer.limit_train_steps=2")

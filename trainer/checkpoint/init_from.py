@@ -164,6 +164,6 @@ def unwrapped(name: str) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    first, *further = names
-    more = f" and {len(further) - SHOWN + 1} more" if len(further) >= SHOWN else ""
-    return ", ".join([first, *further][:SHOWN]) + more
+    names = [*names]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
