@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import weakref
 from unittest.mock import patch
 
 import numpy
@@ -33,6 +34,7 @@ from tests.trainer.interrupting import (
     summary,
 )
 from trainer.checkpoint.start import find
+from trainer.loggers.run_files import keep_events
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
@@ -159,6 +161,28 @@ def test_killed_between_checkpoints(train, tmp_path):
         train(*overrides, run_dir=killed)
     assert len(events(killed)) > checkpoint_of(killed)["num_events"]
     assert_same_run(whole, train(*overrides, "resume=auto", run_dir=killed))
+
+
+def test_a_resumed_run_holds_no_list_of_its_events(train, tmp_path, monkeypatch):
+    """A long run has more of them than are good in memory at once."""
+
+    class Event(dict):
+        """A dict that can be referred to weakly."""
+
+    references = []
+
+    def watched(file, count):
+        for event in map(Event, keep_events(file, count)):
+            references.append(weakref.ref(event))
+            yield event
+            assert sum(reference() is not None for reference in references) <= 2
+
+    overrides = (*SHORT, "trainer.log_every_steps=1")
+    with signal_at(6), pytest.raises(Interrupted):
+        train(*overrides, run_dir=tmp_path / "run")
+    monkeypatch.setattr("trainer.loggers.run_log.keep_events", watched)
+    train(*overrides, "resume=auto", run_dir=tmp_path / "run")
+    assert len(references) > 2
 
 
 def test_interrupted_evaluation(train, tmp_path):

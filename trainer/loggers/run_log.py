@@ -158,7 +158,11 @@ def open_run_log(config: dict[str, Any], job: Job, ranks: Ranks, start: Start) -
     record = job.recordable or config
     further = [build_logger(node, f"loggers[{i}]", job) for i, node in enumerate(config["loggers"])]
     console = Console(job, config["trainer"]["progress"], config["data"]["batch_size"])
-    earlier = list(keep_events(job.path / "metrics.jsonl", start.num_events))
+    num_kept, earlier = 0, dict[str, Any]()  # the last value of each: a long run has many events
+    for event in keep_events(job.path / "metrics.jsonl", start.num_events):
+        console.log_event(num_kept, event)
+        earlier |= event
+        num_kept += 1
     wandb_logger = WandbLogger(
         settings=config["wandb"],
         config=record,
@@ -167,7 +171,7 @@ def open_run_log(config: dict[str, Any], job: Job, ranks: Ranks, start: Start) -
         say=lambda text: console.show(escape(text)),
         warn=lambda text: console.print(escape(text)),
     )
-    run_log = RunLog(job, [RunFiles(record, job), console, wandb_logger, *further], len(earlier))
+    run_log = RunLog(job, [RunFiles(record, job), console, wandb_logger, *further], num_kept)
     run_log.summary |= {
         "seed": config["seed"],
         "overrides": list(job.overrides),
@@ -179,10 +183,8 @@ def open_run_log(config: dict[str, Any], job: Job, ranks: Ranks, start: Start) -
         "versions": versions(),
         "wandb": wandb_logger.state,
     }
-    for number, event in enumerate(earlier):
-        console.log_event(number, event)
-        run_log.note_results(event)
-    if lost := start.num_events - len(earlier):
+    run_log.note_results(earlier)
+    if lost := start.num_events - num_kept:
         start.notes.append(f"metrics.jsonl: the last {lost} events are lost")
     for note in start.notes:
         run_log.print(without_environment(note, record))
