@@ -55,11 +55,19 @@ def build_optimizer(
     if "lr" not in settings:
         raise ConfigError(f"{where}.lr is missing: every optimizer is given a learning rate")
     weight_decay = settings.get("weight_decay", 0.0)
-    for key in ("lr", "weight_decay"):
+    for key in ("lr", "weight_decay", "rest_lr", "adamw_lr"):
         value = settings.get(key, 0.0)
+        if value is None and key in ("rest_lr", "adamw_lr"):
+            continue
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not 0 <= value < math.inf:
             raise ConfigError(f"{where}.{key}={value} should be a number of at least 0")
+    for part, node in settings.items():  # optimizers inside this one
+        for key in ("lr", "weight_decay"):
+            if isinstance(node, dict) and key in node:
+                raise ConfigError(
+                    f"{where}.{part}.{key} would change nothing: {part} is given {where}.{key}"
+                )
     flags = group_flags(settings)
     if "weight_decay" not in settings:  # a few optimizers take but one group
         if any(rule.get("weight_decay") for rule in grouping.get("rules", ())):

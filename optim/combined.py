@@ -1,5 +1,6 @@
 """Two optimizers as one: ``optimizer=torch_muon`` is torch's Muon and, for the rest, AdamW."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
@@ -18,6 +19,9 @@ class MatricesAndRest(Optimizer):
         matrices, rest: called with groups, ``lr`` and ``weight_decay``; they make an optimizer.
         lr: of both.
         rest_lr: of ``rest``; None: ``lr``.
+
+    Raises:
+        ValueError: one of the two cannot be a part.
     """
 
     flag: ClassVar[str] = "is_matrix"
@@ -31,6 +35,9 @@ class MatricesAndRest(Optimizer):
         weight_decay: float = 0.0,
         rest_lr: float | None = None,
     ) -> None:
+        for name, build in (("matrices", matrices), ("rest", rest)):
+            if not callable(build):
+                raise ValueError(f"{name}={build} should be an optimizer's node, _partial_: true")
         groups = list(params)
         if rest_lr is not None:
             for group in groups:
@@ -40,11 +47,20 @@ class MatricesAndRest(Optimizer):
         for takes_matrices, build in ((True, matrices), (False, rest)):
             own = [group for group in groups if group[self.flag] == takes_matrices]
             if own:
-                self.parts[takes_matrices] = build(own, lr=lr, weight_decay=weight_decay)
-        made = {key: iter(part.param_groups) for key, part in self.parts.items()}
-        in_order = [next(made[group[self.flag]]) for group in groups]
-        super().__init__(in_order, {"lr": lr, "weight_decay": weight_decay})
+                part = build(own, lr=lr, weight_decay=weight_decay)
+                if any(isinstance(value, Optimizer) for value in vars(part).values()):
+                    raise ValueError(
+                        f"{type(part).__name__} is around another optimizer, whose state it would "
+                        "not share: it cannot be matrices or rest"
+                    )
+                self.parts[takes_matrices] = part
+        super().__init__(self.made(groups), {"lr": lr, "weight_decay": weight_decay})
         self.share()
+
+    def made(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The groups of the two, in the order of ``groups``, from which they were made."""
+        own = {key: iter(part.param_groups) for key, part in self.parts.items()}
+        return [next(own[group[self.flag]]) for group in groups]
 
     def share(self) -> None:
         """Let the two work on the groups and the state of this optimizer."""
@@ -62,10 +78,24 @@ class MatricesAndRest(Optimizer):
             part.step()
         return loss
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """By each of the two itself: some put back types that torch's own method casts."""
+        saved = state_dict["param_groups"]
+        state: defaultdict[Any, Any] = defaultdict(dict)
+        for key, part in self.parts.items():
+            groups = [group for group in saved if group[self.flag] == key]
+            others = {i for group in saved if group[self.flag] != key for i in group["params"]}
+            own = {i: value for i, value in state_dict["state"].items() if i not in others}
+            part.load_state_dict({"state": own, "param_groups": groups})
+            state |= part.state
+        self.param_groups = self.made(saved)
+        self.state = state
+        self.share()
+
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "parts": self.parts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Called by copies, and by :meth:`load_state_dict` with new groups and a new state."""
+        """Called by copies."""
         super().__setstate__(state)
         self.share()

@@ -90,8 +90,6 @@ class Muon(MatricesAndRest):
             raise ValueError(f"scaling={scaling} should be spectral or rms_match")
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas={betas} should be two numbers in [0, 1)")
-        if adamw_lr is not None and not 0 <= adamw_lr < math.inf:
-            raise ValueError(f"adamw_lr={adamw_lr} should be at least 0")
         muon_settings = {
             "momentum": momentum,
             "nesterov": nesterov,

@@ -1,6 +1,7 @@
 """Muon: whose parameters are whose, and the same steps as its author's and torch's own."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from models.transformer import Transformer
 from models.unet import UNet
 from models.vit import VisionTransformer
 from optim.build import build_optimizer
+from optim.combined import MatricesAndRest
 from optim.muon import COEFFICIENTS, newton_schulz
 from optim.schedules import Evaluations
 from optim.setting_schedule import SettingSchedule
@@ -169,6 +171,58 @@ def test_torch_muon_is_torch_s_two(composed):
     assert all(map(torch.equal, parameters, twin.parameters()))
 
 
+class Named(torch.optim.SGD):
+    """Has words in its state, which torch's ``load_state_dict`` casts; its own does not."""
+
+    def step(self, closure=None):
+        super().step()
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter]["words"] = ("a", "b")
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["words"] = ("a", "b")
+
+
+def test_parts_load_their_own_state():
+    parts = {"matrices": partial(torch.optim.SGD, momentum=0.9), "rest": Named}
+    one, other = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
+    groups = [{"params": [other], "is_matrix": False}, {"params": [one], "is_matrix": True}]
+    optimizer = MatricesAndRest(groups, **parts, lr=0.1)
+    one.grad, other.grad = torch.ones(2, 2), torch.ones(2)
+    optimizer.step()
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert optimizer.state[other]["words"] == ("a", "b")
+    assert optimizer.state[one]["momentum_buffer"].tolist() == [[1, 1], [1, 1]]
+    optimizer.param_groups[0]["lr"] = 0.0
+    before = other.detach().clone()
+    optimizer.step()
+    assert torch.equal(other, before)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cause"),
+    [
+        ("optimizer.rest_lr=-1", r"optimizer\.rest_lr=-1 should be a number"),
+        ("optimizer.rest_lr=fast", r"optimizer\.rest_lr=fast should be a number"),
+        ("+optimizer.rest.lr=3", r"optimizer\.rest\.lr would change nothing: .*optimizer\.lr"),
+        ("optimizer.matrices=null", "matrices=None should be an optimizer's node"),
+        ("optimizer.rest=adamw", "rest=adamw should be an optimizer's node"),
+        (
+            "optimizer.rest._target_=optim.wrapped.lookahead ~optimizer.rest.betas "
+            "+optimizer.rest.base_optimizer={_target_:torch.optim.SGD,_partial_:true}",
+            "Lookahead is around another optimizer",
+        ),
+    ],
+)
+def test_what_torch_muon_cannot_use_is_refused(overrides, cause, composed):
+    settings = composed("optimizer=torch_muon", *overrides.split())["optimizer"]
+    with pytest.raises(ConfigError, match=cause):
+        build_optimizer(settings, transformer(), GROUPING)
+
+
 def test_torch_muon_wants_matrices(composed):
     settings = composed("optimizer=torch_muon")["optimizer"]
     layers = [nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(4, 2)]
@@ -231,5 +285,5 @@ def test_rates_of_both_parts_are_scheduled_together(composed):
     ],
 )
 def test_impossible_settings_are_refused(key, value):
-    with pytest.raises(ConfigError, match=f"optimizer: Muon refused its settings: {key}="):
+    with pytest.raises(ConfigError, match=rf"optimizer(: Muon refused its settings: |\.){key}="):
         build_optimizer({**MUON, key: value}, transformer(), GROUPING)
