@@ -1,6 +1,8 @@
 """Samples read one by one, in worker processes that live as long as the loader."""
 
 import atexit
+import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from traceback import clear_frames
@@ -50,7 +52,7 @@ class SampleReader:
             collate_fn=collate,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
-            worker_init_fn=leave_signals_to_parent,
+            worker_init_fn=begin_worker,
             pin_memory=device.type == "cuda",
             generator=seeded(seed, WORKER_STREAM),
         )
@@ -85,8 +87,14 @@ class SampleReader:
         del self.loader
 
 
-def leave_signals_to_parent(worker_id: int) -> None:
-    """The parent ends its workers after it has saved what the run has reached."""
+def begin_worker(worker_id: int) -> None:
+    """Leave signals to the parent: it ends its workers after it has saved what the run has reached.
+
+    Of a parent that was killed while this process started, torch's watchdog would notice nothing.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        os.kill(os.getpid(), signal.SIGKILL)
     for name in GROUP_SIGNALS:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -74,3 +74,13 @@ def test_quoted_messages_exist():
     assert len(messages) > 30
     parts = [part.strip(" ;:") for message in messages for part in message.split("…")]
     assert [part for part in parts if part not in program] == []
+
+
+def test_named_tests_exist():
+    """Pages say what is proven where: ``tests/file.py``, or ``tests/file.py::test``."""
+    text = "\n".join(page.read_text() for page in PAGES)
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
+    assert len(named) > 15
+    for file, test in named:
+        code = (ROOT / file).read_text()
+        assert (f"def {test}(" if test else "def test_") in code, f"{file}::{test}"

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 
-def wait_until(condition: Callable[[], Any]) -> None:
-    """Two minutes at most."""
-    deadline = time.monotonic() + 120
+def wait_until(condition: Callable[[], Any], seconds: float = 120) -> None:
+    """``seconds`` at most."""
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -27,6 +27,15 @@ def descendants(pid: int, name: str) -> list[int]:
     for child in children(pid):
         found += descendants(child, name)
     return found
+
+
+def is_running(pid: int) -> bool:
+    """Whether it has not ended; an orphan that nobody waits for stays in the table as a zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except OSError:
+        return False
+    return state not in "ZX"
 
 
 def command_of(pid: int) -> str:

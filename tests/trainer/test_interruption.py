@@ -6,15 +6,18 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from core.errors import Interrupted
+from core.temporary import PREFIX, temporary_folder
 from tests.conftest import QUIET, ROOT
 from tests.trainer.interrupting import assert_same_run, events, summary
-from tests.trainer.processes import wait_until
+from tests.trainer.processes import descendants, is_running, wait_until
 from trainer.signals import listening
 
 LONG = (*QUIET, "trainer.max_epochs=500", "trainer.log_every_steps=5", "data.batch_size=50")
@@ -27,10 +30,11 @@ def started(data_root, tmp_path):
 
     def start(*overrides, wait_for="run/metrics.jsonl"):
         flags = [word for word in overrides if word.startswith("-")]
-        settings = [*LONG, *(word for word in overrides if word not in flags)]
+        settings = [*LONG, f"data.root={data_root}", f"hydra.run.dir={tmp_path}/run"]
+        settings += [word for word in overrides if word not in flags]
         command = [sys.executable, str(ROOT / "train.py"), *flags, *settings]
         process = subprocess.Popen(
-            [*command, f"data.root={data_root}", f"hydra.run.dir={tmp_path}/run"],
+            command,
             cwd=tmp_path,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
@@ -189,6 +193,118 @@ def test_ctrl_c_on_one_node_ends_both(started, tmp_path, node):
         assert other.returncode == 128 + signal.SIGINT
         assert "interrupted by SIGINT" in output
     assert summary(tmp_path / "run")["status"] == "interrupted"
+
+
+@pytest.fixture
+def temporary(monkeypatch):
+    """An empty folder for temporary files; its short name leaves room for those of sockets."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        yield Path(folder)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder of 40 images in two classes."""
+    for number in range(40):
+        folder = tmp_path / "images" / "train" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (12, 12), (number, 0, 0)).save(folder / f"{number}.png")
+    return tmp_path / "images"
+
+
+def assert_all_end(pids: list[int]) -> None:
+    """Within 30 s; what is left then is killed.
+
+    A child has ten seconds: one to notice, seven to save, then SIGKILL. A busy machine gets three
+    times as long; left alone, the children of these tests would go on for many minutes.
+    """
+    try:
+        wait_until(lambda: not any(map(is_running, pids)), seconds=30)
+    finally:
+        for pid in filter(is_running, pids):
+            os.kill(pid, signal.SIGKILL)
+
+
+PROCESSES = ("trainer.devices=2", "data=image_folder", "data.resident=false", "data.num_workers=1",
+             "data.batch_size=4", "model=customcnn")  # fmt: skip
+SWEEP = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        # two processes, and a data worker of each
+        pytest.param(PROCESSES, {"spawn_main": 4, "wandb-core": 1}, id="processes"),
+        pytest.param(SWEEP, {"LokyProcess": 2, "wandb-core": 2}, id="sweep"),
+    ],
+)
+def test_nothing_outlives_a_killed_parent(
+    started, images, temporary, tmp_path, overrides, expected
+):
+    """Nor do the temporary folders of its launch and of W&B outlive the next one."""
+    if overrides is SWEEP:
+        pytest.importorskip("joblib", reason="needs requirements-cluster.txt")
+    where = "hydra.sweep.dir=sweep" if overrides is SWEEP else f"data.root={images}"
+    settings = (where, "wandb.mode=offline", "trainer.max_epochs=50_000")
+    process = started(*overrides, *settings, wait_for=".")
+
+    def is_complete() -> bool:
+        counts = {name: len(descendants(process.pid, name)) for name in expected}
+        return all(counts[name] >= count for name, count in expected.items())
+
+    wait_until(lambda: is_complete() or process.poll() is not None, seconds=600)
+    assert process.poll() is None, process.stdout.read()
+    pids = descendants(process.pid, "")
+    process.kill()
+    process.wait()
+    assert_all_end(pids)
+    assert list(temporary.glob(f"{PREFIX}*"))
+    with temporary_folder() as own:
+        assert [str(folder) for folder in temporary.glob(f"{PREFIX}*")] == [own]
+
+
+ORPHAN = """
+import multiprocessing, os, signal, time
+from data.sample_reader import begin_worker
+from trainer.signals import end_with_parent
+
+def child():
+    parent = os.getppid()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    BEFORE
+    print(os.getpid(), flush=True)
+    while os.getppid() == parent:
+        time.sleep(0.1)
+    AFTER
+    time.sleep(600)
+
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param("end_with_parent()", "", id="hangs"),
+        pytest.param("", "begin_worker(0)", id="data worker that is still starting"),
+    ],
+)
+def test_nor_does_a_child_that_hangs(before, after):
+    script = ORPHAN.replace("BEFORE", before).replace("AFTER", after)
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        parent.kill()
+        parent.wait()
+        assert_all_end([child])
 
 
 def is_free(run_dir: Path) -> bool:
