@@ -215,13 +215,13 @@ def images(tmp_path):
 
 
 def assert_all_end(pids: list[int]) -> None:
-    """Within 30 s; what is left then is killed.
+    """Within two minutes; what is left then is killed.
 
-    A child has ten seconds: one to notice, seven to save, then SIGKILL. A busy machine gets three
-    times as long; left alone, the children of these tests would go on for many minutes.
+    A child has ten seconds: one to notice, seven to save, then SIGKILL. A busy machine gets more;
+    left alone, the children of these tests would go on for longer.
     """
     try:
-        wait_until(lambda: not any(map(is_running, pids)), seconds=30)
+        wait_until(lambda: not any(map(is_running, pids)))
     finally:
         for pid in filter(is_running, pids):
             os.kill(pid, signal.SIGKILL)
