@@ -46,6 +46,8 @@ def text_csv(
         ConfigError: a file is missing, empty or damaged, lacks a column, or has a label that the
             training part does not have; there is no such tokenizer.
     """
+    if text_column == label_column:
+        raise ConfigError(f"data.text_column and data.label_column are both {text_column}")
     columns = {text_column: "data.text_column", label_column: "data.label_column"}
     notes: list[str] = []
     files = split_files(root, path, val_path, test_path)

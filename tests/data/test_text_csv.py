@@ -173,6 +173,7 @@ def test_byte_order_mark_and_line_breaks_inside_of_a_text(read, tmp_path):
         ("max_length", 2, "data.max_length=2 should be 3 or more"),
         ("val_fraction", 1, "data.val_fraction=1 should be at least 0 and below 1"),
         ("val_fraction", 0.95, "leave nothing to train on"),
+        ("text_column", "label", "data.text_column and data.label_column are both label"),
     ],
 )
 def test_bad_setting_is_one_line(key, value, message, read, tmp_path):
