@@ -316,7 +316,10 @@ def held_out(classes: Tensor, fractions: dict[str, float]) -> dict[str, Tensor]:
             raise ConfigError(f"data.{name}_fraction={fraction} should be at least 0 and below 1")
     rest = 1 - sum(fractions.values())
     if round(rest * len(classes)) < 1:
-        raise ConfigError("data.val_fraction and data.test_fraction leave nothing to train on")
+        taken = " and ".join(f"data.{name}_fraction={part}" for name, part in fractions.items())
+        raise ConfigError(
+            f"of {len(classes):,} samples, {taken or 'none'} would leave nothing to train on"
+        )
     parts = stratified_split(classes, (rest, *fractions.values()))
     return {
         name: part for name, part in zip(("train", *fractions), parts, strict=True) if len(part)
