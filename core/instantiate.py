@@ -57,7 +57,9 @@ RESERVED = ("_target_", "_partial_")
 REFUSALS = (TypeError, ValueError, LookupError, ArithmeticError, AssertionError, RuntimeError)
 
 
-def instantiate(node: Any, where: str, later: Sequence[str] = (), **injected: Any) -> Any:
+def instantiate(
+    node: Any, where: str, later: Sequence[str] = (), beside: Sequence[str] = (), **injected: Any
+) -> Any:
     """Build what ``node`` describes; ``injected`` arguments come from the program.
 
     Mappings with ``_target_`` become objects (with ``_partial_: true``, functions still waiting for
@@ -67,6 +69,7 @@ def instantiate(node: Any, where: str, later: Sequence[str] = (), **injected: An
         node: plain data (mappings, lists, primitives), as in the resolved config.
         where: dotted name of the node in the config, for messages.
         later: arguments that the program gives when it calls a partial.
+        beside: further settings that stand in the same place, to be suggested for a typo.
 
     Raises:
         ConfigError: a target outside the allowlist, an unknown setting, a refused value.
@@ -83,7 +86,7 @@ def instantiate(node: Any, where: str, later: Sequence[str] = (), **injected: An
         return built
     target = resolve(built.pop("_target_"), f"{where}._target_")
     is_partial = built.pop("_partial_", False)
-    check_arguments(target, built, (*injected, *later), where)
+    check_arguments(target, built, (*injected, *later), where, beside)
     if is_partial:
         return partial(target, **built, **injected)
     try:
@@ -178,13 +181,17 @@ def outside(name: Any, where: str, package: str, attribute: str) -> ConfigError:
 
 
 def check_arguments(
-    target: Callable[..., Any], settings: dict[str, Any], injected: Collection[str], where: str
+    target: Callable[..., Any],
+    settings: dict[str, Any],
+    injected: Collection[str],
+    where: str,
+    beside: Sequence[str] = (),
 ) -> None:
     """Refuse settings the target does not have, and plainly wrong types, with the nearest name."""
     parameters = inspect.signature(target).parameters
     called = inspect.signature(target, follow_wrapped=False).parameters  # of a decorator, if any
     takes_any = any(p.kind is p.VAR_KEYWORD for p in (*parameters.values(), *called.values()))
-    own = [name for name in parameters if name not in injected]
+    own = [*(name for name in parameters if name not in injected), *beside]
     unknown = [key for key in settings if key not in parameters and not takes_any]
     if unknown:
         nearest = get_close_matches(unknown[0], own, n=1)

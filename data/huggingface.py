@@ -36,7 +36,7 @@ def huggingface_images(
     Raises:
         ConfigError: there is no such data set or column, or a setting is wrong.
     """
-    images = image_settings(settings)
+    images = image_settings(settings, huggingface_images)
     saved = load(root, path)
     image_column = column_of(saved["train"], image_column, "image_column", "Image")
     labels, class_names = labels_of(saved, label_column)

@@ -34,7 +34,7 @@ def image_folder(root: str, **settings: Any) -> Splits:
     Raises:
         ConfigError: a folder is missing or empty, an image cannot be read, or a setting is wrong.
     """
-    images = image_settings(settings)
+    images = image_settings(settings, image_folder)
     folder = Path(root)
     name = f"image_folder/{folder.resolve().name}"
     class_names = names_of_classes(folder / "train")

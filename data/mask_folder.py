@@ -43,7 +43,7 @@ def mask_folder(
         ConfigError: a folder or a mask is missing, a mask has another size than its image or other
             classes, a file cannot be read, or a setting is wrong.
     """
-    images = image_settings(settings)
+    images = image_settings(settings, mask_folder)
     folder = Path(root)
     notes: list[str] = []
     found = {split: pairs(part, notes) for split, part in folders(folder).items()}

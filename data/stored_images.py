@@ -2,9 +2,10 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -168,9 +169,17 @@ class ImageSettings:
         return built
 
 
-def image_settings(settings: dict[str, Any]) -> ImageSettings:
-    """Raises: ConfigError: one of them is unknown, of a wrong type or out of range."""
-    return instantiate({"_target_": f"{__name__}.ImageSettings", **settings}, "data")
+def image_settings(settings: dict[str, Any], source: Callable[..., Splits]) -> ImageSettings:
+    """What ``source`` was given beside its own settings, which a typo may have been meant for.
+
+    Raises:
+        ConfigError: one of them is unknown, of a wrong type or out of range.
+    """
+    own = [
+        part.name for part in signature(source).parameters.values() if part.kind != part.VAR_KEYWORD
+    ]
+    node = {"_target_": f"{__name__}.ImageSettings", **settings}
+    return instantiate(node, "data", beside=own)
 
 
 def in_memory(parts: dict[str, Any], cache: Path | None) -> dict[str, TensorSplit]:

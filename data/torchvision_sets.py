@@ -88,7 +88,7 @@ def torchvision_set(
         ConfigError: there is no such set, it is none for classification, it can neither be read
             nor downloaded, or a setting is wrong.
     """
-    images = image_settings(settings)
+    images = image_settings(settings, torchvision_set)
     kind, options = set_class(name), options or {}
     sets = {part: read_set(kind, root, options | own) for part, own in parts_of(kind, options)}
     sets = {part: found for part, found in sets.items() if found is not None}

@@ -48,7 +48,7 @@ def webdataset(
         ConfigError: there are no shards, one is damaged or compressed, a sample lacks its image or
             class, or a setting is wrong.
     """
-    images = image_settings(settings)
+    images = image_settings(settings, webdataset)
     folder = Path(root)
     patterns = {"train": train, "val": val, "test": test}
     found = {name: sorted(folder.glob(pattern)) for name, pattern in patterns.items() if pattern}

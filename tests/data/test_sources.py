@@ -169,6 +169,12 @@ def test_wrong_shards(splits_of, tmp_path, files, mode, message):
         splits_of("webdataset", root=str(tmp_path))
 
 
+def test_a_typo_is_told_the_nearest_setting_of_the_set_and_of_its_images(splits_of):
+    for key, nearest in (("label_keyy", "label_key"), ("image_sizes", "image_size")):
+        with pytest.raises(ConfigError, match=rf"did you mean data\.{nearest}\?"):
+            splits_of("webdataset", **{key: 8})
+
+
 def test_no_shards(splits_of, tmp_path):
     with pytest.raises(ConfigError, match=r"there are no shards data\.train=train\*\.tar"):
         splits_of("webdataset", root=str(tmp_path))
