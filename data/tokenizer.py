@@ -2,7 +2,7 @@
 
 Add one as a class with the same methods and name it in ``TOKENIZERS``. ``train`` gets the whole
 text, the part that may be learned from, and the number of tokens wanted; ``Tokenizer(content)``
-builds it again anywhere.
+builds it again anywhere. ``is_per_character``: a text may be encoded piece by piece.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,8 @@ from core.errors import ConfigError
 
 class CharTokenizer:
     """A token per character; ``content`` is all characters in order of their code."""
+
+    is_per_character = True
 
     def __init__(self, content: str) -> None:
         self.content = content
@@ -52,6 +54,8 @@ class CharTokenizer:
 class ByteTokenizer:
     """A token per UTF-8 byte: no training, no unknown characters."""
 
+    is_per_character = True
+
     def __init__(self, content: str = "") -> None:
         self.content = content
         self.vocab_size = 256
@@ -72,6 +76,8 @@ class ByteTokenizer:
 
 class BPETokenizer:
     """Byte-pair encoding over bytes (GPT-2's kind); ``content`` is the JSON of ``tokenizers``."""
+
+    is_per_character = False
 
     def __init__(self, content: str) -> None:
         import tokenizers  # only for the runs that use it
