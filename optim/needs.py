@@ -28,14 +28,14 @@ class Needs:
         closure: a function that computes the loss and its gradients again. They have been computed
             once when the optimizer steps, as for every other.
         draws: it draws random numbers, which must be the same on every process.
-        unsaved: why a checkpoint cannot hold its state; empty where one can.
+        unsaved: a checkpoint cannot hold its state.
     """
 
     flat: bool = False
     graph: bool = False
     closure: bool = False
     draws: bool = False
-    unsaved: str = ""
+    unsaved: bool = False
 
 
 def rehearse(settings: dict[str, Any], optimizer: Optimizer, where: str) -> Needs:
@@ -62,7 +62,7 @@ def rehearse(settings: dict[str, Any], optimizer: Optimizer, where: str) -> Need
                 draws = generator_states() != before
                 if len({group["lr"] for group in groups}) > 1:
                     check_rates(settings, groups, where, needs)
-                return replace(needs, draws=draws, unsaved=try_saving(twin, groups))
+                return replace(needs, draws=draws, unsaved=not can_be_saved(twin, groups))
         except ConfigError:
             raise
         except Exception as error:  # whatever a foreign optimizer raises
@@ -108,8 +108,8 @@ def try_steps(
     return optimizer
 
 
-def try_saving(optimizer: Optimizer, before: list[dict[str, Any]]) -> str:
-    """Why the state cannot be read back from a file as data alone; empty where it can.
+def can_be_saved(optimizer: Optimizer, before: list[dict[str, Any]]) -> bool:
+    """Whether the state can be read back from a file as data alone.
 
     Args:
         before: the groups as they were before any update: what stays as it is, is no state.
@@ -127,9 +127,9 @@ def try_saving(optimizer: Optimizer, before: list[dict[str, Any]]) -> str:
         torch.save(content, file)
         file.seek(0)
         torch.load(file, weights_only=True)
-    except Exception as error:  # whatever pickle and a foreign optimizer raise
-        return reason(error)
-    return ""
+    except Exception:  # whatever pickle and a foreign optimizer raise
+        return False
+    return True
 
 
 def try_step(optimizer: Any, needs: Needs, scale: float = 1.0) -> None:

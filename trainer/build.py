@@ -103,8 +103,7 @@ def check_needs(
     if needs.unsaved and settings.checkpoint:
         raise ConfigError(
             f"{where}: a checkpoint cannot hold the state of {type(optimizer).__name__}, more than "
-            f"tensors and plain values: choose another optimizer, or trainer.checkpoint=false "
-            f"({needs.unsaved})"
+            "tensors and plain values: choose another optimizer, or trainer.checkpoint=false"
         )
     if not (needs.graph or needs.closure):
         return

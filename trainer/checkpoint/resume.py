@@ -59,11 +59,11 @@ def resume(trainer: Trainer, start: Start) -> None:
         check_data(trainer, start, content)
         check_weights(trainer, start, content)
         adapt(content, trainer, set(start.changed))
+        for phase in trainer.phases:
+            where = ("optimizer.", f"phases.{phase.name}.optimizer.", "param_groups.")
+            if changed := [key for key in start.changed if key.startswith(where)]:
+                check_state(phase, content["optimizers"][phase.name], changed)
         trainer.progress = trainer.checkpoints.load_state_dict(content)
-    for phase in trainer.phases:
-        where = ("optimizer.", f"phases.{phase.name}.optimizer.", "param_groups.")
-        if changed := [key for key in start.changed if key.startswith(where)]:
-            check_state(phase, changed)
     say_where(trainer, start.summary)
     step, last = trainer.progress.step, trainer.horizon.total_steps
     if step > last and start.changed:  # a limit may lie behind the run, which then ends
@@ -137,15 +137,15 @@ def say_where(trainer: Trainer, before: dict[str, Any]) -> None:
         )
 
 
-def check_state(phase: Phase, changed: list[str]) -> None:
-    """Make one update with gradients of zero, of a copy of the optimizer and its parameters.
+def check_state(phase: Phase, saved: dict[str, Any], changed: list[str]) -> None:
+    """Load the state, and make one update with gradients of zero of a copy of the parameters.
 
     Raises:
         ConfigError: with the ``changed`` settings the optimizer needs a state it has not.
     """
     try:
-        optimizer = copy.deepcopy(phase.optimizer)
-        try_step(optimizer, phase.needs, scale=0.0)
+        phase.optimizer_state.load_state_dict(saved)
+        try_step(copy.deepcopy(phase.optimizer), phase.needs, scale=0.0)
     except MISFITS as error:
         lacks = f"has no {error}" if isinstance(error, KeyError) else f"does not fit ({error})"
         raise ConfigError(
