@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from core.overrides import text
+from core.ranks import announce
+from study import outlook
 from study.jobs import Jobs, Run
 from study.protocol import Candidate, Protocol
 from study.space import Params, Space
@@ -64,6 +66,13 @@ class Study:
     def extend(self) -> None:
         """Widen spaces where most replicates chose a bound, and tune all candidates once more."""
         if at_bounds := self.at_bounds():
+            outlook.extend(self.protocol, self.jobs.directory)
+            beyond = [
+                f"{key} of {name} ({side})"
+                for name in at_bounds
+                for key, side in at_bounds[name].items()
+            ]
+            announce(f"spaces grow beyond {', '.join(beyond)}; all candidates are tuned once more")
             self.spaces = {
                 name: space.widened(at_bounds.get(name, {})) for name, space in self.spaces.items()
             }

@@ -16,21 +16,37 @@ FILE = "study.json"
 
 def begin(protocol: Protocol, costs: dict[str, Cost], directory: Path) -> None:
     """Note what is to be done, and what is done already: a study goes on where it was."""
-    num_trials = num_repeats = 0
-    planned = 0.0
-    for name, cost in costs.items():
-        trials, repeats = protocol.num_runs(protocol.candidates[name])
-        num_trials, num_repeats = num_trials + trials, num_repeats + repeats
-        planned += cost.seconds * (trials * tuned_share(protocol, cost.steps) + repeats)
     content = read_json(directory / FILE)
     content["session"] = {
         "started_at": time.time(),
-        "num_trials": num_trials,
-        "num_repeats": num_repeats,
-        "seconds_planned": planned,  # of one run at a time, as the preflight saw it
+        "num_trials": 0,
+        "num_repeats": 0,
+        "seconds_planned": 0.0,  # of one run at a time, as the preflight saw it
         "seconds_done": seconds_done(directory, content["costs"]),
     }
+    for name, cost in costs.items():
+        trials, repeats = protocol.num_runs(protocol.candidates[name])
+        plan(content["session"], protocol, cost, trials, repeats)
     write_json(content, directory / FILE)
+
+
+def extend(protocol: Protocol, directory: Path) -> None:
+    """Note that all candidates are tuned once more."""
+    content = read_json(directory / FILE)
+    for name, cost in content["costs"].items():
+        trials, _ = protocol.num_runs(protocol.candidates[name])
+        plan(content["session"], protocol, Cost(**cost), trials)
+    write_json(content, directory / FILE)
+
+
+def plan(
+    session: dict[str, Any], protocol: Protocol, cost: Cost, trials: int, repeats: int = 0
+) -> None:
+    """Add runs of a candidate to what this session is to do."""
+    session["num_trials"] += trials
+    session["num_repeats"] += repeats
+    share = tuned_share(protocol, cost.steps)
+    session["seconds_planned"] += cost.seconds * (trials * share + repeats)
 
 
 def line(directory: Path, name: str, overrides: list[str]) -> str:

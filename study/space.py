@@ -95,14 +95,14 @@ class Dimension:
         return (scale(x) - scale(self.low)) / (scale(self.high) - scale(self.low))
 
     def widened(self, side: str | None) -> "Dimension":
-        """The interval and half as much again beyond its ``low`` or ``high`` bound.
+        """The interval and half as much again beyond its lowest (``low``) or highest values.
 
         What was not negative stays so, and what lies below 1, such as a momentum, too.
         """
         if side is None:
             return self
         low, high = self.low, self.high
-        if side == "low":
+        if side == ("high" if self.one_minus else "low"):
             low = low * math.sqrt(low / high) if self.log else low - (high - low) / 2
             low = max(low, 0) if self.low >= 0 else low
         else:
@@ -161,11 +161,14 @@ class Space:
         return known
 
     def near_bounds(self, params: Params) -> Iterator[tuple[str, str]]:
-        """The settings within a tenth of a bound, and of which; of those it could be widened at."""
+        """The settings near the ``low`` or ``high`` end of their values, if there is more beyond.
+
+        Near is within a tenth of the interval.
+        """
         for dimension in self.dimensions:
             if dimension.key in params and not dimension.choices:
                 share = dimension.share(params[dimension.key])
-                side = "low" if share < 0.5 else "high"
+                side = "low" if (share < 0.5) != dimension.one_minus else "high"
                 if min(share, 1 - share) <= NEAR_BOUND and dimension.widened(side) != dimension:
                     yield dimension.key, side
 

@@ -38,6 +38,6 @@ def test_a_study_that_goes_on_counts_what_it_has(tmp_path):
     conduct_fake(tmp_path, FakeLauncher(tmp_path))
     conduct_fake(tmp_path, FakeLauncher(tmp_path), replicates=2)
     session = json.loads((tmp_path / "study.json").read_text())["session"]
-    assert session["num_trials"], session["num_repeats"] == (16, 8)
+    assert (session["num_trials"], session["num_repeats"]) == (16, 8)
     assert 2 * session["seconds_done"] == pytest.approx(session["seconds_planned"])
     assert outlook.line(tmp_path, "sgd-r1-tune-000", []).startswith("trial 16 of 16  ")

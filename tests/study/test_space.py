@@ -54,7 +54,7 @@ def test_shares_are_read_back_and_a_space_widens_as_far_as_values_make_sense():
     rate = SPACE.dimensions[0].widened("high")
     assert (rate.low, rate.high) == (1e-4, pytest.approx(100.0))
     one_minus = Dimension.of("m", {"low": 0.01, "high": 1, "log": True, "one_minus": True}, "s")
-    assert one_minus.widened("high").high == 1.0, "a momentum is not negative"
+    assert one_minus.widened("low").high == 1.0, "a momentum is not negative"
     assert Dimension.of("w", {"low": 0.0, "high": 0.2}, "space").widened("low").low == 0
     steps = SPACE.dimensions[3].widened("low")
     assert (steps.low, steps.high) == (0, 50)
@@ -74,6 +74,15 @@ def test_only_a_bound_that_can_be_moved_is_one_to_be_near():
         "warmup": "high",
         "steps": "high",
     }
+
+
+def test_low_and_high_are_those_of_the_value_not_of_one_minus_it():
+    interval = {"low": 0.02, "high": 0.5, "log": True, "one_minus": True}
+    space = Space.of({"momentum": interval}, "space")
+    assert list(space.near_bounds({"momentum": 0.52})) == [("momentum", "low")]
+    assert list(space.near_bounds({"momentum": 0.979})) == [("momentum", "high")]
+    (momentum,) = space.widened({"momentum": "high"}).dimensions
+    assert (momentum.at(0.0), momentum.at(1.0)) == (pytest.approx(0.996), 0.5)
 
 
 def test_grid_may_not_exceed_the_budget():

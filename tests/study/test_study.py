@@ -53,7 +53,7 @@ def test_every_replicate_tunes_anew_and_judges_on_seeds_of_its_own(tmp_path):
     ]
 
 
-def test_a_space_with_its_best_at_a_bound_is_widened_once_and_all_tune_again(tmp_path):
+def test_a_space_with_its_best_at_a_bound_is_widened_once_and_all_tune_again(tmp_path, capsys):
     """SGD is best at a rate of 0.1, twice as high as its space goes."""
     space = {"optimizer.lr": {"low": 1e-3, "high": 0.05, "log": True}}
     candidates = {
@@ -66,12 +66,15 @@ def test_a_space_with_its_best_at_a_bound_is_widened_once_and_all_tune_again(tmp
     assert record["at_bounds"] == {"sgd": {"optimizer.lr": "high"}}
     launcher = FakeLauncher(tmp_path)
     conduct_fake(tmp_path, launcher, extend=True, **settings)
+    said = capsys.readouterr().out
+    assert "spaces grow beyond optimizer.lr of sgd (high); all candidates are tuned once" in said
     tuned = [job for job in launcher.jobs if job["wandb.job_type"] == "tune"]
     for name in ("sgd", "adam"):
         assert len([job for job in tuned if job["optimizer"] == name]) == 3 * 16
     rates = [float(job["optimizer.lr"]) for job in tuned if job["optimizer"] == "sgd"]
     assert 0.05 < max(rates) < 0.05 * (0.05 / 1e-3) ** 0.5
     record = json.loads((tmp_path / "study.json").read_text())
+    assert record["session"]["num_trials"] == 2 * 2 * 3 * 16
     assert record["at_bounds"] == {}
     for entry in record["best"]:
         if entry["candidate"] == "sgd":
