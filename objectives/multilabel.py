@@ -14,7 +14,7 @@ from data.splits import Batch
 from metrics.named import NamedMetrics
 from models.outputs import prediction_of
 from objectives.base import Media, Sums, Table, mean_over_batch
-from objectives.supervised import Supervised, described_tensor
+from objectives.supervised import MISSING_SHOWN, Supervised, described_tensor
 
 
 class Multilabel(Supervised):
@@ -83,6 +83,14 @@ class Multilabel(Supervised):
         return targets.sum(0, dtype=torch.int64)
 
     def weights_of(self, counts: Tensor, num_samples: int) -> Tensor:
+        always = [
+            name for name, n in zip(self.names, counts.tolist(), strict=True) if n == num_samples
+        ]
+        if always:  # a weight of 0: it would not be learned
+            raise ConfigError(
+                "objective.class_weights=balanced: every training sample has "
+                + ", ".join(always[:MISSING_SHOWN])
+            )
         return (num_samples - counts) / counts
 
     def losses(self, outputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:

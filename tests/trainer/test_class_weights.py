@@ -114,6 +114,12 @@ def test_labels_that_hold_rarely_count_more(weights):
     assert_measured_alike(objective, (images, labels), losses.mean())
     with pytest.raises(ConfigError, match="no training samples of c"):
         objective_for(TensorSplit(images, labels * torch.tensor([1, 1, 0])), "balanced", Multilabel)
+    with pytest.raises(ConfigError, match="every training sample has a"):
+        objective_for(
+            TensorSplit(images, labels | torch.tensor([1, 0, 0], dtype=torch.uint8)),
+            "balanced",
+            Multilabel,
+        )
 
 
 @pytest.mark.parametrize("weights", ["balanced", [0.5, 2, 4]])
