@@ -15,6 +15,7 @@ from optim.schedules import Horizon
 from optim.setting_schedule import SettingSchedule
 from optim.uncompiled import leave_compiler_out
 from trainer.averaging import check_average
+from trainer.cuda_graph import capturable, check_cuda_graph
 from trainer.distributed.device import choose_precision
 from trainer.distributed.parallel import distribute, for_strategy, wrap
 from trainer.phase import Phase, PhaseCompute
@@ -32,6 +33,8 @@ def build_phases(
     settings = phase_settings(config, list(modules))
     frozen_norms = freeze(objective.model, config["param_groups"]["rules"])
     grouping = config["param_groups"] | {"root": objective.model}
+    if trainer.cuda_graph:
+        check_cuda_graph(config, trainer, objective)
     distribute(objective, trainer)
     if trainer.strategy == "fsdp":
         check_average(trainer, against="trainer.strategy=fsdp")
@@ -45,6 +48,8 @@ def build_phases(
     for name, module in modules.items():
         own, where = settings[name], f"phases.{name}." if config["phases"] else ""
         chosen = for_strategy(own["optimizer"], trainer)
+        if trainer.cuda_graph:
+            chosen = capturable(chosen, f"{where}optimizer")
         optimizer = build_optimizer(chosen, module, grouping, f"{where}optimizer")
         needs = rehearse(chosen, optimizer, f"{where}optimizer")
         check_needs(needs, optimizer, objective, trainer, f"{where}optimizer")

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.amp import GradScaler
 
 from core.collectives import agree
 from core.errors import Diverged
@@ -87,13 +86,6 @@ class Snapshot:
             current.copy_(before)
         for phase, state in zip(self.phases, self.optimizers, strict=True):
             phase.optimizer.load_state_dict(state)
-
-
-def update_scale(scaler: GradScaler) -> bool:
-    """Adapt fp16's loss scale; whether the optimizers' steps were applied."""
-    before = scaler.get_scale()
-    scaler.update()
-    return scaler.get_scale() >= before
 
 
 def count_skip(progress: Progress) -> None:

@@ -42,11 +42,19 @@ class Computation:
 
     def __post_init__(self) -> None:
         self.scaler = GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.last_scale: float | None = None
 
     def begin_update(self, position: int) -> None:
         """Start the draws of an update, such as dropout's."""
         self.position = position
         seed_process(self.device, self.seed, UPDATE_STREAM, position, self.rank)
+
+    def update_scale(self) -> bool:
+        """Adapt fp16's loss scale, and read it; whether the optimizers' steps were applied."""
+        before = self.scaler.get_scale() if self.last_scale is None else self.last_scale
+        self.scaler.update()
+        self.last_scale = self.scaler.get_scale()
+        return self.last_scale >= before
 
     def same_draws(self) -> AbstractContextManager:
         """The draws of the update once more; afterwards they go on where they were."""
@@ -107,7 +115,10 @@ class Phase:
         """Give the optimizer the rates of update ``step``, and what else has a schedule."""
         lrs = {base_lr: self.schedule(step, base_lr, evaluations) for base_lr in set(self.base_lrs)}
         for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = lrs[base_lr]
+            if isinstance(group["lr"], Tensor):  # which a CUDA graph reads
+                group["lr"].fill_(lrs[base_lr])
+            else:
+                group["lr"] = lrs[base_lr]
         for setting in self.setting_schedules:
             setting.set(step, evaluations)
 

@@ -22,9 +22,10 @@ from optim.schedules import Evaluations, Horizon
 from trainer.averaging import build_average, estimate_statistics
 from trainer.checkpoint.files import weights_of
 from trainer.checkpoint.state import Checkpoints
+from trainer.cuda_graph import GraphedUpdate
 from trainer.distributed.device import choose_precision, eager, explain_oom, peak_memory_bytes
 from trainer.evaluation import check_evaluations, evaluate, is_evaluation_step, judge
-from trainer.finite import FiniteCheck, Snapshot, advice, count_skip, update_scale
+from trainer.finite import FiniteCheck, Snapshot, advice, count_skip
 from trainer.loggers.provenance import run_facts
 from trainer.loggers.run_log import RunLog
 from trainer.metrics import Clock, TrainingMetrics
@@ -64,6 +65,10 @@ class Trainer:
         self.metrics = TrainingMetrics(settings.log_every_steps, self.finite.check_means)
         self.initial_weights_hash = weights_hash(weights_of(self.objective.model))
         self.diverged: Diverged | None = None
+        self.graph: GraphedUpdate | None = None
+        if settings.cuda_graph:
+            compute = partial(self.compute_update, is_logged=False)
+            self.graph = GraphedUpdate(compute, self.phases)
         self.checkpoints = Checkpoints(
             settings=settings,
             run_log=self.run_log,
@@ -143,37 +148,51 @@ class Trainer:
         self.computation.begin_update(self.progress.batches)
         before = Snapshot(self.objective, self.phases) if self.finite.may_skip else None
         is_logged = self.metrics.is_logging_step(self.progress.step + 1)
-        is_finite = True
-        sums: list[Sums] = []
         mode: Any = self.monitor.mode
         evaluations = Evaluations(tuple(self.progress.evaluations), mode)
         for phase in self.phases:
             phase.follow_schedules(self.progress.step, evaluations)
+        if self.graph is None or is_logged:
+            sums = self.compute_update(update, is_logged)
+        else:
+            sums = self.graph(update)
+        if before is not None and not (self.computation.update_scale() and sums is not None):
+            before.restore()
+            count_skip(self.progress)
+            return
+        for metrics in sums or []:
+            self.metrics.add(metrics)
+        self.progress.step += 1
+        if self.average is not None:
+            self.average.update(self.objective.model, self.progress.step)
+        self.progress.skipped_in_a_row = 0
+
+    def compute_update(self, update: list[Batch], is_logged: bool) -> list[Sums] | None:
+        """What an update computes, phase by phase: what is to be recorded of it.
+
+        Args:
+            is_logged: measure norms and times as well, which waits for the device.
+
+        Returns:
+            None: a loss or a gradient is not finite, and its phase has not stepped.
+        """
+        sums: list[Sums] = []
+        for phase in self.phases:
             losses, measured = phase.backward(update, self.computation)
             sums += [*measured, self.objective.after_backward(phase.name)]
             if is_logged:
                 gradients = [parameter.grad for parameter in phase.parameters]
                 self.metrics.norms |= phase.layer_norms("grad_norm", gradients)
             grad_norm = phase.clip_gradients(always_measure=is_logged or self.finite.skips)
-            is_finite = self.finite.check_update(phase.name, losses, grad_norm)
-            if not is_finite:
-                break
+            if not self.finite.check_update(phase.name, losses, grad_norm):
+                return None
             if is_logged:
                 self.metrics.norms |= phase.measured_step(
                     update, self.computation, grad_norm, self.progress
                 )
             else:
                 phase.step(update, self.computation)
-        if before is not None and not (update_scale(self.computation.scaler) and is_finite):
-            before.restore()
-            count_skip(self.progress)
-            return
-        for metrics in sums:
-            self.metrics.add(metrics)
-        self.progress.step += 1
-        if self.average is not None:
-            self.average.update(self.objective.model, self.progress.step)
-        self.progress.skipped_in_a_row = 0
+        return sums
 
     def after_step(self) -> None:
         """Whatever is due between two updates: logging, evaluation, checkpoints."""

@@ -15,7 +15,7 @@ from data.draws import BatchDraws
 from models.recurrent import RecurrentModel
 from trainer.averaging import Average
 from trainer.distributed.device import choose_accelerator, choose_device, prepare_process
-from trainer.phase import PhaseCompute
+from trainer.phase import Computation, PhaseCompute
 
 
 @pytest.fixture
@@ -115,6 +115,31 @@ class Copies(TorchDispatchMode):
             self.made += 1
             self.waited += not kwargs.get("non_blocking")
         return function(*args, **kwargs)
+
+
+class Reads(TorchDispatchMode):
+    """Counts values that the host waits for."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += "_local_scalar_dense" in str(function)
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_loss_scale_is_read_once_an_update():
+    computation = Computation(torch.device("cpu"), "fp16", seed=0, rank=0)
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    for is_finite in (True, False, True):
+        optimizer.zero_grad()
+        computation.scaler.scale(weight.sum() * (1 if is_finite else torch.inf)).backward()
+        computation.scaler.step(optimizer)
+        with Reads() as reads:
+            assert computation.update_scale() == is_finite
+    assert reads.count == 1
 
 
 @pytest.mark.parametrize(
