@@ -28,6 +28,11 @@ def full_tensor(value: Any) -> Any:
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
+def local_tensor(value: Any) -> Any:
+    """This process's share of a tensor that FSDP has sharded; anything else as it is."""
+    return value.to_local() if hasattr(value, "to_local") else value
+
+
 def spread_like(value: Tensor, share: Any) -> Tensor:
     """This process's share of a tensor that every process has, where FSDP has spread ``share``."""
     if not hasattr(share, "full_tensor"):

@@ -118,4 +118,6 @@ def check_finite(value: float, what: str) -> None:
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    return all(bool(t.isfinite().all()) for t in tensors if t.is_floating_point())
+    """Of one device, from which one value is read."""
+    found = [t.isfinite().all() for t in tensors if t.is_floating_point()]
+    return not found or bool(torch.stack(found).all())

@@ -1,14 +1,22 @@
 """Writing checkpoints: in one piece or not at all, and read back exactly."""
 
 import os
+from types import SimpleNamespace
 
 import numpy
 import pytest
 import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.errors import ConfigError
+from core.progress import Progress
+from core.ranks import Ranks
 from tests.trainer.interrupting import full_disk, summary
 from trainer.checkpoint import files as checkpoint
+from trainer.checkpoint import state as checkpoint_state
+from trainer.checkpoint.optimizer_state import OptimizerState
 
 
 def content(value: float) -> dict:
@@ -106,3 +114,76 @@ def test_state_that_cannot_be_read_back(train, few_digits, tmp_path, monkeypatch
     assert not (tmp_path / "run" / "checkpoints").exists()
     unsaved = train(*overrides, "trainer.checkpoint=false")
     assert summary(unsaved)["status"] == "completed"
+
+
+class CopiesToHost(TorchDispatchMode):
+    """What is asked of torch about each copy from another device to the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.non_blocking = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if "_to_copy" in str(function) and kwargs.get("device") == torch.device("cpu"):
+            self.non_blocking.append(kwargs.get("non_blocking"))
+        return function(*args, **kwargs)
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_a_gpus_tensors_are_waited_for_once(monkeypatch, is_main):
+    """Without a GPU: torch's fake tensors. Only the process that writes copies anything."""
+    waits = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waits.append)
+    with FakeTensorMode(), torch.device("cuda"):
+        model, average = (nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5)) for _ in range(2))
+        for net in (model, average):
+            net[1].weight = net[0].weight
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        optimizer.step()
+        checkpoints = object.__new__(checkpoint_state.Checkpoints)
+        vars(checkpoints).update(
+            ranks=Ranks(rank=int(not is_main)),
+            objective=SimpleNamespace(model=model, state=lambda: {"carried": torch.zeros(2)}),
+            phases=[
+                SimpleNamespace(name="train", optimizer_state=OptimizerState(optimizer, model))
+            ],
+            average=SimpleNamespace(module=average, num_updates=1),
+            scaler=SimpleNamespace(state_dict=dict),
+            data=SimpleNamespace(state=lambda batches: {}),
+            metrics=SimpleNamespace(state=dict),
+            run_log=SimpleNamespace(num_events=0, summary={}),
+        )
+        with CopiesToHost() as copies:
+            content = checkpoints.state_dict(Progress())
+    on_host = [*tensors_in(content)]
+    state = content["optimizers"]["train"]["state"]
+    num_weights = len([*model.parameters()])  # a tied one is one
+    assert set(state) == {name for name, _ in model.named_parameters()}
+    assert len(copies.non_blocking) == (5 * num_weights + 1 if is_main else 0)
+    assert all(copies.non_blocking)
+    assert len(waits) == is_main
+    if is_main:
+        assert {tensor.device.type for tensor in on_host} == {"cpu"}
+        assert content["model"]["0.weight"] is content["model"]["1.weight"]
+    else:
+        assert on_host == []
+
+
+def tensors_in(value):
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from tensors_in(part)
+
+
+def test_on_the_cpu_nothing_is_copied():
+    weight = torch.zeros(3, 4)
+    state = {"own": weight, "view": weight[1:], "nested": [(weight, 1), None]}
+    found = checkpoint.to_host(state)
+    assert found["own"] is weight
+    assert found["nested"] == [(weight, 1), None]
+    assert found["view"].data_ptr() == state["view"].data_ptr()

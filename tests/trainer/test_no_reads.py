@@ -4,8 +4,10 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from trainer.finite import all_finite
 from trainer.trainer import Trainer
 
 READS = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero"}
@@ -62,3 +64,13 @@ def test_no_value_is_read_between_logging_steps(
     between = {number: count for number, count in reads.items() if number not in (1, 4, 6)}
     assert set(between) == {2, 3, 5}
     assert set(between.values()) == {0} if as_on_gpu else min(between.values()) > 0
+
+
+def test_finite_tensors_are_told_by_one_read():
+    tensors = [torch.zeros(2), torch.zeros(3), torch.zeros(1, dtype=torch.long)]
+    with Reads() as reads:
+        assert all_finite(tensors)
+    assert reads.count == 1
+    tensors[1][2] = float("inf")
+    assert not all_finite(tensors)
+    assert all_finite([])

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.collectives import full_tensor
+from core.collectives import full_tensor, local_tensor
 from core.errors import ConfigError, reason
 from core.files import no_link
 from trainer.checkpoint.optimizer_state import share_of
+from trainer.distributed.device import synchronize
 
 FORMAT_VERSION = 4
 PARTS = {  # and their types
@@ -104,12 +105,48 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
+def to_host(state: Any, keep: bool = True) -> Any:
+    """``state``, which may be nested, with every tensor in one piece and in the host's memory.
+
+    A GPU's tensors are copied without waiting, which torch does into pinned memory; the wait comes
+    once, at the end. What is in ``state`` twice, such as a tied weight, is copied once. Under FSDP
+    every process must take part.
+
+    Args:
+        keep: whether this process has a use for them; else each becomes None.
+    """
+    copies: dict[Any, Any] = {}
+    devices: set[torch.device] = set()
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: moved(part) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(map(moved, value))
+        if not isinstance(value, Tensor):
+            return value
+        own = local_tensor(value)
+        place = (own.untyped_storage(), own.storage_offset(), own.shape, own.stride(), own.dtype)
+        if place not in copies:
+            whole = full_tensor(value)
+            copies[place] = whole.to("cpu", non_blocking=True) if keep else None
+            devices.add(whole.device)
+        return copies[place]
+
+    on_host = moved(state)
+    for device in devices if keep else ():
+        synchronize(device)
+    return on_host
+
+
+def weights_to_save(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict of a model, where it is; under FSDP, this process's share."""
+    return {name: value.detach().contiguous() for name, value in model.state_dict().items()}
+
+
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """The state dict of a model, on the CPU. Under FSDP every process must take part."""
-    return {
-        name: full_tensor(value.detach()).cpu().contiguous()
-        for name, value in model.state_dict().items()
-    }
+    return to_host(weights_to_save(model))
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from core.collectives import full_tensor, spread_like
+from core.collectives import spread_like
 
 NOT_STATE = ("params", "lr")  # the schedule sets the rate at every update
 
@@ -46,7 +46,7 @@ class OptimizerState:
         return f"{type(self.optimizer).__module__}.{type(self.optimizer).__qualname__}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Every tensor in one piece. Under FSDP every process must take part."""
+        """The tensors themselves; under FSDP, this process's shares."""
         content = self.optimizer.state_dict()
         state = {
             key: saved  # of no parameter
@@ -56,7 +56,7 @@ class OptimizerState:
         for index, name in enumerate(self.names):
             of_parameter = content["state"].get(index, {})
             if of_parameter:
-                state[name] = {key: full_tensor(value) for key, value in of_parameter.items()}
+                state[name] = of_parameter
         groups = [
             {
                 "params": [self.names[index] for index in group["params"]],
@@ -67,7 +67,7 @@ class OptimizerState:
         return {**content, "class": self.kind, "state": state, "param_groups": groups}
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Load what :meth:`state_dict` of the same class of optimizer returned."""
+        """Load what :meth:`state_dict` of the same class of optimizer returned, in one piece."""
         indices = {name: index for index, name in enumerate(self.names)}
         saved_group = {name: group for group in content["param_groups"] for name in group["params"]}
         state = {}

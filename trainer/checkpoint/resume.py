@@ -18,6 +18,7 @@ from core.schema import TrainerSettings
 from data.loader import Loader
 from optim.needs import try_step
 from optim.schedules import Horizon
+from trainer.checkpoint.files import to_host
 from trainer.checkpoint.start import MISFITS, Start
 from trainer.phase import Phase
 from trainer.trainer import Trainer
@@ -106,7 +107,7 @@ def adapt(content: dict[str, Any], trainer: Trainer, changed: set[str]) -> None:
     for phase in trainer.phases:
         before, now = optimizers[phase.name]["class"], phase.optimizer_state.kind
         if before != now:
-            optimizers[phase.name] = phase.optimizer_state.state_dict()
+            optimizers[phase.name] = to_host(phase.optimizer_state.state_dict())
             say(f"{now} in place of {before}: it starts with a fresh state")
     counters["batches_offset"] = trainer.horizon.batches_offset
     fresh = trainer.objective.state()

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.amp import GradScaler
 
-from core.collectives import agree, broadcast
+from core.collectives import agree, broadcast, local_tensor
 from core.errors import ConfigError, Diverged
 from core.progress import Best, Progress
 from core.ranks import Ranks
@@ -65,9 +65,9 @@ class Checkpoints:
         """
         if not self.settings.checkpoint:
             return
-        content = self.state_dict(progress)
-        if agree(not all_finite(content["model"].values())):
+        if agree(not all_finite(map(local_tensor, self.objective.model.state_dict().values()))):
             raise Diverged("a weight is not finite")
+        content = self.state_dict(progress)
         if self.ranks.is_main:
             files.write(content, self.folder, is_best)
             if not self.has_saved:
@@ -86,25 +86,26 @@ class Checkpoints:
             ) from error
 
     def state_dict(self, progress: Progress) -> dict[str, Any]:
-        """Everything the run needs to go on."""
+        """Everything the run needs to go on, on the host; only the first process has the tensors.
+
+        Under FSDP every process must take part.
+        """
         average = self.average
         averaged = average.module if average and average.num_updates else None
-        return {
-            "model": files.weights_of(self.objective.model),
-            "ema": None if averaged is None else files.weights_of(averaged),
+        content = {
+            "model": files.weights_to_save(self.objective.model),
+            "ema": None if averaged is None else files.weights_to_save(averaged),
             "ema_updates": 0 if average is None else average.num_updates,
             "optimizers": {p.name: p.optimizer_state.state_dict() for p in self.phases},
             "scaler": self.scaler.state_dict(),
-            "data": {
-                **self.data.state(progress.batches),
-                "carried": {name: value.cpu() for name, value in self.objective.state().items()},
-            },
+            "data": {**self.data.state(progress.batches), "carried": self.objective.state()},
             "counters": asdict(progress),
             "metrics": self.metrics.state(),
             "num_events": self.run_log.num_events,
             "wandb": self.run_log.summary.get("wandb", {}),
             "format_version": files.FORMAT_VERSION,
         }
+        return files.to_host(content, keep=self.ranks.is_main)
 
     def load_state_dict(self, content: dict[str, Any]) -> Progress:
         """Go on from what :meth:`state_dict` returned, of any number of processes.
