@@ -1,7 +1,10 @@
 """Nothing runs that should not: Hydra's own nodes, stored files; no secret is written."""
 
 import math
+import os
 import pickle
+import shutil
+import subprocess
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from core.environment import from_environment, recordable, without_environment
 from core.errors import ConfigError
 from core.run_directory import read_config
 from trainer.checkpoint import files as checkpoint
+from trainer.loggers import provenance
 from trainer.loggers.provenance import source_state
 
 
@@ -20,6 +24,26 @@ def test_git_runs_nothing(monkeypatch, tmp_path):
     monkeypatch.setenv("GIT_CONFIG_VALUE_0", f"touch {tmp_path / 'was_executed'}; false")
     source_state.__wrapped__()
     assert not list(tmp_path.iterdir())
+
+
+def test_git_writes_nothing(monkeypatch, tmp_path):
+    """``git status`` by itself would take the index's lock, and keep it if it is killed."""
+    if shutil.which("git") is None:
+        pytest.skip("there is no git")
+
+    def git(*arguments):
+        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "file").write_text("as it is")
+    git("add", "file")
+    os.utime(tmp_path / "file", (0, 0))  # its entry is out of date
+    index = tmp_path / ".git" / "index"
+    before = index.read_bytes()
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "a" / "b" / "c.py"))
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    assert source_state.__wrapped__()["git_dirty"]
+    assert index.read_bytes() == before
 
 
 def test_stored_config(train, few_digits):

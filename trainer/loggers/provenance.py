@@ -26,7 +26,9 @@ def source_state() -> dict[str, Any]:
     plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(root), "-c", "core.fsmonitor=false", *arguments]
+        # a git that is stopped while it writes the index would leave its lock in the user's way
+        options = ("-C", str(root), "-c", "core.fsmonitor=false", "--no-optional-locks")
+        command = ["git", *options, *arguments]
         try:
             done = subprocess.run(command, env=plain, capture_output=True, text=True, timeout=10)
         except (OSError, subprocess.TimeoutExpired):
