@@ -68,12 +68,10 @@ class RecurrentModel(nn.Module):
         if state is None:
             state = self.new_state(len(tokens))
         x = self.dropout(self.embedding(tokens))
-        # under autocast cuDNN computes in fp16 whatever was asked for, and bf16 runs scale no loss
-        with torch.autocast("cuda", enabled=False):
-            if self.cell == "lstm":
-                x, (output, memory) = self.layers(x, (state[0], state[1]))
-                state = torch.stack([output, memory])
-            else:
-                x, output = self.layers(x, state[0])
-                state = output[None]
+        if self.cell == "lstm":
+            x, (output, memory) = self.layers(x, (state[0], state[1]))
+            state = torch.stack([output, memory])
+        else:
+            x, output = self.layers(x, state[0])
+            state = output[None]
         return self.head(self.dropout(x)), state.to(self.embedding.weight.dtype)

@@ -16,7 +16,7 @@ from optim.setting_schedule import SettingSchedule
 from optim.uncompiled import leave_compiler_out
 from trainer.averaging import check_average
 from trainer.cuda_graph import capturable, check_cuda_graph
-from trainer.distributed.device import choose_precision
+from trainer.distributed.device import choose_precision, keep_recurrent_layers_out_of_autocast
 from trainer.distributed.parallel import distribute, for_strategy, wrap
 from trainer.phase import Phase, PhaseCompute
 
@@ -38,6 +38,8 @@ def build_phases(
     distribute(objective, trainer)
     if trainer.strategy == "fsdp":
         check_average(trainer, against="trainer.strategy=fsdp")
+    device = next(objective.parameters()).device
+    keep_recurrent_layers_out_of_autocast(objective.model, device.type)
     if trainer.compile:
         # after the model was tried with two samples: that shape would make the batch symbolic
         mode = "default" if trainer.compile is True else trainer.compile

@@ -14,7 +14,13 @@ from data.augment import Cutout, HorizontalFlip, RandomAffine, RandomCrop
 from data.draws import BatchDraws
 from models.recurrent import RecurrentModel
 from trainer.averaging import Average
-from trainer.distributed.device import choose_accelerator, choose_device, prepare_process
+from trainer.distributed.device import (
+    OutsideAutocast,
+    choose_accelerator,
+    choose_device,
+    keep_recurrent_layers_out_of_autocast,
+    prepare_process,
+)
 from trainer.phase import Computation, PhaseCompute
 
 
@@ -77,21 +83,35 @@ def test_deterministic_runs_tell_cublas(settings, monkeypatch):
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_recurrent_layers_compute_outside_of_cudas_autocast(cell):
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_compute_outside_of_cudas_autocast(kind):
     """There cuDNN takes fp16, which a run in bf16 scales no loss for."""
-    model = RecurrentModel(cell, 5, 1, 4)
+    model = nn.Sequential(kind(4, 4))
+    keep_recurrent_layers_out_of_autocast(model, "cuda")
     inside = []
-    model.layers.register_forward_pre_hook(
+    model[0].register_forward_pre_hook(
         lambda *args: inside.append(torch.is_autocast_enabled("cuda"))
     )
     torch.set_autocast_enabled("cuda", True)
     try:
-        model(torch.zeros(2, 3, dtype=torch.long))
+        model(torch.zeros(2, 3, 4))
+        with pytest.raises(RuntimeError):
+            model(torch.zeros(2, 3, 5))
         assert torch.is_autocast_enabled("cuda")
     finally:
         torch.set_autocast_enabled("cuda", False)
-    assert inside == [False]
+    assert inside == [False, False]
+
+
+def test_what_a_layer_is_given_under_autocast_has_the_dtype_of_its_weights():
+    layer, x, state = nn.LSTM(4, 4), torch.rand(2, 3, 4), torch.rand(1, 3, 4)
+    OutsideAutocast(layer, "cpu")
+    x, state = x.bfloat16(), state.bfloat16()
+    expected, _ = layer(x.float(), (state.float(), state.float()))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(x, hx=(state, state))[0], expected)
+        packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([2, 2, 1]))
+        assert layer(packed)[0].data.dtype == torch.float32
 
 
 def test_the_average_of_a_recurrent_net_lies_in_one_piece(monkeypatch):

@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from core.errors import ConfigError, OutOfMemory
 from core.ranks import Ranks, started_by_launch, started_by_torchrun
@@ -64,6 +66,42 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
+
+
+class OutsideAutocast:
+    """Hooks that let a layer compute in the precision of its weights, whatever autocast says."""
+
+    def __init__(self, layer: nn.Module, device_type: str) -> None:
+        self.device_type = device_type
+        self.left: list[AbstractContextManager] = []
+        layer.register_forward_pre_hook(self.leave, with_kwargs=True)
+        layer.register_forward_hook(self.come_back, always_call=True)
+
+    def leave(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.left.append(torch.autocast(self.device_type, enabled=False))
+        self.left[-1].__enter__()
+        dtype = next(layer.parameters()).dtype
+        return in_dtype(args, dtype), {key: in_dtype(value, dtype) for key, value in kwargs.items()}
+
+    def come_back(self, *layer_inputs_output: Any) -> None:
+        self.left.pop().__exit__(None, None, None)
+
+
+def in_dtype(value: Any, dtype: torch.dtype) -> Any:
+    """A tensor, a packed sequence or a tuple of them in ``dtype``; None as it is."""
+    if type(value) is tuple:
+        return tuple(in_dtype(part, dtype) for part in value)
+    return value if value is None else value.to(dtype)
+
+
+def keep_recurrent_layers_out_of_autocast(model: nn.Module, device_type: str) -> None:
+    """Under autocast cuDNN's LSTM, GRU and RNN take fp16, also in a bf16 run, which scales no loss.
+
+    Elsewhere than on CUDA they take the precision that was asked for.
+    """
+    for layer in model.modules():
+        if isinstance(layer, nn.RNNBase) and device_type == "cuda":
+            OutsideAutocast(layer, device_type)
 
 
 def eager(compiled: bool | str) -> AbstractContextManager:
