@@ -80,7 +80,7 @@ def run(config: dict[str, Any], job: Job) -> float:
         process_group(settings) as ranks,
         listening() as interruption,
         starting_point(config, job, ranks) as start,
-        open_run_log(config, job, ranks, start) as run_log,
+        open_run_log(config, job, ranks, start.num_events, start.wandb, start.notes) as run_log,
     ):
         device = choose_device(settings, ranks.local_rank)
         prepare_process(settings, config["seed"], ranks, device)

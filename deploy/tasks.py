@@ -14,10 +14,10 @@ from deploy.arguments import spelled
 from deploy.finished_run import FinishedRun
 from deploy.uses import check_task, checked_use
 
-Done = tuple[int, Rows]  # exit code, rows
+Outcome = tuple[int, Rows]  # exit code, rows
 
 
-def answer(run: FinishedRun, options: argparse.Namespace) -> Done:
+def answer(run: FinishedRun, options: argparse.Namespace) -> Outcome:
     """A line per sample of the files or texts; the exit code says whether all could be read."""
     inputs, answers = checked_use(run, options)
     from deploy.export import Deployable
@@ -46,7 +46,7 @@ def answer(run: FinishedRun, options: argparse.Namespace) -> Done:
     return exit_code, rows
 
 
-def continue_text(run: FinishedRun, options: argparse.Namespace) -> Done:
+def continue_text(run: FinishedRun, options: argparse.Namespace) -> Outcome:
     """The prompt and what the model makes of it."""
     check_task(run, "prompt")
     from models.generation import context_limit, generate
@@ -81,7 +81,7 @@ def continue_text(run: FinishedRun, options: argparse.Namespace) -> Done:
     return 0, [{"prompt": options.prompt, "text": text}]
 
 
-def draw_samples(run: FinishedRun, options: argparse.Namespace) -> Done:
+def draw_samples(run: FinishedRun, options: argparse.Namespace) -> Outcome:
     """A PNG with a grid of generated images."""
     check_task(run, "num_samples")
     from data.pictures import save_grid
@@ -95,7 +95,7 @@ def draw_samples(run: FinishedRun, options: argparse.Namespace) -> Done:
     return 0, []
 
 
-def test_again(run: FinishedRun, options: argparse.Namespace) -> Done:
+def test_again(run: FinishedRun, options: argparse.Namespace) -> Outcome:
     """The test metrics beside the recorded ones."""
     rows: Rows = []
     for name, value in run.test().items():
@@ -112,7 +112,7 @@ def test_again(run: FinishedRun, options: argparse.Namespace) -> Done:
     return 0, rows
 
 
-def export(run: FinishedRun, options: argparse.Namespace) -> Done:
+def export(run: FinishedRun, options: argparse.Namespace) -> Outcome:
     """Files for other programs, and a table of what they cost."""
     _, answers = checked_use(run, options)
     from rich.console import Console

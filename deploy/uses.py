@@ -13,7 +13,7 @@ GENERATORS: dict[str | None, tuple[tuple[str, ...], str]] = {
     "token_logits": (("prompt",), "continues text: use --prompt"),
     "images": (("num_samples",), "generates images: use --num-samples"),
 }
-OF_SOME = ("invert", "top_k", "output")  # options that some kinds of models heed
+MODEL_OPTIONS = ("invert", "top_k", "output")  # options that some kinds of models heed
 
 
 def use_of(run: FinishedRun) -> tuple[Inputs, Answers]:
@@ -52,7 +52,7 @@ def checked_use(run: FinishedRun, options: argparse.Namespace) -> tuple[Inputs, 
     """
     check_task(run, options.task)
     inputs, answers = use_of(run)
-    for option in OF_SOME if options.task in ("inputs", "text") else ():
+    for option in MODEL_OPTIONS if options.task in ("inputs", "text") else ():
         is_given = getattr(options, option) is not None
         if is_given and option not in (*inputs.options, *answers.options):
             what = f"{spelled(options.task)} where the model {answers.verb} {inputs.noun}"

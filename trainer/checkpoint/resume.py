@@ -64,7 +64,7 @@ def resume(trainer: Trainer, start: Start) -> None:
             where = ("optimizer.", f"phases.{phase.name}.optimizer.", "param_groups.")
             if changed := [key for key in start.changed if key.startswith(where)]:
                 check_state(phase, content["optimizers"][phase.name], changed)
-        trainer.progress = trainer.checkpoints.load_state_dict(content)
+        trainer.progress = trainer.checkpoints.restore(content)
     say_where(trainer, start.summary)
     step, last = trainer.progress.step, trainer.horizon.total_steps
     if step > last and start.changed:  # a limit may lie behind the run, which then ends

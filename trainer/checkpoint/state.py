@@ -107,7 +107,7 @@ class Checkpoints:
         }
         return files.to_host(content, keep=self.ranks.is_main)
 
-    def load_state_dict(self, content: dict[str, Any]) -> Progress:
+    def restore(self, content: dict[str, Any]) -> Progress:
         """Go on from what :meth:`state_dict` returned, of any number of processes.
 
         What this run has and the other had not, such as an average or a loss scale, starts afresh.

@@ -24,7 +24,6 @@ from core.instantiate import instantiate
 from core.job import Job
 from core.ranks import Ranks
 from objectives.base import Media
-from trainer.checkpoint.start import Start
 from trainer.loggers.console import Console
 from trainer.loggers.provenance import source_state, versions
 from trainer.loggers.run_files import RunFiles, keep_events, media_folder, write_medium
@@ -143,10 +142,20 @@ class RunLog:
             folder.rmdir()
 
 
-def open_run_log(config: dict[str, Any], job: Job, ranks: Ranks, start: Start) -> RunLog:
+def open_run_log(
+    config: dict[str, Any],
+    job: Job,
+    ranks: Ranks,
+    num_events: int = 0,
+    wandb: dict[str, Any] | None = None,
+    notes: Sequence[str] = (),
+) -> RunLog:
     """The log of this process, in rank 0's run directory, which it shares with all others.
 
-    Of what is there, the events that the checkpoint knows of are kept, and its W&B run goes on.
+    Args:
+        num_events: of what is there, so many are kept.
+        wandb: the W&B run that goes on, if any.
+        notes: what a person should know.
     """
     own_dir, job = job.path, broadcast(job)
     if own_dir != job.path:
@@ -154,12 +163,12 @@ def open_run_log(config: dict[str, Any], job: Job, ranks: Ranks, start: Start) -
             own_dir.rmdir()  # Hydra made it for a process that torchrun started
     if not ranks.is_main:
         redirect_output(job.path / f"rank_{ranks.rank}.log")
-        return RunLog(job, num_events=start.num_events)
+        return RunLog(job, num_events=num_events)
     record = job.recordable or config
     further = [build_logger(node, f"loggers[{i}]", job) for i, node in enumerate(config["loggers"])]
     console = Console(job, config["trainer"]["progress"], config["data"]["batch_size"])
     num_kept, earlier = 0, dict[str, Any]()  # the last value of each: a long run has many events
-    for event in keep_events(job.path / "metrics.jsonl", start.num_events):
+    for event in keep_events(job.path / "metrics.jsonl", num_events):
         console.log_event(num_kept, event)
         earlier |= event
         num_kept += 1
@@ -167,7 +176,7 @@ def open_run_log(config: dict[str, Any], job: Job, ranks: Ranks, start: Start) -
         settings=config["wandb"],
         config=record,
         job=job,
-        earlier=start.wandb,
+        earlier=wandb or {},
         say=lambda text: console.show(escape(text)),
         warn=lambda text: console.print(escape(text)),
     )
@@ -184,9 +193,9 @@ def open_run_log(config: dict[str, Any], job: Job, ranks: Ranks, start: Start) -
         "wandb": wandb_logger.state,
     }
     run_log.note_results(earlier)
-    if lost := start.num_events - num_kept:
-        start.notes.append(f"metrics.jsonl: the last {lost} events are lost")
-    for note in start.notes:
+    if lost := num_events - num_kept:
+        notes = [*notes, f"metrics.jsonl: the last {lost} events are lost"]
+    for note in notes:
         run_log.print(without_environment(note, record))
     return run_log
 
