@@ -92,6 +92,7 @@ class TokenSplit(TensorSplit):
         self, tokens: Tensor, starts: Tensor, lengths: Tensor, labels: Tensor, pad_token_id: int
     ) -> None:
         super().__init__(starts, lengths, labels)
+        self.lengths = lengths  # stay on the CPU, where reading the longest waits for no device
         self.all_tokens = tokens
         self.pad_token_id = pad_token_id
 
@@ -110,11 +111,18 @@ class TokenSplit(TensorSplit):
         start, length = (int(tensor[index]) for tensor in self.tensors[:2])
         return self.all_tokens[start : start + length].tolist()
 
+    def batch(self, indices: Tensor) -> Batch:
+        device = self.all_tokens.device
+        longest = int(self.lengths[indices].max())
+        return self.padded(indices.to(device, non_blocking=True), longest)
+
     def gather(self, indices: Tensor) -> Batch:
-        """Tokens and mask, each ``(N, longest document)``, and labels ``(N,)``."""
+        return self.padded(indices, int(self.tensors[1][indices].max()))
+
+    def padded(self, indices: Tensor, longest: int) -> Batch:
+        """Tokens and mask, each ``(N, longest)``, and labels ``(N,)``."""
         starts, lengths, labels = super().gather(indices)
-        # the one value a batch must read back from the device: how wide it is
-        offsets = torch.arange(int(lengths.max()), device=starts.device)
+        offsets = torch.arange(longest, device=starts.device)
         mask = offsets < lengths[:, None]
         places = (starts[:, None] + offsets).clamp_(max=len(self.all_tokens) - 1)
         tokens = self.all_tokens[places].long().masked_fill_(~mask, self.pad_token_id)

@@ -151,7 +151,7 @@ class Loader:
         split = self.splits[name]
         if isinstance(split, TensorSplit):
             for indices in batches:
-                yield split.gather(indices.to(self.device, non_blocking=True))
+                yield split.batch(indices)
             return
         key = (name, epoch is not None)
         if key not in self.readers:

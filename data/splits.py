@@ -59,7 +59,12 @@ class TensorSplit:
         """The training samples at ``indices`` in the form that evaluation measures."""
         return self.take(indices)
 
+    def batch(self, indices: Tensor) -> Batch:
+        """The samples at ``indices``, which are on the CPU, where the split is."""
+        return self.gather(indices.to(self.tensors[0].device, non_blocking=True))
+
     def gather(self, indices: Tensor) -> Batch:
+        """The same for indices that are where the split is."""
         return tuple(tensor.index_select(0, indices) for tensor in self.tensors)
 
 

@@ -182,10 +182,9 @@ def mixing(mixup_alpha: float, cutmix_alpha: float, spec: Any) -> Mix | None:
     from torchvision.transforms import v2  # costs seconds: only for the runs that mix
 
     transforms: list[nn.Module] = []
-    if mixup_alpha > 0:
-        transforms.append(v2.MixUp(alpha=mixup_alpha, num_classes=spec.num_classes))
-    if cutmix_alpha > 0:
-        transforms.append(v2.CutMix(alpha=cutmix_alpha, num_classes=spec.num_classes))
+    for kind, alpha in ((v2.MixUp, mixup_alpha), (v2.CutMix, cutmix_alpha)):
+        if alpha > 0:  # a whole number, such as 1, would be drawn from among whole ones
+            transforms.append(kind(alpha=float(alpha), num_classes=spec.num_classes))
     transform = transforms[0] if len(transforms) == 1 else v2.RandomChoice(transforms)
 
     def mix(batch: Batch, draws: BatchDraws) -> Batch:

@@ -14,7 +14,7 @@ from objectives.classification import mixing
 
 CPU = torch.device("cpu")
 NUM_CLASSES, BATCH = 5, 12
-MIXES = {"mixup": (0.4, 0.0), "cutmix": (0.0, 1.0), "one of both": (0.4, 1.0)}
+MIXES = {"mixup": (0.4, 0.0), "cutmix": (0, 1), "one of both": (0.4, 1.0)}
 REFERENCES = {
     "mixup": lambda: v2.MixUp(alpha=0.4, num_classes=NUM_CLASSES),
     "cutmix": lambda: v2.CutMix(alpha=1.0, num_classes=NUM_CLASSES),
