@@ -2,7 +2,9 @@
 
 import logging
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,16 @@ PREPARATIONS: dict[str, Callable[[Any], nn.Module]] = {
 INPUT_NAMES = {"image": "images", "table": "rows"}  # in an exported file
 
 
+@contextmanager
+def without_own_warnings() -> Iterator[None]:
+    """Silences what torch 2.11's exporters warn of in their own code."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given buffer is not writable")
+        warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
+        yield
+
+
+@without_own_warnings()
 def export_torch(model: Deployable, example: Tensor, file: Path) -> Predict:
     """Write a ``torch.export`` program of any batch size; what it predicts, read from the file.
 
@@ -58,6 +70,7 @@ def export_torch(model: Deployable, example: Tensor, file: Path) -> Predict:
     return torch.export.load(file).module()
 
 
+@without_own_warnings()
 def export_onnx(
     model: Deployable,
     example: Tensor,

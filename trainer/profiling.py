@@ -56,5 +56,10 @@ def profiled(
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
     steps = schedule(wait=WAIT, warmup=WARMUP, active=num_steps, repeat=1)
-    with profile(activities=activities, schedule=steps, on_trace_ready=keep) as profiler:
+    with profile(
+        activities=activities,
+        schedule=steps,
+        on_trace_ready=keep,
+        acc_events=True,  # there is one cycle; torch 2.11 warns of losing others
+    ) as profiler:
         yield profiler.step
