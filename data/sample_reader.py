@@ -1,8 +1,6 @@
 """Samples read one by one, in worker processes that live as long as the loader."""
 
 import atexit
-import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from traceback import clear_frames
@@ -13,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from core.errors import ConfigError
+from core.parent import end_with_parent
 from data.draws import (
     EVALUATION_STREAM,
     SAMPLE_STREAM,
@@ -90,11 +89,9 @@ class SampleReader:
 def begin_worker(worker_id: int) -> None:
     """Leave signals to the parent: it ends its workers after it has saved what the run has reached.
 
-    Of a parent that was killed while this process started, torch's watchdog would notice nothing.
+    That the parent was killed, torch's watchdog would notice after five seconds or not at all.
     """
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
-        os.kill(os.getpid(), signal.SIGKILL)
+    end_with_parent(saves=False)
     for name in GROUP_SIGNALS:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

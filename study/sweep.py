@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from core.composed import is_of_study, typed_overrides
 from core.named_lines import NamedLines, name_lines
 from core.overrides import continuation, text
+from core.parent import end_with_parent
 from study import outlook
 from study.gpu_slots import take_gpu
 from study.jobs import read_json
@@ -113,12 +114,10 @@ class Sweep(Callback):
             return
         take_gpu()
         if not hydra.launcher._target_.endswith(".BasicLauncher"):
-            from trainer.signals import end_with_parent  # imports torch, as the job will
-
             # the live lines of jobs that run at once would overwrite each other
             os.environ["TTY_COMPATIBLE"] = "0"
             name_lines(job_name(config))
-            end_with_parent()
+            end_with_parent(saves=True)
         if not is_of_study(hydra):
             title = " ".join(typed_overrides(hydra))
             print(f"\n=== job {hydra.job.num}: {title}", flush=True)

@@ -5,14 +5,12 @@ state is saved, and :class:`Interrupted` ends the run. Outside of the loop there
 and it is raised at once.
 """
 
-import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -23,7 +21,6 @@ from core.ranks import Ranks
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 MEETING_SECONDS = 1.0
 SAME_KEYSTROKE_SECONDS = 1.0  # Ctrl-C reaches a worker from the terminal and from its launcher
-SAVING_SECONDS = 7.0  # with the seconds that it takes to notice, nothing outlives its parent by ten
 
 
 @contextmanager
@@ -122,25 +119,3 @@ def listening() -> Iterator[Interruption]:
             if interruption.signal:
                 raise Interrupted(interruption.signal) from error
             raise
-
-
-def end_with_parent() -> None:
-    """Save and end when the process that started this one is gone, however it ended."""
-    parent = multiprocessing.parent_process()
-    if parent is None or parent.pid is None:  # a cluster looks after its own processes
-        return
-    if os.getppid() != parent.pid:
-        os.kill(os.getpid(), signal.SIGKILL)  # nothing has begun
-    watch(parent.pid)
-
-
-@cache
-def watch(parent: int) -> None:
-    def wait() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(SAVING_SECONDS)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=wait, daemon=True).start()

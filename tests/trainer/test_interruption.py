@@ -270,7 +270,7 @@ def test_nothing_outlives_a_killed_parent(
 ORPHAN = """
 import multiprocessing, os, signal, time
 from data.sample_reader import begin_worker
-from trainer.signals import end_with_parent
+from core.parent import end_with_parent
 
 def child():
     parent = os.getppid()
@@ -293,7 +293,7 @@ process.join()
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        pytest.param("end_with_parent()", "", id="hangs"),
+        pytest.param("end_with_parent(saves=True)", "", id="hangs"),
         pytest.param("", "begin_worker(0)", id="data worker that is still starting"),
     ],
 )

@@ -21,10 +21,11 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from core import errors
 from core.job import Job
 from core.named_lines import VARIABLE, name_lines
+from core.parent import end_with_parent
 from core.ranks import STORE_FOLDER
 from core.schema import TrainerSettings
 from core.temporary import temporary_folder
-from trainer.signals import STOP_SIGNALS, end_with_parent, stop_signals_call
+from trainer.signals import STOP_SIGNALS, stop_signals_call
 
 RENDEZVOUS_SECONDS = 900
 
@@ -101,7 +102,7 @@ def worker(
     Args:
         store_folder: where the processes find each other; None if they are on several nodes.
     """
-    end_with_parent()
+    end_with_parent(saves=True)
     if VARIABLE in os.environ:
         name_lines(os.environ[VARIABLE])
     if store_folder is not None:

@@ -1,0 +1,38 @@
+"""A child ends when its parent has, however that ended."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from functools import cache
+
+SAVING_SECONDS = 7.0  # and one to notice, for each of two generations: gone within ten
+NOTICING_SECONDS = 0.5
+
+
+def end_with_parent(saves: bool) -> None:
+    """Called by a child once: end when the process that started it is gone.
+
+    Args:
+        saves: by SIGTERM first, which a run answers by saving what it has reached.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None or parent.pid is None:  # a cluster looks after its own processes
+        return
+    if os.getppid() != parent.pid:
+        os.kill(os.getpid(), signal.SIGKILL)  # nothing has begun
+    watch(parent.pid, saves)
+
+
+@cache
+def watch(parent: int, saves: bool) -> None:
+    def wait() -> None:
+        while os.getppid() == parent:
+            time.sleep(NOTICING_SECONDS)
+        if saves:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(SAVING_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
