@@ -13,6 +13,7 @@ from core.schema import TrainerSettings
 from data.augment import Cutout, HorizontalFlip, RandomAffine, RandomCrop
 from data.draws import BatchDraws
 from models.recurrent import RecurrentModel
+from tests.trainer.test_no_reads import Reads
 from trainer.averaging import Average
 from trainer.distributed.device import (
     OutsideAutocast,
@@ -135,18 +136,6 @@ class Copies(TorchDispatchMode):
             self.made += 1
             self.waited += not kwargs.get("non_blocking")
         return function(*args, **kwargs)
-
-
-class Reads(TorchDispatchMode):
-    """Counts values that the host waits for."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += "_local_scalar_dense" in str(function)
-        return function(*args, **(kwargs or {}))
 
 
 def test_the_loss_scale_is_read_once_an_update():
