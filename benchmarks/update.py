@@ -5,13 +5,14 @@
 LightCNN on mnist5k in fp32, without augmentation. The trainer runs as ``train.py`` runs it, with
 metrics, records, W&B offline, progress and a checkpoint; evaluation is left out. The bare loop has
 the same network, optimizer and resident tensors. The two take turns of five updates within one
-process, so that a machine that becomes slower does so for both.
-
-Wall time, on a quiet machine. Prints Markdown: median and quartiles over the turns.
+process, so that a machine that becomes slower does so for both. Wall time, on a quiet machine.
+Prints Markdown: median and quartiles over the turns.
 """
 
 import argparse
 import copy
+import gc
+import io
 import os
 import platform
 import statistics
@@ -20,22 +21,25 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from torch import Tensor
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from core.job import Job
-from train import run
+from data.splits import Batch
+from models.outputs import prediction_of
+from objectives.classification import Classification
+from objectives.language_modeling import LanguageModeling
+from train import train
+from trainer.distributed.device import autocast, peak_memory_bytes, synchronize
 from trainer.trainer import Trainer
 
-ROOT = Path(__file__).parent.parent
 LIMITS = {64: 1.05, 512: 1.03}  # batch size -> trainer / bare loop, at most
 TURN = 5  # updates of one loop before it is the other's turn
 WARM_UP = 2  # turns
@@ -49,88 +53,83 @@ def main() -> None:
     print(f"\n| ms an update, n = {turns} | trainer | bare loop | trainer / bare | at most |")
     print("| --- | --- | --- | --- | --- |")
     for batch_size, limit in LIMITS.items():
-        trainer, bare = race(batch_size, turns)
-        ratios = [own / other for own, other in zip(trainer, bare, strict=True)]
-        shown = " | ".join(quartiles(values) for values in (trainer, bare, ratios))
+        sizes = (f"data.batch_size={batch_size}", "data.augment=[]", "trainer.precision=fp32")
+        *times, _ = race(turns, *sizes)
+        shown = " | ".join(map(quartiles, times))
         print(f"| batch {batch_size} | {shown} | {limit} |", flush=True)
 
 
-def race(batch_size: int, turns: int) -> tuple[list[float], list[float]]:
-    """Milliseconds of an update in each turn, of the trainer and of the bare loop."""
+def race(turns: int, *overrides: str) -> tuple[Any, ...]:
+    """Of each turn: ms an update of the trainer and of the bare loop, their ratio; that loop."""
+    gc.collect()  # the race before, which would count as memory of this one
     steps = (turns + WARM_UP) * TURN
-    config = composed(
-        f"data.batch_size={batch_size}",
-        "data.augment=[]",
-        f"trainer.max_steps={steps + 1}",  # the evaluation comes after the last turn
-        f"trainer.eval_every_steps={steps + 1}",
-        f"trainer.checkpoint_every_steps={steps // 2}",
-        "trainer.test=false",
-        "trainer.precision=fp32",
-        "wandb.mode=offline",
-    )
-    found: tuple[list[float], list[float]] = ([], [])
-    bare: BareLoop | None = None
-    started = time.perf_counter()
+    laps = [time.perf_counter()]
+    loops: list[BareLoop] = []
     after_step = Trainer.after_step
 
     def then_the_bare_loop(trainer: Trainer) -> None:
-        nonlocal bare, started
         after_step(trainer)
         if trainer.progress.step % TURN:
             return
-        bare = bare or BareLoop(trainer)
-        middle = time.perf_counter()
+        synchronize(trainer.device)
+        laps.append(time.perf_counter())
+        if not loops:
+            loops.append(BareLoop(trainer))
         for _ in range(TURN):
-            bare.update()
-        end = time.perf_counter()
-        found[0].append(1000 * (middle - started) / TURN)
-        found[1].append(1000 * (end - middle) / TURN)
-        started = time.perf_counter()
+            loops[0].update()
+        synchronize(trainer.device)
+        laps.append(time.perf_counter())
+        if trainer.progress.step == steps:
+            trainer.progress.stop_reason = "the last turn is over"  # no evaluation comes
 
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        open(os.devnull, "w") as nowhere,
-        redirect_stdout(nowhere),
+        redirect_stdout(io.StringIO()),
         mock.patch.object(Trainer, "after_step", then_the_bare_loop),
     ):
-        run(config, Job(run_dir=folder))
-    return found[0][WARM_UP:], found[1][WARM_UP:]
+        train(
+            *overrides,
+            f"trainer.max_steps={steps + TURN}",
+            f"trainer.eval_every_steps={steps + TURN}",
+            f"trainer.checkpoint_every_steps={steps // 2}",
+            "trainer.test=false",
+            "wandb.mode=offline",
+            f"hydra.run.dir={folder}",
+        )
+    times = [1000 * (end - start) / TURN for start, end in pairwise(laps)][2 * WARM_UP :]
+    own, others = times[::2], times[1::2]
+    return own, others, [one / other for one, other in zip(own, others, strict=True)], loops[0]
 
 
 class BareLoop:
     """The loop of a tutorial, on the trainer's tensors."""
 
     def __init__(self, trainer: Trainer) -> None:
-        self.model = copy.deepcopy(trainer.objective.model)
-        self.images, self.labels = trainer.data.splits["train"].tensors
-        self.scale, self.shift = trainer.data.prepare.scale, trainer.data.prepare.shift
-        self.batches = torch.randperm(len(self.images)).split(trainer.data.batch_size)[:-1]
-        self.done = 0
-        optimizer = trainer.phases[0].optimizer
-        names = {id(p): name for name, p in trainer.objective.model.named_parameters()}
-        own = dict(self.model.named_parameters())
-        groups = [
-            {**group, "params": [own[names[id(p)]] for p in group["params"]]}
-            for group in optimizer.param_groups
-        ]
-        self.optimizer = type(optimizer)(groups, **optimizer.defaults)
+        self.peak_bytes = peak_memory_bytes(trainer.device)  # before there is this loop
+        self.trainer, self.data, self.precision = trainer, trainer.data, trainer.precision
+        self.order = cycle(self.data.epoch_order(0).split(self.data.batch_size))
+        optimizers: dict[str, Any] = {phase.name: phase.optimizer for phase in trainer.phases}
+        self.objective, self.optimizers = copy.deepcopy((trainer.objective, optimizers))
+        for phase in trainer.phases:
+            self.optimizers[phase.name].state.clear()
+            for group in self.optimizers[phase.name].param_groups:
+                group |= {"lr": phase.lr, "capturable": False}  # where the trainer has a graph
 
     def update(self) -> None:
-        indices = self.batches[self.done % len(self.batches)]
-        self.done += 1
-        inputs = self.images[indices].float().mul_(self.scale).add_(self.shift)
-        loss = F.cross_entropy(self.model(inputs), self.labels[indices])
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        batch = self.data.prepare(self.data.splits["train"].batch(next(self.order)), None)
+        for phase, optimizer in self.optimizers.items():
+            with autocast(self.data.device, self.precision):
+                loss = self.loss(phase, batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
 
-
-def composed(*overrides: str) -> dict[str, Any]:
-    """The resolved config of ``train.py`` with these overrides."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True)
-    assert isinstance(config, dict)
-    return {str(key): value for key, value in config.items()}
+    def loss(self, phase: str, batch: Batch) -> Tensor:
+        if type(self.objective) in (Classification, LanguageModeling):  # others: with metrics
+            *inputs, targets = batch
+            logits = prediction_of(self.objective.model(*inputs))
+            return F.cross_entropy(logits.flatten(0, -2), targets.flatten())
+        return self.objective(phase, batch)[0]
 
 
 def print_circumstances() -> None:

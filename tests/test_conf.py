@@ -1,5 +1,6 @@
 """Every file in ``conf/`` composes, and what it names can be built."""
 
+from importlib import import_module
 from itertools import zip_longest
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from core.instantiate import resolve
 from core.schema import check_settings
 from optim.build import build_schedule
 from optim.schedules import Horizon
+from tests.conftest import ROOT
 
 CONF = Path(__file__).parents[1] / "conf"
 MANDATORY = {
@@ -120,3 +122,11 @@ def test_experiments_have_the_published_recipes(name, composed):
     choice = f"experiment={name}"
     given = MANDATORY.get(choice, [])
     assert composed(choice, *given, *RECIPES[name].split()) == composed(choice, *given)
+
+
+def test_what_is_measured_on_a_gpu_composes(composed, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    gpu = import_module("gpu")
+    assert len(gpu.FAMILIES) == 9
+    for overrides in gpu.FAMILIES.values():
+        check_settings(composed(*overrides, "trainer.cuda_graph=true"))

@@ -1,0 +1,86 @@
+"""An update of each kind of network: by the trainer, by a bare loop, as one CUDA graph.
+
+    python benchmarks/gpu.py [--device cpu] [--families lightcnn,vit] [--updates 200]
+
+As ``update.py`` has it, in the device's precision: trainer and bare loop take turns, and once more
+with ``trainer.cuda_graph=true``. Images are not augmented; those of customcnn, speednet and
+resnet50 are generated. The bare loop of lstm, dcgan and ddpm computes the objective's metrics, too.
+Prints Markdown: median and quartiles over the turns; the trainer's peak memory, on a CPU the
+process's; the kernels of one update, on a CPU operators.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+from update import TURN, BareLoop, print_circumstances, quartiles, race
+
+from core.errors import ConfigError
+from trainer.distributed.device import choose_accelerator, device_name, synchronize
+
+IMAGES = ("data=synthetic_images", "data.channels=3")
+SMALL = (*IMAGES, "data.image_size=32", "data.num_train=8192")
+LARGE = (*IMAGES, "data.image_size=224", "data.num_train=1024", "data.batch_size=256")
+FAMILIES = {
+    "lightcnn": ("model=lightcnn", "data.augment=[]"),
+    "customcnn": ("model=customcnn", "optim=sgd_step", *SMALL),
+    "speednet": ("model=speednet", *SMALL, "data.batch_size=1024"),
+    "resnet50": ("model=resnet50", "model.stem=imagenet", *LARGE),
+    "vit": ("model=vit", "data.augment=[]"),
+    "transformer": ("model=transformer",),
+    "lstm": ("experiment=docs_lstm", "trainer.clip_grad_norm=null"),
+    "dcgan": ("experiment=mnist_dcgan",),
+    "ddpm": ("experiment=mnist_ddpm", "trainer.ema_decay=null"),
+}
+COLUMNS = """family | trainer, ms | bare loop | trainer / bare | as a graph | graph / bare \
+| batch | images or tokens a second | peak MiB | kernels | kernels, bare"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--families", default=",".join(FAMILIES))
+    parser.add_argument("--updates", type=int, default=200, help="of each contestant")
+    options = parser.parse_args()
+    kind = choose_accelerator(options.device)
+    turns = max(2, options.updates // TURN)
+    print_circumstances()
+    print(f"{device_name(torch.device(kind))}, CUDA {torch.version.cuda}; an update, n = {turns}")
+    print(f"\n| {COLUMNS} |\n|{' --- |' * 11}", flush=True)
+    for name in options.families.split(","):
+        settings = (*FAMILIES[name], f"trainer.accelerator={kind}")
+        *times, bare = race(turns, *settings)
+        facts = measured(bare, statistics.median(times[0]))
+        try:
+            graph, _, over_bare, bare = race(turns, *settings, "trainer.cuda_graph=true")
+            graphed = [quartiles(graph), quartiles(over_bare)]
+        except ConfigError:
+            graphed = ["refused", ""]
+        del bare  # nor its trainer: the next family's peak is its own
+        print("|", " | ".join([name, *map(quartiles, times), *graphed, *facts]), "|", flush=True)
+
+
+def measured(bare: BareLoop, ms: float) -> list[str]:
+    """Samples of an update, images or tokens a second, MiB, kernels of both loops."""
+    update = [(inputs, *_)] = next(bare.data.train(0))
+    count = len(inputs) if inputs.is_floating_point() else inputs.numel()
+    kernels = map(num_kernels, (lambda: bare.trainer.train_step(update), bare.update))
+    speed = f"{1000 * count / ms:,.0f}"
+    return [str(bare.data.batch_size), speed, str(bare.peak_bytes >> 20), *kernels]
+
+
+def num_kernels(work: Callable[[], None]) -> str:
+    """What the device executes, without copies; operators where there is no GPU."""
+    kind = "CUDA" if torch.cuda.is_initialized() else "CPU"
+    with profile(activities=[getattr(ProfilerActivity, kind)], acc_events=True) as found:
+        work()
+        synchronize(torch.device(kind.lower()))
+    there = [e.name for e in found.events() if e.device_type == getattr(DeviceType, kind)]
+    return str(sum(not name.startswith(("Memcpy", "Memset")) for name in there))
+
+
+if __name__ == "__main__":
+    main()
