@@ -141,6 +141,42 @@ def test_another_optimizer(train, half):
     assert line in (run_dir / "train.log").read_text()
 
 
+MUON_WITH_ADOPT = (
+    "optimizer=torch_muon",
+    "optimizer.rest._target_=optim.pytorch_optimizer.pytorch_optimizer",
+    "+optimizer.rest.name=ADOPT",
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "setting"),
+    [
+        ("optimizer=torch_muon", "optimizer.rest._target_=torch.optim.Adam"),
+        ("optimizer=lookahead", "optimizer.base_optimizer._target_=torch.optim.Adam"),
+    ],
+)
+def test_another_optimizer_within(train, half, before, setting):
+    """Its state is fresh, too: the other's may have the same names, and would be taken for it."""
+    before = (*VIT, before)
+    run_dir, key = half(*before), setting.partition("=")[0]
+    train(*SHORT, *before, setting, "resume_changes=[optimizer]", "resume=auto", run_dir=run_dir)
+    states = checkpoint_of(run_dir)["optimizers"]["train"]["state"].values()
+    assert {state["step"].item() for state in states if "step" in state} == {9 - HALF}
+    log = (run_dir / "train.log").read_text()
+    assert f" with another {key}: it starts with a fresh state" in log
+
+
+@pytest.mark.parametrize(
+    "before",
+    [["optimizer=soap"], ["optimizer=sam"], ["optimizer=lookahead"], MUON_WITH_ADOPT],
+)
+def test_a_setting_of_optimizers_with_attributes_of_their_own(changed, before):
+    """Of which torch's copies of an optimizer know nothing."""
+    phase = changed((*VIT, *before), "optimizer.weight_decay=0.25").phases[0]
+    assert max(group["weight_decay"] for group in phase.optimizer.param_groups) == 0.25
+    assert len(phase.optimizer.state_dict()["state"]) == len(phase.parameters)
+
+
 def test_schedule_and_horizon(changed):
     """Schedules are functions of the update and the horizon: the rate goes on along the new one."""
     rates = rates_of(changed(SGD, "scheduler=polynomial", "trainer.max_steps=12"))

@@ -7,10 +7,12 @@ the first update on: settings come from the config, a checkpoint holds only stat
 
 import copy
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from core.errors import ConfigError
 from core.same_run import ENDS, changes_data, changes_monitored
@@ -22,6 +24,9 @@ from trainer.checkpoint.files import to_host
 from trainer.checkpoint.start import MISFITS, Start
 from trainer.phase import Phase
 from trainer.trainer import Trainer
+
+# which optimizer another one is made of, such as optimizer.rest._target_
+INNER = re.compile(r"(?:phases\.(\w+)\.)?optimizer\.\w.*\.(?:_target_|name)")
 
 
 def planned_horizon(settings: TrainerSettings, data: Loader, start: Start) -> Horizon:
@@ -106,9 +111,12 @@ def adapt(content: dict[str, Any], trainer: Trainer, changed: set[str]) -> None:
     say = trainer.run_log.print
     for phase in trainer.phases:
         before, now = optimizers[phase.name]["class"], phase.optimizer_state.kind
-        if before != now:
-            optimizers[phase.name] = to_host(phase.optimizer_state.state_dict())
-            say(f"{now} in place of {before}: it starts with a fresh state")
+        inner = [key for key in sorted(changed) if is_inner(key, phase.name)]
+        if before == now and not inner:
+            continue
+        optimizers[phase.name] = to_host(phase.optimizer_state.state_dict())
+        other = f"in place of {before}" if before != now else f"with another {', '.join(inner)}"
+        say(f"{now} {other}: it starts with a fresh state")
     counters["batches_offset"] = trainer.horizon.batches_offset
     fresh = trainer.objective.state()
     if changed and shapes(fresh) != shapes(data["carried"]):
@@ -121,6 +129,12 @@ def adapt(content: dict[str, Any], trainer: Trainer, changed: set[str]) -> None:
         counters["target"] = None
     if changed & set(ENDS):
         counters["stop_reason"] = None
+
+
+def is_inner(key: str, phase: str) -> bool:
+    """Whether the setting says which optimizer the phase's is made of, and thus what it keeps."""
+    found = INNER.fullmatch(key)
+    return found is not None and found[1] in (None, phase)
 
 
 def say_where(trainer: Trainer, before: dict[str, Any]) -> None:
@@ -146,10 +160,25 @@ def check_state(phase: Phase, saved: dict[str, Any], changed: list[str]) -> None
     """
     try:
         phase.optimizer_state.load_state_dict(saved)
-        try_step(copy.deepcopy(phase.optimizer), phase.needs, scale=0.0)
+        try_step(twin_of(phase.optimizer, {}), phase.needs, scale=0.0)
     except MISFITS as error:
         lacks = f"has no {error}" if isinstance(error, KeyError) else f"does not fit ({error})"
         raise ConfigError(
             f"resume: {', '.join(changed)} cannot be changed: the state of "
             f"{type(phase.optimizer).__name__} in the checkpoint {lacks}; start a new run"
         ) from error
+
+
+def twin_of(optimizer: Optimizer, memo: dict[int, Any]) -> Optimizer:
+    """A deep copy with every attribute: those that torch makes lack what a subclass has added.
+
+    Args:
+        memo: as of ``copy.deepcopy``; filled with the copies of optimizers inside this one.
+    """
+    twin = memo[id(optimizer)] = object.__new__(type(optimizer))
+    for value in vars(optimizer).values():
+        for part in value.values() if isinstance(value, dict) else [value]:
+            if isinstance(part, Optimizer) and id(part) not in memo:
+                twin_of(part, memo)
+    vars(twin).update(copy.deepcopy(vars(optimizer), memo))
+    return twin
