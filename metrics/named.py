@@ -52,6 +52,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "regression": ("regression",),
     "images": ("regression", "image"),
 }
+OF_COLUMNS = ("r2", "pearson", "spearman")  # refuse images
 TOP = re.compile(r"top(\d+)")  # top5: the label is among the five likeliest classes
 
 
@@ -209,13 +210,15 @@ def metric_class(name: str, task: str) -> Any:
         classes |= {known: getattr(module, known) for known in module.__all__}
     classes = {known: kind for known, kind in classes.items() if known.startswith(prefix)}
     short = {key: prefix + known for key, known in SHORT.items() if prefix + known in classes}
+    if task == "images":
+        short = {key: known for key, known in short.items() if key not in OF_COLUMNS}
     known = f"{prefix}Accuracy" if TOP.fullmatch(name) else short.get(name, name)
     if known not in classes:
         nearest = get_close_matches(name, [*short, *classes], n=1, cutoff=0.5)
         hint = f"did you mean {nearest[0]}? " if nearest else ""
         raise ConfigError(
             f"objective.metrics: there is no {name} for {described(task)}; {hint}there are "
-            f"{', '.join(short)}, and the classes {prefix}... of {module.__name__}"
+            f"{', '.join(short)}, and the classes {prefix and prefix + '... '}of {module.__name__}"
         )
     return classes[known]
 

@@ -67,6 +67,11 @@ def test_what_does_not_fit_is_one_line(named, message):
         metrics(named)
 
 
+def test_images_are_offered_what_measures_images():
+    with pytest.raises(ConfigError, match="no r2 for images; there are mae, rmse, mape, mse, psnr"):
+        NamedMetrics(["r2"], "images", {"data_range": 1.0})
+
+
 def test_other_tasks():
     targets = torch.tensor([[1, 0], [0, 1]])
     example = (torch.full((2, 2), 0.5), targets)

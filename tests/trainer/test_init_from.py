@@ -89,6 +89,34 @@ def test_as_many_classes_of_other_names(tmp_path):
     assert load(child, tmp_path / "run", specs["abc"])[0]["new"] == []
 
 
+@pytest.mark.parametrize("tied", ["true", "false"])
+def test_as_many_tokens_of_other_meaning(train, tmp_path, tied):
+    """The rows of embedding and output layer are those of other characters."""
+    short = ("model=transformer", "data=text_file", "data.context_length=8", "model.width=16",
+             "model.num_layers=1", "model.num_heads=2", f"model.tie_weights={tied}",
+             "trainer.max_steps=2", "objective.sample_tokens=0")  # fmt: skip
+    for name, text in (("lower", "abcd"), ("upper", "ABCD"), ("same", "dcba")):
+        (tmp_path / f"{name}.txt").write_text(text * 200)
+    parent = train(*short, f"data.path={tmp_path}/lower.txt")
+    found = {}
+    for name in ("upper", "same"):
+        run = train(*short, f"data.path={tmp_path}/{name}.txt", f"init_from={parent}")
+        found[name] = summary(run)["init_from"]["new"]
+        if name == "upper":
+            assert "(of other tokens)" in (run / "train.log").read_text()
+    assert found == {"upper": ["embedding.weight", "head.weight"], "same": []}
+
+
+def test_a_checkpoint_whose_check_sums_are_wrong(train, tmp_path):
+    file = train(*SHORT, "trainer.limit_train_steps=1") / "checkpoints" / "best.pt"
+    content = bytearray(file.read_bytes())
+    weight = checkpoint_of(file.parents[1], "best")["model"]["features.0.conv.weight"]
+    content[content.index(weight.numpy().tobytes())] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"init_from=.*damaged: its check sums are wrong"):
+        load(net(), file)
+
+
 def test_a_tensor_of_two_names(tmp_path):
     """Files of transformers hold it once."""
     child, file = net(8), tmp_path / "parent.pt"

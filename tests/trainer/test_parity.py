@@ -165,7 +165,8 @@ def compare(several: Path, one: Path) -> None:
     for own, other in zip(*records, strict=True):
         assert own == pytest.approx(other, rel=0, abs=SINGLE_TOLERANCE), several.name
     summaries = [summary(folder) for folder in (several, one)]
-    for key in ("initial_weights_hash", "data_order_hash", "num_parameters", "test/accuracy"):
+    same = ("model", "initial_weights_hash", "data_order_hash", "num_parameters", "test/accuracy")
+    for key in same:
         assert summaries[0][key] == summaries[1][key], key
     assert summaries[0]["world_size"] > summaries[1]["world_size"] == 1
 

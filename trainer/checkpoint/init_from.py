@@ -33,7 +33,7 @@ def initialize(
             in a ``.pt``, ``.pth`` or ``.safetensors`` file, from which nothing is executed. None:
             the model stays as it is.
         spec: of the run's data; the output layer of a run that told other classes apart is not
-            loaded.
+            loaded, nor the embedding and the output layer of one with other tokens.
 
     Returns:
         What the summary records: the file, its hash, the tensors that were not loaded or not used.
@@ -65,13 +65,13 @@ def load_what_fits(model: nn.Module, path: Path, run_log: RunLog, spec: Any) -> 
     fitting: dict[str, Tensor] = {}
     misfits: dict[str, str] = {}
     shared = [name for name in given if name in own]
-    head = head_of_other_classes(model, file, spec)
+    foreign = of_other_meaning(model, file, spec)
     for name in shared:
         there, here = tuple(given[name].shape), tuple(own[name].shape)
         if there != here:
             misfits[name] = f"{name} {here}, there {there}"
-        elif name in head:
-            misfits[name] = f"{name} (of other classes)"
+        elif name in foreign:
+            misfits[name] = f"{name} ({foreign[name]})"
         else:
             fitting[name] = given[name]
     if not shared:
@@ -104,24 +104,40 @@ def load_what_fits(model: nn.Module, path: Path, run_log: RunLog, spec: Any) -> 
     }
 
 
-def head_of_other_classes(model: nn.Module, file: Path, spec: Any) -> list[str]:
-    """The tensors of the output layer, where ``file`` is of a run with classes of other names.
-
-    The output layer is the last that the model makes with a row for each class.
-    """
-    names = list(getattr(spec, "class_names", ()))
+def of_other_meaning(model: nn.Module, file: Path, spec: Any) -> dict[str, str]:
+    """The tensors that fit, and mean something else in the run that ``file`` is of, and why."""
     try:
-        theirs = read_record(file.resolve().parent.with_name("spec.json"))["class_names"]
-    except (OSError, ValueError, KeyError, TypeError):  # of no run, or of one without classes
-        return []
-    if not names or not theirs or theirs == names:
-        return []
-    head: list[str] = []
+        theirs = read_record(file.resolve().parent.with_name("spec.json"))
+        names, tokens = theirs.get("class_names"), theirs.get("tokenizer_content")
+    except (OSError, ValueError, AttributeError):  # of no run
+        return {}
+    own = list(getattr(spec, "class_names", ()))
+    if own and names and names != own:
+        return dict.fromkeys(output_layer(model, len(own)), "of other classes")
+    if hasattr(spec, "vocab_size") and tokens is not None and tokens != spec.tokenizer_content:
+        found = [*embedding(model, spec.vocab_size), *output_layer(model, spec.vocab_size)]
+        return dict.fromkeys(found, "of other tokens")
+    return {}
+
+
+def output_layer(model: nn.Module, num_outputs: int) -> list[str]:
+    """The tensors of the last layer that the model makes with a row for each output."""
+    found: list[str] = []
     for prefix, layer in model.named_modules():
         own = dict(layer.named_parameters(prefix, recurse=False))
-        if own and all(value.shape[:1] == (len(names),) for value in own.values()):
-            head = list(own)
-    return head
+        if own and all(value.shape[:1] == (num_outputs,) for value in own.values()):
+            found = list(own)
+    return found
+
+
+def embedding(model: nn.Module, vocab_size: int) -> list[str]:
+    """The first embedding of so many tokens."""
+    names = [
+        f"{prefix}.weight"
+        for prefix, layer in model.named_modules()
+        if isinstance(layer, nn.Embedding) and layer.num_embeddings == vocab_size
+    ]
+    return names[:1]
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -143,8 +159,11 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             "run any code: save model.state_dict() instead"
         ) from error
     except Exception as error:  # whatever a damaged file raises
-        raise ConfigError(f"{file} is damaged: {reason(error)}") from error
+        raise ConfigError(
+            f"{file} is damaged, or not as torch.save and safetensors write files: {reason(error)}"
+        ) from error
     if isinstance(content, Mapping) and content.keys() == files.PARTS.keys():
+        files.load(file)  # torch.load does not look at the check sums
         content = content["ema"] or content["model"]
     nodes = [content]
     if isinstance(content, Mapping):

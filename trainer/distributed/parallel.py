@@ -86,3 +86,8 @@ def make_whole(model: nn.Module) -> None:
         from trainer.distributed.fsdp import gather_weights
 
         gather_weights(model)
+
+
+def class_name(model: nn.Module) -> str:
+    """The name of the model's class, where FSDP has spread it, too: that gives it another class."""
+    return next(kind.__name__ for kind in type(model).__mro__ if not hasattr(kind, "unshard"))

@@ -14,6 +14,7 @@ from torch import nn
 from core.schema import TrainerSettings
 from models.build import num_frozen_parameters, num_parameters
 from trainer.distributed.device import device_name, processor_name
+from trainer.distributed.parallel import class_name
 
 PACKAGES = ("torch", "torchvision", "timm", "hydra-core", "omegaconf", "wandb", "numpy")
 
@@ -62,7 +63,7 @@ def run_facts(model: nn.Module, data: Any, settings: TrainerSettings) -> dict[st
     limit, sizes = settings.limit_eval_steps, data.sizes()
     evaluated = {name: len(data.evaluated(name, limit)) for name in sizes if name != "train"}
     return {
-        "model": type(model).__name__,
+        "model": class_name(model),
         "num_parameters": num_parameters(model),
         "num_frozen_parameters": num_frozen_parameters(model),
         "data": data.spec.name,
