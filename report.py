@@ -70,6 +70,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add("--metric", help="compare on this metric (default: what the runs monitor)")
     add("--mode", choices=("max", "min"), help="which way --metric is better")
+    add("--against", metavar="NAME", help="also compare all with this candidate alone")
     add("--target", type=float, help="count the cost of reaching this value of the metric")
     add(
         "--figures",
@@ -86,8 +87,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def report_of(sweep: Sweep, name: str, options: argparse.Namespace) -> Document:
     """The report of one comparison, or of several workloads."""
     if workloads := by_workload(sweep, options.by, options.metric):
-        if options.target is not None or options.wandb:
-            refused = "--wandb" if options.wandb else "--target"
+        if options.target is not None or options.wandb or options.against:
+            refused = "--wandb" if options.wandb else "--against" if options.against else "--target"
             raise ReportError(f"{refused} is for the report of one study, not of several workloads")
         if options.mode and not options.metric:
             raise ReportError("several workloads: --mode needs the --metric that it is of")
@@ -95,7 +96,7 @@ def report_of(sweep: Sweep, name: str, options: argparse.Namespace) -> Document:
     comparison = compare(sweep.runs, options.metric, options.mode, options.target)
     counts = (("candidate", comparison.rows), ("run", sweep.runs))
     size = ", ".join(f"{len(found)} {what}{'s' * (len(found) != 1)}" for what, found in counts)
-    return Report(comparison, sweep, f"{name}: {size}")
+    return Report(comparison, sweep, f"{name}: {size}", options.against)
 
 
 def show(report: Document) -> None:

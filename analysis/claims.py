@@ -8,9 +8,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from analysis.comparison import BEST, MAY_BE_BEST, UNTESTED, WORSE, Comparison
+from analysis.comparison import BEST, MAY_BE_BEST, UNTESTED, WORSE, Comparison, against
 from analysis.provenance import counted, facts
 from analysis.rows import Row
+from analysis.statistics import ALPHA, Difference
 from analysis.study import Study
 from analysis.words import bounds, change, listed, metric_value, p_value, words
 
@@ -32,11 +33,11 @@ def claims(comparison: Comparison) -> Iterator[str]:
     elif standing := by_verdict[MAY_BE_BEST]:
         leader, *near = standing
         names = [f"{leader.name} ({in_words(comparison, leader)})"]
-        names += [with_p(row, metric) for row in near]
+        names += [to_rival(row, metric) for row in near]
         any_of = f"any of {len(names)}: " * (len(names) > 1)
         yield f"The best in {words(metric)} may be {any_of}{listed(names, '; ')}."
     if worse := by_verdict[WORSE]:
-        names = [with_p(row, metric) for row in worse]
+        names = [to_rival(row, metric) for row in worse]
         yield f"Detectably worse: {listed(names, '; ')}."
     if untested := by_verdict[UNTESTED]:
         names = [f"{row.name} ({in_words(comparison, row)})" for row in untested]
@@ -53,6 +54,25 @@ def claims(comparison: Comparison) -> Iterator[str]:
         )
 
 
+def claims_against(comparison: Comparison, baseline: str) -> str:
+    """Who is better and who is worse than a baseline, as one sentence."""
+    question = comparison.question
+    pairs = against(comparison.rows, baseline)
+    groups: dict[str, list[str]] = {"better": [], "worse": [], "not told apart": []}
+    for row, difference in pairs:
+        p = difference.adjusted_p
+        is_sure = p is not None and p < ALPHA
+        kind = "better" if question.key(difference.mean) > 0 else "worse"
+        change_of_mean = with_p(row, difference, question.decides)
+        groups[kind if is_sure else "not told apart"].append(change_of_mean)
+    found = "; ".join(f"{kind}: {listed(names)}" for kind, names in groups.items() if names)
+    return (
+        f"Against {baseline} alone (p corrected for {len(pairs)} "
+        f"pair{'s' * (len(pairs) != 1)}, right if it was named before any result was seen): "
+        f"{found or 'nothing to compare'}."
+    )
+
+
 def in_words(comparison: Comparison, row: Row) -> str:
     """A candidate's value with its interval, or why it has none."""
     value, metric = row.value, comparison.question.decides
@@ -65,13 +85,17 @@ def in_words(comparison: Comparison, row: Row) -> str:
     return f"{mean}{bounds(metric, value)}"
 
 
-def with_p(row: Row, metric: str) -> str:
+def to_rival(row: Row, metric: str) -> str:
     """A candidate, how far it is from its rival, and how sure that is."""
-    difference = row.difference
-    assert difference is not None  # it was compared
+    assert row.difference is not None  # it was compared
+    return with_p(row, row.difference, metric, f" to {row.rival}")
+
+
+def with_p(row: Row, difference: Difference, metric: str, other: str = "") -> str:
+    """A candidate, how far it is from another, and how sure that is."""
     p = difference.adjusted_p
     sure = "not tested" if p is None else f"p = {p_value(p)}".replace("= <", "<")
-    return f"{row.name} ({change(metric, difference)} to {row.rival}, {sure})"
+    return f"{row.name} ({change(metric, difference)}{other}, {sure})"
 
 
 def notes_and_methods(comparison: Comparison, studies: Sequence[Study]) -> tuple[str, str]:

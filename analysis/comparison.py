@@ -160,9 +160,9 @@ def judge(rows: Sequence[Row], question: Question) -> None:
     could have stood in its place.
     """
     tested = {row.name: row for row in rows if row.scores}
-    differences = all_differences(list(tested.values()))
+    found = all_differences(list(tested.values()))
     for name, row in tested.items():
-        to_others = {other: differences[name, other] for other in tested if other != name}
+        to_others = {other: found[name, other] for other in tested if other != name}
         if not to_others:
             row.verdict = ""  # there is nothing that it was compared with
             return
@@ -181,13 +181,34 @@ def judge(rows: Sequence[Row], question: Question) -> None:
 def all_differences(rows: Sequence[Row]) -> dict[tuple[str, str], Difference]:
     """Each row minus each other, with p corrected for all pairs that can be tested."""
     pairs = list(combinations(rows, 2))
+    both = {}
+    for (one, other), diff in zip(pairs, differences(pairs), strict=True):
+        both[one.name, other.name], both[other.name, one.name] = diff, mirrored(diff)
+    return both
+
+
+def against(rows: Sequence[Row], baseline: str) -> list[tuple[Row, Difference]]:
+    """Each other row, and that row minus ``baseline``, with p corrected for these pairs alone.
+
+    That is right for a baseline that was named before any result was seen.
+
+    Raises:
+        ReportError: no row of that name has a value.
+    """
+    tested = {row.name: row for row in rows if row.scores}
+    if baseline not in tested:
+        names = ", ".join(tested) or "none"
+        raise ReportError(f"--against {baseline}: no such candidate has a value; there are {names}")
+    others = [row for row in tested.values() if row.name != baseline]
+    found = differences([(row, tested[baseline]) for row in others])
+    return list(zip(others, found, strict=True))
+
+
+def differences(pairs: Sequence[tuple[Row, Row]]) -> list[Difference]:
+    """Of each pair the first minus the second, with p corrected for all that can be tested."""
     found = [apart(one.scores, other.scores, len(pairs)) for one, other in pairs]
     adjusted = iter(holm([diff.p for diff in found if diff.p is not None]))
-    both = {}
-    for (one, other), diff in zip(pairs, found, strict=True):
-        corrected = replace(diff, adjusted_p=None if diff.p is None else next(adjusted))
-        both[one.name, other.name], both[other.name, one.name] = corrected, mirrored(corrected)
-    return both
+    return [replace(diff, adjusted_p=None if diff.p is None else next(adjusted)) for diff in found]
 
 
 def apart(row: Mapping[Key, float], other: Mapping[Key, float], num_pairs: int) -> Difference:

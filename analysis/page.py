@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from analysis.caveats import caveats
-from analysis.claims import claims, notes_and_methods, template
+from analysis.claims import claims, claims_against, notes_and_methods, template
 from analysis.comparison import Comparison
 from analysis.figures import figures_of, palette_of
 from analysis.plot import NUM_LOOKS, Figure, Palette, inline_svg, save
@@ -73,9 +73,13 @@ class Report(Document):
 
     page_template = "page.html"
 
-    def __init__(self, comparison: Comparison, sweep: Sweep, title: str) -> None:
+    def __init__(
+        self, comparison: Comparison, sweep: Sweep, title: str, baseline: str | None = None
+    ) -> None:
         self.comparison, self.sweep, self.title = comparison, sweep, title
         self.outcome = list(claims(comparison))
+        if baseline is not None:
+            self.outcome.append(claims_against(comparison, baseline))
         self.doubts = [doubt for study in sweep.studies for doubt in study.doubts()]
         self.claims = [*self.outcome, *self.doubts]
         unfinished = filter(None, (study.unfinished() for study in sweep.studies))

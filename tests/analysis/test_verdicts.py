@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from analysis.comparison import apart, judge
+from analysis.claims import claims_against
+from analysis.comparison import Comparison, against, apart, judge
 from analysis.question import Question
 from analysis.rows import row_of
 from analysis.runs import REPEAT
@@ -67,6 +69,39 @@ def test_pairs_have_the_unit_and_the_seed_in_common():
     assert (gaps.n, gaps.mean, gaps.test) == (2, -1.5, "paired t")
     others = {(unit, f"100{seed}"): value for (unit, seed), value in one.items()}
     assert apart(one, others, 1).test == "Welch's t"
+
+
+@pytest.mark.parametrize("question", [ACCURACY, LOSS], ids=["accuracy", "loss"])
+def test_against_a_baseline_fewer_pairs_are_corrected_for(question):
+    """Of six candidates one is better, by too little for all fifteen pairs."""
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(5, 6))
+    values[:, 1] = values[:, 0] + question.key(1.0) * np.array([1.0, 1.3, 0.8, 1.2, 0.6])
+    rows = judged(values, question)
+    p = {row.name: difference.p for row, difference in against(list(rows.values()), "a")}
+    assert p.keys() == set("bcdef")
+    assert p["b"] == stats.ttest_rel(values[:, 1], values[:, 0]).pvalue
+    adjusted = {row.name: found.adjusted_p for row, found in against(list(rows.values()), "a")}
+    assert adjusted["b"] == pytest.approx(5 * p["b"])  # Holm: the smallest of five
+    all_pairs = rows["b"].difference if rows["b"].rival == "a" else rows["a"].difference
+    assert adjusted["b"] < 0.05
+    assert all_pairs.adjusted_p > adjusted["b"]
+    comparison = Comparison(question, list(rows.values()), [], [], [], 0.0)
+    said = claims_against(comparison, "a")
+    assert said.startswith("Against a alone (p corrected for 5 pairs, ")
+    assert "): better: b (" in said
+    assert "; not told apart: " in said
+
+
+def test_a_baseline_on_the_command_line(sweep, run_report, refused):
+    folder = sweep(("sgd_cosine", "adam_constant", "adamw_constant"))
+    out, _ = run_report(folder, "--against", "adam_constant")
+    assert "Against adam_constant alone (p corrected for 2 pairs" in out
+    html = (folder / "report.html").read_text()
+    assert "Against adam_constant alone" in html
+    said = refused(folder, "--against", "adam")
+    assert said.startswith("error: --against adam: no such candidate has a value; there are ")
+    assert said.count("\n") == 1
 
 
 def test_one_that_finished_and_one_that_did_not(sweep, run_report):
