@@ -15,6 +15,7 @@ from optim.param_groups import parameter_groups
 from optim.schedules import Evaluations, Horizon
 
 NONE_YET = Evaluations()
+ROUNDING = 1e-12  # of a scheduled value
 
 # words in the names of optimizers -> what those optimizers read of their groups, in every library
 GROUP_FLAGS = {
@@ -33,8 +34,20 @@ class Schedule:
 
     function: Callable[..., float]
     sees_evaluations: bool
+    where: str = "scheduler"  # in the config
 
     def __call__(self, step: int, base: float, evaluations: Evaluations = NONE_YET) -> float:
+        """Raises: ConfigError: the value is negative, be it not by rounding, or no number."""
+        value = self.value(step, base, evaluations)
+        if not value > -ROUNDING:
+            raise ConfigError(
+                f"{self.where} makes {base:g} to {value:g} at update {step + 1}: it should stay at "
+                "0 or more"
+            )
+        return value
+
+    def value(self, step: int, base: float, evaluations: Evaluations = NONE_YET) -> float:
+        """Whatever it is."""
         further = {"evaluations": evaluations} if self.sees_evaluations else {}
         return self.function(step, base, **further)
 
@@ -110,7 +123,7 @@ def build_schedule(
         )
     later = ("step", "base_lr", "evaluations")
     function = instantiate({**settings, "_partial_": True}, where, later=later, horizon=horizon)
-    schedule = Schedule(function, "evaluations" in parameters)
+    schedule = Schedule(function, "evaluations" in parameters, where)
     for step in (0, horizon.total_steps - 1):  # what does not fit is reported before any training
-        schedule(step, 1.0)
+        schedule.value(step, 1.0)
     return schedule

@@ -17,7 +17,8 @@ class SettingSchedule:
             0, such as the decay of biases, stays 0.
 
     Raises:
-        ConfigError: the optimizer has no such setting, or it is 0 throughout.
+        ConfigError: the optimizer has no such setting, or it is 0 throughout; by :meth:`set`, a
+            momentum of 1 or more.
     """
 
     def __init__(self, optimizer: Optimizer, name: str, schedule: Schedule) -> None:
@@ -43,6 +44,11 @@ class SettingSchedule:
             if not base:
                 continue
             value = values[base]
+            if self.name == "momentum" and value >= 1:
+                raise ConfigError(
+                    f"momentum_schedule makes {base:g} to {value:g} at update {step + 1}: it "
+                    "should stay below 1"
+                )
             group[self.key] = (value, *group["betas"][1:]) if self.key == "betas" else value
 
     @property

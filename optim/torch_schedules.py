@@ -65,8 +65,9 @@ class Replay:
         while len(self.rates) <= step:
             try:
                 self.scheduler.step()
-            except ValueError as error:  # a OneCycleLR is over
-                raise ConfigError(f"scheduler: {reason(error)}") from error
+            except REFUSALS as error:  # a OneCycleLR is over, a period is 0
+                name = type(self.scheduler).__name__
+                raise ConfigError(f"scheduler: {name}: {reason(error)}") from error
             self.rates += self.scheduler.get_last_lr()
         return self.rates[step]
 

@@ -73,6 +73,7 @@ def build_phases(
                 if (node := config[f"{name}_schedule"])
             ],
         )
+        phase.try_schedules(horizon.total_steps)
         if phase.has_modes:
             itself = f"{type(phase.optimizer).__name__}, which averages the weights itself"
             check_average(trainer, against=itself)

@@ -25,6 +25,8 @@ from optim.setting_schedule import SettingSchedule
 from trainer.checkpoint.optimizer_state import OptimizerState
 from trainer.distributed.device import autocast, synchronize
 
+NUM_TRIED = 100  # updates at which schedules are tried before training
+
 
 @dataclass
 class Computation:
@@ -121,6 +123,15 @@ class Phase:
                 group["lr"] = lrs[base_lr]
         for setting in self.setting_schedules:
             setting.set(step, evaluations)
+
+    def try_schedules(self, num_steps: int) -> None:
+        """Follow the schedules at some updates of the run, and at the first one last.
+
+        Raises:
+            ConfigError: a value is out of range.
+        """
+        for step in (num_steps - 1, *range(0, num_steps, num_steps // NUM_TRIED + 1)[::-1]):
+            self.follow_schedules(step)
 
     @property
     def lr(self) -> float:

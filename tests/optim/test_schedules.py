@@ -200,6 +200,7 @@ def test_any_of_torch_s(name, settings):
         # what fails after the warm-up
         ({"name": "OneCycleLR", "total_steps": 7}, "scheduler: .*Tried to step 8 times"),
         ({"name": "StepLR", "step_sise": 20, "warmup_steps": 5}, "unexpected keyword.*step_sise"),
+        ({"name": "StepLR", "step_size": 0}, "scheduler: .*by zero"),
     ],
 )
 def test_what_torch_s_do_not_take_is_refused(settings, cause):

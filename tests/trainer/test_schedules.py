@@ -1,9 +1,12 @@
 """Schedules that see evaluations, or change other settings, in training."""
 
+from unittest.mock import patch
+
 import pytest
 
 from core.errors import ConfigError
 from tests.trainer.interrupting import checkpoint_of, events
+from trainer.trainer import Trainer
 
 SIX = ("trainer.max_steps=6", "trainer.eval_every_steps=1", "trainer.log_every_steps=1")
 SCHEDULES = (
@@ -51,3 +54,19 @@ def test_a_cut_between_evaluations_counts_for_none(train):
 def test_a_plateau_needs_validation(train):
     with pytest.raises(ConfigError, match="scheduler=plateau needs a validation split"):
         train("debug=fast", "model=transformer", "data.val_fraction=0", "scheduler=plateau")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("scheduler=wsd", "scheduler.eta_min=-0.1"), r"^scheduler makes 0\.003 to -0.* 0 or more"),
+        (("scheduler=warm_restarts", "scheduler.eta_min=-1"), "scheduler makes"),
+        (
+            ("scheduler@momentum_schedule=cosine", "momentum_schedule.eta_min=1.5"),
+            r"^momentum_schedule makes 0\.9 to 1\..* below 1",
+        ),
+    ],
+)
+def test_values_out_of_range_are_refused_before_training(train, settings, message):
+    with pytest.raises(ConfigError, match=message), patch.object(Trainer, "fit", pytest.fail):
+        train("optimizer=adamw", "trainer.max_steps=40", *settings)
