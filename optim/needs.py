@@ -2,7 +2,7 @@
 
 import io
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,44 +38,46 @@ class Needs:
     unsaved: bool = False
 
 
-def rehearse(settings: dict[str, Any], optimizer: Optimizer, where: str) -> Needs:
+TRIALS = (Needs(), Needs(flat=True), Needs(graph=True), Needs(closure=True, flat=True))
+
+
+def rehearse(
+    settings: dict[str, Any], optimizer: Optimizer, where: str, module: nn.Module
+) -> Needs:
     """Let a twin of ``optimizer`` update stand-ins for its parameters; what it needed.
 
+    Small ones first. Some go by the sizes of the layers, and are given those.
+
     Args:
-        settings: what ``optimizer`` was built from.
+        settings: what ``optimizer`` was built from, over the parameters of ``module``.
 
     Raises:
         ConfigError: it needs more than the training loop has: a sparse gradient, parameters of
             other shapes, whole ones where FSDP spreads them, a preparation of its own; or it has no
             rate to schedule, or but one where the groups have rates of their own.
     """
-    groups, problem = optimizer.param_groups, None
-    name = type(optimizer).__name__
+    name, problem = type(optimizer).__name__, None
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    groups = [  # with the names that they were given, which those of some optimizers lack
+        {**group, "param_names": [names[id(p)] for p in group["params"]]}
+        for group in optimizer.param_groups
+    ]
     if not all(isinstance(group.get("lr"), int | float) for group in groups):
         raise ConfigError(f"{where}: {name} keeps no learning rate for a schedule to set")
-    for needs in (Needs(), Needs(flat=True), Needs(graph=True), Needs(closure=True, flat=True)):
-        python_state, numpy_state = random.getstate(), numpy.random.get_state()
-        try:
-            with torch.random.fork_rng(devices=[]):
-                before = generator_states()
-                twin = try_steps(settings, groups, where, needs)
-                draws = generator_states() != before
-                if len({group["lr"] for group in groups}) > 1:
-                    check_rates(settings, groups, where, needs)
-                return replace(needs, draws=draws, unsaved=not can_be_saved(twin, groups))
-        except ConfigError:
-            raise
-        except Exception as error:  # whatever a foreign optimizer raises
-            problem = problem or error
-        finally:
-            random.setstate(python_state)
-            numpy.random.set_state(numpy_state)
+    for stand_in in (small, like):
+        for needs in TRIALS:
+            try:
+                return try_out(Trial(settings, groups, where, needs, stand_in))
+            except ConfigError:
+                raise
+            except Exception as error:  # whatever a foreign optimizer raises
+                problem = problem or error
+        if any(hasattr(parameter, "full_tensor") for parameter in module.parameters()):
+            raise ConfigError(
+                f"{where}: {name} needs whole parameters, which trainer.strategy=fsdp spreads over "
+                "the processes: use trainer.strategy=ddp"
+            ) from problem
     assert problem is not None
-    if any(hasattr(p, "full_tensor") for group in groups for p in group["params"]):
-        raise ConfigError(
-            f"{where}: {name} needs whole parameters, which trainer.strategy=fsdp spreads over the "
-            "processes: use trainer.strategy=ddp"
-        ) from problem
     why = reason(problem)
     if why.startswith("view size is not compatible"):
         why += " Or leave the optimizer as it is and give trainer.channels_last=false"
@@ -85,27 +87,64 @@ def rehearse(settings: dict[str, Any], optimizer: Optimizer, where: str) -> Need
     ) from problem
 
 
-def stand_ins(parameters: Sequence[Tensor]) -> list[nn.Parameter]:
+@dataclass(frozen=True)
+class Trial:
+    """An optimizer's settings and groups, what it may need, and what stands in for a group."""
+
+    settings: dict[str, Any]
+    groups: list[dict[str, Any]]
+    where: str
+    needs: Needs
+    stand_in: Callable[[dict[str, Any]], dict[str, Any]]
+
+    def after_steps(self, groups: list[dict[str, Any]]) -> Optimizer:
+        """A twin of the optimizer after a few updates of stand-ins for ``groups``."""
+        params = [self.stand_in(group) for group in groups]
+        optimizer = instantiate(self.settings, self.where, params=params)
+        for _ in range(NUM_STEPS):
+            try_step(optimizer, self.needs)
+        return optimizer
+
+
+def try_out(trial: Trial) -> Needs:
+    """What the optimizer needs, if it can step in this way; the run's generators stay as they are.
+
+    Raises:
+        ConfigError: see :func:`check_rates`.
+        Exception: it cannot, whatever a foreign optimizer raises.
+    """
+    python_state, numpy_state = random.getstate(), numpy.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            before = generator_states()
+            twin = trial.after_steps(trial.groups)
+            draws = generator_states() != before
+            if len({group["lr"] for group in trial.groups}) > 1:
+                check_rates(trial)
+            unsaved = not can_be_saved(twin, trial.groups)
+            return replace(trial.needs, draws=draws, unsaved=unsaved)
+    finally:
+        random.setstate(python_state)
+        numpy.random.set_state(numpy_state)
+
+
+def small(group: dict[str, Any]) -> dict[str, Any]:
     """One small parameter for every number of dimensions, spread as FSDP has spread the others.
 
     With four dimensions it is ``channels_last`` if one such is.
     """
-    by_dim = {p.ndim: p for p in parameters}
-    ones = {n: torch.ones([2] * n, device=p.device) for n, p in by_dim.items()}
+    parameters: list[Tensor] = group["params"]
+    named = {p.ndim: (name, p) for name, p in zip(group["param_names"], parameters, strict=True)}
+    ones = {n: torch.ones([2] * n, device=p.device) for n, (_, p) in named.items()}
     if any(p.ndim == 4 and not p.is_contiguous() for p in parameters):  # one channel: both
         ones[4] = ones[4].to(memory_format=torch.channels_last)
-    return [nn.Parameter(spread_like(tensor, by_dim[n])) for n, tensor in ones.items()]
+    params = [nn.Parameter(spread_like(tensor, named[n][1])) for n, tensor in ones.items()]
+    return {**group, "params": params, "param_names": [name for name, _ in named.values()]}
 
 
-def try_steps(
-    settings: dict[str, Any], groups: list[dict[str, Any]], where: str, needs: Needs
-) -> Optimizer:
-    """A twin of the optimizer after a few updates of stand-ins for the parameters of ``groups``."""
-    params = [{**group, "params": stand_ins(group["params"])} for group in groups]
-    optimizer = instantiate(settings, where, params=params)
-    for _ in range(NUM_STEPS):
-        try_step(optimizer, needs)
-    return optimizer
+def like(group: dict[str, Any]) -> dict[str, Any]:
+    """As many parameters of the same shapes."""
+    return {**group, "params": [nn.Parameter(torch.ones_like(p)) for p in group["params"]]}
 
 
 def can_be_saved(optimizer: Optimizer, before: list[dict[str, Any]]) -> bool:
@@ -153,23 +192,21 @@ def try_step(optimizer: Any, needs: Needs, scale: float = 1.0) -> None:
     optimizer.step(*[closure] * needs.closure)
 
 
-def check_rates(
-    settings: dict[str, Any], groups: list[dict[str, Any]], where: str, needs: Needs
-) -> None:
+def check_rates(trial: Trial) -> None:
     """Raises: ConfigError: the rates of all groups but the first change nothing."""
 
     def moved(rate: float) -> list[Tensor]:
-        usual = [{**group, "weight_decay": 0.0, "lr": 0.3} for group in groups]
+        usual = [{**group, "weight_decay": 0.0, "lr": 0.3} for group in trial.groups]
         further = [{**group, "lr": rate} for group in usual[1:]]
-        _, *rest = try_steps(settings, [usual[0], *further], where, needs).param_groups
+        _, *rest = trial.after_steps([usual[0], *further]).param_groups
         return [full_tensor(p.detach()) for group in rest for p in group["params"]]
 
-    name = settings.get("name") or settings["_target_"]
+    name = trial.settings.get("name") or trial.settings["_target_"]
     usual, slower = moved(0.3), moved(0.1)
     is_same = all(map(torch.equal, usual, slower))
     if is_same and any((tensor != 1).any() for tensor in usual):  # some wait for a few updates
         raise ConfigError(
-            f"{where}: {name} has one rate for all parameters: param_groups.layer_decay and "
+            f"{trial.where}: {name} has one rate for all parameters: param_groups.layer_decay and "
             "lr_scale in param_groups.rules would change nothing: do without them, or choose "
             "another optimizer"
         )

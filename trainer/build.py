@@ -53,7 +53,7 @@ def build_phases(
         if trainer.cuda_graph:
             chosen = capturable(chosen, f"{where}optimizer")
         optimizer = build_optimizer(chosen, module, grouping, f"{where}optimizer")
-        needs = rehearse(chosen, optimizer, f"{where}optimizer")
+        needs = rehearse(chosen, optimizer, f"{where}optimizer", module)
         check_needs(needs, optimizer, objective, trainer, f"{where}optimizer")
         phase = Phase(
             name=name,

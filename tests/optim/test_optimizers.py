@@ -75,7 +75,7 @@ def train(model: nn.Module, optimizer, needs: Needs, steps: int) -> list[float]:
 
 def build(settings: dict, model: nn.Module) -> tuple[Any, Needs, OptimizerState]:
     optimizer = build_optimizer(settings, model, GROUPING)
-    needs = rehearse(settings, optimizer, "optimizer")
+    needs = rehearse(settings, optimizer, "optimizer", model)
     return optimizer, needs, OptimizerState(optimizer, model)
 
 
@@ -263,12 +263,42 @@ def test_rates_that_would_change_nothing_are_refused(name):
     scaled = {**GROUPING, "rules": [{"match": "^0", "lr_scale": 0.1}]}
     for chosen in (name, "RAdam"):
         settings = {"_target_": PACKAGE, "name": chosen, "lr": 1.0, "weight_decay": 0.1}
-        optimizer = build_optimizer(settings, network(), scaled)
+        model = network()
+        optimizer = build_optimizer(settings, model, scaled)
         if chosen == "RAdam":
-            rehearse(settings, optimizer, "optimizer")
+            rehearse(settings, optimizer, "optimizer", model)
             continue
         with pytest.raises(ConfigError, match=f"optimizer: {name} has one rate for all"):
-            rehearse(settings, optimizer, "optimizer")
+            rehearse(settings, optimizer, "optimizer", model)
+
+
+class ByNameAndSize(torch.optim.Optimizer):
+    """A group of each parameter, made by its name; a step for matrices of eight columns alone."""
+
+    def __init__(self, params, lr):
+        named = [
+            pair
+            for group in params
+            for pair in zip(group["param_names"], group["params"], strict=True)
+        ]
+        super().__init__([{"params": [p], "name": name} for name, p in named], {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                is_bias = group["name"].endswith("bias")
+                update = parameter.grad if is_bias else parameter.grad.view(-1, 8)
+                parameter.add_(update.view_as(parameter), alpha=-group["lr"])
+
+
+def test_optimizers_that_go_by_names_and_sizes(monkeypatch):
+    """As Adam-mini does, which groups parameters itself and takes matrices apart by heads."""
+    monkeypatch.setenv("TRAIN_PACKAGES", "tests")
+    settings = {"_target_": f"{__name__}.ByNameAndSize", "lr": 0.1}
+    assert build(settings, nn.Linear(8, 3))[1] == Needs()
+    with pytest.raises(ConfigError, match="ByNameAndSize cannot be used here"):
+        build(settings, nn.Linear(5, 3))
 
 
 def test_an_optimizer_without_a_rate_is_refused():

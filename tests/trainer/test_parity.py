@@ -203,4 +203,4 @@ def test_optimizers_that_need_whole_parameters_are_refused_under_fsdp():
         optimizer = build_optimizer(settings, model, grouping)
         wanted = pytest.raises(ConfigError, match=f"optimizer: {name} needs whole parameters")
         with wanted if is_refused else nullcontext():
-            rehearse(settings, optimizer, "optimizer")
+            rehearse(settings, optimizer, "optimizer", model)
