@@ -20,15 +20,17 @@ def end_with_parent(saves: bool) -> None:
     parent = multiprocessing.parent_process()
     if parent is None or parent.pid is None:  # a cluster looks after its own processes
         return
-    if os.getppid() != parent.pid:
+    if not exists(parent.pid):
         os.kill(os.getpid(), signal.SIGKILL)  # nothing has begun
     watch(parent.pid, saves)
 
 
 @cache
 def watch(parent: int, saves: bool) -> None:
+    forked_by = os.getppid()  # the parent, or the server that forks for it (forkserver)
+
     def wait() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == forked_by and exists(parent):
             time.sleep(NOTICING_SECONDS)
         if saves:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -36,3 +38,12 @@ def watch(parent: int, saves: bool) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def exists(pid: int) -> bool:
+    """Whether there is such a process of this user."""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True

@@ -282,25 +282,30 @@ def child():
     AFTER
     time.sleep(600)
 
-process = multiprocessing.get_context("fork").Process(target=child)
-process.start()
-process.join()
+if __name__ == "__main__":
+    process = multiprocessing.get_context("METHOD").Process(target=child)
+    process.start()
+    process.join()
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
-    ("before", "after"),
+    ("before", "after", "method"),
     [
-        pytest.param("end_with_parent(saves=True)", "", id="hangs"),
-        pytest.param("", "begin_worker(0)", id="data worker that is still starting"),
+        pytest.param("end_with_parent(saves=True)", "", "fork", id="hangs"),
+        pytest.param("", "begin_worker(0)", "fork", id="data worker that is still starting"),
+        # whose parent is a server, as Python 3.14 has it unless told otherwise
+        pytest.param("begin_worker(0)", "", "forkserver", id="data worker of a server"),
     ],
 )
-def test_nor_does_a_child_that_hangs(before, after):
-    script = ORPHAN.replace("BEFORE", before).replace("AFTER", after)
-    command = [sys.executable, "-c", script]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+def test_nor_does_a_child_that_hangs(tmp_path, before, after, method):
+    script = ORPHAN.replace("BEFORE", before).replace("AFTER", after).replace("METHOD", method)
+    (tmp_path / "orphan.py").write_text(script)
+    command = [sys.executable, str(tmp_path / "orphan.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as parent:
         child = int(parent.stdout.readline())
         parent.kill()
         parent.wait()
