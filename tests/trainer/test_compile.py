@@ -1,7 +1,10 @@
 """What ``trainer.compile`` hands to the compiler: one graph for every shape, none symbolic."""
 
 import pytest
+import torch
 from torch import nn
+
+from trainer.distributed.device import keep_out_of_autocast
 
 pytestmark = pytest.mark.slow  # importing the compiler takes seconds
 
@@ -43,3 +46,27 @@ def test_a_graph_for_each_shape(train, monkeypatch, settings):
     assert asked == ["reduce-overhead"]
     assert len(shapes) == 2, "one to train, one to evaluate"
     assert all(isinstance(size, int) for shape in shapes for size in shape)
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.first, self.layer, self.last = nn.Linear(4, 4), kind(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.last(self.layer(self.first(x))[0])
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # which the compiler looks at
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_a_recurrent_layer_stays_out_of_autocast(kind):
+    model, x = Recurrent(kind), torch.rand(2, 3, 4)
+    keep_out_of_autocast(model.layer, "cpu")
+    dtypes = []
+    model.layer.register_forward_hook(lambda *seen: dtypes.append(seen[-1][0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = model(x)
+        model.compile(backend="aot_eager", dynamic=False)
+        assert torch.equal(model(x), expected)
+    assert expected.dtype == torch.bfloat16
+    assert dtypes == [torch.float32] * 2

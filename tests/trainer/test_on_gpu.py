@@ -1,5 +1,6 @@
 """What matters on a GPU, as far as a machine without one can tell."""
 
+import copy
 import os
 
 import pytest
@@ -16,9 +17,9 @@ from models.recurrent import RecurrentModel
 from tests.trainer.test_no_reads import Reads
 from trainer.averaging import Average
 from trainer.distributed.device import (
-    OutsideAutocast,
     choose_accelerator,
     choose_device,
+    keep_out_of_autocast,
     keep_recurrent_layers_out_of_autocast,
     prepare_process,
 )
@@ -87,26 +88,40 @@ def test_deterministic_runs_tell_cublas(settings, monkeypatch):
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 def test_recurrent_layers_compute_outside_of_cudas_autocast(kind):
     """There cuDNN takes fp16, which a run in bf16 scales no loss for."""
-    model = nn.Sequential(kind(4, 4))
-    keep_recurrent_layers_out_of_autocast(model, "cuda")
     inside = []
-    model[0].register_forward_pre_hook(
-        lambda *args: inside.append(torch.is_autocast_enabled("cuda"))
-    )
+
+    class Seen(kind):
+        def forward(self, *args):
+            inside.append(torch.is_autocast_enabled("cuda"))
+            return super().forward(*args)
+
+    model = nn.Sequential(Seen(4, 4))
+    keep_recurrent_layers_out_of_autocast(model, "cuda")
     torch.set_autocast_enabled("cuda", True)
     try:
-        model(torch.zeros(2, 3, 4))
-        with pytest.raises(RuntimeError):
-            model(torch.zeros(2, 3, 5))
+        for net in (model, copy.deepcopy(model)):
+            net(torch.zeros(2, 3, 4))
+            with pytest.raises(RuntimeError):
+                net(torch.zeros(2, 3, 5))
         assert torch.is_autocast_enabled("cuda")
     finally:
         torch.set_autocast_enabled("cuda", False)
-    assert inside == [False, False]
+    assert inside == [False] * 4
+
+
+def test_a_copy_of_a_recurrent_layer_computes_with_its_own_weights():
+    model = nn.Sequential(nn.LSTM(4, 4))
+    keep_recurrent_layers_out_of_autocast(model, "cuda")
+    twin = copy.deepcopy(model)
+    for weight in twin.parameters():
+        nn.init.zeros_(weight)
+    assert not twin(torch.ones(2, 3, 4))[0].any()
+    assert model(torch.ones(2, 3, 4))[0].any()
 
 
 def test_what_a_layer_is_given_under_autocast_has_the_dtype_of_its_weights():
     layer, x, state = nn.LSTM(4, 4), torch.rand(2, 3, 4), torch.rand(1, 3, 4)
-    OutsideAutocast(layer, "cpu")
+    keep_out_of_autocast(layer, "cpu")
     x, state = x.bfloat16(), state.bfloat16()
     expected, _ = layer(x.float(), (state.float(), state.float()))
     with torch.autocast("cpu", torch.bfloat16):

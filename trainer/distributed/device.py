@@ -6,8 +6,9 @@ import platform
 import re
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,23 +69,22 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     return torch.autocast(device.type, DTYPES[precision])
 
 
-class OutsideAutocast:
-    """Hooks that let a layer compute in the precision of its weights, whatever autocast says."""
+def keep_out_of_autocast(layer: nn.Module, device_type: str) -> None:
+    """Let a layer compute in the precision of its weights, whatever autocast says.
 
-    def __init__(self, layer: nn.Module, device_type: str) -> None:
-        self.device_type = device_type
-        self.left: list[AbstractContextManager] = []
-        layer.register_forward_pre_hook(self.leave, with_kwargs=True)
-        layer.register_forward_hook(self.come_back, always_call=True)
+    Not by hooks: ``torch.compile`` follows no context that one enters and another leaves.
+    """
+    layer.forward = partial(outside_autocast, layer.forward, layer, device_type)
 
-    def leave(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self.left.append(torch.autocast(self.device_type, enabled=False))
-        self.left[-1].__enter__()
-        dtype = next(layer.parameters()).dtype
-        return in_dtype(args, dtype), {key: in_dtype(value, dtype) for key, value in kwargs.items()}
 
-    def come_back(self, *layer_inputs_output: Any) -> None:
-        self.left.pop().__exit__(None, None, None)
+def outside_autocast(
+    forward: Callable[..., Any], layer: nn.Module, device_type: str, *args: Any, **kwargs: Any
+) -> Any:
+    dtype = next(layer.parameters()).dtype
+    with torch.autocast(device_type, enabled=False):
+        return forward(
+            *in_dtype(args, dtype), **{key: in_dtype(value, dtype) for key, value in kwargs.items()}
+        )
 
 
 def in_dtype(value: Any, dtype: torch.dtype) -> Any:
@@ -101,7 +101,7 @@ def keep_recurrent_layers_out_of_autocast(model: nn.Module, device_type: str) ->
     """
     for layer in model.modules():
         if isinstance(layer, nn.RNNBase) and device_type == "cuda":
-            OutsideAutocast(layer, device_type)
+            keep_out_of_autocast(layer, device_type)
 
 
 def eager(compiled: bool | str) -> AbstractContextManager:
