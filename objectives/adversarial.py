@@ -20,7 +20,7 @@ class Adversarial(Generation):
     """Two phases an update: the discriminator learns, then the generator, by non-saturating losses.
 
     Both losses are binary cross-entropies of the discriminator's logits. Each phase draws noise of
-    its own from torch's global generator, whose state the checkpoint keeps.
+    its own from torch's global generator, which every update starts anew.
 
     Args:
         fid_extractor, fid_cache: see :class:`Generation`.

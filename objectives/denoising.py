@@ -19,7 +19,7 @@ MISFIT = "model and objective=denoising do not fit"
 class Denoising(Generation):
     """Mean squared error of what the model predicts of noisy images, every time alike.
 
-    Training draws times and noise from torch's global generator, whose state the checkpoint keeps.
+    Training draws times and noise from torch's global generator, which every update starts anew.
     An evaluation draws the same ones for a sample every time, whatever the batches and processes.
 
     Args:

@@ -112,13 +112,17 @@ def capture(compute: Compute, inputs: list[Batch]) -> tuple[list[Sums] | None, C
     """
     graph = torch.cuda.CUDAGraph()
     try:
-        # the thread that pins batches in memory goes on meanwhile
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with (
+            torch.cuda.stream(torch.cuda.current_stream()),  # a capture that fails leaves its own
+            # the thread that pins batches in memory goes on meanwhile
+            torch.cuda.graph(graph, capture_error_mode="thread_local"),
+        ):
             sums = compute(inputs)
     except RuntimeError as error:
+        first = error.__context__ or error  # to end a capture that has failed fails as well
         raise ConfigError(
             f"trainer.cuda_graph=true: this update cannot be captured, set it to false: "
-            f"{reason(error)}"
+            f"{reason(first)}"
         ) from error
     return sums, graph.replay
 
@@ -132,7 +136,8 @@ def capturable(optimizer: dict[str, Any], where: str) -> dict[str, Any]:
     target = resolve(optimizer["_target_"], f"{where}._target_")
     if target is torch.optim.SGD:
         return {**optimizer, "fused": True}
-    if "capturable" in inspect.signature(target).parameters and target is not torch.optim.Rprop:
+    is_torchs = target.__module__.startswith("torch.optim.") and target is not torch.optim.Rprop
+    if is_torchs and "capturable" in inspect.signature(target).parameters:
         # one parameter at a time, some read their rate
         return {**optimizer, "capturable": True, "foreach": not optimizer.get("fused")}
     raise ConfigError(

@@ -172,6 +172,13 @@ def test_a_gpus_tensors_are_waited_for_once(monkeypatch, is_main):
         assert on_host == []
 
 
+def test_no_process_pins_memory_for_the_hash_of_its_weights():
+    with FakeTensorMode(), torch.device("cuda"), CopiesToHost() as copies:
+        checkpoint.weights_of(nn.Linear(2, 3))
+    assert len(copies.non_blocking) == 2
+    assert not any(copies.non_blocking)
+
+
 def tensors_in(value):
     if isinstance(value, torch.Tensor):
         yield value

@@ -132,6 +132,7 @@ def test_a_graphed_run_resumes_to_the_same_bits(replays, resumable, few_digits):
         (("scheduler@weight_decay_schedule=cosine",), "an optimizer without weight_decay_schedule"),
         (("optimizer=lion",), "optimizer: the step of .* cannot be captured"),
         (("optimizer._target_=torch.optim.Rprop",), "optimizer: the step of .* cannot be captured"),
+        (("optimizer._target_=timm.optim.NAdamW",), "optimizer: the step of .* cannot be captured"),
         (("model=lstm",), "an objective without carried"),
     ],
 )
@@ -150,6 +151,38 @@ def test_draws_on_the_cpu_are_refused(monkeypatch, draw):
     graph = GraphedUpdate(lambda update: [draw(), []][1:], [])
     with pytest.raises(ConfigError, match="draws on the CPU"):
         graph([(torch.zeros(1),)])
+
+
+def test_why_an_update_cannot_be_captured(monkeypatch):
+    """As torch has it: ending such a capture fails as well, and leaves its stream behind."""
+    streams = ["default"]
+
+    class Stream:
+        def __init__(self, stream):
+            self.stream = stream
+
+        def __enter__(self):
+            self.before, streams[0] = streams[0], self.stream
+
+        def __exit__(self, *error):
+            streams[0] = self.before
+
+    class Capture(Stream):
+        def __init__(self, graph, capture_error_mode):
+            super().__init__("captured")
+
+        def __exit__(self, *error):
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    def reads(update):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    fakes = {"CUDAGraph": object, "current_stream": lambda: streams[0]}
+    for name, fake in {**fakes, "stream": Stream, "graph": Capture}.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    with pytest.raises(ConfigError, match="set it to false: operation not permitted"):
+        cuda_graph.capture(reads, [])
+    assert streams == ["default"]
 
 
 def test_samples_on_the_cpu_are_refused():

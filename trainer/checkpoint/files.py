@@ -146,7 +146,10 @@ def weights_to_save(model: nn.Module) -> dict[str, Tensor]:
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """The state dict of a model, on the CPU. Under FSDP every process must take part."""
-    return to_host(weights_to_save(model))
+    return {
+        name: full_tensor(value.detach()).cpu().contiguous()
+        for name, value in model.state_dict().items()
+    }
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
