@@ -197,7 +197,7 @@ def against(rows: Sequence[Row], baseline: str) -> list[tuple[Row, Difference]]:
     """
     tested = {row.name: row for row in rows if row.scores}
     if baseline not in tested:
-        names = ", ".join(tested) or "none"
+        names = "; ".join(tested)  # which may have commas
         raise ReportError(f"--against {baseline}: no such candidate has a value; there are {names}")
     others = [row for row in tested.values() if row.name != baseline]
     found = differences([(row, tested[baseline]) for row in others])

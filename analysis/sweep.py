@@ -130,7 +130,7 @@ def assign(runs: Sequence[Run], by: Sequence[str] = ()) -> None:
     known = [run for run in runs if run.config]
     for run in runs:
         run.candidate = run.family = UNKNOWN
-    leaves = without_unresolved([leaves_of(run) for run in known])
+    leaves = completed(without_unresolved([leaves_of(run) for run in known]))
     axes = check_keys(by, leaves) if by else choice_axes(known, leaves)
     families = [tuple(leaf.get(axis) for axis in axes) for leaf in leaves]
     settings = swept(leaves, families)
@@ -204,6 +204,20 @@ def without_unresolved(leaves: Sequence[Leaves]) -> list[Leaves]:
     somewhere = set[str]().union(*interpolated)
     mixed = {key for key in somewhere if not all(key in keys for keys in interpolated)}
     return [{key: leaf[key] for key in leaf if key not in mixed} for leaf in leaves]
+
+
+def completed(leaves: Sequence[Leaves]) -> list[Leaves]:
+    """With settings that some lack and that say nothing in others, such as false.
+
+    The program has got them since, or has lost them: such runs are the same.
+    """
+    off = {
+        key: value
+        for leaf in leaves
+        for key, value in leaf.items()
+        if not value and value is not None
+    }
+    return [{**off, **leaf} for leaf in leaves]
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> Leaves:

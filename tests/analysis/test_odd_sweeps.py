@@ -43,6 +43,24 @@ def test_no_finished_run(sweep, refused):
     )
 
 
+def test_a_setting_that_older_runs_lack(sweep, run_report):
+    """Off, it makes no other candidate or setting of them; on, it does."""
+    folder = sweep()
+    new = {"trainer": {"cuda_graph": False, "swa_start": 0}}
+    for seed in range(5, 8):
+        write_run(folder / str(10 + seed), "sgd_cosine", seed, config=new)
+    out, table = run_report(folder)
+    assert table["num_runs"].to_dict() == {"sgd_cosine": 8, "adam_constant": 5}
+    assert "best setting" not in out
+    write_run(folder / "20", "sgd_cosine", 9, config={"trainer": {"cuda_graph": True}})
+    _, table = run_report(folder)
+    assert table["num_runs"].to_dict() == {
+        "sgd_cosine, trainer.cuda_graph=False": 8,
+        "sgd_cosine, trainer.cuda_graph=True": 1,
+        "adam_constant, trainer.cuda_graph=False": 5,
+    }
+
+
 def test_a_run_that_failed_early_stays_with_its_candidate(sweep, run_report):
     folder = sweep()
     for job in range(10):
