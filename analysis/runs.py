@@ -180,8 +180,10 @@ def read_runs(directories: Iterable[Path], metric: str | None = None) -> list[Ru
     """
     runs: dict[Path, Run] = {}
     for directory in directories:
-        if not directory.is_dir():
+        if not directory.exists():
             raise ReportError(f"{directory}: no such directory")
+        if not directory.is_dir():  # DIR/* means the files of a sweep, too
+            continue
         for path in find(directory):
             name = path.name if path == directory else str(path.relative_to(directory))
             name = printable(name)

@@ -58,7 +58,11 @@ REFUSALS = (TypeError, ValueError, LookupError, ArithmeticError, AssertionError,
 
 
 def instantiate(
-    node: Any, where: str, later: Sequence[str] = (), beside: Sequence[str] = (), **injected: Any
+    node: Any,
+    where: str,
+    later: Sequence[str] = (),
+    within: Callable[..., Any] | None = None,
+    **injected: Any,
 ) -> Any:
     """Build what ``node`` describes; ``injected`` arguments come from the program.
 
@@ -69,7 +73,7 @@ def instantiate(
         node: plain data (mappings, lists, primitives), as in the resolved config.
         where: dotted name of the node in the config, for messages.
         later: arguments that the program gives when it calls a partial.
-        beside: further settings that stand in the same place, to be suggested for a typo.
+        within: has further settings in the same place, which a typo may have been meant for.
 
     Raises:
         ConfigError: a target outside the allowlist, an unknown setting, a refused value.
@@ -86,7 +90,7 @@ def instantiate(
         return built
     target = resolve(built.pop("_target_"), f"{where}._target_")
     is_partial = built.pop("_partial_", False)
-    check_arguments(target, built, (*injected, *later), where, beside)
+    check_arguments(target, built, (*injected, *later), where, within)
     if is_partial:
         return partial(target, **built, **injected)
     try:
@@ -185,13 +189,17 @@ def check_arguments(
     settings: dict[str, Any],
     injected: Collection[str],
     where: str,
-    beside: Sequence[str] = (),
+    within: Callable[..., Any] | None = None,
 ) -> None:
     """Refuse settings the target does not have, and plainly wrong types, with the nearest name."""
     parameters = inspect.signature(target).parameters
     called = inspect.signature(target, follow_wrapped=False).parameters  # of a decorator, if any
     takes_any = any(p.kind is p.VAR_KEYWORD for p in (*parameters.values(), *called.values()))
-    own = [*(name for name in parameters if name not in injected), *beside]
+    own = [name for name in parameters if name not in injected]
+    if within is not None:
+        own += [
+            p.name for p in inspect.signature(within).parameters.values() if p.kind != p.VAR_KEYWORD
+        ]
     unknown = [key for key in settings if key not in parameters and not takes_any]
     if unknown:
         nearest = get_close_matches(unknown[0], own, n=1)
@@ -201,9 +209,10 @@ def check_arguments(
             f"{where}.{key}=0 ~{where}.{key}" if settings[key] is None else f"~{where}.{key}"
             for key in unknown
         )
+        name = (within or target).__name__
         raise ConfigError(
-            f"{where}.{unknown[0]}: {target.__name__} has no such setting; {hint}; what a recipe "
-            f"or an option set for another _target_ is dropped with {removal}"
+            f"{where}.{unknown[0]}: {name} has no such setting; {hint}; what a recipe or an option "
+            f"set for another _target_ is dropped with {removal}"
         )
     for key, value in settings.items():
         if key in injected:

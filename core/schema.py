@@ -7,6 +7,7 @@ The line below a field is its entry in the reference.
 
 import difflib
 import json
+from dataclasses import fields
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -258,7 +259,11 @@ def checked(schema: type[T], node: dict[str, Any]) -> T:
     unknown = [p for p in problems if p["type"] == "unexpected_keyword_argument"]
     if unknown:
         key = key_of(unknown[0], node)
-        raise ConfigError(unknown_key(key, [known for known in dotted_keys(node) if known != key]))
+        known = [known for known in dotted_keys(node) if known != key]
+        place = key.rpartition(".")[0]
+        if place.startswith("param_groups.rules."):  # which the config lists as far as they are set
+            known = [f"{place}.{field.name}" for field in fields(RuleSettings)]
+        raise ConfigError(unknown_key(key, known))
     if problems[0]["type"] == "missing":
         raise ConfigError(f"{'.'.join(map(str, problems[0]['loc']))} is missing from the config")
     key, value = key_of(problems[0], node), problems[0]["input"]

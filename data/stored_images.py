@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -175,11 +174,8 @@ def image_settings(settings: dict[str, Any], source: Callable[..., Splits]) -> I
     Raises:
         ConfigError: one of them is unknown, of a wrong type or out of range.
     """
-    own = [
-        part.name for part in signature(source).parameters.values() if part.kind != part.VAR_KEYWORD
-    ]
     node = {"_target_": f"{__name__}.ImageSettings", **settings}
-    return instantiate(node, "data", beside=own)
+    return instantiate(node, "data", within=source)
 
 
 def in_memory(parts: dict[str, Any], cache: Path | None) -> dict[str, TensorSplit]:

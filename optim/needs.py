@@ -198,7 +198,8 @@ def check_rates(trial: Trial) -> None:
     def moved(rate: float) -> list[Tensor]:
         usual = [{**group, "weight_decay": 0.0, "lr": 0.3} for group in trial.groups]
         further = [{**group, "lr": rate} for group in usual[1:]]
-        _, *rest = trial.after_steps([usual[0], *further]).param_groups
+        at_rate = replace(trial, settings={**trial.settings, "lr": 0.3})  # it may be 0
+        _, *rest = at_rate.after_steps([usual[0], *further]).param_groups
         return [full_tensor(p.detach()) for group in rest for p in group["params"]]
 
     name = trial.settings.get("name") or trial.settings["_target_"]

@@ -10,7 +10,7 @@ from core.errors import ConfigError
 from core.schema import RuleSettings
 
 STATISTICS = "running_mean"  # what a norm without parameters is known by
-NAMES_SHOWN = 3
+NAMES_SHOWN = 3  # of the first and of the last
 
 
 def rules_by_name(module: nn.Module, rules: Sequence[dict[str, Any]]) -> dict[str, RuleSettings]:
@@ -40,9 +40,12 @@ def rules_by_name(module: nn.Module, rules: Sequence[dict[str, Any]]) -> dict[st
             raise ConfigError(f"{where}: what is frozen has no rate and no weight decay")
         matched = [own for own in names.values() if any(map(pattern.search, own))]
         if not matched:
-            shown = ", ".join(own[0] for own in list(names.values())[:NAMES_SHOWN])
+            shown = [name for name, _ in module.named_parameters()]
+            if len(shown) > 2 * NAMES_SHOWN:
+                shown[NAMES_SHOWN:-NAMES_SHOWN] = ["..."]
             raise ConfigError(
-                f"{where}.match={rule.match} matches no parameter's name; there are {shown}, ..."
+                f"{where}.match={rule.match} matches no parameter's name; there are "
+                f"{', '.join(shown)}"
             )
         new = [own for own in matched if own[0] not in found]
         if not new:

@@ -26,6 +26,10 @@ MISTAKES = [
     ("monitor=loss", r"monitor=loss should match pattern '\^val"),
     ("~trainer.test", "trainer.test is missing"),
     ("+trainer.max_epoch=3", "unknown setting trainer.max_epoch: did you mean trainer.max_epochs"),
+    (
+        "param_groups.rules=[{match:'.',lr_scal:2}]",
+        "unknown setting param_groups.rules.0.lr_scal: did you mean param_groups.rules.0.lr_scale",
+    ),
     ("+trainer.lrr=1", "unknown setting trainer.lrr: did you mean optimizer.lr"),
 ]
 

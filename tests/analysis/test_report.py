@@ -161,6 +161,14 @@ def test_several_run_directories(tmp_path, run_report, monkeypatch):
     assert (tmp_path / "report" / "report.html").is_file()
 
 
+def test_files_among_the_directories_are_passed_over(sweep, run_report, monkeypatch, tmp_path):
+    """As ``multirun/mine/*`` names them: Hydra leaves one there."""
+    folder = sweep()
+    (folder / "multirun.yaml").write_text("hydra: {}")
+    monkeypatch.chdir(tmp_path)
+    assert len(run_report(*folder.iterdir())[1]) == 2
+
+
 def test_intervals_end_at_what_is_possible(sweep, run_report):
     """Two seeds make t-intervals wide: beyond 100 % of an accuracy, and below 0 ms."""
     folder = sweep(("sgd_cosine", "adam_constant"), seeds=range(2), level=0.995)

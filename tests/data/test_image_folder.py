@@ -295,7 +295,10 @@ def test_an_image_that_does_not_suit(root, splits, mode, size, settings, message
         ({"image_size": [8, 8, 3]}, "data.image_size="),
         ({"image_size": 0}, "data.image_size=0 should be"),
         ({"mean": [0.5, 0.5]}, "data.mean=.* should be one number"),
-        ({"image_sizes": 8}, r"image_sizes: .* no such setting; did you mean data.image_size\?"),
+        (
+            {"image_sizes": 8},
+            r"image_sizes: image_folder has no such setting; did you mean data.image_size\?",
+        ),
         ({"max_pixels": "many"}, "data.max_pixels=many should be a number"),
     ],
 )

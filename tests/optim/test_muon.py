@@ -15,6 +15,7 @@ from models.vit import VisionTransformer
 from optim.build import build_optimizer
 from optim.combined import MatricesAndRest
 from optim.muon import COEFFICIENTS, newton_schulz
+from optim.needs import Needs, rehearse
 from optim.schedules import Evaluations
 from optim.setting_schedule import SettingSchedule
 
@@ -200,6 +201,19 @@ def test_parts_load_their_own_state():
     before = other.detach().clone()
     optimizer.step()
     assert torch.equal(other, before)
+
+
+@pytest.mark.parametrize("name", ["torch_muon", "muon"])
+def test_a_rate_of_zero_leaves_the_rest_its_own(name, composed):
+    """It is not taken for an optimizer of one rate; factors it would drop are refused."""
+    key = "rest_lr" if name == "torch_muon" else "adamw_lr"
+    settings = composed(f"optimizer={name}", "optimizer.lr=0", f"optimizer.{key}=0.02")["optimizer"]
+    model = transformer()
+    optimizer = build_optimizer(settings, model, GROUPING)
+    assert {group["lr"] for group in optimizer.param_groups} == {0, 0.02}
+    assert rehearse(settings, optimizer, "optimizer", model) == Needs()
+    with pytest.raises(ConfigError, match=rf"lr=0 leaves optimizer\.{key} without the factors"):
+        build_optimizer(settings, model, {**GROUPING, "layer_decay": 0.5})
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,10 @@ def test_the_first_match_wins():
 @pytest.mark.parametrize(
     ("rules", "why"),
     [
-        ([{"match": "backbon$"}], r"rules\[0\]\.match=backbon\$ matches no .* backbone\.0\.weight"),
+        (
+            [{"match": "backbon$"}],
+            r"rules\[0\]\.match=backbon\$ matches no .* backbone\.0\.weight.*head\.bias$",
+        ),
         ([{"match": "."}, {"match": "head"}], r"rules\[1\]\.match=head has no effect"),
         ([{"match": "("}], r"rules\[0\]\.match=\(: missing"),
         ([{"match": "x", "freeze": True, "lr_scale": 2}], r"rules\[0\]: what is frozen has no"),
