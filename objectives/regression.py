@@ -94,7 +94,7 @@ class Regression(Supervised):
 
     def losses(self, outputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
         """``(N,)``, means over the quantities."""
-        standardized = (targets - self.mean) / self.std
+        standardized = ((targets - self.mean) / self.std).float()  # huber_loss takes one dtype
         return self.loss(outputs.float(), standardized, reduction="none").mean(1)
 
     def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:

@@ -11,7 +11,7 @@ from core.errors import ConfigError
 from data.splits import ImageSpec, Quantities
 from data.tables import Column, TableSpec
 from models.mlp import MLP
-from objectives.regression import Regression
+from objectives.regression import LOSSES, Regression
 from predict import main
 from tests.trainer.interrupting import summary
 
@@ -42,6 +42,19 @@ def test_metrics_are_those_of_scikit_learn(objective):
         each = measure(*told, multioutput="raw_values")
         assert metrics[name] == pytest.approx(each.mean())
         assert [metrics[f"{name}_mass"], metrics[f"{name}_height"]] == pytest.approx(each.tolist())
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_targets_in_double_precision(loss):
+    """As numpy makes them; huber_loss, and mse_loss in torch 2.11, take one dtype only."""
+    objective = Regression(MLP(2, 2, [], 0.0), SPEC, loss=loss)
+    outputs = torch.randn(5, 2, requires_grad=True)
+    targets = torch.tensor(KNOWN.mean, dtype=torch.double).repeat(5, 1)
+    grads = [
+        torch.autograd.grad(objective.losses(outputs, given).sum(), outputs)
+        for given in (targets, targets.float())
+    ]
+    torch.testing.assert_close(*grads)
 
 
 def test_data_without_numbers_are_refused(objective):
