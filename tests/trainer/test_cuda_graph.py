@@ -7,6 +7,7 @@ read and wrote, and repeated on those very tensors, without a line of the progra
 import random
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -103,7 +104,7 @@ def undone(trainer):
 @pytest.mark.parametrize(
     "settings",
     [
-        ("model=lightcnn", "optim=sgd_cosine", "trainer.clip_grad_norm=1"),
+        ("model=lightcnn", "optim=sgd_cosine", "optimizer.fused=false", "trainer.clip_grad_norm=1"),
         ("model=vit", "optim=adamw_warmup_cosine", "model.dropout=0.1",
          "trainer.accumulate_steps=2", "trainer.ema_decay=0.9"),
     ],
@@ -145,12 +146,21 @@ def test_what_a_graph_cannot_hold_is_refused_by_name(
         train(*RUN, *settings, "trainer.cuda_graph=true")
 
 
-@pytest.mark.parametrize("draw", [lambda: torch.rand(1), random.random, numpy.random.random])
+@pytest.mark.parametrize(
+    "draw", [lambda: torch.rand(1), random.random, lambda: numpy.random.random(312)]
+)
 def test_draws_on_the_cpu_are_refused(monkeypatch, draw):
     monkeypatch.setattr(cuda_graph, "DEVICES", ("cpu",))
     graph = GraphedUpdate(lambda update: [draw(), []][1:], [])
     with pytest.raises(ConfigError, match="draws on the CPU"):
         graph([(torch.zeros(1),)])
+
+
+def test_several_processes_are_refused(train, few_digits, monkeypatch):
+    monkeypatch.setattr(cuda_graph, "DEVICES", ("cpu",))
+    monkeypatch.setattr(cuda_graph, "dist", SimpleNamespace(is_initialized=lambda: True))
+    with pytest.raises(ConfigError, match=r"trainer.cuda_graph=true needs one process"):
+        train(*RUN, "trainer.cuda_graph=true")
 
 
 def test_why_an_update_cannot_be_captured(monkeypatch):
@@ -188,6 +198,17 @@ def test_why_an_update_cannot_be_captured(monkeypatch):
 def test_samples_on_the_cpu_are_refused():
     with pytest.raises(ConfigError, match="tensors of a batch on the GPU"):
         GraphedUpdate(lambda update: [], [])([(torch.zeros(1),)])
+
+
+def test_a_batch_that_is_a_view_of_the_data_is_not_written_to(monkeypatch):
+    monkeypatch.setattr(cuda_graph, "capture", lambda compute, inputs: ([], lambda: None))
+    data = torch.arange(6).view(3, 2)
+    graph = GraphedUpdate(lambda update: [], [])
+    graph.num_warm = cuda_graph.WARM_UPDATES
+    for part in data:
+        graph([(part,)])
+    assert data.flatten().tolist() == [*range(6)]
+    assert graph.inputs[0][0].tolist() == [4, 5]
 
 
 def test_another_shape_is_refused():

@@ -15,6 +15,7 @@ from data.augment import Cutout, HorizontalFlip, RandomAffine, RandomCrop
 from data.draws import BatchDraws
 from models.recurrent import RecurrentModel
 from tests.trainer.test_no_reads import Reads
+from trainer import build
 from trainer.averaging import Average
 from trainer.distributed.device import (
     choose_accelerator,
@@ -107,6 +108,14 @@ def test_recurrent_layers_compute_outside_of_cudas_autocast(kind):
     finally:
         torch.set_autocast_enabled("cuda", False)
     assert inside == [False] * 4
+
+
+def test_a_run_keeps_its_recurrent_layers_out_of_autocast(train, monkeypatch):
+    kept = []
+    monkeypatch.setattr(build, "keep_recurrent_layers_out_of_autocast", lambda *of: kept.append(of))
+    small = ("model.width=8", "data.context_length=8", "trainer.limit_eval_steps=1")
+    train("model=lstm", *small, "trainer.max_steps=1", "trainer.test=false")
+    assert [(type(model), device) for model, device in kept] == [(RecurrentModel, "cpu")]
 
 
 def test_a_copy_of_a_recurrent_layer_computes_with_its_own_weights():
