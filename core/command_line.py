@@ -184,7 +184,7 @@ def no_option(group: str, option: str, options: list[str]) -> str:
     nearest = get_close_matches(option, options, n=1)
     hint = f"did you mean {group}={nearest[0]}? " if nearest else ""
     shown = ", ".join(name for name in options if not name.startswith("_"))
-    return f"{group}={option}: no such option; {hint}There are {shown}"
+    return f"{group}={option}: no such option; {hint}there are {shown}"
 
 
 def wrong_key(key: str, words: list[str], compose: Compose) -> str:

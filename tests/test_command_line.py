@@ -70,7 +70,7 @@ MISTAKES = {
     "study=sgd_or_adamw hydra.sweeper.trails=3": "did you mean hydra.sweeper.trials?",
     "study=sgd_or_adamw hydra.sweeper.candidates.sgd.space.optimizer.lr.low=1": "in braces, as in",
     "optimizer.lr=1e-3,1e-2": "To sweep over it, add --multirun to your command line",
-    "optim=sgd_cosin": "optim=sgd_cosin: no such option; did you mean optim=sgd_cosine? There are",
+    "optim=sgd_cosin": "optim=sgd_cosin: no such option; did you mean optim=sgd_cosine? there are",
     "optim=1": "must be a string or a list. Got int; in ",
     "data.augment={_target_: data.augment.Cutout}": "override data.augment=",
     "+experiment=mnist_vit": "leave out the plus: experiment=mnist_vit",
