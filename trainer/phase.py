@@ -125,13 +125,16 @@ class Phase:
             setting.set(step, evaluations)
 
     def try_schedules(self, num_steps: int) -> None:
-        """Follow the schedules at some updates of the run, and at the first one last.
+        """Follow the schedules at some updates of the run, with the highest rate and the lowest.
 
         Raises:
             ConfigError: a value is out of range.
         """
         for step in (num_steps - 1, *range(0, num_steps, num_steps // NUM_TRIED + 1)[::-1]):
-            self.follow_schedules(step)
+            for base_lr in {min(self.base_lrs), max(self.base_lrs)}:  # torch's are slow to replay
+                self.schedule(step, base_lr)
+            for setting in self.setting_schedules:
+                setting.set(step, NONE_YET)
 
     @property
     def lr(self) -> float:
