@@ -110,6 +110,7 @@ def test_mistakes_are_one_line(digits, text, tmp_path, refused, run_report):
         (digits, again, text): "digits and again are of the same workload: give one of them",
         (digits, text, sweep): f"{sweep} is of no study, and a report over workloads is of studies",
         (digits, text, "--target", "0.5"): "--target is for the report of one study",
+        (digits, text, "--against", "sgd"): "--against is for the report of one study",
         (digits, text, "--mode", "min"): "several workloads: --mode needs the --metric",
         (digits, text, "--metric", "val/f1", "--mode", "max"): "digits: no finished run has val/f1",
     }.items():

@@ -1,7 +1,9 @@
 """What matters on a GPU, as far as a machine without one can tell."""
 
 import copy
+import gc
 import os
+import weakref
 
 import pytest
 import torch
@@ -84,6 +86,27 @@ def test_deterministic_runs_tell_cublas(settings, monkeypatch):
         restored.delenv("CUBLAS_WORKSPACE_CONFIG")
         prepare_process(settings("trainer.deterministic=true"), 0, Ranks(), torch.device("cpu"))
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_a_job_finds_the_memory_of_the_one_before_it_free(settings, gpus, monkeypatch):
+    """Of whatever refers to itself, such as a model with torchmetrics, or an update as a graph."""
+    gpus(1)
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: None)
+    peaks = []
+
+    def reset(device):
+        peaks.append(left() is None)
+
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
+    gc.disable()
+    try:
+        model = nn.Linear(2, 2)
+        vars(model)["itself"], left = model, weakref.ref(model)
+        del model
+        prepare_process(settings(), 0, Ranks(), torch.device("cuda", 0))
+    finally:
+        gc.enable()
+    assert peaks == [True]
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])

@@ -1,6 +1,7 @@
 """The device, precision and memory figures of one process."""
 
 import ctypes
+import gc
 import os
 import platform
 import re
@@ -123,6 +124,7 @@ def prepare_process(
     torch.backends.cudnn.benchmark = not settings.deterministic
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect on the CPU
     if device.type == "cuda":
+        gc.collect()  # an earlier job's cycles, whose memory there Python does not count
         torch.cuda.reset_peak_memory_stats(device)
 
 
