@@ -20,14 +20,15 @@ def end_with_parent(saves: bool) -> None:
     parent = multiprocessing.parent_process()
     if parent is None or parent.pid is None:  # a cluster looks after its own processes
         return
-    if not exists(parent.pid):
+    # a server that forks for the parent is Python 3.14's way
+    if os.getppid() != parent.pid and multiprocessing.get_start_method() != "forkserver":
         os.kill(os.getpid(), signal.SIGKILL)  # nothing has begun
     watch(parent.pid, saves)
 
 
 @cache
 def watch(parent: int, saves: bool) -> None:
-    forked_by = os.getppid()  # the parent, or the server that forks for it (forkserver)
+    forked_by = os.getppid()  # the parent, or its server
 
     def wait() -> None:
         while os.getppid() == forked_by and exists(parent):
