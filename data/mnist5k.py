@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from data.cache import fingerprinted
+from data.held_out import split_off, train_val_test
 from data.images import Augment, image_splits
-from data.splits import Splits, TensorSplit, split_off, train_val_test
+from data.splits import Splits, TensorSplit
 from models.pretrained import locate
 
 FRACTIONS = {"val": 0.1, "test": 0.2}  # of all digits, every class alike

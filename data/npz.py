@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from core.errors import ConfigError, reason
+from data.held_out import split_off, train_val_test
 from data.images import Augment, image_splits
-from data.splits import Splits, TensorSplit, quantities, split_off, train_val_test
+from data.splits import Splits, TensorSplit, quantities
 from data.tables import TableSpec, numeric_column, table_splits
 from data.torchvision_sets import channels_first
 

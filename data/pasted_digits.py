@@ -8,9 +8,10 @@ from torch.nn import functional as F
 
 from core.errors import ConfigError
 from data.draws import seeded
+from data.held_out import split_off, train_val_test
 from data.images import Augment, image_splits
 from data.mnist5k import FRACTIONS, all_digits
-from data.splits import Splits, TensorSplit, split_off, train_val_test
+from data.splits import Splits, TensorSplit
 
 SEED = 5000
 SIDE = 28  # pixels of a digit

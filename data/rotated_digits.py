@@ -7,9 +7,10 @@ import torch
 from core.errors import ConfigError
 from data.augment import moved
 from data.draws import seeded
+from data.held_out import held_out, train_val_test
 from data.images import Augment, image_splits
 from data.mnist5k import FRACTIONS, all_digits
-from data.splits import Splits, TensorSplit, held_out, quantities, train_val_test
+from data.splits import Splits, TensorSplit, quantities
 
 SEED = 5000
 

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.splits import Splits, TensorSplit, quantities, split_off
+from data.held_out import split_off
+from data.splits import Splits, TensorSplit, quantities
 from data.tables import Column, TableSpec, numeric_column, table_splits
 
 FRACTIONS = {"val": 0.15, "test": 0.15}

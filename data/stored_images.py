@@ -16,8 +16,9 @@ from core.errors import ConfigError
 from core.instantiate import instantiate
 from data.cache import fingerprinted
 from data.decode import MODES, VERSION, Decoder, reading, size_of
+from data.held_out import split_off, train_val_test
 from data.images import Augment, as_size, image_splits
-from data.splits import Batch, Splits, StreamedSplit, TensorSplit, split_off, train_val_test
+from data.splits import Batch, Splits, StreamedSplit, TensorSplit
 
 
 class Source(Protocol):

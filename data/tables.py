@@ -11,7 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from data.splits import Quantities, Splits, TensorSplit, train_val_test
+from data.held_out import train_val_test
+from data.splits import Quantities, Splits, TensorSplit
 
 UNKNOWN = -1.0  # a category that training has not: none of its inputs is 1
 

@@ -8,7 +8,8 @@ import torch
 
 from core.errors import ConfigError, reason
 from data.documents import TextClassificationSpec, TokenSplit
-from data.splits import Splits, train_val_test
+from data.held_out import train_val_test
+from data.splits import Splits
 from data.text_files import name_of, read_csv, split_files, split_off_rows
 from models.pretrained import locate
 

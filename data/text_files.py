@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from core.errors import ConfigError, reason
-from data.splits import held_out
+from data.held_out import held_out
 
 BYTE_ORDER_MARK = "\ufeff"
 DELIMITERS = (",", ";", "\t", "|")
@@ -184,7 +184,7 @@ def split_off_rows(
 
     Args:
         classes: of the rows of ``train``, every one in the same proportions afterwards.
-        fractions: see :func:`data.splits.held_out`.
+        fractions: see :func:`data.held_out.held_out`.
     """
     names = sorted(set(classes))
     numbers = torch.tensor([names.index(name) for name in classes])

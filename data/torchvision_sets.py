@@ -12,8 +12,9 @@ from torch import Tensor
 
 from core.errors import ConfigError, reason
 from data.cache import fingerprinted
+from data.held_out import split_off, train_val_test
 from data.images import Augment, image_splits
-from data.splits import Splits, TensorSplit, split_off, train_val_test
+from data.splits import Splits, TensorSplit
 from data.stored_images import Source, image_settings
 
 CIFAR10_CLASSES = (

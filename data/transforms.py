@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from core.errors import ConfigError
 from core.instantiate import instantiate
 from data.augment import PerImage
+from data.held_out import labels_of
 from data.images import try_augmentation
-from data.splits import Batch, StreamedSplit, TensorSplit, labels_of
+from data.splits import Batch, StreamedSplit, TensorSplit
 
 
 class Transformed(StreamedSplit):

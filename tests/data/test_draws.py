@@ -7,7 +7,7 @@ import torch
 
 from data.cache import fingerprinted
 from data.draws import BatchDraws, kept_global_generators, seed_process
-from data.splits import stratified_split
+from data.held_out import stratified_split
 
 
 def test_no_two_processes_of_neighbouring_seeds_draw_alike():
