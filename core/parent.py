@@ -7,8 +7,8 @@ import threading
 import time
 from functools import cache
 
-SAVING_SECONDS = 7.0  # and one to notice, for each of two generations: gone within ten
 NOTICING_SECONDS = 0.5
+SAVING_SECONDS = 7.0  # so a child and then its own children are gone within ten
 
 
 def end_with_parent(saves: bool) -> None:
