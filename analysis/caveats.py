@@ -83,8 +83,9 @@ def left_out(comparison: Comparison) -> Iterator[str]:
         whats = [f"{run.name} ({'; '.join(run.problems) or 'not as training writes it'})"
                  for run in broken]  # fmt: skip
         yield f"Cannot be read: {listed(whats, most=20)}."
-    if damaged := sum(run.damaged_lines for run in runs):
-        yield f"{damaged} damaged lines in metrics.jsonl were passed over."
+    if damaged := [f"{run.name} ({run.damaged_lines})" for run in runs if run.damaged_lines]:
+        counts = listed(damaged, most=20)
+        yield f"Damaged lines of metrics.jsonl were passed over, by run: {counts}."
 
 
 def differing(rows: Sequence[Row]) -> Iterator[str]:

@@ -154,7 +154,8 @@ def explain(
     if not is_of_hydra(error):
         return ""
     if "Unknown plugin class" in str(error):
-        return f"{error}: pip install -r requirements-cluster.txt"
+        extra = "joblib" if "joblib" in str(error) else "cluster"
+        return f"{error}: pip install -r requirements-{extra}.txt"
     for word in words:
         if word.startswith("+") and "@" not in word and is_group(word):
             return f"{word}: leave out the plus: {word.removeprefix('+')}"

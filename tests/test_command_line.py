@@ -80,6 +80,9 @@ MISTAKES = {
     "model=dcgan optimizer.lr=1": "optimizer.lr=1 has no effect: each of the phases",
     "model=transformer data=mnist5k": "data=mnist5k do not fit: these data have no vocab_size",
     "model={_target_:torch.hub.load}": "model._target_=torch.hub.load is not allowed",
+    "seed=0,1 hydra.launcher._target_=hydra_plugins.joblib_missing.Missing -m": (
+        "'hydra_plugins.joblib_missing.Missing': pip install -r requirements-joblib.txt"
+    ),
     "seed=0,1 hydra.launcher._target_=hydra_plugins.missing.Missing -m": (
         "'hydra_plugins.missing.Missing': pip install -r requirements-cluster.txt"
     ),

@@ -173,7 +173,7 @@ def test_damaged_records(sweep, run_report):
     bomb = "!!python/object/apply:os.mkdir [%s]" % (folder / "made")
     (folder / "4" / "config.yaml").write_text(bomb)
     out, table = run_report(folder)
-    assert "1 damaged lines" in out
+    assert "Damaged lines of metrics.jsonl were passed over, by run: 0 (1)." in out
     assert "Of 10 runs, 1 unfinished (sgd_cosine), 3 unreadable (unknown)" in out
     assert table["n"].to_dict() == {"adam_constant": 5, "sgd_cosine": 1, "unknown": 0}
     assert not (folder / "made").exists(), "nothing in a run is executed"
@@ -191,7 +191,7 @@ def test_records_of_the_wrong_kind(sweep, run_report):
     with (folder / "5" / "metrics.jsonl").open("a") as file:
         file.write('5\n{"step": "a"}\n{"step": 1%s}\n' % ("0" * 400))
     out, table = run_report(folder)
-    assert "3 damaged lines" in out
+    assert "Damaged lines of metrics.jsonl were passed over, by run: 5 (3)." in out
     assert table["n"].to_dict()["adam_constant"] == 5
     assert "4 unreadable (sgd_cosine)" in out
 

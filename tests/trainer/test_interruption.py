@@ -118,7 +118,7 @@ def test_interrupted_sweep(started, tmp_path):
 @pytest.mark.slow
 def test_killed_sweep_of_jobs_at_once(started, tmp_path):
     """The workers save and end, so that the same command goes on where they were."""
-    pytest.importorskip("joblib", reason="needs requirements-cluster.txt")
+    pytest.importorskip("joblib", reason="needs requirements-joblib.txt")
     directory = tmp_path / "sweep"
     sweep = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1,2,3")
     sweep += (f"hydra.sweep.dir={directory}", "resume=auto")
@@ -247,7 +247,7 @@ def test_nothing_outlives_a_killed_parent(
 ):
     """Nor do the temporary folders of its launch and of W&B outlive the next one."""
     if overrides is SWEEP:
-        pytest.importorskip("joblib", reason="needs requirements-cluster.txt")
+        pytest.importorskip("joblib", reason="needs requirements-joblib.txt")
     where = "hydra.sweep.dir=sweep" if overrides is SWEEP else f"data.root={images}"
     settings = (where, "wandb.mode=offline", "trainer.max_epochs=50_000")
     process = started(*overrides, *settings, wait_for=".")

@@ -9,7 +9,7 @@ LAUNCHERS = {"joblib": "joblib", "submitit_local": "submitit", "ray": "ray"}
 
 @pytest.mark.slow
 def test_jobs_of_several_processes_at_once(command, tmp_path):
-    pytest.importorskip("joblib", reason="needs requirements-cluster.txt")
+    pytest.importorskip("joblib", reason="needs requirements-joblib.txt")
     processes = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
     sweep = ("-m", "seed=0,1", "hydra/launcher=joblib", "hydra.sweep.dir=sweep")
     done = command("train.py", *sweep, *processes, "debug=fast", "wandb.mode=disabled")
