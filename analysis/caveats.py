@@ -84,8 +84,8 @@ def left_out(comparison: Comparison) -> Iterator[str]:
                  for run in broken]  # fmt: skip
         yield f"Cannot be read: {listed(whats, most=20)}."
     if damaged := [f"{run.name} ({run.damaged_lines})" for run in runs if run.damaged_lines]:
-        counts = listed(damaged, most=20)
-        yield f"Damaged lines of metrics.jsonl were passed over, by run: {counts}."
+        by_run = listed(damaged, most=20)
+        yield f"Damaged lines of metrics.jsonl were passed over, by run: {by_run}."
 
 
 def differing(rows: Sequence[Row]) -> Iterator[str]:
