@@ -16,6 +16,7 @@ FROM_DATA = (
 )  # fmt: skip
 SIZES = (*FROM_DATA, "height", "width")  # that ${from_data:NAME} may name
 NUM_FIRST = 5000
+AVX2_FLOATS = 8
 PLACEHOLDER = re.compile(r"\$\{from_data:\s*(\w+)\s*\}")
 
 
@@ -31,7 +32,8 @@ def build_model(
     (``in_channels``, ``num_classes``, ...), so one model file serves every data set.
 
     Args:
-        channels_last: memory format of four-dimensional weights; others stay as they are.
+        channels_last: memory format of four-dimensional weights; others stay as they are, and so
+            do all of them on a CPU that would compute wrong gradients.
 
     Raises:
         ConfigError: a setting is wrong, the data do not suit it, or it is no model to train here.
@@ -46,9 +48,24 @@ def build_model(
                 "averaged over processes: build it with sparse=False"
             )
     model = model.to(device)
-    if channels_last:
+    if channels_last and not (device.type == "cpu" and onednn_overflows(model)):
         model = model.to(memory_format=torch.channels_last)
     return model
+
+
+def onednn_overflows(model: nn.Module) -> bool:
+    """Whether the model has a strided 1 x 1 convolution of fewer channels than a vector holds.
+
+    In ``channels_last``, oneDNN's AVX2 kernel for the gradient of its weights then writes past its
+    workspace: a crash, or wrong gradients (github.com/uxlfoundation/oneDNN/issues/6035).
+    """
+    return any(
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (1, 1)
+        and layer.stride != (1, 1)
+        and layer.in_channels < AVX2_FLOATS
+        for layer in model.modules()
+    )
 
 
 def fill_from_data(settings: dict[str, Any], spec: Any) -> dict[str, Any]:

@@ -126,3 +126,23 @@ def test_trains(choice, train):
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["status"] == "completed"
     assert summary["test/loss"] > 0
+
+
+@pytest.mark.parametrize(
+    ("width", "in_format"), [(4, torch.contiguous_format), (8, torch.channels_last)]
+)
+def test_channels_last_is_left_where_onednn_would_overflow(width, in_format):
+    settings = {
+        "_target_": "models.segmentation_unet.SegmentationUNet",
+        "in_channels": 3, "num_classes": 2, "image_size": [8, 8], "widths": [width, width],
+    }  # fmt: skip
+    model = build_model(settings, SPEC, CPU, channels_last=True)
+    kernels = [
+        layer.weight for layer in model.modules() if getattr(layer, "kernel_size", 0) == (3, 3)
+    ]
+    assert kernels and all(kernel.is_contiguous(memory_format=in_format) for kernel in kernels)
+    assert not any(
+        kernel.is_contiguous(memory_format=other)
+        for kernel in kernels
+        for other in {torch.contiguous_format, torch.channels_last} - {in_format}
+    )
