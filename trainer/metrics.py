@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from core.ranks import Ranks
 from objectives.base import Sums
 from trainer.distributed.device import synchronize
 
+T = TypeVar("T")
 MeterState = dict[str, tuple[float, int]]  # name -> (sum over samples, number of samples)
 
 
@@ -25,10 +27,10 @@ class Meter:
 
     def add(self, sums: Sums) -> None:
         for name, (value, count) in sums.items():
-            total = in_double(value)
             if name in self.sums:
-                total = total + self.sums[name].to(total)
-            self.sums[name] = total
+                self.sums[name] = self.sums[name].to(value.device).add_(value)
+            else:
+                self.sums[name] = in_double(value)
             self.counts[name] = self.counts.get(name, 0) + count
 
     def means(self) -> dict[str, float]:
@@ -83,7 +85,7 @@ class TrainingMetrics:
 
     def add(self, sums: Sums) -> None:
         self.window.add(sums)
-        self.since_eval.add(sums)
+        self.since_eval.add(losses_of(sums))
 
     def is_logging_step(self, step: int) -> bool:
         """The first update and every ``log_every_steps``-th, whatever else is due."""
@@ -107,13 +109,9 @@ class TrainingMetrics:
 
     def losses_since_evaluation(self) -> dict[str, float]:
         """Means of the training losses since the last evaluation: at the defaults, the epoch's."""
-        means = self.since_eval.means()
+        means = losses_of(self.since_eval.means())
         self.check(means)
-        return {
-            f"train/{name}_since_eval": value
-            for name, value in means.items()
-            if name.endswith("loss")
-        }
+        return {f"train/{name}_since_eval": value for name, value in means.items()}
 
     def state(self) -> dict[str, list[MeterState]]:
         """The sums of every process."""
@@ -154,6 +152,10 @@ class Clock:
             yield
         finally:
             self.counted_until = time.perf_counter()
+
+
+def losses_of(metrics: dict[str, T]) -> dict[str, T]:
+    return {name: value for name, value in metrics.items() if name.endswith("loss")}
 
 
 def own_share(meters: list[MeterState], ranks: Ranks) -> list[MeterState]:
