@@ -58,62 +58,22 @@ def run_job(cfg: DictConfig, job: Job) -> float:
 
 
 def run(config: dict[str, Any], job: Job) -> float:
-    """One process of one job: build all, train, test; the best value of the monitored metric."""
+    """One process of one job: build, train, test; the best value of the monitored metric."""
     # importing torch takes seconds, which composing, launching and --help do without
-    from core.collectives import first_on_node
-    from data.build import build_data
-    from models.build import build_model, initialize_from_data
-    from objectives.build import build_objective
-    from trainer.build import build_phases
-    from trainer.checkpoint.init_from import initialize
-    from trainer.checkpoint.resume import planned_horizon, resume
+    from trainer.build import build_trainer
     from trainer.checkpoint.start import starting_point
-    from trainer.distributed.device import choose_device, prepare_process
     from trainer.distributed.process_group import process_group
     from trainer.loggers.run_log import open_run_log
     from trainer.signals import listening
-    from trainer.trainer import Trainer
 
-    settings = TrainerSettings(**config["trainer"])
     config, job, monitor = with_monitor(config, job)
     with (
-        process_group(settings) as ranks,
+        process_group(TrainerSettings(**config["trainer"])) as ranks,
         listening() as interruption,
         starting_point(config, job, ranks) as start,
         open_run_log(config, job, ranks, start.num_events, start.wandb, start.notes) as run_log,
     ):
-        device = choose_device(settings, ranks.local_rank)
-        prepare_process(settings, config["seed"], ranks, device)
-        with first_on_node(ranks):  # it downloads and prepares what the others then find
-            data = build_data(
-                config["data"],
-                device,
-                config["seed"],
-                ranks,
-                settings.accumulate_steps,
-                settings.eval_train_samples,
-            )
-        model = build_model(config["model"], data.spec, device, settings.channels_last)
-        initialize_from_data(model, data)
-        parent = config["init_from"] if start.content is None else None
-        initial = initialize(model, parent, run_log, ranks, data.spec)
-        objective = build_objective(config["objective"], model, data.spec)
-        horizon = planned_horizon(settings, data, start)
-        phases = build_phases(config, objective, horizon, settings)
-
-        trainer = Trainer(
-            settings=settings,
-            objective=objective,
-            phases=phases,
-            data=data,
-            horizon=horizon,
-            monitor=monitor,
-            run_log=run_log,
-            ranks=ranks,
-            interruption=interruption,
-        )
-        resume(trainer, start)
-        run_log.write_header(data.spec, trainer.facts() | initial | start.facts, data.notes)
+        trainer = build_trainer(config, monitor, start, run_log, ranks, interruption)
         trainer.fit()
     return trainer.best_value
 

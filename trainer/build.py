@@ -1,13 +1,19 @@
-"""The phases of a run, from its config."""
+"""A trainer and the phases of its update, from the config of the run."""
 
 from typing import Any
 
 import torch.distributed as dist
 from torch.optim import Optimizer
 
+from core.collectives import first_on_node
 from core.errors import ConfigError
+from core.progress import Monitor
+from core.ranks import Ranks
 from core.schema import TrainerSettings
+from data.build import build_data
+from models.build import build_model, initialize_from_data
 from objectives.base import Objective
+from objectives.build import build_objective
 from optim.build import build_optimizer, build_schedule
 from optim.needs import Needs, rehearse
 from optim.param_rules import freeze
@@ -15,10 +21,68 @@ from optim.schedules import Horizon
 from optim.setting_schedule import SettingSchedule
 from optim.uncompiled import leave_compiler_out
 from trainer.averaging import check_average
+from trainer.checkpoint.init_from import initialize
+from trainer.checkpoint.resume import planned_horizon, resume
+from trainer.checkpoint.start import Start
 from trainer.cuda_graph import capturable, check_cuda_graph
-from trainer.distributed.device import choose_precision, keep_recurrent_layers_out_of_autocast
+from trainer.distributed.device import (
+    choose_device,
+    choose_precision,
+    keep_recurrent_layers_out_of_autocast,
+    prepare_process,
+)
 from trainer.distributed.parallel import distribute, for_strategy, wrap
+from trainer.loggers.run_log import RunLog
 from trainer.phase import Phase, PhaseCompute
+from trainer.signals import Interruption
+from trainer.trainer import Trainer
+
+
+def build_trainer(
+    config: dict[str, Any],
+    monitor: Monitor,
+    start: Start,
+    run_log: RunLog,
+    ranks: Ranks,
+    interruption: Interruption,
+) -> Trainer:
+    """All that a run consists of, in the state in which it begins or goes on.
+
+    Raises:
+        ConfigError: a setting is wrong, or two that do not go together.
+    """
+    settings = TrainerSettings(**config["trainer"])
+    device = choose_device(settings, ranks.local_rank)
+    prepare_process(settings, config["seed"], ranks, device)
+    with first_on_node(ranks):  # it downloads and prepares what the others then find
+        data = build_data(
+            config["data"],
+            device,
+            config["seed"],
+            ranks,
+            settings.accumulate_steps,
+            settings.eval_train_samples,
+        )
+    model = build_model(config["model"], data.spec, device, settings.channels_last)
+    initialize_from_data(model, data)
+    weights = config["init_from"] if start.content is None else None
+    initial = initialize(model, weights, run_log, ranks, data.spec)
+    objective = build_objective(config["objective"], model, data.spec)
+    horizon = planned_horizon(settings, data, start)
+    trainer = Trainer(
+        settings=settings,
+        objective=objective,
+        phases=build_phases(config, objective, horizon, settings),
+        data=data,
+        horizon=horizon,
+        monitor=monitor,
+        run_log=run_log,
+        ranks=ranks,
+        interruption=interruption,
+    )
+    resume(trainer, start)
+    run_log.write_header(data.spec, trainer.facts() | initial | start.facts, data.notes)
+    return trainer
 
 
 def build_phases(

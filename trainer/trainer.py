@@ -26,11 +26,11 @@ from trainer.cuda_graph import GraphedUpdate
 from trainer.distributed.device import choose_precision, eager, explain_oom, peak_memory_bytes
 from trainer.evaluation import check_evaluations, evaluate, is_evaluation_step, judge
 from trainer.finite import FiniteCheck, Snapshot, advice, count_skip
+from trainer.loggers.profiling import profiled
 from trainer.loggers.provenance import run_facts
 from trainer.loggers.run_log import RunLog
 from trainer.metrics import Clock, TrainingMetrics
 from trainer.phase import Computation, Phase, optimizer_state_bytes
-from trainer.profiling import profiled
 from trainer.signals import Interruption, Meetings
 
 

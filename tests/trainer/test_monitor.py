@@ -116,7 +116,7 @@ def test_a_trial_evaluation_changes_nothing(train, few_digits, monkeypatch):
 
 def test_no_validation_split(train, few_digits, monkeypatch):
     """It is said; what would wait for an evaluation that never comes is refused."""
-    from data import build
+    from trainer import build
 
     make = build.build_data
 

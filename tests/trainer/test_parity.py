@@ -103,7 +103,7 @@ def smooth_model(name):
         nn.Flatten(),
         nn.Linear(16, 10),
     )
-    return patch("models.build.build_model", lambda *_: model)
+    return patch("trainer.build.build_model", lambda *_: model)
 
 
 @contextmanager
