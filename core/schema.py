@@ -58,8 +58,8 @@ class TrainerSettings:
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     """Of the forward pass; auto: bf16 where the hardware has it, fp16 on older GPUs, else fp32."""
     channels_last: bool
-    """Memory format of images and convolutions; not on a CPU where oneDNN would compute wrong gradients
-    in it, of 1x1 convolutions with a stride and fewer than 8 channels."""
+    """Memory format of images and convolutions. Not used on a CPU by a model with a strided 1x1
+    convolution of fewer than 8 channels, for which oneDNN would compute wrong gradients."""
     compile: bool | Literal["default", "reduce-overhead", "max-autotune"]
     """``torch.compile`` the model, in this mode; true: default. Texts that are generated between
     updates are not compiled, being of every length."""

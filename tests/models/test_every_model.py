@@ -140,7 +140,8 @@ def test_channels_last_is_left_where_onednn_would_overflow(width, in_format):
     kernels = [
         layer.weight for layer in model.modules() if getattr(layer, "kernel_size", 0) == (3, 3)
     ]
-    assert kernels and all(kernel.is_contiguous(memory_format=in_format) for kernel in kernels)
+    assert kernels
+    assert all(kernel.is_contiguous(memory_format=in_format) for kernel in kernels)
     assert not any(
         kernel.is_contiguous(memory_format=other)
         for kernel in kernels
