@@ -1,16 +1,16 @@
-"""Use a finished run; nothing but its directory is needed, and no GPU.
+"""Predict with a finished run: needs only its run directory, and no GPU.
 
 python predict.py <run dir> digit.png [more files or folders]     class and probability, values, ...
-python predict.py <run dir> patients.csv                          the same of every row of a table
-python predict.py <run dir> --text "A dull film."                 the same of a text
-python predict.py <run dir> reviews.csv                           the same of every text of a file
-python predict.py <run dir> --prompt "The"                        text
+python predict.py <run dir> patients.csv                          the same for every row of a table
+python predict.py <run dir> --text "A dull film."                 the same for a text
+python predict.py <run dir> reviews.csv                           the same for every text in a file
+python predict.py <run dir> --prompt "The"                        text that continues the prompt
 python predict.py <run dir> --num-samples 64                      a grid of generated images
-python predict.py <run dir> --test                                the test metrics again
-python predict.py <run dir> --export onnx                         a file for other programs
-python predict.py <run dir> --quantize int8                       a smaller one
+python predict.py <run dir> --test                                the test metrics, recomputed
+python predict.py <run dir> --export onnx                         a model file for other programs
+python predict.py <run dir> --quantize int8                       a smaller model file
 
-<run dir> may be "latest": the run that began last below outputs/ and multirun/.
+<run dir> may be "latest": the most recently started run under outputs/ and multirun/.
 """
 
 import signal
@@ -24,11 +24,11 @@ from deploy.arguments import parse
 from deploy.finished_run import FinishedRun, newest_run, open_run
 from deploy.tasks import TASKS, complain, note, write_csv
 
-UNFINISHED = ["running", "interrupted", "failed", "diverged"]  # running: also if it was killed
+UNFINISHED = ["running", "interrupted", "failed", "diverged"]  # a killed run stays "running"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The process's exit code."""
+    """Run the command line; returns the exit code."""
     try:
         options = parse(arguments, __doc__)
         run = load_run(options.run_dir)
@@ -50,13 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def load_run(run_dir: str | Path) -> FinishedRun:
-    """A run for use from Python: ``load_run("outputs/...").model`` has its best weights.
+    """Load a run from Python: ``load_run("outputs/...").model`` has its best weights.
 
     Args:
-        run_dir: or ``latest``, the run that began last below outputs/ and multirun/.
+        run_dir: a run directory, or ``latest`` for the most recently started run.
 
     Raises:
-        ConfigError: it is no run directory, has no checkpoint, or one of its files is damaged.
+        ConfigError: if it is not a run directory, has no checkpoint, or has a damaged file.
     """
     run_dir = Path(run_dir)
     if run_dir == Path("latest") and not run_dir.is_dir():
@@ -66,5 +66,5 @@ def load_run(run_dir: str | Path) -> FinishedRun:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly where the output goes to `head`
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # exit quietly when piped to `head`
     sys.exit(main())

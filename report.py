@@ -1,10 +1,10 @@
-"""Compare finished runs: a table here, report.csv and report.html beside the runs.
+"""Compare finished runs: prints a table, writes report.csv and report.html next to the runs.
 
     python report.py multirun/<sweep>
     python report.py outputs/<run> outputs/<run> --output comparison
     python report.py --help
 
-Everything is read from the runs' local records; no network, no GPU, no checkpoint.
+Reads only the runs' local records: no network, GPU or checkpoint is needed.
 """
 
 import argparse
@@ -26,11 +26,11 @@ from core.errors import ConfigError
 from core.files import write_text
 from core.records import printable
 
-PLAIN_WIDTH = 140  # columns, where the output is no terminal
+PLAIN_WIDTH = 140  # columns, if the output is not a terminal
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; its exit code."""
+    """Run the command line; returns the exit code."""
     options = parse(arguments)
     several = len(options.directories) > 1
     folder = options.output or (Path("report") if several else options.directories[0])
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         files = write(report, folder, options)
         print(*files, sep="\n")
         if options.wandb and isinstance(report, Report):
-            from analysis.wandb_report import publish  # imports wandb: seconds
+            from analysis.wandb_report import publish  # slow: imports wandb
 
             print(publish(report, files))
     except (ReportError, ConfigError) as error:
@@ -85,7 +85,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def report_of(sweep: Sweep, name: str, options: argparse.Namespace) -> Document:
-    """The report of one comparison, or of several workloads."""
+    """Build the report of a single comparison, or of several workloads."""
     if workloads := by_workload(sweep, options.by, options.metric):
         if options.target is not None or options.wandb or options.against:
             refused = "--wandb" if options.wandb else "--against" if options.against else "--target"
@@ -100,7 +100,7 @@ def report_of(sweep: Sweep, name: str, options: argparse.Namespace) -> Document:
 
 
 def show(report: Document) -> None:
-    """The report as a terminal can show it."""
+    """Print the report to the terminal."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     console.print(escape(report.title), style="bold")
     for table in report.tables:
@@ -118,7 +118,7 @@ def show(report: Document) -> None:
 
 
 def write(report: Document, folder: Path, options: argparse.Namespace) -> list[Path]:
-    """``report.csv``, ``report.html`` and what else is asked for; their paths."""
+    """Write ``report.csv``, ``report.html`` and the files the options name; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     own = {
         folder / "report.csv": report.frame.to_csv(index=False),
@@ -131,7 +131,7 @@ def write(report: Document, folder: Path, options: argparse.Namespace) -> list[P
         texts[options.markdown] = report.markdown()
     for file, text in own.items():
         write_text(text, file)
-    for file, text in texts.items():  # as the user says, if it is a device
+    for file, text in texts.items():  # in place: the user may name a device such as /dev/stdout
         file.write_text(text, encoding="utf-8")
     if options.figures:
         report.save_figures(options.figures)

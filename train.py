@@ -3,8 +3,8 @@
     python train.py model=lightcnn optim=sgd_cosine
     python train.py -m optim=sgd_cosine,adamw_warmup_cosine seed=0,1,2
 
-Read it downwards: ``main`` is what Hydra calls for every job, ``train`` is its like for Python,
-``run`` is what every process does.
+Read it top down: Hydra calls ``main`` for every job, ``train`` does the same from Python, and every
+process of a job executes ``run``.
 """
 
 import sys
@@ -28,7 +28,7 @@ from trainer.loggers.wandb_mode import check_key
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float:
-    """One job: the best value of the monitored metric, for a sweeper; the worst if it failed."""
+    """Run one job. Returns the best monitored value, or the worst possible one if it failed."""
     job = job_of_this_process(cfg)
     try:
         return run_job(cfg, job)
@@ -37,10 +37,10 @@ def main(cfg: DictConfig) -> float:
 
 
 def train(*overrides: str) -> Path:
-    """One run from Python, such as ``train("model=vit", "optimizer.lr=1e-3")``; its directory.
+    """Train from Python: ``train("model=vit", "optimizer.lr=1e-3")``; returns the run directory.
 
     Raises:
-        ConfigError, Diverged, Interrupted: where the command line would print a line.
+        ConfigError, Diverged, Interrupted: if the command line would print a one-line error.
     """
     cfg, job = compose_job(overrides)
     run_job(cfg, job)
@@ -48,7 +48,7 @@ def train(*overrides: str) -> Path:
 
 
 def run_job(cfg: DictConfig, job: Job) -> float:
-    """Check the config, and start its processes unless the run has finished already."""
+    """Check the config and launch its processes, unless the run has already finished."""
     if not job.is_trial:
         announce(f"run directory  {job.run_dir}")
     config, job = resolved(cfg, job)
@@ -58,8 +58,8 @@ def run_job(cfg: DictConfig, job: Job) -> float:
 
 
 def run(config: dict[str, Any], job: Job) -> float:
-    """One process of one job: build, train, test; the best value of the monitored metric."""
-    # importing torch takes seconds, which composing, launching and --help do without
+    """Build, train and test in one process; returns the best value of the monitored metric."""
+    # imported late: torch takes seconds to import, and composing, launching and --help skip it
     from trainer.build import build_trainer
     from trainer.checkpoint.start import starting_point
     from trainer.distributed.process_group import process_group

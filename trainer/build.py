@@ -1,4 +1,4 @@
-"""A trainer and the phases of its update, from the config of the run."""
+"""Build the trainer and its phases from the run's config."""
 
 from typing import Any
 
@@ -46,15 +46,15 @@ def build_trainer(
     ranks: Ranks,
     interruption: Interruption,
 ) -> Trainer:
-    """All that a run consists of, in the state in which it begins or goes on.
+    """Build data, model, objective, phases and trainer, and restore the checkpoint if there is one.
 
     Raises:
-        ConfigError: a setting is wrong, or two that do not go together.
+        ConfigError: if a setting is wrong, or two settings are incompatible.
     """
     settings = TrainerSettings(**config["trainer"])
     device = choose_device(settings, ranks.local_rank)
     prepare_process(settings, config["seed"], ranks, device)
-    with first_on_node(ranks):  # it downloads and prepares what the others then find
+    with first_on_node(ranks):  # which downloads and prepares the data
         data = build_data(
             config["data"],
             device,
@@ -88,10 +88,10 @@ def build_trainer(
 def build_phases(
     config: dict[str, Any], objective: Objective, horizon: Horizon, trainer: TrainerSettings
 ) -> list[Phase]:
-    """The objective's phases, each with the optimizer, schedule and clipping of its own.
+    """Build the objective's phases, each with its own optimizer, schedule and clipping.
 
     Raises:
-        ConfigError: the config's ``phases`` are not those of the objective.
+        ConfigError: if the config's ``phases`` do not match those of the objective.
     """
     modules = objective.phases()
     settings = phase_settings(config, list(modules))
@@ -105,7 +105,7 @@ def build_phases(
     device = next(objective.parameters()).device
     keep_recurrent_layers_out_of_autocast(objective.model, device.type)
     if trainer.compile:
-        # after the model was tried with two samples: that shape would make the batch symbolic
+        # after the trial batch of two samples, whose shape would make the batch size symbolic
         mode = "default" if trainer.compile is True else trainer.compile
         objective.model.compile(mode=mode, dynamic=False)
     else:
@@ -146,7 +146,7 @@ def build_phases(
 
 
 def phase_settings(config: dict[str, Any], names: list[str]) -> dict[str, dict[str, Any]]:
-    """Of every phase: without ``phases`` in the config, the one phase takes the top-level ones."""
+    """Settings of each phase. Without ``phases`` in the config, the top-level keys set them."""
     settings = config["phases"]
     if not settings:
         for part in ("optimizer", "scheduler"):
@@ -165,12 +165,10 @@ def phase_settings(config: dict[str, Any], names: list[str]) -> dict[str, dict[s
 def check_needs(
     needs: Needs, optimizer: Optimizer, objective: Objective, settings: TrainerSettings, where: str
 ) -> None:
-    """Refuse what does not go with an optimizer that differentiates or evaluates again.
-
-    And one whose state a checkpoint cannot hold.
+    """Check that the run meets an optimizer's needs: double backward, closure, unsaved state.
 
     Raises:
-        ConfigError: a setting or the objective stands against it.
+        ConfigError: if a setting or the objective is incompatible with the optimizer.
     """
     if needs.unsaved and settings.checkpoint:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""A phase of the update: its own parameters, optimizer, schedule and clipping."""
+"""A phase of an update, with its own parameters, optimizer, schedule and gradient clipping."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -30,10 +30,10 @@ NUM_TRIED = 100  # updates at which schedules are tried before training
 
 @dataclass
 class Computation:
-    """What is the same for all phases of an update: where and how precisely it is computed.
+    """Device, precision, loss scaler and seed, shared by all phases of an update.
 
-    Random draws depend on the seed and on ``position``, the update's place in the data, so there is
-    no state of them to save.
+    Random draws depend on the seed, the rank and ``position``, the update's place in the data, so
+    checkpoints need no RNG state.
     """
 
     device: torch.device
@@ -47,31 +47,31 @@ class Computation:
         self.last_scale: float | None = None
 
     def begin_update(self, position: int) -> None:
-        """Start the draws of an update, such as dropout's."""
+        """Seed the global RNGs for an update, for dropout and the like."""
         self.position = position
         seed_process(self.device, self.seed, UPDATE_STREAM, position, self.rank)
 
     def update_scale(self) -> bool:
-        """Adapt fp16's loss scale, and read it; whether the optimizers' steps were applied."""
+        """Update the fp16 loss scale and read it. Returns whether the optimizers stepped."""
         before = self.scaler.get_scale() if self.last_scale is None else self.last_scale
         self.scaler.update()
         self.last_scale = self.scaler.get_scale()
         return self.last_scale >= before
 
     def same_draws(self) -> AbstractContextManager:
-        """The draws of the update once more; afterwards they go on where they were."""
+        """Context that repeats the update's random draws and then restores the RNG state."""
         return drawing(self.device, self.seed, UPDATE_STREAM, self.position, self.rank)
 
     def optimizer_draws(self) -> AbstractContextManager:
-        """Draws of an optimizer, the same ones on every process."""
+        """Context for an optimizer's random draws, which are the same on every process."""
         return drawing(self.device, self.seed, OPTIMIZER_STREAM, self.position)
 
 
 class PhaseCompute(nn.Module):
-    """``objective(phase, batch)`` as a module of the batch alone, which is what torch wraps.
+    """``objective(phase, batch)`` as a module that takes only the batch, for DDP and FSDP to wrap.
 
     Raises:
-        ConfigError: the loss does not depend on the weights.
+        ConfigError: if the loss does not depend on the weights.
     """
 
     def __init__(self, objective: Objective, phase: str) -> None:
@@ -91,20 +91,20 @@ class PhaseCompute(nn.Module):
 
 @dataclass
 class Phase:
-    """One of the steps an update is made of."""
+    """One optimizer's part of an update."""
 
     name: str
-    prefix: str  # of the phase's metrics; empty where there is but one phase
+    prefix: str  # prepended to the phase's metric names; empty if there is only one phase
     compute: nn.Module  # batch -> (loss, sums); averages gradients under several processes
-    module: nn.Module  # whose parameters the phase trains
+    module: nn.Module  # the module whose parameters the phase trains
     optimizer: Optimizer
-    needs: Needs  # of a step of the optimizer, beside gradients
+    needs: Needs  # what the optimizer's step needs besides gradients
     schedule: Schedule
     clip_grad_norm: float | None
     clip_grad_value: float | None
     monitor_layers: bool  # measure the norms of every layer at logging steps
-    frozen_norms: Sequence[nn.Module] = ()  # whose statistics stay as they are in training
-    setting_schedules: Sequence[SettingSchedule] = ()  # of settings other than the rate
+    frozen_norms: Sequence[nn.Module] = ()  # norm layers with fixed running statistics
+    setting_schedules: Sequence[SettingSchedule] = ()  # of settings other than lr
 
     def __post_init__(self) -> None:
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
@@ -114,10 +114,10 @@ class Phase:
         self.layers = layers_of(self.module) if self.monitor_layers else {}
 
     def follow_schedules(self, step: int, evaluations: Evaluations = NONE_YET) -> None:
-        """Give the optimizer the rates of update ``step``, and what else has a schedule."""
+        """Set the optimizer's learning rates and other scheduled settings for update ``step``."""
         lrs = {base_lr: self.schedule(step, base_lr, evaluations) for base_lr in set(self.base_lrs)}
         for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            if isinstance(group["lr"], Tensor):  # which a CUDA graph reads
+            if isinstance(group["lr"], Tensor):  # a CUDA graph reads this tensor
                 group["lr"].fill_(lrs[base_lr])
             else:
                 group["lr"] = lrs[base_lr]
@@ -125,13 +125,13 @@ class Phase:
             setting.set(step, evaluations)
 
     def try_schedules(self, num_steps: int) -> None:
-        """Follow the schedules at some updates of the run, with the highest rate and the lowest.
+        """Evaluate the schedules at some steps of the run, for the highest and lowest base rate.
 
         Raises:
-            ConfigError: a value is out of range.
+            ConfigError: if a value is out of range.
         """
         for step in (num_steps - 1, *range(0, num_steps, num_steps // NUM_TRIED + 1)[::-1]):
-            for base_lr in {min(self.base_lrs), max(self.base_lrs)}:  # torch's are slow to replay
+            for base_lr in {min(self.base_lrs), max(self.base_lrs)}:  # replaying torch's is slow
                 self.schedule(step, base_lr)
             for setting in self.setting_schedules:
                 setting.set(step, NONE_YET)
@@ -141,10 +141,10 @@ class Phase:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def layer_norms(self, name: str, tensors: Sequence[Tensor | None]) -> dict[str, Tensor]:
-        """The Euclidean norm over each monitored layer, as ``layers/<layer>/<name>``.
+        """Euclidean norm of each monitored layer, as ``layers/<layer>/<name>``.
 
         Args:
-            tensors: one for each trained parameter; None: it has no gradient.
+            tensors: one per trained parameter; None for a parameter without a gradient.
         """
         norms = {}
         for layer, places in self.layers.items():
@@ -154,7 +154,7 @@ class Phase:
 
     @property
     def lrs(self) -> dict[str, float]:
-        """What to record: ``lr``, rates scaled by a rule (``lr_x10``), other settings scheduled."""
+        """Values to log: ``lr``, rates scaled by a rule (``lr_x10``), other scheduled settings."""
         rates: dict[str, float] = {}
         for group in self.optimizer.param_groups:
             factor = group.get("lr_scale")
@@ -164,13 +164,13 @@ class Phase:
     def backward(
         self, update: list[Batch], computation: Computation
     ) -> tuple[list[Tensor], list[Sums]]:
-        """Forward and backward: the gradients of the mean loss of ``update``, and no others.
+        """Compute the gradients of the mean loss over ``update``, clearing any earlier ones.
 
         Args:
             update: the micro-batches of the update; their gradients are averaged.
 
         Returns:
-            The loss of every micro-batch, and what to record of it.
+            The loss of every micro-batch, and the sums to record for it.
         """
         self.optimizer.zero_grad()
         losses, sums = [], []
@@ -188,7 +188,7 @@ class Phase:
         return losses, sums
 
     def clip_gradients(self, always_measure: bool) -> Tensor | None:
-        """Clip by norm, then by value; the gradients' norm before both, if it was measured.
+        """Clip by norm, then by value. Returns the gradient norm before clipping, if measured.
 
         Clipping by value makes infinite gradients finite, so their norm is measured first.
         """
@@ -202,11 +202,11 @@ class Phase:
         return norm
 
     def step(self, update: list[Batch], computation: Computation) -> None:
-        """The optimizer's step; some compute the loss of the ``update`` again for it."""
+        """Step the optimizer; one with a closure recomputes the loss of the ``update``."""
         if self.needs.closure:
-            # batch norms keep the statistics of the first evaluation, at the weights before
+            # batch norms keep the statistics of the first forward pass, before the weights moved
             buffers = [(buffer, buffer.clone()) for buffer in self.module.buffers()]
-            optimizer: Any = self.optimizer  # torch's types want numbers of a closure
+            optimizer: Any = self.optimizer  # torch types closures as returning float
             optimizer.step(partial(self.compute_again, update, computation))
             for buffer, before in buffers:
                 buffer.copy_(before)
@@ -215,9 +215,9 @@ class Phase:
             computation.scaler.step(self.optimizer)
 
     def compute_again(self, update: list[Batch], computation: Computation) -> Tensor:
-        """An optimizer's closure: the loss and its gradients at the present weights.
+        """The optimizer's closure: loss and gradients at the current weights.
 
-        Of the same samples, with the same draws; means over all processes.
+        Uses the same samples and random draws; returns the mean loss over all processes.
         """
         with torch.enable_grad(), computation.same_draws():
             losses, _ = self.backward(update, computation)
@@ -231,7 +231,7 @@ class Phase:
         grad_norm: Tensor | None,
         progress: Progress,
     ) -> dict[str, Tensor]:
-        """As :meth:`step`, timed in ``progress``; the norms of a logging step."""
+        """Like :meth:`step`, timed in ``progress``; returns the norms to log."""
         assert grad_norm is not None
         device = computation.device
         before = [parameter.detach().clone() for parameter in self.parameters]
@@ -252,8 +252,8 @@ class Phase:
         }
 
     def gradient_exchange(self, is_last: bool) -> AbstractContextManager:
-        """Exchange gradients between processes in the last micro-batch of an update only."""
-        if self.needs.graph:  # and one process; the other kernels have no second derivative
+        """All-reduce gradients only in the last micro-batch of an update."""
+        if self.needs.graph:  # one process only; other attention kernels lack a double backward
             from torch.nn.attention import SDPBackend, sdpa_kernel
 
             return sdpa_kernel(SDPBackend.MATH)
@@ -262,11 +262,11 @@ class Phase:
 
     @property
     def has_modes(self) -> bool:
-        """Schedule-free optimizers hold other weights for training than for use."""
+        """Schedule-free optimizers use different weights for training and for evaluation."""
         return hasattr(self.optimizer, "train")
 
     def train_mode(self, on: bool) -> None:
-        """Called after the objective's own ``train``."""
+        """Set the train or eval mode; call it after the objective's own ``train``."""
         for norm in self.frozen_norms:
             norm.eval()
         if self.has_modes:
@@ -278,14 +278,14 @@ class Phase:
 
 
 def total_norm(tensors: Iterable[Tensor]) -> Tensor:
-    """Euclidean norm over all elements of ``tensors``; under FSDP, over those of all processes."""
+    """Euclidean norm over all elements of ``tensors``; under FSDP, over all shards."""
     return full_tensor(nn.utils.get_total_norm(list(tensors)))
 
 
 def layers_of(module: nn.Module) -> dict[str, list[int]]:
-    """The trained parameters of each layer, by their places among all of ``module``'s.
+    """Indices of each layer's trained parameters among those of ``module``.
 
-    A layer is a module that has parameters of its own, such as a convolution with its bias.
+    A layer is a module that directly owns parameters, such as a convolution with its bias.
     """
     layers: dict[str, list[int]] = {}
     trained = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
@@ -295,12 +295,12 @@ def layers_of(module: nn.Module) -> dict[str, list[int]]:
 
 
 def optimizer_state_bytes(phases: list[Phase]) -> int:
-    """Memory of the optimizers' state tensors."""
+    """Total size of the optimizers' state tensors."""
     return sum(tensor_bytes(phase.optimizer.state_dict()["state"]) for phase in phases)
 
 
 def tensor_bytes(value: Any) -> int:
-    """Memory of the tensors in ``value``, which may be nested."""
+    """Total size in bytes of the tensors in ``value``, which may be nested."""
     if isinstance(value, torch.Tensor):
         return value.numel() * value.element_size()
     if isinstance(value, dict):

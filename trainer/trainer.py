@@ -1,6 +1,6 @@
-"""The training loop: updates, and what happens between them.
+"""The training loop: updates, and the logging, evaluation and checkpoints between them.
 
-The loop knows phases and metrics; what they mean is the objective's business.
+The loop is generic over phases and metrics; the objective defines what they mean.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ from trainer.signals import Interruption, Meetings
 
 @dataclass
 class Trainer:
-    """Fits an objective to data; :meth:`fit` is the whole story, :meth:`train_step` its heart."""
+    """Trains an objective on data: :meth:`fit` is a whole run, :meth:`train_step` one update."""
 
     settings: TrainerSettings
     objective: Objective
@@ -82,7 +82,7 @@ class Trainer:
         )
 
     def fit(self) -> None:
-        """Train to the horizon, evaluating on the way, then test the best weights."""
+        """Train to the horizon with periodic evaluations, then test the best weights."""
         try:
             with explain_oom(self.data):
                 self.objective.setup(self.data)
@@ -99,7 +99,7 @@ class Trainer:
             self.summarize()
 
     def train(self) -> None:
-        """All updates, and what is due between them. An interruption loses none."""
+        """Run all remaining updates. An interrupted run saves its state, so no update is lost."""
         check_evaluations(
             monitor=self.monitor,
             settings=self.settings,
@@ -114,7 +114,7 @@ class Trainer:
         self.meetings = Meetings(self.ranks, self.progress.batches)
         profile_steps, planned = self.settings.profile_steps, self.last_step - self.progress.step
         try:
-            if self.evaluation_is_due():  # the run was interrupted before it was over
+            if self.evaluation_is_due():  # the run was interrupted during this evaluation
                 self.validate()
             self.set_training(True)
             with profiled(profile_steps, planned, self.run_log, self.device) as next_step:
@@ -131,7 +131,7 @@ class Trainer:
         self.set_training(False)
 
     def updates(self) -> Iterator[list[Batch]]:
-        """The micro-batches of every update to come, epoch after epoch."""
+        """Yield the micro-batches of every remaining update, epoch by epoch."""
         while not self.is_done():
             epoch, start = divmod(self.progress.batches, self.horizon.steps_per_epoch)
             yield from self.data.train(epoch, start, self.objective.mix)
@@ -140,7 +140,7 @@ class Trainer:
         return self.progress.step >= self.last_step or self.progress.stop_reason is not None
 
     def train_step(self, update: list[Batch]) -> None:
-        """One optimizer update: for every phase, forward, backward, clip, step. All of it or none.
+        """One update: forward, backward, clip and step for every phase. All phases step, or none.
 
         Args:
             update: the micro-batches of the update; their gradients are averaged.
@@ -168,13 +168,13 @@ class Trainer:
         self.progress.skipped_in_a_row = 0
 
     def compute_update(self, update: list[Batch], is_logged: bool) -> list[Sums] | None:
-        """What an update computes, phase by phase: what is to be recorded of it.
+        """Forward, backward, clip and step for every phase; returns the sums to record.
 
         Args:
-            is_logged: measure norms and times as well, which waits for the device.
+            is_logged: also measure norms and times, which synchronizes with the device.
 
         Returns:
-            None: a loss or a gradient is not finite, and its phase has not stepped.
+            The sums, or None if a loss or gradient is not finite; its phase has then not stepped.
         """
         sums: list[Sums] = []
         for phase in self.phases:
@@ -195,7 +195,7 @@ class Trainer:
         return sums
 
     def after_step(self) -> None:
-        """Whatever is due between two updates: logging, evaluation, checkpoints."""
+        """Log, evaluate, save a checkpoint and check for stop signals, whichever is due."""
         step = self.progress.step
         self.run_log.update_progress(step)
         is_meeting = self.meetings.is_due(self.progress.batches)
@@ -211,7 +211,7 @@ class Trainer:
             self.meetings.plan(self.progress.batches)
 
     def log_training(self) -> None:
-        """Record training's metrics, the rates and what else steers the optimizers."""
+        """Log training metrics, scheduled settings, the loss scale and the skipped updates."""
         values = self.metrics.values(self.progress.step)
         for phase in self.phases:
             values |= {f"optim/{phase.prefix}{name}": lr for name, lr in phase.lrs.items()}
@@ -219,7 +219,7 @@ class Trainer:
             values["optim/loss_scale"] = self.computation.scaler.get_scale()
         if self.progress.skipped:
             values["optim/skipped"] = float(self.progress.skipped)
-        self.clock.count()  # reading has waited for the device
+        self.clock.count()  # reading the values waited for the device
         self.record(values)
 
     def record(self, values: dict[str, float]) -> None:
@@ -243,7 +243,7 @@ class Trainer:
             self.set_training(False)
             is_mean = self.average is not None and self.average.has_stale_statistics
             if is_mean or any(phase.has_modes for phase in self.phases):
-                # no batch norm has seen the activations of these weights
+                # the batch norm statistics were not collected with these weights
                 estimate_statistics(self.objective, self.eval_model, self.data, self.precision)
             for split in ("train_eval", "val"):
                 if split in self.data.splits:
@@ -260,7 +260,7 @@ class Trainer:
                     self.show(samples, "val")
                 step, seconds = self.progress.step, self.progress.train_seconds
                 self.run_log.log_evaluation(step, seconds, values, is_best)
-                with eager(self.settings.compile):  # a text grows: every length would be compiled
+                with eager(self.settings.compile):  # generated text grows: each length recompiles
                     preview = partial(self.objective.preview, self.eval_model)
                     self.run_log.log_media("val", step, preview)
             self.summarize()
@@ -292,12 +292,12 @@ class Trainer:
 
     @property
     def eval_model(self) -> nn.Module:
-        """What is measured and used: the average of the weights where there is one."""
+        """The model to evaluate: the averaged weights if there are any, else the current ones."""
         average = self.average
         return average.module if average and average.num_updates else self.objective.model
 
     def test(self) -> None:
-        """Measure the weights that were best in validation on the test split, once."""
+        """Evaluate the weights with the best validation result on the test split, once."""
         if "test" not in self.data.splits or not self.settings.test:
             return
         if self.settings.checkpoint and self.progress.best is not None:
@@ -317,12 +317,12 @@ class Trainer:
 
     @property
     def best_value(self) -> float:
-        """The best of the monitored metric; of a run that diverged, the worst there is."""
+        """Best value of the monitored metric; the worst possible one if the run diverged."""
         best = self.progress.best
         return self.monitor.worst if best is None or self.diverged else best.value
 
     def facts(self) -> dict[str, Any]:
-        """What the summary says of the run before training."""
+        """Summary entries that are known before training starts."""
         return run_facts(self.objective.model, self.data, self.settings) | {
             "initial_weights_hash": self.initial_weights_hash,
             "horizon_steps": self.horizon.total_steps,
@@ -331,7 +331,7 @@ class Trainer:
         }
 
     def summarize(self) -> None:
-        """Bring the summary up to date."""
+        """Update the run's summary."""
         values = self.progress.summary(self.horizon.steps_per_epoch, self.data.batch_size) | {
             "optimizer_state_bytes": optimizer_state_bytes(self.phases),
             "peak_memory_bytes": peak_memory_bytes(self.device),
