@@ -1,6 +1,6 @@
-"""Averages of a model's weights over the run: exponential (EMA) and stochastic weight averaging.
+"""Weight averaging: exponential moving average (EMA) and stochastic weight averaging (SWA).
 
-And the batch norms' statistics of weights that were never trained with.
+Also re-estimates batch norm statistics, which averaged weights need.
 """
 
 import copy
@@ -20,22 +20,22 @@ from trainer.distributed.device import autocast
 from trainer.distributed.parallel import make_whole
 
 DEFAULT_DECAY = 0.999
-MAX_BATCHES = 100  # that batch norms are estimated from
+MAX_BATCHES = 100  # for estimating batch norm statistics
 
 
 class Average:
-    """A copy of a model, in ``module``, that due updates move towards the model.
+    """A copy of the model in ``module`` whose parameters are averages of the model's.
 
-    With ``decay`` an exponential average: each moves it by ``1 - decay``. The decay rises to its
-    value as ``(1 + updates) / (10 + updates)``, so that short runs are not averages of their random
-    start. Without, the mean of the weights (stochastic weight averaging, arXiv:1803.05407).
+    With ``decay``, an exponential moving average. The decay warms up as
+    ``(1 + updates) / (10 + updates)``, so that the random initialization does not dominate short
+    runs. Without, the plain mean of the weights (SWA, arXiv:1803.05407).
 
     Buffers are copied, not averaged. Updates are counted in Python: torch's ``AveragedModel`` reads
     its count back from the device at every update.
 
     Args:
-        start: the first update that is due.
-        every: updates from one that is due to the next.
+        start: the first step to average.
+        every: interval between averaged steps.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class Average:
         self.module = copy.deepcopy(model)
         for layer in self.module.modules():
             if isinstance(layer, nn.RNNBase):
-                layer.flatten_parameters()  # a copy's weights lie apart, which cuDNN is slower with
+                layer.flatten_parameters()  # deepcopy splits the one buffer cuDNN is fast with
         self.decay, self.start, self.every = decay, start, every
         self.num_updates = 0
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Take in the weights after update ``step``, where they are to be averaged."""
+        """Average in the weights after update ``step``, if ``step`` is one to average."""
         if step < self.start or (step - self.start) % self.every:
             return
         keep = self.kept_share()
@@ -61,7 +61,7 @@ class Average:
         self.num_updates += 1
 
     def kept_share(self) -> float:
-        """What the next update leaves of the average: nothing of the copy that it begins with."""
+        """Weight of the current average in the next update; 0 for the initial copy."""
         done = self.num_updates
         if self.decay is None or done == 0:
             return done / (done + 1)
@@ -69,7 +69,7 @@ class Average:
 
     @property
     def has_stale_statistics(self) -> bool:
-        """Whether its batch norms are to be estimated before it is used."""
+        """Whether batch norm statistics must be re-estimated before use."""
         return self.decay is None and self.num_updates > 0
 
 
@@ -82,16 +82,16 @@ def build_average(settings: TrainerSettings, model: nn.Module, horizon: Horizon)
     if kind == "swa":
         start = max(1, round(settings.swa_start * horizon.total_steps))
         every = settings.swa_every_steps or horizon.steps_per_epoch
-        # the last update is one of them
+        # shifted so that the last update is averaged
         return Average(model, start=start + (horizon.total_steps - start) % every, every=every)
     return None
 
 
 def kind_of_average(settings: TrainerSettings) -> str | None:
-    """``ema``, ``swa`` or None; a decay alone asks for ``ema``.
+    """``ema``, ``swa`` or None; ``ema_decay`` alone implies ``ema``.
 
     Raises:
-        ConfigError: ``ema_decay`` stands beside another average.
+        ConfigError: if ``ema_decay`` is given with ``swa``.
     """
     if settings.ema_decay is None:
         return settings.average
@@ -104,7 +104,7 @@ def kind_of_average(settings: TrainerSettings) -> str | None:
 
 
 def check_average(settings: TrainerSettings, against: str) -> None:
-    """Raises: ConfigError: there is to be an average, ``against`` which something stands."""
+    """Raise ConfigError if weight averaging is on; ``against`` names what it conflicts with."""
     if kind := kind_of_average(settings):
         said = f"ema_decay={settings.ema_decay}" if settings.ema_decay is not None else ""
         raise ConfigError(
@@ -116,11 +116,11 @@ def check_average(settings: TrainerSettings, against: str) -> None:
 def estimate_statistics(
     objective: Objective, model: nn.Module, data: Loader, precision: str
 ) -> None:
-    """Give the batch norms of ``model`` the mean moments of training batches, as evaluated.
+    """Set the batch norm statistics of ``model`` to the mean over batches of training samples.
 
-    Of the batches of ``data.batch_size``, at most ``MAX_BATCHES`` spread over the training split,
-    each cut over the processes as in training. Frozen norms keep theirs, and so do those that
-    evaluation does not come to.
+    Uses at most ``MAX_BATCHES`` batches of ``data.batch_size`` spread over the training split, each
+    divided among the processes as in training, without augmentation. Norms that are frozen or that
+    evaluation does not run keep their statistics.
     """
     norms: list[Any] = [
         layer
@@ -147,7 +147,7 @@ def estimate_statistics(
             if not was_reached:
                 buffer.copy_(value)
             elif dist.is_initialized():
-                dist.broadcast(buffer, 0)  # without synchronized norms each has its own
+                dist.broadcast(buffer, 0)  # they differ without synchronized norms
 
 
 def is_frozen(layer: nn.Module) -> bool:

@@ -1,7 +1,7 @@
-"""An update as one CUDA graph: the device starts hundreds of kernels at a word from the host.
+"""Run an update as one CUDA graph: a single launch from the host instead of hundreds.
 
-A graph repeats what was launched while it was captured, at the same addresses. What the host
-decides or computes between launches it repeats as it was; so that is refused, by name.
+A graph replays the captured kernels on the same memory addresses. Values that the host computes
+between launches would be frozen at capture, so settings that need them are rejected by name.
 """
 
 import inspect
@@ -22,18 +22,18 @@ from trainer.distributed.device import choose_precision
 from trainer.phase import Phase
 
 DEVICES = ("cuda",)
-WARM_UPDATES = 3  # before the capture: libraries set themselves up, the optimizer makes its state
+WARM_UPDATES = 3  # before capture: initialize libraries and the optimizer's state
 
 Compute = Callable[[list[Batch]], list[Sums] | None]
 
 
 class GraphedUpdate:
-    """``compute``, all of an update but its schedules, as one graph after a few real updates.
+    """Captures ``compute`` as a CUDA graph after a few eager updates, then replays it.
 
     Args:
-        compute: takes the micro-batches of an update and returns what is to be recorded of it;
-            it launches the same work whatever the step, and reads nothing back.
-        phases: what it computes; their rates become tensors, which a graph reads anew.
+        compute: maps the micro-batches of an update to the sums to record, without schedules;
+            launches the same kernels at every step, and reads nothing back.
+        phases: the phases it computes; their learning rates become tensors that the graph reads.
     """
 
     def __init__(self, compute: Compute, phases: list[Phase]) -> None:
@@ -48,10 +48,10 @@ class GraphedUpdate:
                 group["lr"] = torch.tensor(float(group["lr"]), device=device)
 
     def __call__(self, update: list[Batch]) -> list[Sums] | None:
-        """Make the update.
+        """Run one update.
 
         Raises:
-            ConfigError: it cannot be captured, or the batch has another shape than the captured.
+            ConfigError: if it cannot be captured, or the batch differs in shape from the captured.
         """
         if self.num_warm < WARM_UPDATES:
             self.num_warm += 1
@@ -64,7 +64,7 @@ class GraphedUpdate:
         return self.sums
 
     def take(self, update: list[Batch]) -> None:
-        """Copy the samples to where the graph reads them."""
+        """Copy the samples into the graph's static inputs."""
         found, captured = shapes_of(update), shapes_of(self.inputs)
         if found != captured:
             raise ConfigError(
@@ -77,10 +77,10 @@ class GraphedUpdate:
 
 
 def warm_up(compute: Compute, update: list[Batch]) -> list[Sums] | None:
-    """An update as it is, on a stream of its own, as torch asks for before a capture.
+    """Run an eager update on a side stream, which torch requires before a capture.
 
     Raises:
-        ConfigError: it draws random numbers on the CPU, or takes tensors from there.
+        ConfigError: if it draws random numbers on the CPU, or reads tensors from there.
     """
     if any(tensor.device.type not in DEVICES for batch in update for tensor in batch):
         raise ConfigError(
@@ -105,21 +105,21 @@ def warm_up(compute: Compute, update: list[Batch]) -> list[Sums] | None:
 
 
 def capture(compute: Compute, inputs: list[Batch]) -> tuple[list[Sums] | None, Callable[[], None]]:
-    """The update recorded, not run: where its sums will be, and what runs it.
+    """Capture an update without running it; returns its output tensors and the replay function.
 
     Raises:
-        ConfigError: something in it waits for the device or copies from the CPU.
+        ConfigError: if something in it synchronizes with the device or copies from the CPU.
     """
     graph = torch.cuda.CUDAGraph()
     try:
         with (
-            torch.cuda.stream(torch.cuda.current_stream()),  # a capture that fails leaves its own
-            # the thread that pins batches in memory goes on meanwhile
+            torch.cuda.stream(torch.cuda.current_stream()),  # restored if the capture fails
+            # the thread that pins batches in memory keeps running meanwhile
             torch.cuda.graph(graph, capture_error_mode="thread_local"),
         ):
             sums = compute(inputs)
     except RuntimeError as error:
-        first = error.__context__ or error  # to end a capture that has failed fails as well
+        first = error.__context__ or error  # ending a failed capture raises, too
         raise ConfigError(
             f"trainer.cuda_graph=true: this update cannot be captured, set it to false: "
             f"{reason(first)}"
@@ -128,17 +128,17 @@ def capture(compute: Compute, inputs: list[Batch]) -> tuple[list[Sums] | None, C
 
 
 def capturable(optimizer: dict[str, Any], where: str) -> dict[str, Any]:
-    """The settings of an optimizer whose step can be captured.
+    """Optimizer settings adjusted so that its step can be captured.
 
     Raises:
-        ConfigError: this one reads or decides something on the host.
+        ConfigError: if its step depends on values on the host.
     """
     target = resolve(optimizer["_target_"], f"{where}._target_")
     if target is torch.optim.SGD:
         return {**optimizer, "fused": True}
     is_torchs = target.__module__.startswith("torch.optim.") and target is not torch.optim.Rprop
     if is_torchs and "capturable" in inspect.signature(target).parameters:
-        # one parameter at a time, some read their rate
+        # the single-tensor version of some reads lr on the host
         return {**optimizer, "capturable": True, "foreach": not optimizer.get("fused")}
     raise ConfigError(
         f"trainer.cuda_graph=true: {where}: the step of {optimizer['_target_']} cannot be "
@@ -150,10 +150,10 @@ def capturable(optimizer: dict[str, Any], where: str) -> dict[str, Any]:
 def check_cuda_graph(
     config: dict[str, Any], settings: TrainerSettings, objective: Objective
 ) -> None:
-    """Refuse what a graph would repeat as it was, or what needs to know a value meanwhile.
+    """Check that nothing changes host values or reads device values within an update.
 
     Raises:
-        ConfigError: a setting or the objective stands against it.
+        ConfigError: if a setting or the objective is incompatible with CUDA graphs.
     """
     device = next(objective.parameters()).device
     kept = objective.state()
@@ -181,7 +181,7 @@ def shapes_of(update: list[Batch]) -> list[list[tuple[int, ...]]]:
 
 
 def host_generators() -> tuple[Any, ...]:
-    """The states of the CPU's global random generators."""
+    """States of the global CPU RNGs: Python's, NumPy's and torch's."""
     own: Any = numpy.random.get_state()
     of_numpy, place = own[1].tobytes(), own[2]
     return random.getstate(), of_numpy, place, torch.get_rng_state().numpy().tobytes()

@@ -1,4 +1,4 @@
-"""Measuring a model on a split: every sample once, whatever the number of processes."""
+"""Evaluate a model on a split: every sample counts once, for any number of processes."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -31,17 +31,17 @@ def evaluate(
     keep_samples: bool = False,
     between: Callable[[], None] | None = None,
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """Means of the objective's metrics over ``split``, and per-sample values where asked for.
+    """Return the means of the objective's metrics over ``split``, and per-sample values on request.
 
     Args:
-        model: the network to measure: the objective's own, or its average.
-        limit_steps: measure only so many batches; see :meth:`data.loader.Loader.evaluated`.
-        keep_samples: return the objective's per-sample values, in the order of the split, and the
-            samples' ``index`` in it. Of ``train_eval`` only means are measured.
-        between: called after each batch that every process has, such as to end an interrupted run.
+        model: the network to evaluate: the objective's own, or its average.
+        limit_steps: maximum number of batches; see :meth:`data.loader.Loader.evaluated`.
+        keep_samples: also return the objective's per-sample values, in the order of the split, and
+            the samples' ``index`` in it. Ignored for ``train_eval``.
+        between: called after each batch that all processes have, such as to check for signals.
     """
     keep_samples = (keep_samples or objective.keeps_samples) and split != "train_eval"
-    seed_process(data.device, 0, EVALUATED_MODEL_STREAM, data.rank)  # for a model that draws
+    seed_process(data.device, 0, EVALUATED_MODEL_STREAM, data.rank)  # for stochastic models
     objective.begin_evaluation(first=data.share(split, limit_steps)[0])
     objective.metrics.reset()
     model.eval()
@@ -76,9 +76,9 @@ def evaluate(
 
 
 def is_evaluation_step(step: int, settings: TrainerSettings, horizon: Horizon) -> bool:
-    """Whether so many updates or epochs, or the whole run, are over after update ``step``.
+    """Whether the evaluation interval, in updates or epochs, or the whole run ends with ``step``.
 
-    Where ``trainer.limit_train_steps`` cuts a run is no such step.
+    The step at which ``trainer.limit_train_steps`` cuts a run does not count.
     """
     if step == horizon.total_steps:
         return True
@@ -97,17 +97,17 @@ def check_evaluations(
     tried: Callable[[str], tuple[dict[str, float], Any]],
     say: Callable[[str], None],
 ) -> None:
-    """Refuse what evaluations do not measure.
+    """Check before training that evaluations will measure what the settings need.
 
-    The objective is taken at its word for those it declares; for another, one batch is tried.
+    Metrics that the objective declares are trusted; for any other, one batch is evaluated.
 
     Args:
-        tried: evaluates a batch of a split; its metrics, and its samples.
-        say: is given what a person should know.
+        tried: evaluates one batch of a split; returns its metrics and samples.
+        say: prints a note to the user.
 
     Raises:
-        ConfigError: there is no such metric, no validation split for what needs one, no target to
-            stop at, or one that cannot be reached; nothing is measured on training samples.
+        ConfigError: if the monitored metric does not exist, a setting needs a missing validation
+            split or target, the target cannot be reached, or training samples have no metrics.
     """
     if data.num_views > 1 and not objective.takes_views:
         raise ConfigError(
@@ -147,7 +147,7 @@ def check_evaluations(
 
 
 def what_needs_validation(settings: TrainerSettings, phases: Iterable[Phase]) -> Iterator[str]:
-    """Settings that make no sense without a validation split."""
+    """Yield the settings that need a validation split."""
     for setting in ("target", "early_stopping_patience"):
         if (value := getattr(settings, setting)) is not None:
             yield f"trainer.{setting}={value}"
@@ -158,7 +158,7 @@ def what_needs_validation(settings: TrainerSettings, phases: Iterable[Phase]) ->
 
 
 def check_measured(monitor: Monitor, names: Iterable[str]) -> None:
-    """Raises: ConfigError: the monitored metric is not among ``names``."""
+    """Raise ConfigError if the monitored metric is not among ``names``."""
     if monitor.name not in names:
         measured = ", ".join(name for name in names if name.startswith("val/"))
         raise ConfigError(f"monitor={monitor.name} is not measured; there are {measured}")
@@ -172,20 +172,20 @@ def judge(
     settings: TrainerSettings,
     is_planned: bool = True,
 ) -> bool:
-    """Compare the monitored metric with the best so far, the target and the patience.
+    """Compare the monitored metric with the best value, the target and the patience.
 
-    Notes in ``progress`` what it finds, and the reason to stop if there is one.
+    Updates ``progress``, and sets its ``stop_reason`` if training should stop.
 
     Args:
         epoch: epochs of training data consumed so far.
-        is_planned: a run that is not cut by ``trainer.limit_train_steps`` makes this evaluation,
-            too. Schedules and the patience count no other, so that they decide alike in both.
+        is_planned: whether a run without ``trainer.limit_train_steps`` also has this evaluation.
+            Schedules and early stopping count only those, so that both runs decide alike.
 
     Returns:
         Whether it is the best value so far.
 
     Raises:
-        ConfigError: there is no such metric.
+        ConfigError: if the monitored metric was not measured.
     """
     name = monitor.name
     check_measured(monitor, metrics)

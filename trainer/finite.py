@@ -1,7 +1,7 @@
-"""Numbers that go wrong: losses and gradients that are not finite, and undoing an update.
+"""Detect losses and gradients that are not finite, and undo the update that has them.
 
-``trainer.on_nonfinite`` decides. ``raise`` and ``stop`` end training at the first such number;
-``skip`` leaves its update out, as fp16's loss scaling does whatever the policy.
+``trainer.on_nonfinite`` sets the policy: ``raise`` and ``stop`` end training at the first such
+value, ``skip`` skips the update. fp16 loss scaling skips it under any policy.
 """
 
 import copy
@@ -19,19 +19,19 @@ from core.progress import Progress
 from objectives.base import Objective
 from trainer.phase import Phase
 
-MAX_SKIPS_IN_A_ROW = 100  # then the run is lost, not unlucky
+MAX_SKIPS_IN_A_ROW = 100  # then the run has diverged
 
 
 @dataclass(frozen=True)
 class FiniteCheck:
-    """Checks losses and gradients, every one of them where that is free.
+    """Checks losses and gradients: in every update if ``skips`` is set or reading them is free.
 
-    Elsewhere only the means that are logged are checked, and with ``skips`` everything.
+    Otherwise only the logged means are checked, to avoid host syncs.
 
     Args:
-        skips: an update that is not finite is left out; else it ends the run.
-        reads_are_free: reading a value back stalls no device: one process, on the CPU.
-        is_scaled: fp16's scaler checks the gradients itself, and skips whatever the policy.
+        skips: skip an update that is not finite, instead of ending the run.
+        reads_are_free: reading a value stalls no device: a single process on the CPU.
+        is_scaled: fp16's scaler checks the gradients itself and skips under any policy.
     """
 
     skips: bool
@@ -46,7 +46,7 @@ class FiniteCheck:
         """Whether the optimizer of ``phase`` may step; the same on every process.
 
         Raises:
-            Diverged: a number is not finite, and updates are not skipped.
+            Diverged: if a loss or gradient is not finite, and updates are not skipped.
         """
         values = losses if grad_norm is None else [*losses, grad_norm]
         if self.skips:
@@ -59,18 +59,17 @@ class FiniteCheck:
         return True
 
     def check_means(self, means: dict[str, float]) -> None:
-        """Raises: Diverged: the mean of a loss is not finite, and updates are not skipped."""
+        """Raise Diverged if a mean loss is not finite, unless updates are skipped."""
         for name, value in means.items():
             if name.endswith("loss") and not self.skips:
                 check_finite(value, f"the mean {name}")
 
 
 class Snapshot:
-    """What an update may have changed by the time it turns out not to be finite.
+    """A copy of everything an update may change before it turns out not to be finite.
 
-    The forward pass changes buffers, such as the statistics of batch norms. Of several phases, one
-    may have stepped before the gradient of another is known, so their weights and optimizers'
-    states are copied as well.
+    The forward pass changes buffers, such as batch norm statistics. With several phases, one may
+    step before the gradients of another are known, so weights and optimizer states are copied, too.
     """
 
     def __init__(self, objective: Objective, phases: list[Phase]) -> None:
@@ -81,7 +80,7 @@ class Snapshot:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put everything back, in place."""
+        """Restore everything in place."""
         for current, before in self.tensors:
             current.copy_(before)
         for phase, state in zip(self.phases, self.optimizers, strict=True):
@@ -89,7 +88,7 @@ class Snapshot:
 
 
 def count_skip(progress: Progress) -> None:
-    """An update was left out. Raises: Diverged: too many in a row."""
+    """Count a skipped update. Raises Diverged after too many in a row."""
     progress.skipped += 1
     progress.skipped_in_a_row += 1
     if progress.skipped_in_a_row >= MAX_SKIPS_IN_A_ROW:
@@ -97,11 +96,11 @@ def count_skip(progress: Progress) -> None:
 
 
 def advice(error: Diverged, phases: list[Phase], step: int, last: Path) -> Diverged:
-    """What went wrong, when, and what can be done.
+    """Extend ``error`` with the step, the learning rates, the last checkpoint and what to try.
 
     Args:
-        step: updates made.
-        last: the last good checkpoint, if it was written.
+        step: number of updates made.
+        last: path of the last checkpoint, which may not exist.
     """
     rates = ", ".join(f"{phase.lr:.3g}" for phase in phases)
     return Diverged(
@@ -112,12 +111,12 @@ def advice(error: Diverged, phases: list[Phase], step: int, last: Path) -> Diver
 
 
 def check_finite(value: float, what: str) -> None:
-    """Raises: Diverged: the number is infinite or NaN."""
+    """Raise Diverged if ``value`` is infinite or NaN."""
     if not math.isfinite(value):
         raise Diverged(f"{what} is {value}")
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Of one device, from which one value is read."""
+    """Whether all tensors, on one device, are finite. Reads one value back."""
     found = [t.isfinite().all() for t in tensors if t.is_floating_point()]
     return not found or bool(torch.stack(found).all())

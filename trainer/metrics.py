@@ -1,4 +1,4 @@
-"""What training measures: means of metrics, read back only when asked for, and its time."""
+"""Training metrics and training time. Metrics are read back from the device only on request."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ MeterState = dict[str, tuple[float, int]]  # name -> (sum over samples, number o
 
 
 class Meter:
-    """Adds up ``Sums`` on their device, in float64 so that no count of samples is too large."""
+    """Accumulates ``Sums`` on their device, in float64 to stay accurate over many samples."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -34,9 +34,9 @@ class Meter:
             self.counts[name] = self.counts.get(name, 0) + count
 
     def means(self) -> dict[str, float]:
-        """Mean of every metric over all processes; one transfer from the device.
+        """Mean of every metric over all processes, with a single device-to-host copy.
 
-        A process that has seen no sample takes part with nothing.
+        Processes without samples contribute nothing, but must call this, too.
         """
         parts = gather(self.state())
         names = dict.fromkeys(name for part in parts for name in part)
@@ -47,7 +47,7 @@ class Meter:
         return means
 
     def state(self) -> MeterState:
-        """The sums of this process, as plain numbers."""
+        """This process's sums as Python numbers."""
         if not self.sums:
             return {}
         sums = list(self.sums.values())
@@ -57,7 +57,7 @@ class Meter:
         }
 
     def load_state(self, parts: list[MeterState]) -> None:
-        """Begin with the sum of ``parts``."""
+        """Replace the sums by the total of ``parts``."""
         self.reset()
         for part in parts:
             for name, (value, count) in part.items():
@@ -69,11 +69,11 @@ class Meter:
 
 
 class TrainingMetrics:
-    """What training measures between two records of it.
+    """Training metrics, averaged over logging windows and since the last evaluation.
 
     Args:
-        log_every_steps: updates that the recorded means are over.
-        check: is given the means; raises where one is not finite.
+        log_every_steps: number of updates each logged mean is taken over.
+        check: called with the means; raises if one is not finite.
     """
 
     def __init__(self, log_every_steps: int, check: Callable[[dict[str, float]], None]) -> None:
@@ -81,55 +81,55 @@ class TrainingMetrics:
         self.check = check
         self.window = Meter()
         self.since_eval = Meter()
-        self.norms: dict[str, Tensor] = {}  # of the last update at which they were measured
+        self.norms: dict[str, Tensor] = {}  # of the last logging step
 
     def add(self, sums: Sums) -> None:
         self.window.add(sums)
         self.since_eval.add(losses_of(sums))
 
     def is_logging_step(self, step: int) -> bool:
-        """The first update and every ``log_every_steps``-th, whatever else is due."""
+        """Whether to log: at the first update and at every multiple of ``log_every_steps``."""
         return step == 1 or step % self.log_every_steps == 0
 
     def values(self, step: int) -> dict[str, float]:
-        """The means of the last ``log_every_steps`` updates, and the norms of this one.
+        """Means over the last ``log_every_steps`` updates, and norms of the current one.
 
-        The first update is recorded by itself, and counts in the means that follow as well, so
-        that they are all over the same number of updates.
+        The first update is logged alone and is also part of the next means, so that all later
+        means cover the same number of updates.
         """
         means = self.window.means()
         if step % self.log_every_steps == 0:
             self.window.reset()
         self.check(means)
         values = {f"train/{name}": value for name, value in means.items()}
-        if self.norms:  # one transfer from the device
+        if self.norms:  # one device-to-host copy
             norms = torch.stack([in_double(norm) for norm in self.norms.values()]).tolist()
             values |= dict(zip(self.norms, norms, strict=True))
         return values
 
     def losses_since_evaluation(self) -> dict[str, float]:
-        """Means of the training losses since the last evaluation: at the defaults, the epoch's."""
+        """Mean training losses since the last evaluation (with the defaults, over the epoch)."""
         means = losses_of(self.since_eval.means())
         self.check(means)
         return {f"train/{name}_since_eval": value for name, value in means.items()}
 
     def state(self) -> dict[str, list[MeterState]]:
-        """The sums of every process."""
+        """Sums of all processes, for the checkpoint."""
         return {
             "window": gather(self.window.state()),
             "since_eval": gather(self.since_eval.state()),
         }
 
     def load_state(self, state: dict[str, list[MeterState]], ranks: Ranks) -> None:
-        """Go on from :meth:`state`, of any number of processes."""
+        """Restore :meth:`state`, which may be of another number of processes."""
         self.window.load_state(own_share(state["window"], ranks))
         self.since_eval.load_state(own_share(state["since_eval"], ranks))
 
 
 class Clock:
-    """Adds up ``progress.train_seconds`` from the moment it is made.
+    """Counts ``progress.train_seconds``, starting when it is created.
 
-    Waiting for data, updates and logging are training.
+    Training time includes updates, logging and waiting for data.
     """
 
     def __init__(self, progress: Progress, device: torch.device) -> None:
@@ -138,14 +138,14 @@ class Clock:
         self.counted_until = time.perf_counter()
 
     def count(self) -> None:
-        """Count what has passed as training."""
+        """Add the time elapsed since the last count."""
         now = time.perf_counter()
         self.progress.train_seconds += now - self.counted_until
         self.counted_until = now
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Evaluation and checkpoints are not training; what a GPU still has queued is."""
+        """Exclude the block, such as an evaluation; work already queued on a GPU still counts."""
         synchronize(self.device)
         self.count()
         try:
@@ -159,9 +159,9 @@ def losses_of(metrics: dict[str, T]) -> dict[str, T]:
 
 
 def own_share(meters: list[MeterState], ranks: Ranks) -> list[MeterState]:
-    """What this process goes on with of what each process had summed up.
+    """The saved meters that this process resumes with.
 
-    Its own part; if there were more or fewer processes, rank 0 takes all of them.
+    Its own one; if the number of processes has changed, rank 0 takes all of them.
     """
     if len(meters) == ranks.world_size:
         return [meters[ranks.rank]]

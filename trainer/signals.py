@@ -1,8 +1,8 @@
-"""Signals that ask a run to end: SIGTERM and SIGUSR1 from a cluster, SIGINT from Ctrl-C, SIGHUP.
+"""Stop signals: SIGTERM and SIGUSR1 from a cluster, SIGINT from Ctrl-C, SIGHUP.
 
-While a run trains they are only noted; the loop asks between two updates, all processes agree, the
-state is saved, and :class:`Interrupted` ends the run. Outside of the loop there is nothing to save,
-and it is raised at once.
+During training a handler only records the signal. The loop checks for it between updates, all
+processes agree to stop, the state is saved, and :class:`Interrupted` ends the run. Outside the loop
+there is nothing to save, and the handler raises at once.
 """
 
 import os
@@ -25,9 +25,9 @@ SAME_KEYSTROKE_SECONDS = 1.0  # Ctrl-C reaches a worker from the terminal and fr
 
 @contextmanager
 def stop_signals_call(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """Handle the stop signals during the block, as far as this is the main thread.
+    """Handle the stop signals during the block; does nothing outside the main thread.
 
-    ``nohup`` has protected a process from SIGHUP, and stays in force.
+    SIGHUP stays ignored in a process started with ``nohup``.
     """
     is_main_thread = threading.current_thread() is threading.main_thread()
     is_protected = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
@@ -44,7 +44,7 @@ def stop_signals_call(handler: Callable[[int, FrameType | None], Any]) -> Iterat
 
 
 class Interruption:
-    """The stop signal that this process got, if any. One per run."""
+    """The stop signal that this process received, if any. One instance per run."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -63,10 +63,10 @@ class Interruption:
                 raise Interrupted(number)
 
     def check(self) -> None:
-        """Called by every process at the same points of the run.
+        """Check for signals; every process must call it at the same points of the run.
 
         Raises:
-            Interrupted: on all of them, if any got a signal.
+            Interrupted: on all processes, if any of them received a signal.
         """
         if agree(self.signal != 0):
             self.signal, self.noted_at = max(gather(self.signal)), time.monotonic()
@@ -74,7 +74,7 @@ class Interruption:
 
     @contextmanager
     def defer(self) -> Iterator[None]:
-        """Note signals instead of raising: the block has something to save."""
+        """Record signals instead of raising, so that the block can save its state first."""
         self.deferred = True
         try:
             yield
@@ -83,9 +83,9 @@ class Interruption:
 
 
 class Meetings:
-    """The updates after which processes agree whether to go on: about once a second.
+    """Schedules the all-reduce by which processes agree to continue, about once a second.
 
-    Agreeing makes them wait for each other. One process agrees with itself after every update.
+    Doing so every update would make them wait for each other. A single process needs no exchange.
     """
 
     def __init__(self, ranks: Ranks, batches: int) -> None:
@@ -96,7 +96,7 @@ class Meetings:
         return self.ranks.world_size == 1 or batches >= self.due
 
     def plan(self, batches: int) -> None:
-        """They meet next after as many updates as rank 0 makes in a second."""
+        """Schedule the next meeting after as many updates as rank 0 makes in a second."""
         if self.ranks.world_size > 1:
             now = time.monotonic()
             rate = (batches - self.met_batches) / max(now - self.met_at, 1e-6)
@@ -106,10 +106,10 @@ class Meetings:
 
 @contextmanager
 def listening() -> Iterator[Interruption]:
-    """Note the stop signals for the time of one run.
+    """Handle the stop signals for the duration of one run.
 
     Raises:
-        Interrupted: also in place of the error of a process whose peers ended before it.
+        Interrupted: also in place of the communication error when a peer has exited first.
     """
     interruption = Interruption()
     with stop_signals_call(interruption.note):
