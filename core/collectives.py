@@ -1,4 +1,4 @@
-"""Exchanges between the processes of a run. Without a process group each is the identity."""
+"""Collectives over the processes of a run. Without a process group they return local values."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,27 +24,27 @@ def mean_over_ranks(values: Tensor) -> Tensor:
 
 
 def full_tensor(value: Any) -> Any:
-    """A tensor that FSDP has sharded over the processes in one piece; anything else as it is."""
+    """Gather a tensor that FSDP has sharded; returns any other value unchanged."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
 def local_tensor(value: Any) -> Any:
-    """This process's share of a tensor that FSDP has sharded; anything else as it is."""
+    """This rank's shard of a tensor that FSDP has sharded; returns any other value unchanged."""
     return value.to_local() if hasattr(value, "to_local") else value
 
 
 def spread_like(value: Tensor, share: Any) -> Tensor:
-    """This process's share of a tensor that every process has, where FSDP has spread ``share``."""
+    """Shard a replicated ``value`` like ``share``; returns it unchanged if that is not sharded."""
     if not hasattr(share, "full_tensor"):
         return value
-    from torch.distributed.tensor import distribute_tensor  # costs a second
+    from torch.distributed.tensor import distribute_tensor  # the import takes a second
 
     mesh, placements = share.device_mesh, share.placements
     return distribute_tensor(value.to(share.device), mesh, placements, src_data_rank=None)
 
 
 def gather(value: Any) -> list[Any]:
-    """``value`` of every process, in the order of their ranks."""
+    """All-gather: ``value`` of every rank, in rank order."""
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
@@ -53,7 +53,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def broadcast(value: Any) -> Any:
-    """Rank 0's ``value``, on every process."""
+    """Broadcast rank 0's ``value`` to every rank."""
     if not dist.is_initialized():
         return value
     box = [value]
@@ -62,7 +62,7 @@ def broadcast(value: Any) -> Any:
 
 
 def agree(flag: bool) -> bool:
-    """Whether ``flag`` is true on any process."""
+    """Whether ``flag`` is true on any rank."""
     if not dist.is_initialized():
         return flag
     return bool(sum_over_ranks(torch.tensor([int(flag)])).item())
@@ -70,7 +70,7 @@ def agree(flag: bool) -> bool:
 
 @contextmanager
 def first_on_node(ranks: Ranks) -> Iterator[None]:
-    """The first process of each node goes through the block before the others enter it."""
+    """Run the block on the first process of each node before the others enter it."""
     if ranks.local_rank:
         gather(None)
     yield

@@ -1,4 +1,4 @@
-"""The command line's error handling: one clear line for a mistake, an honest exit code."""
+"""Command-line error handling: one clear line for a mistake, and the right exit code."""
 
 import os
 import re
@@ -39,17 +39,17 @@ failed_jobs = 0
 
 
 def command_line(main: Callable[[], None], finish_sweep: Callable[[], bool]) -> int:
-    """Run Hydra's entry point; the process's exit code.
+    """Run Hydra's entry point and return the process's exit code.
 
     Args:
-        finish_sweep: called at the end, however it comes about; whether the jobs are well.
+        finish_sweep: called at the end, also after errors; returns whether all jobs succeeded.
     """
     global failed_jobs
     failed_jobs = 0
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing a report of its own
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing its own report
     code, message = 0, ""
-    sys.argv[1:] = sorted(sys.argv[1:], key=is_override)  # Hydra wants its options before them
+    sys.argv[1:] = sorted(sys.argv[1:], key=is_override)  # Hydra wants its flags before overrides
     if {"--help", "-h"} & set(sys.argv):
         print(help_text())
         return 0
@@ -66,7 +66,7 @@ def command_line(main: Callable[[], None], finish_sweep: Callable[[], bool]) -> 
     except Exception as error:
         message = "" if show_traceback else explain(error)
         if not message:
-            finish_sweep()  # a launcher lost a worker: the other jobs have their records
+            finish_sweep()  # such as a launcher that lost a worker: show the other jobs
             raise
         code = 1
     is_well = finish_sweep()
@@ -76,14 +76,14 @@ def command_line(main: Callable[[], None], finish_sweep: Callable[[], bool]) -> 
 
 
 def is_override(word: str) -> bool:
-    """Whether a word of the command line sets something, and is no option or its value."""
+    """Whether a command-line argument is an override, not a flag or a flag's value."""
     return word.startswith("~") or ("=" in word and not word.startswith("-"))
 
 
 def report_failure(error: Exception, job: Job, cfg: DictConfig) -> float:
-    """Report a job's failure at once, so that a sweep can go on; what the job counts for in it."""
+    """Report a job's failure at once and return the value it counts as, so that a sweep goes on."""
     global failed_jobs
-    # whether a diverged job is a failure, a sweep says: to a study it is a result
+    # a sweep judges diverged jobs at its end: to a study they are results
     failed_jobs += not (isinstance(error, Diverged) and job.sweep is not None)
     if started_by_torchrun():
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
@@ -106,7 +106,7 @@ def report_failure(error: Exception, job: Job, cfg: DictConfig) -> float:
 
 
 def leave_summary(job: Job, error: Exception) -> None:
-    """A summary for a job that could not write its own, or where rank 0 saw only a symptom."""
+    """Record the failure in ``summary.json``: the job may have written none, or only a symptom."""
     file = job.path / "summary.json"
     is_of_earlier = file.exists() and file.stat().st_mtime < job.started_at
     if isinstance(error, RunInUse) or is_of_earlier or not job.path.is_dir():
@@ -131,11 +131,11 @@ def print_error(message: str) -> None:
 def explain(
     error: Exception, overrides: Sequence[str] | None = None, compose: Compose = compose_config
 ) -> str:
-    """One line that names the setting and the nearest one; empty for what nobody expected.
+    """Explain an error in one line, with the nearest valid setting; empty if it is unexpected.
 
     Args:
-        overrides: what was composed; None: the words of the command line.
-        compose: overrides to the config; a sweeper has its own.
+        overrides: those that were composed; None: the command line's.
+        compose: returns the config of a list of overrides; a sweeper has its own.
     """
     words = sys.argv[1:] if overrides is None else overrides
     words = [word for word in words if not word.startswith("-")]
@@ -170,14 +170,14 @@ def explain(
 
 
 def is_of_hydra(error: Exception) -> bool:
-    """Hydra raises its own errors, also in other processes, and ordinary ones while it composes."""
+    """Whether it is an error class of Hydra's or OmegaConf's, or was raised in their code."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     is_own = isinstance(error, HydraException | OmegaConfBaseException)
     return is_own or frame.f_globals["__name__"].partition(".")[0] in ("hydra", "omegaconf")
 
 
 def is_group(override: str) -> bool:
-    """Whether an override such as ``optimizer@phases.x.optimizer=adam`` chooses an option."""
+    """Whether an override such as ``optimizer@phases.x.optimizer=adam`` selects a group option."""
     return (CONF / re.split("[@=]", override.lstrip("+~"))[0]).is_dir()
 
 
@@ -189,12 +189,12 @@ def no_option(group: str, option: str, options: list[str]) -> str:
 
 
 def wrong_key(key: str, words: list[str], compose: Compose) -> str:
-    """A setting that does not exist, or that a run of several phases does not have."""
+    """Explain an override of a setting that does not exist, or not in a run with phases."""
     config: Any = {}
     if key.startswith("hydra."):
         compose = partial(compose_config, with_hydra=True)
     for choices in ([word for word in words if is_group(word)], []):
-        with suppress(HydraException, ValueError):  # a sweep over options composes no config
+        with suppress(HydraException, ValueError):  # a sweep over options cannot be composed
             config = OmegaConf.to_container(compose(choices))
             break
     try:
@@ -207,7 +207,7 @@ def wrong_key(key: str, words: list[str], compose: Compose) -> str:
     if is_built and not get_close_matches(name, node):
         return f"unknown setting {key}: if {node['_target_']} has it, a plus sets it: +{key}=..."
     known = dotted_keys(config)
-    if key in known:  # a key of a search space has dots itself; a mapping gets keys that it has not
+    if key in known:  # a search-space key, which contains dots, or a new key of a mapping
         return (
             f"{key} cannot be set so: a key that has dots itself stands in braces, as in "
             "space={optimizer.lr: {low: 0.1}}, and a new key needs ++ before the override"
@@ -216,10 +216,10 @@ def wrong_key(key: str, words: list[str], compose: Compose) -> str:
 
 
 def compose_job(overrides: Sequence[str]) -> tuple[DictConfig, Job]:
-    """One job from Python: the config and its place, as Hydra's entry point would have them.
+    """Compose one job from Python: its config and ``Job``, as Hydra's entry point would.
 
     Raises:
-        ConfigError: where the command line would print a line; or for a sweep or a study.
+        ConfigError: if the overrides are invalid, or ask for a sweep or a study.
     """
     try:
         cfg = compose_config(overrides, with_hydra=True)
@@ -227,7 +227,7 @@ def compose_job(overrides: Sequence[str]) -> tuple[DictConfig, Job]:
             raise ConfigError("train() makes one run: sweeps and studies are for the command line")
         run_dir = Path(cfg.hydra.run.dir).absolute()
         run_dir.mkdir(parents=True, exist_ok=True)
-    except Exception as error:  # Hydra's and OmegaConf's many
+    except Exception as error:  # Hydra and OmegaConf raise many types
         raise ConfigError(explain(error, overrides) or str(error)) from error
     with open_dict(cfg):
         cfg.hydra.runtime.output_dir = str(run_dir)

@@ -1,4 +1,4 @@
-"""What Hydra composed, as plain data: the resolved config and the job's place."""
+"""The composed config, resolved and checked, as plain data; and the job it belongs to."""
 
 import secrets
 import time
@@ -27,33 +27,31 @@ OmegaConf.register_new_resolver(
     "random_suffix", lambda: secrets.token_hex(3), use_cache=True, replace=True
 )
 
-# stays as it is until the data are there: models.build.fill_from_data puts in the value
+# left in place until the data are loaded: models.build.fill_from_data fills in the value
 OmegaConf.register_new_resolver("from_data", "${{from_data:{}}}".format, replace=True)
 
-# conf/hydra/launcher/ has files of the names that the plugins use: their schemas may check them
+# the files in conf/hydra/launcher/ are named like the plugins' configs, whose schemas check them
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
 
-NOT_WITH_PHASES = (  # each of which has its own
+NOT_WITH_PHASES = (  # every phase has its own
     "optim",
     "optimizer",
     "scheduler",
     "trainer.clip_grad_norm",
     "trainer.clip_grad_value",
 )
-OVERRULED = {  # by another setting, where that is not null
+OVERRULED = {  # setting -> the one that takes precedence unless it is null
     "trainer.max_epochs": "trainer.max_steps",
     "trainer.eval_every_epochs": "trainer.eval_every_steps",
 }
 
 
 def resolved(cfg: DictConfig, job: Job) -> tuple[dict[str, Any], Job]:
-    """The config with every interpolation resolved and every setting checked, as plain data.
-
-    And the job, with the config as records may show it.
+    """Resolve and check the config; returns it as plain data, and the job with ``recordable`` set.
 
     Raises:
-        ConfigError: a mandatory value is missing, an interpolation names nothing, a setting is
-            unknown, of a wrong type or out of range.
+        ConfigError: if a mandatory value is missing, an interpolation cannot be resolved, or a
+            setting is unknown, of the wrong type or out of range.
     """
     check_recipes(HydraConfig.get())
     try:
@@ -77,13 +75,13 @@ def resolved(cfg: DictConfig, job: Job) -> tuple[dict[str, Any], Job]:
 
 
 def compose_config(overrides: Sequence[str] = (), with_hydra: bool = False) -> DictConfig:
-    """The config of the overrides, where Hydra is not at work."""
+    """Compose the config of some overrides outside of Hydra's entry point."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", [*overrides], return_hydra_config=with_hydra)
 
 
 def job_of_this_process(cfg: DictConfig) -> Job:
-    """The run directory that Hydra chose, and what is known of the sweep."""
+    """The job that Hydra started in this process."""
     hydra = HydraConfig.get()
     typed = typed_overrides(hydra)
     with_node = OmegaConf.create({"hydra": hydra})
@@ -106,19 +104,19 @@ def is_multirun(hydra: HydraConf) -> bool:
 
 
 def is_of_study(hydra: HydraConf) -> bool:
-    """Whether the study's sweeper starts the job."""
+    """Whether the study sweeper started the job."""
     return is_multirun(hydra) and str(hydra.sweeper._target_).endswith(".StudySweeper")
 
 
 def typed_overrides(hydra: HydraConf) -> list[str]:
-    """The overrides as they were typed: reading them one by one would resolve ``${oc.env:...}``."""
+    """The overrides as typed; reading them one by one would resolve ``${oc.env:...}``."""
     overrides = OmegaConf.to_container(OmegaConf.create(hydra.overrides.task), resolve=False)
     assert isinstance(overrides, list)
     return [str(override) for override in overrides]
 
 
 def check_recipes(hydra: HydraConf) -> None:
-    """Refuse the values that a recipe or experiment has for another optimizer or schedule.
+    """Refuse a recipe's or experiment's values if another optimizer or schedule was chosen.
 
     ``experiment=cifar10_customcnn optimizer=adam`` would give Adam the learning rate of SGD.
     """
@@ -143,9 +141,9 @@ def check_recipes(hydra: HydraConf) -> None:
 
 
 def check_phases(phases: list[str], overrides: Sequence[str]) -> None:
-    """Refuse settings of the one optimizer that a run with phases does not have.
+    """Refuse top-level optimizer and scheduler settings in a run with phases.
 
-    ``model=dcgan optimizer.lr=1`` would train exactly as without it.
+    ``model=dcgan optimizer.lr=1`` would have no effect.
     """
     for override in overrides if phases else ():
         key = override.lstrip("+~").partition("=")[0]
@@ -159,9 +157,9 @@ def check_phases(phases: list[str], overrides: Sequence[str]) -> None:
 
 
 def check_overruled(trainer: TrainerSettings, overrides: Sequence[str]) -> None:
-    """Refuse a setting that one of a recipe's overrules.
+    """Refuse a typed setting over which one of the recipe's takes precedence.
 
-    ``experiment=shakespeare_char trainer.max_epochs=1`` would train as without it.
+    ``experiment=shakespeare_char trainer.max_epochs=1`` would have no effect.
     """
     given = keys_of(overrides)
     for key, other in OVERRULED.items():
@@ -171,5 +169,5 @@ def check_overruled(trainer: TrainerSettings, overrides: Sequence[str]) -> None:
 
 
 def keys_of(overrides: Sequence[str]) -> set[str]:
-    """The settings that were typed."""
+    """The keys that the overrides set."""
     return {override.lstrip("+~").partition("=")[0] for override in overrides}

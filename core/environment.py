@@ -1,7 +1,7 @@
-"""Values from the environment, ``${oc.env:NAME}``: a run uses them and no record of it holds them.
+"""Values from the environment, ``${oc.env:NAME}``: used by a run, but never recorded.
 
-Records show the interpolation in place of the value. Nothing is guessed from names: what the user
-typed as a setting is recorded as it was typed.
+Records show the interpolation in place of the value. Nothing is guessed from names: a value typed
+as a setting is recorded as typed.
 """
 
 import json
@@ -23,19 +23,19 @@ FROM_ENVIRONMENT = re.compile(r"\$\{oc\.(env|decode):")
 WHERE_IT_WORKS = (
     "${oc.env:...} can stand alone, in a text and in ${oc.decode:...}, not in other interpolations"
 )
-SHORTEST = 6  # characters of a value to look for in a message; shorter ones occur in ordinary words
+SHORTEST = 6  # characters; shorter values are not redacted, as they occur in ordinary words
 
 
 def recordable(cfg: DictConfig, config: dict[str, Any]) -> dict[str, Any]:
-    """The config resolved as for the run, but with ``${oc.env:NAME}`` left as it is.
+    """Resolve the config, but keep ``${oc.env:NAME}``.
 
-    It stays also where it is a part of a longer text, and where another setting refers to it.
+    It is also kept inside longer strings and in settings that refer to it.
 
     Args:
         config: ``cfg`` with every interpolation resolved.
 
     Raises:
-        ConfigError: the values could not be found again from the record.
+        ConfigError: if the values could not be restored from the record.
     """
     try:
         with environment_unresolved():
@@ -46,14 +46,14 @@ def recordable(cfg: DictConfig, config: dict[str, Any]) -> dict[str, Any]:
     record = {str(key): value for key, value in content.items()}
     resolved = flat(config)
     for key, value in flat(record).items():
-        if repr(from_environment(value, key)) != repr(resolved.get(key)):  # NaN is not itself
+        if repr(from_environment(value, key)) != repr(resolved.get(key)):  # repr: NaN != NaN
             raise ConfigError(f"{key}: {WHERE_IT_WORKS}")
     return record
 
 
 @contextmanager
 def environment_unresolved() -> Iterator[None]:
-    """Let ``oc.env`` and ``oc.decode`` return their own text."""
+    """Make ``oc.env`` and ``oc.decode`` resolve to their own interpolation."""
 
     def env(key: str, *default: Any) -> str:
         return f"${{oc.env:{', '.join([key, *map(json.dumps, default)])}}}"
@@ -73,19 +73,19 @@ def environment_unresolved() -> Iterator[None]:
 
 
 def settings_from_environment(config: dict[str, Any]) -> list[str]:
-    """The dotted keys of a recordable config whose values the record does not show."""
+    """Dotted keys of a recordable config whose values come from the environment."""
     return [key for key, value in flat(config).items() if FROM_ENVIRONMENT.search(str(value))]
 
 
 def from_environment(value: Any, key: str) -> Any:
-    """A recorded setting with the values of this process's environment; the rest is as it was.
+    """Fill this process's environment into a recorded setting; other values are unchanged.
 
     Args:
         value: mappings, lists and primitives.
-        key: where it stands in the config, for messages.
+        key: its dotted name, for messages.
 
     Raises:
-        ConfigError: a variable is not set.
+        ConfigError: if a variable is not set.
     """
     if isinstance(value, dict):
         return {name: from_environment(item, f"{key}.{name}") for name, item in value.items()}
@@ -101,7 +101,7 @@ def from_environment(value: Any, key: str) -> Any:
 
 
 def without_environment(text: str, config: Any) -> str:
-    """A message in which the values that ``config`` takes from the environment are not shown."""
+    """Redact the values that ``config`` takes from the environment."""
     for name in VARIABLE.findall(str(config)):
         value = os.environ.get(name, "")
         if len(value) >= SHORTEST:

@@ -9,7 +9,7 @@ class ConfigError(Exception):
 
 
 class RunInUse(ConfigError):
-    """Another process is writing to the run directory, so this one leaves nothing there."""
+    """Another process is writing to the run directory, so this one must not."""
 
 
 class OutOfMemory(ConfigError):
@@ -24,7 +24,7 @@ class RankFailed(Exception):
     """A process of the job raised or was killed.
 
     Attributes:
-        traceback: where it raised, in its own words; empty if it was killed.
+        traceback: formatted by the failed process; empty if it was killed.
     """
 
     def __init__(self, message: str, traceback: str = "") -> None:
@@ -33,10 +33,10 @@ class RankFailed(Exception):
 
 
 class Interrupted(BaseException):
-    """A signal ended the run. No ``Exception``: it ends a whole sweep, as Ctrl-C does.
+    """A signal ended the run. Not an ``Exception``, so that it ends a whole sweep, as Ctrl-C does.
 
     Attributes:
-        is_agreed: all processes of the run end for it.
+        is_agreed: whether all processes of the run are ending because of it.
     """
 
     def __init__(self, number: int, is_agreed: bool = False) -> None:
@@ -61,4 +61,4 @@ def reason(error: BaseException) -> str:
         return lines[0]
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at `{frames[-1].line}`, {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return type(error).__name__ + where  # a bare assertion says nothing else
+    return type(error).__name__ + where  # a bare assertion has no message

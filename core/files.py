@@ -1,4 +1,4 @@
-"""Files written in one piece, so that a reader sees the old one or the new one; locks."""
+"""Atomic file writes, and file locks."""
 
 import fcntl
 import json
@@ -11,21 +11,19 @@ from typing import IO, Any
 
 from core.errors import ConfigError
 
-FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO without a reader is an error
+FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO fails instead of blocking
 
 
 def no_link(path: str, flags: int) -> int:
-    """An opener for ``open``: a run directory of a stranger may hold a link to a file elsewhere."""
+    """An opener for ``open`` that refuses symbolic links, which an untrusted folder may hold."""
     return os.open(path, flags | FLAGS, 0o666)
 
 
 def lock(file: Path, wait: bool = False) -> IO[str]:
-    """Lock a file until it is closed or the process ends, however it ends.
-
-    Children of the process do not inherit the lock.
+    """Lock a file until it is closed or the process ends; child processes do not inherit the lock.
 
     Raises:
-        BlockingIOError: another process has the lock, and ``wait`` is false.
+        BlockingIOError: if another process holds the lock and ``wait`` is false.
     """
     opened = open(os.open(file, os.O_RDWR | os.O_CREAT | FLAGS, 0o666), "w")  # noqa: SIM115
     try:
@@ -34,17 +32,17 @@ def lock(file: Path, wait: bool = False) -> IO[str]:
         opened.close()
         raise
     except OSError:
-        pass  # a file system without locks
+        pass  # the file system has no locks
     return opened
 
 
 def write_json(content: Any, file: Path) -> None:
-    """Write strict JSON in one piece."""
+    """Write strict JSON atomically."""
     write_text(json.dumps(without_nan(content), indent=2) + "\n", file)
 
 
 def write_text(text: str, file: Path) -> None:
-    """Write in one piece: a reader sees the old file or the new one, never a half."""
+    """Write atomically: a reader sees the old file or the new one, never a part of it."""
     temporary = file.with_name(f".{file.name}.tmp")
     try:
         temporary.unlink(missing_ok=True)
@@ -58,7 +56,7 @@ def write_text(text: str, file: Path) -> None:
 
 
 def without_nan(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null."""
+    """Replace NaN and infinity, which JSON does not have, with null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
@@ -69,7 +67,7 @@ def without_nan(value: Any) -> Any:
 
 
 def why_not_writable(folder: str) -> str:
-    """What is wrong with a folder that takes no 64 KiB more; empty if it does."""
+    """Why 64 KiB cannot be written to a folder; empty if they can."""
     try:
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"\0" * (64 << 10))

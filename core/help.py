@@ -23,7 +23,7 @@ WIDTH = 80
 
 
 def help_text() -> str:
-    """At most 80 columns, broken between options; without the parts that options share."""
+    """The help text, wrapped at 80 columns. Files named ``_*`` are shared parts, not options."""
     lines = []
     for group in sorted(folder for folder in CONF.iterdir() if folder.is_dir()):
         options = sorted(file.stem for file in group.glob("[!_]*.yaml"))

@@ -1,16 +1,16 @@
-"""Turn config nodes into objects, but only objects that this program means to build.
+"""Instantiate config nodes, restricted to an allowlist of targets.
 
 ``_target_: package.module.Name`` may name
 
 - a class of the project's packages, or of the listed libraries;
 - a function of the project's packages that is annotated to return one of ``PARTS``, or not
   annotated at all (the project's own helpers, such as one that writes files, are annotated);
-- a module, optimizer or map-style data set from anywhere, by the name under which a file of the
-  project's packages imports it.
+- a module, optimizer or map-style data set of any package, if a file of the project's packages
+  imports it, by its name there.
 
-The check is made on the object the name resolves to, because a name such as
-``data.cache.os.system`` begins in an allowed package and ends outside of it. Hydra's own blocklist
-is, in its maintainers' words, no security boundary.
+The object that the name resolves to is checked, because a name such as ``data.cache.os.system``
+begins in an allowed package and ends outside of it. Hydra's own blocklist is, in its maintainers'
+words, no security boundary.
 
 The environment variable ``TRAIN_PACKAGES=mylab,prodigyopt`` adds packages of the user's own. It
 comes from the user's shell and never from a config: opening a run builds only what the user trusts.
@@ -30,8 +30,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from core.errors import ConfigError, reason
 
-# whatever a library does with a file of weights: no pickle in it runs code, unless the user's shell
-# says so
+# no library unpickles code from a weights file, unless the user's shell allows it
 os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
 
 PROJECT_PACKAGES = ("models", "data", "optim", "objectives", "trainer.loggers")
@@ -39,12 +38,12 @@ LIBRARIES = ("torch.optim", "torch.nn", "torchvision.transforms.v2", "timm.optim
 
 
 class Part:
-    """Base of what a function named by a config may return, beside modules and optimizers."""
+    """Base class of what a config's functions may return, besides modules and optimizers."""
 
 
 IMPORTABLE = (Part, nn.Module, Optimizer, Dataset)
-PARTS = (*IMPORTABLE, float)  # float: the rate that a schedule returns
-# the part of the config -> where what it builds is at home
+PARTS = (*IMPORTABLE, float)  # float: a schedule returns the learning rate
+# config node -> the package of its classes
 FOLDERS = {
     "model": "models",
     "data": "data",
@@ -66,17 +65,17 @@ def instantiate(
 ) -> Any:
     """Build what ``node`` describes; ``injected`` arguments come from the program.
 
-    Mappings with ``_target_`` become objects (with ``_partial_: true``, functions still waiting for
-    arguments), innermost first; everything else is returned as it stands.
+    Mappings with ``_target_`` become objects, innermost first, or a ``functools.partial`` with
+    ``_partial_: true``; everything else is returned unchanged.
 
     Args:
         node: plain data (mappings, lists, primitives), as in the resolved config.
         where: dotted name of the node in the config, for messages.
         later: arguments that the program gives when it calls a partial.
-        within: has further settings in the same place, which a typo may have been meant for.
+        within: callable that takes further settings of this node, to be suggested for a typo.
 
     Raises:
-        ConfigError: a target outside the allowlist, an unknown setting, a refused value.
+        ConfigError: if a target is not allowed, a setting is unknown, or a value is refused.
     """
     if isinstance(node, list):
         return [instantiate(item, f"{where}[{i}]") for i, item in enumerate(node)]
@@ -115,7 +114,7 @@ def trusted_packages() -> tuple[str, ...]:
 
 
 def resolve(name: Any, where: str) -> Callable[..., Any]:
-    """The class or function that ``name`` stands for, if it may be built from a config."""
+    """Import the class or function ``name``, if a config may name it."""
     packages = trusted_packages()
     module_name, _, attribute = name.rpartition(".") if isinstance(name, str) else ("", "", "")
     if not is_within(module_name, packages + LIBRARIES) or attribute.startswith("_"):
@@ -151,7 +150,7 @@ def resolve(name: Any, where: str) -> Callable[..., Any]:
 
 
 def return_type(target: Any) -> Any:
-    """What a function says it returns; ``inspect.Parameter.empty`` where it says nothing."""
+    """A function's return annotation; ``inspect.Parameter.empty`` if it has none."""
     if not inspect.isfunction(target):
         return None
     try:
@@ -161,7 +160,7 @@ def return_type(target: Any) -> Any:
 
 
 def is_one_of(made: Any, kinds: tuple[type, ...]) -> bool:
-    """Whether it is such a class; iterable data sets are none, as some take shell commands."""
+    """Whether it is a subclass of ``kinds``, and no iterable data set: some run shell commands."""
     return (
         inspect.isclass(made) and issubclass(made, kinds) and not issubclass(made, IterableDataset)
     )
@@ -172,7 +171,7 @@ def shown(annotation: Any) -> str:
 
 
 def outside(name: Any, where: str, package: str, attribute: str) -> ConfigError:
-    """The refusal of a target that is at home in ``package``, with the ways to use it."""
+    """The error for a target defined in ``package``, with the ways to allow it."""
     folder = next((FOLDERS[word] for word in where.split(".") if word in FOLDERS), "models")
     imported = f"{folder}.FILE.{attribute or 'NAME'}"
     return ConfigError(
@@ -191,9 +190,9 @@ def check_arguments(
     where: str,
     within: Callable[..., Any] | None = None,
 ) -> None:
-    """Refuse settings the target does not have, and plainly wrong types, with the nearest name."""
+    """Refuse unknown settings, with the nearest known one, and values of a wrong type."""
     parameters = inspect.signature(target).parameters
-    called = inspect.signature(target, follow_wrapped=False).parameters  # of a decorator, if any
+    called = inspect.signature(target, follow_wrapped=False).parameters  # a decorator's, if any
     takes_any = any(p.kind is p.VAR_KEYWORD for p in (*parameters.values(), *called.values()))
     own = [name for name in parameters if name not in injected]
     if within is not None:
@@ -204,7 +203,7 @@ def check_arguments(
     if unknown:
         nearest = get_close_matches(unknown[0], own, n=1)
         hint = f"did you mean {where}.{nearest[0]}?" if nearest else f"it has {', '.join(own)}"
-        # Hydra deletes no null: it is given a value first
+        # Hydra cannot delete a null, so it gets a value first
         removal = " ".join(
             f"{where}.{key}=0 ~{where}.{key}" if settings[key] is None else f"~{where}.{key}"
             for key in unknown
@@ -221,5 +220,5 @@ def check_arguments(
         number = annotation in (int, float)
         if number and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ConfigError(f"{where}.{key}={value} should be a number")
-        if annotation is int and value % 1 != 0:  # nor nan, inf
+        if annotation is int and value % 1 != 0:  # also nan and inf
             raise ConfigError(f"{where}.{key}={value} should be a whole number")

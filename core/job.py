@@ -1,4 +1,4 @@
-"""The job that a run is: where it belongs, how it was asked for, how it is gone on with."""
+"""The job of a run: its directory, its overrides, and the command that continues it."""
 
 import multiprocessing
 from dataclasses import dataclass, field
@@ -11,15 +11,15 @@ from core.ranks import ranks_of_this_process, started_by_torchrun
 
 @dataclass(frozen=True)
 class Job:
-    """Where a run belongs: plain data that travels to every process of it."""
+    """A run's directory, overrides and sweep: plain data that is sent to all of its processes."""
 
     run_dir: str  # absolute
-    overrides: tuple[str, ...] = ()  # of the command line
+    overrides: tuple[str, ...] = ()  # from the command line
     sweep: str | None = None  # name of the sweep
     started_at: float = 0.0  # seconds since the epoch
     composed: dict[str, Any] = field(default_factory=dict)  # content of the files in .hydra
-    recordable: dict[str, Any] = field(default_factory=dict)  # the config, as records may show it
-    is_trial: bool = False  # of a study, which has a line for each; the rest is in ``train.log``
+    recordable: dict[str, Any] = field(default_factory=dict)  # config, ``${oc.env:...}`` kept
+    is_trial: bool = False  # of a study: the console shows one line, ``train.log`` the rest
 
     @property
     def path(self) -> Path:
@@ -27,9 +27,9 @@ class Job:
 
     @property
     def continuation(self) -> str:
-        """The command that goes on with this run, to be pasted into a shell.
+        """The shell command that continues this run.
 
-        What torchrun was told on several nodes, its processes do not know: ``OPTIONS``.
+        ``OPTIONS`` stands for torchrun's on several nodes, which its processes do not know.
         """
         program = "python train.py"
         if started_by_torchrun() and multiprocessing.parent_process() is None:

@@ -1,6 +1,6 @@
-"""Which way the monitored metric is better: by the objective's word, unless the config says it.
+"""Whether the monitored metric is maximized or minimized, from the config or the objective.
 
-Nothing is built, and torch is imported only when the objective has to be asked.
+Nothing is built, and torch is imported only to look up the objective.
 """
 
 import inspect
@@ -16,15 +16,15 @@ from core.progress import Monitor
 def monitor_of(config: Mapping[str, Any]) -> Monitor:
     """The config's ``monitor``, with ``monitor_mode: auto`` resolved to max or min.
 
-    The mode is max for a metric that the objective does not know.
+    The mode is max if the objective does not know the metric.
 
     Raises:
-        ConfigError: ``monitor_mode`` contradicts the objective.
+        ConfigError: if ``monitor_mode`` contradicts the objective.
     """
     name, mode = str(config["monitor"]), str(config["monitor_mode"])
     objective = objective_class(str(config["objective"].get("_target_")))
     word = None
-    if hasattr(objective, "mode_of"):  # what is no objective is refused where it is built
+    if hasattr(objective, "mode_of"):  # others are refused when built
         word = objective.mode_of(name.partition("/")[2], config["objective"])
     if mode == "auto":
         return Monitor(name, word or "max")
@@ -38,25 +38,22 @@ def monitor_of(config: Mapping[str, Any]) -> Monitor:
 
 
 def with_monitor(config: dict[str, Any], job: Job) -> tuple[dict[str, Any], Job, Monitor]:
-    """The monitor, and its mode in the config and in the recordable one that the job holds."""
+    """Resolve ``monitor_mode`` in the config and ``job.recordable``; also returns the monitor."""
     monitor = monitor_of(config)
     mode = {"monitor_mode": monitor.mode}
     return config | mode, replace(job, recordable=(job.recordable or config) | mode), monitor
 
 
 def worst_value(config: Mapping[str, Any]) -> float:
-    """What a job that failed counts for in a sweep."""
+    """The value that a failed job returns to its sweep."""
     try:
         return monitor_of(config).worst
-    except Exception:  # the config is what failed
+    except Exception:  # the config itself may be wrong
         return Monitor("", "max").worst
 
 
 def objective_class(target: str) -> type:
-    """The class that ``objective._target_`` names, or that the function there says it returns.
-
-    ``object`` where it says nothing.
-    """
+    """The class ``objective._target_``, or a function's return annotation, else ``object``."""
     from core.instantiate import resolve  # imports torch
 
     found = resolve(target, "objective._target_")

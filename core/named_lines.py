@@ -1,15 +1,15 @@
-"""Lines of jobs that run at once on one screen: each begins with its job's name."""
+"""Prefix the console lines of concurrent jobs with their names."""
 
 import io
 import os
 import sys
 from typing import TextIO
 
-VARIABLE = "TRAIN_LINE_NAME"  # environment: the name, for the processes that a job starts
+VARIABLE = "TRAIN_LINE_NAME"  # environment: the name, for child processes of a job
 
 
 class NamedLines(io.TextIOBase):
-    """A stream that hands whole lines on, in one piece each, and is no terminal."""
+    """A stream that writes only whole lines, each prefixed; it never counts as a terminal."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream, self.name, self.rest = stream, "", ""
@@ -33,7 +33,7 @@ class NamedLines(io.TextIOBase):
 
 
 def name_lines(name: str) -> None:
-    """Begin every line of this process, and of those it starts, with ``[name]`` from now on."""
+    """Prefix every line of this process, and of those it starts from now on, with ``[name]``."""
     os.environ[VARIABLE] = name
     sys.stdout, sys.stderr = named(sys.stdout, name), named(sys.stderr, name)
 

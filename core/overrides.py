@@ -1,4 +1,4 @@
-"""Overrides as the command line takes them."""
+"""Format values, overrides and commands for the command line."""
 
 import re
 import shlex
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def text(value: Any) -> str:
-    """A value as the command line takes it."""
+    """A value in Hydra's override grammar."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -20,14 +20,14 @@ def text(value: Any) -> str:
 
 
 def continuation(program: str, overrides: Iterable[str], *added: str) -> str:
-    """The command that goes on with what ``overrides`` have begun, to be pasted into a shell."""
+    """The shell command that continues what ``overrides`` have started."""
     keys = ("resume", *(word.partition("=")[0] for word in added))
     kept = [word for word in overrides if word.lstrip("+").partition("=")[0] not in keys]
     return f"{program} {' '.join(map(quoted, [*kept, *added]))}"
 
 
 def quoted(word: str) -> str:
-    """A word as a shell takes it: quotes of its own stay readable within double quotes."""
+    """A word quoted for the shell; in double quotes if it contains single ones, for readability."""
     if "'" in word and not re.search(r'["$`\\!]', word):
         return f'"{word}"'
     return shlex.quote(word)

@@ -1,4 +1,4 @@
-"""A child ends when its parent has, however that ended."""
+"""End a child process when its parent has ended, even if the parent was killed."""
 
 import multiprocessing
 import os
@@ -8,27 +8,27 @@ import time
 from functools import cache
 
 NOTICING_SECONDS = 0.5
-SAVING_SECONDS = 7.0  # so a child and then its own children are gone within ten
+SAVING_SECONDS = 7.0  # so that a child, and then its own children, have ended within ten
 
 
 def end_with_parent(saves: bool) -> None:
-    """Called by a child once: end when the process that started it is gone.
+    """End this process when the one that started it is gone; called once by a child.
 
     Args:
-        saves: by SIGTERM first, which a run answers by saving what it has reached.
+        saves: send SIGTERM first, on which a run saves a checkpoint.
     """
     parent = multiprocessing.parent_process()
-    if parent is None or parent.pid is None:  # a cluster looks after its own processes
+    if parent is None or parent.pid is None:  # a cluster manages its own processes
         return
-    # a server that forks for the parent is Python 3.14's way
+    # with Python 3.14's default, a fork server is the parent that the OS knows
     if os.getppid() != parent.pid and multiprocessing.get_start_method() != "forkserver":
-        os.kill(os.getpid(), signal.SIGKILL)  # nothing has begun
+        os.kill(os.getpid(), signal.SIGKILL)  # nothing to save yet
     watch(parent.pid, saves)
 
 
 @cache
 def watch(parent: int, saves: bool) -> None:
-    forked_by = os.getppid()  # the parent, or its server
+    forked_by = os.getppid()  # the parent, or its fork server
 
     def wait() -> None:
         while os.getppid() == forked_by and exists(parent):
@@ -42,7 +42,7 @@ def watch(parent: int, saves: bool) -> None:
 
 
 def exists(pid: int) -> bool:
-    """Whether there is such a process of this user."""
+    """Whether this user has a process of that id."""
     try:
         os.kill(pid, 0)
     except OSError:

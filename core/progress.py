@@ -1,4 +1,4 @@
-"""Where a run stands: counters that the checkpoint keeps, and the metric that decides."""
+"""Progress of a run: counters kept in its checkpoint, and the monitored metric."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -30,11 +30,11 @@ class Progress:
     target: dict[str, float] | None = None  # value, step, seconds when it was first reached
     optimizer_seconds: float = 0.0
     optimizer_steps_timed: int = 0
-    batches_offset: int = 0  # other than 0 once a run has gone on with another batch size
+    batches_offset: int = 0  # non-zero after resuming with another batch size
 
     @property
     def batches(self) -> int:
-        """Position in the data, in batches of the present size."""
+        """Position in the data, in batches of the current size."""
         return self.step + self.skipped + self.batches_offset
 
     def epochs(self, steps_per_epoch: int) -> float:
@@ -42,7 +42,7 @@ class Progress:
         return round(self.batches / steps_per_epoch, 4)
 
     def summary(self, steps_per_epoch: int, batch_size: int) -> dict[str, Any]:
-        """What ``summary.json`` says of it."""
+        """The entries of ``summary.json``."""
         seconds, timed = self.train_seconds, self.optimizer_steps_timed
         return {
             "steps": self.step,
@@ -60,7 +60,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Monitor:
-    """Which metric decides, and which way is better."""
+    """The monitored metric, and whether it is maximized (``max``) or minimized (``min``)."""
 
     name: str
     mode: str
@@ -76,7 +76,7 @@ class Monitor:
         return not self.improves(target, value)
 
     def loss(self, value: float) -> float:
-        """A value, turned so that smaller is better."""
+        """The value, negated if need be so that lower is better."""
         return -value if self.mode == "max" else value
 
     @property

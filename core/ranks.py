@@ -1,4 +1,4 @@
-"""Which process of a job this is, from the environment that torchrun gives it."""
+"""Rank and world size of this process, from the environment variables that torchrun sets."""
 
 import os
 from contextlib import suppress
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from core.records import printable
 
-STORE_FOLDER = "TRAIN_STORE_FOLDER"  # environment: where processes of one machine find each other
+STORE_FOLDER = "TRAIN_STORE_FOLDER"  # environment: rendezvous folder of a single machine
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which process this is. ``rank`` counts over all nodes, the ``local`` ones on this one."""
+    """Rank and world size: ``rank`` counts over all nodes, the ``local`` ones within this node."""
 
     rank: int = 0
     local_rank: int = 0
@@ -28,7 +28,7 @@ def started_by_torchrun() -> bool:
 
 
 def started_by_launch() -> bool:
-    """Whether this program started the process, and not torchrun or a cluster by hand."""
+    """Whether this program started the process, rather than a user's torchrun command."""
     return STORE_FOLDER in os.environ
 
 
@@ -44,12 +44,12 @@ def ranks_of_this_process() -> Ranks:
 
 
 def announce(text: str) -> None:
-    """A line on the screen before there is a run log, seconds before torch is imported."""
-    with suppress(OSError):  # nobody reads it
+    """Print a line on rank 0 before there is a run log."""
+    with suppress(OSError):  # stdout is closed
         if ranks_of_this_process().is_main:
             print(printable(text), flush=True)
 
 
 def was_restarted() -> bool:
-    """Whether torchrun's engine started this process after a failure of its predecessor."""
+    """Whether torchrun's engine restarted this process after a failure."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0

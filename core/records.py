@@ -1,7 +1,7 @@
-"""Reading records that anybody may have written: plain data, of bounded size and depth.
+"""Read untrusted records: plain data of bounded size and depth.
 
-JSON and YAML of run directories are read here alone. What a program of this repository never
-writes is an error: a device in place of a file, YAML's aliases, numbers of hundreds of digits.
+All JSON and YAML of run directories is read here. Content that this repository never writes is an
+error: a device in place of a file, YAML aliases, numbers of hundreds of digits.
 """
 
 import errno
@@ -17,15 +17,15 @@ import yaml
 MAX_JSON_BYTES, MAX_YAML_BYTES, MAX_LINE_BYTES = 64 << 20, 4 << 20, 1 << 20
 MAX_DEPTH = 40
 MAX_NUMBER = 2**64
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where libyaml is there
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where libyaml is installed
 
 
 def read_record(file: Path) -> Any:
-    """The content of a ``.json`` or ``.yaml`` file.
+    """Read a ``.json`` or ``.yaml`` file.
 
     Raises:
-        OSError: there is none, it cannot be read, or it is no regular file.
-        ValueError: it is damaged, too large or too deep.
+        OSError: if it does not exist, cannot be read, or is not a regular file.
+        ValueError: if it is damaged, too large or nested too deep.
     """
     is_json = file.suffix == ".json"
     limit = MAX_JSON_BYTES if is_json else MAX_YAML_BYTES
@@ -38,7 +38,7 @@ def read_record(file: Path) -> Any:
 
 
 def open_record(file: Path) -> IO[bytes]:
-    """Open a regular file; a FIFO or a device would not end."""
+    """Open a regular file; reading a FIFO or a device might never end."""
     opened = open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
         opened.close()
@@ -47,7 +47,7 @@ def open_record(file: Path) -> IO[bytes]:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Raises: ValueError: it is no JSON, or more than a record has."""
+    """Parse JSON; raises ``ValueError`` if it is invalid or exceeds a record's bounds."""
     try:
         return bounded(json.loads(text))
     except RecursionError as error:
@@ -70,11 +70,10 @@ def parse_yaml(text: str) -> Any:
 
 
 def bounded(value: Any, depth: int = 0) -> Any:
-    """The value as it is.
+    """Return the value unchanged, after checking its bounds.
 
     Raises:
-        ValueError: it is deeper than records are, has a number that no record has, or a key that
-            is no text.
+        ValueError: if it is nested too deep, or has a number too large or a key that is no string.
     """
     if isinstance(value, dict | list) and depth > MAX_DEPTH:
         raise ValueError("nested too deep")
@@ -92,11 +91,11 @@ def bounded(value: Any, depth: int = 0) -> Any:
 
 
 def lines_of(file: Path) -> Iterator[bytes]:
-    """The lines of a file, one after the other: it may be larger than the memory.
+    """Iterate over the lines of a file that may be larger than the memory.
 
     Raises:
         OSError: as :func:`read_record`.
-        ValueError: a line is longer than any of a record.
+        ValueError: if a line is longer than any line of a record.
     """
     with open_record(file) as opened:
         while line := opened.readline(MAX_LINE_BYTES + 1):
@@ -106,7 +105,7 @@ def lines_of(file: Path) -> Iterator[bytes]:
 
 
 def printable(text: str) -> str:
-    """Text for a terminal: what would steer it, and what is no Unicode, is shown and not obeyed."""
+    """Escape control characters and invalid Unicode, for output on a terminal."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode()
@@ -114,7 +113,7 @@ def printable(text: str) -> str:
 
 
 def showable(value: Any) -> Any:
-    """The value with all of its text printable: a record may hold what steers a terminal."""
+    """Make all strings of a record printable, as they may contain terminal escape sequences."""
     if isinstance(value, dict):
         return {printable(key): showable(item) for key, item in value.items()}
     if isinstance(value, list):

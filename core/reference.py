@@ -3,7 +3,7 @@
     python -m core.reference
 
 Types and meaning come from ``core/schema.py``; defaults, and the settings of the options of each
-group with their comments, come from ``conf/``. A test compares the page with what this would write.
+group with their comments, come from ``conf/``. A test checks that the page is up to date.
 """
 
 from pathlib import Path
@@ -78,7 +78,7 @@ def table(prefix: str, schema: type, defaults: dict[str, Any]) -> str:
 
 
 def type_in_words(node: dict[str, Any]) -> str:
-    """A node of a JSON schema as a reader of the reference needs it."""
+    """The type of a JSON schema's node, in words."""
     if "anyOf" in node:
         return ", ".join(type_in_words(choice) for choice in node["anyOf"])
     if "enum" in node or "const" in node:

@@ -1,4 +1,4 @@
-"""Reading what a run directory says of its run."""
+"""Read the config and the summary of a run directory."""
 
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ TRAINER_DEFAULTS = Path(__file__).parent.parent / "conf" / "trainer" / "default.
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """A run's ``config.yaml``; what the trainer has got since the run was made is at its default.
+    """Read a run's ``config.yaml``; trainer settings added since the run get their defaults.
 
     Raises:
-        ConfigError: it is missing or damaged.
+        ConfigError: if it is missing or damaged.
     """
     try:
         config = read_record(file)
@@ -31,7 +31,7 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def read_summary(file: Path) -> dict[str, Any]:
-    """A run's ``summary.json``; empty where it is missing or damaged."""
+    """Read a run's ``summary.json``; empty if it is missing or damaged."""
     try:
         summary = read_record(file)
     except (OSError, ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""Whether a config makes the same run as a recorded one, and whether that run is over.
+"""Whether a config describes the same run as a recorded one, and whether that run has finished.
 
-Nothing here needs torch: a job of a sweep that has already run is passed over at once.
+Nothing here imports torch, so that a sweep skips finished jobs at once.
 """
 
 import math
@@ -14,7 +14,7 @@ from core.records import read_record
 from core.run_directory import read_config
 from core.schema import dotted_keys, unknown_key
 
-# what may change between two parts of a run: none of it changes what is computed ...
+# settings that may change when a run is resumed: none of these changes the computation ...
 FREE = (
     "resume",
     "resume_changes",
@@ -40,7 +40,7 @@ FREE = (
     "trainer.checkpoint_every_seconds",
     "trainer.progress",
 )
-# ... and these only decide when it ends, and what is done then: a finished run goes on with it
+# ... and these only decide when it ends and what follows: changing one continues a finished run
 ENDS = (
     "trainer.limit_train_steps",
     "trainer.target",
@@ -53,12 +53,10 @@ SHOWN = 3  # changed settings in a message
 
 
 def finished_value(config: dict[str, Any], job: Job) -> float | None:
-    """The value of a job that has already run with this config; None if there is work to do.
+    """The result of a job that has finished with this config; None if there is work left.
 
-    It is said where there is none.
-
-    The record of a run that was killed says ``running``. One that ended before it made the updates
-    that are asked for has work to do as well, unless it was stopped or diverged.
+    There is work left if the run was killed (its status is ``running``), or if it has made fewer
+    updates than are now asked for, unless it stopped early or diverged.
     """
     if config["resume"] != "auto":
         return None
@@ -72,26 +70,26 @@ def finished_value(config: dict[str, Any], job: Job) -> float | None:
         is_short = status in ("completed", "pruned") and summary["steps"] < asked
         monitor = Monitor(config["monitor"], recorded["monitor_mode"])
     except (OSError, ValueError, KeyError, TypeError, ConfigError):
-        return None  # what cannot be read is not finished
+        return None  # an unreadable run is not finished
     now = job.recordable or config
     if now["monitor_mode"] == "auto":
         now = {**now, "monitor_mode": monitor.mode}
     if status not in FINISHED or is_short or differences(now, recorded, FREE):
         return None
     if now["data"].get("root") != recorded["data"].get("root"):
-        return None  # whether other data are there, only reading them tells
+        return None  # other data, perhaps: only reading them tells
     announce("this run has finished already: nothing to do")
     return monitor.worst if status == "diverged" or value is None else value
 
 
 def compare(config: dict[str, Any], recorded: dict[str, Any]) -> list[str]:
-    """The settings that have changed, if they may.
+    """The settings that have changed since the recorded run.
 
     Raises:
-        ConfigError: a setting has changed that makes it another run, or ``resume_changes`` names
-            one that there is not.
+        ConfigError: if a setting has changed that a resumed run must keep, or ``resume_changes``
+            names an unknown one.
     """
-    known = [*dotted_keys(config), *dotted_keys(recorded)]  # one may have been taken out
+    known = [*dotted_keys(config), *dotted_keys(recorded)]  # a setting may have been removed
     for name in config["resume_changes"]:
         if name not in known:
             raise ConfigError(f"resume_changes: {unknown_key(name, known)}")
@@ -99,7 +97,7 @@ def compare(config: dict[str, Any], recorded: dict[str, Any]) -> list[str]:
     if refused:
         shown = "; ".join(list(refused.values())[:SHOWN])
         more = f" and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
-        # no setting makes the weights of one model those of another
+        # another model cannot load the weights
         named = ",".join([*config["resume_changes"], *refused])
         advice = f"add 'resume_changes=[{named}]' if that is what you want"
         if "model._target_" in refused:
@@ -116,7 +114,7 @@ def changes_data(key: str) -> bool:
 
 
 def changes_monitored(key: str) -> bool:
-    """Whether the values of the monitored metric no longer compare once the setting is another."""
+    """Whether changing the setting makes values of the monitored metric incomparable."""
     is_named = key in ("monitor", "monitor_mode", "trainer.limit_eval_steps")
     return is_named or (changes_data(key) and key != "data.limit_train_samples")
 
@@ -126,8 +124,8 @@ def differences(
 ) -> dict[str, str]:
     """``key was a, is b`` for every setting that differs, ``allowed`` ones excepted.
 
-    A setting that one of them lacks and that says nothing in the other, such as null, is the same:
-    the program has got it since, or has lost it.
+    A setting that one of them lacks counts as unchanged if it is null or empty in the other: it was
+    added to the program since, or removed.
     """
     now, before = flat(config), flat(recorded)
     return {
@@ -144,12 +142,12 @@ def is_unchanged(key: str, now: dict[str, Any], before: dict[str, Any]) -> bool:
 
 
 def is_among(key: str, names: tuple[str, ...]) -> bool:
-    """Whether ``key`` is one of the settings ``names``, or in one of them."""
+    """Whether ``key`` is one of ``names`` or nested in one."""
     return any(key == name or key.startswith(name + ".") for name in names)
 
 
 def flat(node: dict[str, Any], where: str = "") -> dict[str, Any]:
-    """Dotted keys and their values."""
+    """A nested config as a flat mapping from dotted keys to values."""
     found: dict[str, Any] = {}
     for key, value in node.items():
         if isinstance(value, dict) and value:

@@ -1,8 +1,8 @@
 """The typed settings of a run, and the check of a composed config against them.
 
-The values stand in ``conf/``; here stand names, types, ranges and meaning. No field has a default,
-so that none stands twice; only the rules of ``param_groups`` have, of which ``conf/`` lists none.
-The line below a field is its entry in the reference.
+Values are in ``conf/``; this file has names, types, ranges and meanings. Fields have no defaults,
+so that each is given once, except for ``param_groups.rules``, of which ``conf/`` lists none. The
+docstring below a field is its entry in the reference.
 """
 
 import difflib
@@ -28,215 +28,215 @@ class TrainerSettings:
     """``trainer``: how long, where and how to train."""
 
     max_epochs: Count
-    """Passes over the training data; the horizon of the schedule."""
+    """Epochs to train; the horizon of the schedule."""
     max_steps: Count | None
-    """Updates in place of ``max_epochs``."""
+    """Updates to train, in place of ``max_epochs``."""
     limit_train_steps: Count | None
-    """Stop after so many updates; the schedule's horizon stays."""
+    """Stop after this many updates, without changing the schedule's horizon."""
     limit_eval_steps: Count | None
-    """Evaluation batches per split and process, spread over the split; null: all."""
+    """Evaluate this many batches per split and process, spread over the split; null: all."""
     test: bool
-    """Measure the best weights on the test split at the end; a study's trials do not."""
+    """Evaluate the best weights on the test split at the end."""
 
     devices: Count | Literal["auto"]
-    """Processes on this machine; auto: one for every visible GPU, else one."""
+    """Processes on this machine; auto: one per visible GPU, or one without a GPU."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"]
-    """Where to compute; auto: the fastest there is."""
+    """Device to train on; auto: the fastest available."""
     num_nodes: Count
-    """Machines; the same command is started on each."""
+    """Machines; start the same command on each."""
     rdzv_endpoint: str | None
-    """``host:port`` of the first machine, where the others meet it."""
+    """``host:port`` of the first machine, for the rendezvous of all."""
     max_restarts: Annotated[int, Field(ge=0)]
-    """How often all processes are started again after one failed."""
+    """How often all processes are restarted after one has failed."""
     strategy: Literal["ddp", "fsdp"]
-    """Every process holds the whole model (ddp), or a share of it (fsdp)."""
+    """Every process holds the whole model (ddp), or a shard of it (fsdp)."""
     timeout_seconds: Positive
-    """How long a process waits for the others before it gives up."""
+    """How long a process waits for the others before it fails."""
     sync_batchnorm: bool
-    """Batch norms take their statistics over the batches of all processes."""
+    """Compute batch-norm statistics over the batches of all processes."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"]
-    """Of the forward pass; auto: bf16 where the hardware has it, fp16 on older GPUs, else fp32."""
+    """Precision of the forward pass; auto: bf16 if supported, fp16 on older GPUs, else fp32."""
     channels_last: bool
-    """Memory format of images and convolutions. Not used on a CPU by a model with a strided 1x1
-    convolution of fewer than 8 channels, for which oneDNN would compute wrong gradients."""
+    """Memory format of images and convolutions. Ignored on a CPU if the model has a strided 1x1
+    convolution of fewer than 8 channels, for which oneDNN computes wrong gradients."""
     compile: bool | Literal["default", "reduce-overhead", "max-autotune"]
-    """``torch.compile`` the model, in this mode; true: default. Texts that are generated between
-    updates are not compiled, being of every length."""
+    """Compile the model with ``torch.compile`` in this mode; true: default. Text generation between
+    updates is not compiled, since its lengths vary."""
     cuda_graph: bool
     """Launch an update as one CUDA graph, which speeds up small networks on a GPU. Not with several
-    processes, fp16, ``compile``, or optimizers whose step decides something on the host."""
+    processes, fp16, ``compile``, or optimizers whose step has control flow on the host."""
     deterministic: bool
-    """Only algorithms that give the same bits every time; slower on GPUs."""
+    """Use only algorithms that are bitwise reproducible; slower on GPUs."""
     num_threads: Count | None
-    """CPU threads per process; null: the machine's, shared out."""
+    """CPU threads per process; null: the machine's, divided among its processes."""
 
     clip_grad_norm: Positive | None
-    """Scale the gradients down to this norm, all of them together."""
+    """Clip the norm of all gradients together to this value."""
     clip_grad_value: Positive | None
-    """Clip every entry of the gradients."""
+    """Clip every entry of the gradients to this absolute value."""
     accumulate_steps: Count
-    """Micro-batches per update; the batch size stays the same."""
+    """Micro-batches into which the batch of an update is split."""
     average: Literal["ema", "swa"] | None
-    """Evaluate and keep an average of the weights: exponential, or the mean of those late in the
-    run (swa), whose batch norms are estimated again; null: ema where ``ema_decay`` is set, else
-    none. Not with schedule-free optimizers."""
+    """Evaluate and save averaged weights: an exponential average (ema), or the mean of late weights
+    (swa), with batch-norm statistics re-estimated; null: ema if ``ema_decay`` is set, else none.
+    Not with schedule-free optimizers."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None
-    """Of the exponential average, 0.999 where it is null; it rises to this value as (1 + updates) /
+    """Decay of the exponential average; null: 0.999. It rises to this value as (1 + updates) /
     (10 + updates)."""
     swa_start: Annotated[float, Field(ge=0, lt=1)]
-    """Fraction of the horizon after which swa begins."""
+    """Fraction of the horizon after which swa starts averaging."""
     swa_every_steps: Count | None
-    """Updates between two weights that swa averages; null: an epoch."""
+    """Updates between the weights that swa averages; null: one epoch."""
     on_nonfinite: Literal["raise", "skip", "stop"]
-    """At a loss or gradient that is not finite: fail, leave the update out, or end the run."""
+    """On a non-finite loss or gradient: fail, skip the update, or end the run."""
 
     target: float | None
-    """Value of the monitored metric; the time and update at which it is reached are recorded."""
+    """Value of the monitored metric; the time and update when it is first reached are recorded."""
     stop_at_target: bool
-    """End the run there."""
+    """End the run when ``target`` is reached."""
     early_stopping_patience: Count | None
-    """End the run after so many evaluations without improvement."""
+    """End the run after this many evaluations without improvement."""
 
     log_every_steps: Count
-    """Updates between two records of the training metrics."""
+    """Updates between records of the training metrics."""
     eval_every_epochs: Count
-    """Epochs between two evaluations."""
+    """Epochs between evaluations."""
     eval_every_steps: Count | None
-    """Updates between two evaluations, in place of ``eval_every_epochs``."""
+    """Updates between evaluations, in place of ``eval_every_epochs``."""
     eval_train_samples: Count | None
-    """Measure so many training samples at every evaluation as well, always the same ones, as
+    """At every evaluation also evaluate this many training samples, always the same ones, as
     ``train_eval/...``; null: none."""
     monitor_layers: bool
     """Record the norms of gradient, weights and update of every layer, as ``layers/...``."""
     profile_steps: Count | None
-    """Run so many updates under torch's profiler; trace and table are in ``profile/``."""
+    """Profile this many updates with torch's profiler; trace and table are in ``profile/``."""
     checkpoint: bool
-    """Write checkpoints; without, the last weights are tested and a run cannot be resumed."""
+    """Write checkpoints. Without them, the last weights are tested and a run cannot be resumed."""
     checkpoint_every_steps: Count | None
-    """Updates between two checkpoints, beside those at evaluations."""
+    """Updates between checkpoints, in addition to those at evaluations."""
     checkpoint_every_seconds: Positive | None
-    """Seconds between two checkpoints, beside those at evaluations."""
+    """Seconds between checkpoints, in addition to those at evaluations."""
     progress: bool
-    """Show a progress bar where the output is a terminal."""
+    """Show a progress bar if the output is a terminal."""
 
 
 @dataclass(frozen=True, config=FORBID)
 class WandbSettings:
-    """``wandb``: where the run is shown."""
+    """``wandb``: logging to Weights & Biases."""
 
     mode: Literal["auto", "online", "offline", "disabled"]
-    """auto: online where a key is configured, else offline."""
+    """auto: online if an API key is configured, else offline."""
     project: str | None
     """Project of the run; null: WANDB_PROJECT, else optimizer-experiments."""
     entity: str | None
-    """User or team; null: the default of the key."""
+    """User or team; null: the API key's default."""
     name: str | None
     """Name of the run; null: what differs within the sweep."""
     notes: str | None
-    """Free text beside the run."""
+    """Free-text notes of the run."""
     group: str | None
     """Group of the run; null: the sweep."""
     job_type: str
-    """Kind of run; a study's are tune and repeat."""
+    """Kind of run; a study sets tune, repeat or untuned."""
     candidate: str | None
-    """What runs are compared by; null: what the command line chooses."""
+    """The candidate that the run belongs to in comparisons; null: the command line's choices."""
     tags: list[str | int]
-    """Labels of the run."""
+    """Tags of the run."""
 
 
 @dataclass(frozen=True, config=FORBID)
 class RuleSettings:
-    """One of ``param_groups.rules``. What it leaves out stays as it is without the rule."""
+    """One of ``param_groups.rules``. A setting that is left out is not changed by the rule."""
 
     match: str
-    """Regular expression, searched for in the names of parameters."""
+    """Regular expression, searched for in parameter names."""
     lr_scale: Positive = 1.0
-    """Factor of the learning rate, whatever the schedule makes of it."""
+    """Factor of the scheduled learning rate."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """Weight decay in place of the optimizer's; also of norms and biases."""
+    """Weight decay in place of the optimizer's, also for norms and biases."""
     freeze: bool = False
-    """Do not train; batch norms that are frozen as a whole keep their statistics, too."""
+    """Do not train; fully frozen batch norms also keep their running statistics."""
 
 
 @dataclass(frozen=True, config=FORBID)
 class ParamGroupSettings:
-    """``param_groups``: how parameters are grouped, the same for every optimizer."""
+    """``param_groups``: parameter groups, the same for every optimizer."""
 
     decay_norms_and_biases: bool
-    """Decay everything, also norms, biases, class tokens, position embeddings and layer scales."""
+    """Also decay norms, biases, class tokens, position embeddings and layer scales."""
     layer_decay: float | None
-    """Factor of the learning rate from each layer to the one below it."""
+    """Learning-rate factor from each layer to the one below it."""
     not_hidden: list[str]
-    """Regular expressions on names of what Muon leaves to AdamW, beside what it finds itself."""
+    """Regular expressions: parameters that Muon leaves to AdamW, besides those it finds itself."""
     rules: list[RuleSettings]
-    """For parameters by name: ``lr_scale``, ``weight_decay``, ``freeze``. The first that matches
+    """``lr_scale``, ``weight_decay`` and ``freeze`` by parameter name. The first rule that matches
     wins; one that matches nothing is an error."""
 
 
 @dataclass(frozen=True, config=FORBID)
 class PhaseSettings:
-    """One of ``phases``: what an objective of several phases has for each of them."""
+    """One of ``phases``: settings of one phase of an objective that has several."""
 
     optimizer: dict
-    """The phase's optimizer, as the group ``optimizer`` has them."""
+    """The phase's optimizer, from the group ``optimizer``."""
     scheduler: dict
-    """The phase's schedule, as the group ``scheduler`` has them."""
+    """The phase's schedule, from the group ``scheduler``."""
     clip_grad_norm: Positive | None
-    """As ``trainer.clip_grad_norm``."""
+    """As ``trainer.clip_grad_norm``, for this phase."""
     clip_grad_value: Positive | None
-    """As ``trainer.clip_grad_value``."""
+    """As ``trainer.clip_grad_value``, for this phase."""
 
 
 @dataclass(frozen=True, config=FORBID)
 class Settings:
-    """A whole run. Nodes typed ``dict`` are checked where they are instantiated."""
+    """All settings of a run. Nodes typed ``dict`` are checked when they are instantiated."""
 
     seed: Seed
-    """Of everything random: weights, order, augmentation, dropout."""
+    """Seed of everything random: initial weights, sample order, augmentation, dropout."""
     resume: str | None
-    """A run directory or checkpoint to go on from; auto: this one's, if there is one."""
+    """Run directory or checkpoint to resume; auto: this run directory's, if it has a checkpoint."""
     init_from: str | None
-    """A run directory, checkpoint or state dict (``.pt``, ``.pth``, ``.safetensors``) whose weights
-    to begin with, as far as names and shapes fit."""
+    """Run directory, checkpoint or state dict (``.pt``, ``.pth``, ``.safetensors``) from which to
+    initialize the weights whose names and shapes match."""
     resume_changes: list[str]
     """Settings that may differ from the resumed run's."""
     monitor: Annotated[str, Field(pattern=r"^val/\w+$")]
-    """Metric that decides the best checkpoint, early stopping and what a sweep sees."""
+    """Metric that decides the best checkpoint and early stopping, and is returned to a sweep."""
     monitor_mode: Literal["auto", "max", "min"]
-    """Whether more of it is better, or less; auto: as the objective says."""
+    """Whether the monitored metric is maximized or minimized; auto: as the objective says."""
     model: dict
-    """The network; null where the data have a value of the same name."""
+    """The network; null values that the data have under the same name are filled in from them."""
     data: dict
     """The data set, its splits, augmentation and batch size."""
     objective: dict
-    """What is minimized and measured."""
+    """The loss and the metrics."""
     optimizer: dict
-    """The optimizer; empty where every phase has its own."""
+    """The optimizer; empty if every phase has its own."""
     scheduler: dict
-    """The learning rate as a function of the update; empty where every phase has its own."""
+    """The learning rate as a function of the update; empty if every phase has its own."""
     momentum_schedule: dict
     """Momentum, or the first beta, as a function of the update; empty: constant. Any schedule:
     ``scheduler@momentum_schedule=NAME``."""
     weight_decay_schedule: dict
-    """Weight decay likewise: ``scheduler@weight_decay_schedule=NAME``."""
+    """The same for weight decay: ``scheduler@weight_decay_schedule=NAME``."""
     phases: dict[str, PhaseSettings]
-    """Optimizer, schedule and clipping of every phase; empty: one phase, from the keys above."""
+    """Optimizer, schedule and clipping of each phase; empty: one phase, set by top-level keys."""
     param_groups: ParamGroupSettings
-    """How parameters are grouped."""
+    """Parameter groups."""
     trainer: TrainerSettings
     """How long, where and how to train."""
     wandb: WandbSettings
     """Weights & Biases."""
     loggers: list[dict]
-    """Further places to log to, each with the ``_target_`` of a writer."""
+    """Additional loggers, each with the ``_target_`` of a writer."""
 
 
 def check_settings(config: dict[str, Any]) -> TrainerSettings:
     """Check the resolved config of a run and return its trainer settings.
 
     Raises:
-        ConfigError: an unknown or missing key (with the nearest known one), a wrong type or value.
+        ConfigError: if a key is unknown (names the nearest) or missing, or a value is wrong.
     """
     return checked(Settings, config).trainer
 
@@ -247,13 +247,13 @@ def adapter(schema: Any) -> TypeAdapter[Any]:
 
 
 def checked(schema: type[T], node: dict[str, Any]) -> T:
-    """``node`` as the dataclass ``schema``.
+    """Validate ``node`` as the dataclass ``schema``.
 
     Raises:
-        ConfigError: an unknown or missing key, a wrong type or value.
+        ConfigError: if a key is unknown or missing, or a type or value is wrong.
     """
     try:
-        # strict: "3" is no number, nor is true; only of JSON may mappings then become dataclasses
+        # strict: "3" and true are no numbers; dataclasses are then made from JSON only
         return adapter(schema).validate_json(json.dumps(node, default=str), strict=True)  # type: ignore[arg-type]
     except ValidationError as error:
         problems = error.errors(include_url=False)
@@ -262,19 +262,19 @@ def checked(schema: type[T], node: dict[str, Any]) -> T:
         key = key_of(unknown[0], node)
         known = [known for known in dotted_keys(node) if known != key]
         place = key.rpartition(".")[0]
-        if place.startswith("param_groups.rules."):  # which the config lists as far as they are set
+        if place.startswith("param_groups.rules."):  # the config lists only those that are set
             known = [f"{place}.{field.name}" for field in fields(RuleSettings)]
         raise ConfigError(unknown_key(key, known))
     if problems[0]["type"] == "missing":
         raise ConfigError(f"{'.'.join(map(str, problems[0]['loc']))} is missing from the config")
     key, value = key_of(problems[0], node), problems[0]["input"]
-    # a union has one problem for each of its types
+    # a union reports one problem per type
     wanted = [p["msg"].partition(" should ")[2] for p in problems if key_of(p, node) == key]
     raise ConfigError(f"{key}={value} should {' or '.join(wanted)}")
 
 
 def key_of(problem: Any, node: Any) -> str:
-    """The dotted key of a problem in ``node``; its ``loc`` ends with the type in a union."""
+    """Dotted key of a pydantic problem, without the type that ends the ``loc`` of a union."""
     parts = []
     for part in problem["loc"]:
         try:
@@ -286,7 +286,7 @@ def key_of(problem: Any, node: Any) -> str:
 
 
 def dotted_keys(node: dict[str, Any], where: str = "") -> list[str]:
-    """Every key of a config, with dots."""
+    """All dotted keys of a config."""
     keys = []
     for key, value in node.items():
         keys.append(f"{where}{key}")
@@ -296,7 +296,7 @@ def dotted_keys(node: dict[str, Any], where: str = "") -> list[str]:
 
 
 def unknown_key(key: str, known_keys: list[str]) -> str:
-    """One line for a key that nothing reads, with the nearest one that something does."""
+    """The message for an unknown key, with the nearest known one."""
     by_last = {known.rpartition(".")[2]: known for known in reversed(known_keys)}
     whole = difflib.get_close_matches(key, known_keys, n=1)
     last = difflib.get_close_matches(key.rpartition(".")[2], list(by_last), n=1)

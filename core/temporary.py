@@ -1,4 +1,4 @@
-"""Temporary folders that do not outlive a kill by much: the next start takes them away."""
+"""Temporary folders; those left behind by killed processes are removed at the next start."""
 
 import shutil
 import tempfile
@@ -9,14 +9,14 @@ from pathlib import Path
 from core.files import lock
 
 PREFIX = "optimizer_experiments_"
-LOCK = ".lock"  # held by the process that a folder belongs to
+LOCK = ".lock"  # locked by the process that owns the folder
 
-own: set[Path] = set()  # a process's locks do not keep itself out
+own: set[Path] = set()  # a lock does not exclude its own process
 
 
 @contextmanager
 def temporary_folder() -> Iterator[str]:
-    """A folder for the time of the block; those of processes that were killed are removed."""
+    """Create a folder for the duration of the block, and remove those of killed processes."""
     remove_abandoned()
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     own.add(folder)
