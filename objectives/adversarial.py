@@ -1,4 +1,4 @@
-"""Adversarial training: a discriminator and a generator against each other (arXiv:1406.2661)."""
+"""Adversarial training of a generator and a discriminator (GAN, arXiv:1406.2661)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,16 +17,16 @@ MISFIT = "model and objective=adversarial do not fit"
 
 
 class Adversarial(Generation):
-    """Two phases an update: the discriminator learns, then the generator, by non-saturating losses.
+    """GAN with the non-saturating loss: each update trains the discriminator, then the generator.
 
-    Both losses are binary cross-entropies of the discriminator's logits. Each phase draws noise of
-    its own from torch's global generator, which every update starts anew.
+    Both losses are binary cross-entropies of the discriminator's logits. Each phase draws its own
+    noise from torch's global generator, which the trainer reseeds at every update.
 
     Args:
         fid_extractor, fid_cache: see :class:`Generation`.
 
     Raises:
-        ConfigError: the model has no ``generator`` and ``discriminator``.
+        ConfigError: if the model is not a pair of ``generator`` and ``discriminator``.
     """
 
     model: Any  # a pair, such as models.dcgan.DCGAN
@@ -56,10 +56,10 @@ class Adversarial(Generation):
         return self.generator_loss(noise)
 
     def discriminator_loss(self, real: Tensor, noise: Tensor) -> tuple[Tensor, Sums]:
-        """Real images should be taken for real, generated ones should not."""
+        """Cross-entropy of classifying real images as real and generated ones as generated."""
         with torch.no_grad():
             generated = self.model.generator(noise)
-        # two batches, not one: the batch norms of the discriminator see one kind at a time
+        # two separate batches, so that batch norm sees only real or only generated images
         on_real, on_generated = self.model.discriminator(real), self.model.discriminator(generated)
         losses = F.softplus(-on_real.float()) + F.softplus(on_generated.float())
         return losses.mean(), {
@@ -69,7 +69,7 @@ class Adversarial(Generation):
         }
 
     def generator_loss(self, noise: Tensor) -> tuple[Tensor, Sums]:
-        """Generated images should be taken for real (the non-saturating form)."""
+        """Cross-entropy of generated images against the label "real" (non-saturating form)."""
         with frozen(self.model.discriminator):
             generated = self.model.generator(noise)
             losses = F.softplus(-self.model.discriminator(generated).float())
@@ -78,10 +78,10 @@ class Adversarial(Generation):
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """What is computed inside has no gradient with respect to ``module``'s parameters.
+    """Disable gradients of ``module``'s parameters inside the context.
 
-    Gradients pass through it all the same. It saves a third of the backward pass, and leaves the
-    parameters' gradients to the phase they belong to.
+    Gradients still flow through the module to its inputs. This saves a third of the backward pass
+    and leaves the parameters' ``.grad`` to the phase that trains them.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in parameters:

@@ -1,7 +1,7 @@
-"""What the trainer asks of an objective.
+"""Base class of objectives, the interface between the trainer and a kind of training.
 
-An objective owns the model and knows what is minimized, in which phases, and what is measured. The
-trainer knows phases and never what they are for, so a new kind of training is a new file here.
+An objective owns the model and defines the loss, the phases of an update and the metrics. The
+trainer only runs phases, so a new kind of training is a new file here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,22 +17,22 @@ from data.splits import Batch, Mix
 from metrics.named import NamedMetrics, mode_of
 from models.outputs import described, prediction_of
 
-# name -> (sum over samples, number of samples); sums add up over batches and processes
+# name -> (sum over samples, number of samples); added up over batches and processes
 Sums = dict[str, tuple[Tensor, int]]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows to look at: shown in W&B, kept as JSON in the run directory's ``media/``."""
+    """A table, shown in W&B and saved as JSON in the run directory's ``media/``."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
-    image_columns: Sequence[str] = ()  # whose cells name image files beside the table, or are empty
+    image_columns: Sequence[str] = ()  # cells: file names in the table's folder, or empty
 
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """``counts[i][j]``: samples of class i that were taken for class j."""
+    """``counts[i][j]``: the number of samples of class i that were predicted as class j."""
 
     class_names: Sequence[str]
     counts: Sequence[Sequence[int]]
@@ -48,7 +48,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Text:
-    """A text as it stands."""
+    """Plain text."""
 
     content: str
 
@@ -57,38 +57,38 @@ Media = dict[str, Table | ConfusionMatrix | Picture | Text]
 
 
 class Objective(nn.Module):
-    """Base of all objectives. ``model`` is what is trained, saved, averaged and used afterwards.
+    """Base of all objectives. ``model`` is the module that is trained, averaged and saved.
 
-    Subclasses implement ``forward`` and ``evaluate``; the rest has a default.
+    Subclasses implement ``forward`` and ``evaluate``; all other methods have defaults.
     """
 
-    keeps_samples = False  # whether every evaluation, not only the test, collects samples
-    shows_samples = False  # whether every evaluation, not only the test, shows what it collected
-    metric_modes: ClassVar[dict[str, str]] = {}  # metric -> "min" or "max", whichever is better
-    # what the model returns, so that predict.py knows how to use it; None: it can only be tested
-    # (deploy.answers, deploy.uses)
+    keeps_samples = False  # collect samples at every evaluation, not only at the test
+    shows_samples = False  # log media at every evaluation, not only at the test
+    metric_modes: ClassVar[dict[str, str]] = {}  # metric -> "min" or "max"
+    # the model's output, by which predict.py chooses how to use it (deploy.answers, deploy.uses);
+    # None: only --test works
     outputs: ClassVar[
         Literal[
             "class_logits", "label_logits", "mask_logits", "values", "reconstructions",
             "token_logits", "images",
         ] | None
     ] = None  # fmt: skip
-    takes_views = False  # whether it knows what to do with data.views of every training image
-    mix: Mix | None = None  # what is done to the samples of a training batch together
-    # what the metrics of ``objective.metrics`` measure, in torchmetrics' word
+    takes_views = False  # whether batches may hold several views of an image (data.views)
+    mix: Mix | None = None  # augmentation of a whole training batch, such as mixup
+    # task of the metrics in ``objective.metrics``, as torchmetrics names it
     task: ClassVar[Literal["multiclass", "multilabel", "regression", "images"]] = "multiclass"
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.metrics = NamedMetrics()  # to be updated in :meth:`evaluate`
+        self.metrics = NamedMetrics()  # updated in :meth:`evaluate`
 
     @classmethod
     def mode_of(cls, metric: str, settings: Mapping[str, Any]) -> str | None:
-        """Whether more (``max``) or less (``min``) of ``metric`` is better; None: not known.
+        """Whether ``metric`` should be maximized (``max``) or minimized (``min``); None: unknown.
 
         Args:
-            settings: the section ``objective`` of the config.
+            settings: the ``objective`` section of the config.
         """
         if metric in cls.metric_modes:
             return cls.metric_modes[metric]
@@ -96,54 +96,54 @@ class Objective(nn.Module):
         return named or ("min" if metric.endswith("loss") else None)
 
     def phases(self) -> dict[str, nn.Module]:
-        """The phases of one update, in order, and the module whose parameters each one trains."""
+        """The phases of an update in order: name -> module whose parameters the phase trains."""
         return {"train": self.model}
 
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
-        """The mean loss of a training batch in ``phase``, and what to record of it."""
+        """The mean loss of a training batch in ``phase``, and sums for the training metrics."""
         raise NotImplementedError
 
     def after_backward(self, phase: str) -> Sums:
-        """Called once an update and phase, when the gradients are complete and before they are
-        clipped; what to record of them, as ``train/...``.
+        """Hook between backward and clipping, once per update and phase.
 
-        Reading a value from the device here would make every update wait for it.
+        Returns sums to record as ``train/...``. It should not read values from the device: that
+        would synchronize with the host at every update.
         """
         return {}
 
     def setup(self, data: Any) -> None:
-        """Called once, before the first update or evaluation, with the run's ``Loader``."""
+        """Hook before the first update or evaluation, called once with the run's ``Loader``."""
 
     def begin_evaluation(self, first: int) -> None:
-        """Called before every evaluation, with the index in the split of the first sample here."""
+        """Called before every evaluation with the split index of this process's first sample."""
         self.next_sample = first
 
     def evaluated_indices(self, batch: Batch) -> range:
-        """The indices in the split of the samples of an evaluation's next batch."""
+        """The split indices of the next evaluation batch; call it once per batch."""
         first = self.next_sample
         self.next_sample += len(batch[0])
         return range(first, self.next_sample)
 
     def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
-        """Measure ``model`` (the trained one, or its average) on one batch.
+        """Evaluate ``model`` (the trained weights or their average) on one batch.
 
         Returns:
-            Sums for the metrics, and one value a sample for :meth:`media` (may be empty).
+            Sums for the metrics, and per-sample values for :meth:`media` (may be empty).
         """
         raise NotImplementedError
 
     def derived(self, metrics: dict[str, float]) -> dict[str, float]:
-        """Further metrics, computed from the means (such as perplexity from the loss)."""
+        """Further metrics computed from the means, such as perplexity from the loss."""
         return {}
 
     def conclude(
         self, model: nn.Module, samples: dict[str, Tensor]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Metrics of the split as a whole, where they are no means over its samples.
+        """Metrics of a whole split that are not means over its samples.
 
         Args:
-            samples: the per-sample values of :meth:`evaluate`, of all processes, and their
-                ``index`` in the split.
+            samples: the per-sample values of :meth:`evaluate`, gathered from all processes, and
+                their ``index`` in the split.
 
         Returns:
             The metrics, the same on every process, and further tensors for :meth:`media`.
@@ -151,19 +151,19 @@ class Objective(nn.Module):
         return {}, {}
 
     def media(self, samples: dict[str, Tensor], split: Any, folder: Path) -> Media:
-        """What to show of a split: files in ``folder``, from its samples, where they were kept."""
+        """Media to log for a split, from the collected ``samples``; files go to ``folder``."""
         return {}
 
     def preview(self, model: nn.Module, folder: Path) -> Media:
-        """What to show of ``model`` at every evaluation, such as something it generated."""
+        """Media to log at every evaluation, such as generated text or images."""
         return {}
 
     def state(self) -> dict[str, Tensor]:
-        """What goes from update to update beside the weights, the same on every process."""
+        """State to checkpoint besides the weights, the same on every process."""
         return {}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Put :meth:`state` back."""
+        """Restore what :meth:`state` returned."""
 
 
 def check_fit(
@@ -174,26 +174,26 @@ def check_fit(
     output_misfit: str | None = None,
     alone: bool = False,
 ) -> None:
-    """Try ``model`` on two blank samples, so that a misfit is one line before any training.
+    """Run ``model`` on a dummy batch of two, to report mismatched settings before training.
 
     Args:
-        shape: of what it should predict for them.
-        misfit, output_misfit: what does not fit what, where it cannot take the samples, and where
-            it predicts something else; None: the same.
-        alone: it should return a tensor itself, not one among other things.
+        shape: expected shape of the prediction.
+        misfit: beginning of the message if the model does not accept the inputs.
+        output_misfit: the same if its prediction has another shape; None: ``misfit``.
+        alone: the model must return a bare tensor, not one inside a tuple, dict or dataclass.
 
     Raises:
-        ConfigError: they do not fit.
+        ConfigError: if the model fails on the inputs or returns another shape.
     """
     output = try_model(model, inputs, misfit)
     check_output(output, shape, model, output_misfit or misfit, alone)
 
 
 def try_model(model: nn.Module, inputs: Sequence[Tensor], misfit: str) -> Any:
-    """What ``model`` returns for ``inputs``.
+    """The output of ``model`` for ``inputs``, in evaluation mode.
 
     Raises:
-        ConfigError: it cannot take them.
+        ConfigError: if the model fails on them.
     """
     device = next(model.parameters()).device
     was_training = model.training
@@ -215,11 +215,11 @@ def try_model(model: nn.Module, inputs: Sequence[Tensor], misfit: str) -> Any:
 def check_output(
     output: Any, shape: tuple[int, ...], model: nn.Module, misfit: str, alone: bool = False
 ) -> None:
-    """Raises: ConfigError: what a model predicted for two samples is no tensor of ``shape``.
+    """Raise ConfigError unless the model's prediction for two samples has ``shape``.
 
     Args:
-        output: what it returned; see :func:`models.outputs.prediction_of`.
-        alone: it should be a tensor itself, not one among other things.
+        output: the model's output, see :func:`models.outputs.prediction_of`.
+        alone: see :func:`check_fit`.
     """
     found = output if alone else prediction_of(output)
     if isinstance(found, Tensor) and tuple(found.shape) == shape:
@@ -234,12 +234,12 @@ def check_output(
 
 
 def mean_over_batch(values: Tensor) -> tuple[Tensor, int]:
-    """Per-sample values as an entry of ``Sums``."""
+    """Per-sample values ``(N, ...)`` as an entry of :data:`Sums`."""
     return values.detach().sum(dtype=torch.float32), len(values)
 
 
 def spread(tensors: Sequence[Tensor], count: int) -> tuple[Tensor, ...]:
-    """About ``count`` samples of a batch, at equal distances: many splits are sorted."""
+    """About ``count`` evenly spaced samples of a batch (many splits are sorted by class)."""
     every = slice(None, None, max(1, len(tensors[0]) // count))
     return tuple(tensor[every][:count].cpu() for tensor in tensors)
 

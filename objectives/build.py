@@ -1,4 +1,4 @@
-"""The objective a config describes."""
+"""Builds the objective from its config."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from objectives.base import Objective
 
 
 def build_objective(settings: dict[str, Any], model: nn.Module, spec: Any) -> Objective:
-    """The objective, owning ``model`` and knowing what the data look like."""
+    """The objective of ``settings``, wrapping ``model`` for data that ``spec`` describes."""
     objective = instantiate(settings, "objective", model=model, spec=spec)
     if not isinstance(objective, Objective):
         raise ConfigError(f"objective._target_={settings['_target_']} is not an objective")

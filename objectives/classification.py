@@ -1,4 +1,4 @@
-"""Classification by cross-entropy, with label smoothing, mixup, cutmix and weights of classes."""
+"""Classification by cross-entropy, with label smoothing, mixup, CutMix and class weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,27 +19,27 @@ from objectives.base import ConfusionMatrix, Media, Sums, Table, mean_over_batch
 from objectives.supervised import Supervised, described_tensor
 from objectives.views import COUNTS, mean_over_views
 
-WORST = 20  # predictions shown at the end
+WORST = 20  # rows of the table of worst predictions
 
 
 class Classification(Supervised):
     """Cross-entropy over ``spec.num_classes`` classes.
 
     Args:
-        label_smoothing: share of the target spread over all classes (arXiv:1512.00567).
-        mixup_alpha: above 0, mix pairs of images and labels (arXiv:1710.09412).
-        cutmix_alpha: above 0, paste patches between images (arXiv:1905.04899); with both, one of
-            the two is drawn for every batch.
-        class_weights: of the losses of each class's samples, in the order of their names: numbers,
-            or ``balanced``, which gives the classes of the training data equal shares of the loss.
-            Training only: what evaluation measures counts every sample alike.
-        test_time_views: of an image in evaluation, whose predictions are averaged: 1, 2 or 6, see
-            :mod:`objectives.views`.
-        metrics: further metrics of evaluations, by name: see :mod:`metrics.named`.
+        label_smoothing: probability mass spread uniformly over all classes (arXiv:1512.00567).
+        mixup_alpha: if positive, mix pairs of images and labels (arXiv:1710.09412).
+        cutmix_alpha: if positive, paste patches between images (arXiv:1905.04899). If both are
+            positive, each batch uses one of the two at random.
+        class_weights: loss weight of each class, in the order of the class names, or ``balanced``,
+            which gives all classes of the training data an equal share of the loss. Evaluation is
+            unweighted.
+        test_time_views: number of views of an image over which evaluation averages the predictions:
+            1, 2 or 6, see :mod:`objectives.views`.
+        metrics: names of additional evaluation metrics, see :mod:`metrics.named`.
 
     Raises:
-        ConfigError: the model does not take the data's images or has other classes than they do, or
-            a setting is wrong.
+        ConfigError: if the model does not accept the inputs, has another number of classes, or a
+            setting is invalid.
     """
 
     metric_modes: ClassVar = {"loss": "min", "accuracy": "max"}
@@ -110,7 +110,7 @@ class Classification(Supervised):
         logits = prediction_of(self.model(*inputs)).float()
         if self.weight is None:
             loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-        else:  # not torch's weighted mean, which is no mean over processes and micro-batches
+        else:  # torch's weighted mean divides by the weights in the batch: wrong for micro-batches
             loss = F.cross_entropy(
                 logits, targets, self.weight, label_smoothing=self.label_smoothing, reduction="none"
             ).mean()
@@ -158,20 +158,20 @@ class Classification(Supervised):
         }
 
     def shown(self, split: Any, index: int, folder: Path) -> str:
-        """A sample for the eye: its text, or the name of its image file."""
+        """The table cell of a sample: its text, or the name of its image file."""
         if isinstance(split, TokenSplit):
             return self.spec.decode(split.text(index))
         return save_image(split, index, folder)
 
 
 def mixing(mixup_alpha: float, cutmix_alpha: float, spec: Any) -> Mix | None:
-    """torchvision's mixup, cutmix, or a choice of the two per update; None without either.
+    """torchvision's mixup, CutMix, or a random choice of the two per update; None without either.
 
-    The batch that it returns has the mixed images, their targets ``(N, num_classes)`` and, for the
-    accuracy, the labels of the images that were mixed into.
+    The mixed batch holds the images, the soft targets ``(N, num_classes)`` and, for the accuracy,
+    the original labels ``(N,)``.
 
     Raises:
-        ConfigError: a negative setting, or data that are no images.
+        ConfigError: if a setting is negative, or the data are not images.
     """
     if mixup_alpha < 0 or cutmix_alpha < 0:
         raise ConfigError("objective.mixup_alpha and objective.cutmix_alpha should be 0 or more")
@@ -179,25 +179,25 @@ def mixing(mixup_alpha: float, cutmix_alpha: float, spec: Any) -> Mix | None:
         return None
     if spec.kind != "image":
         raise ConfigError("objective.mixup_alpha and objective.cutmix_alpha are for images")
-    from torchvision.transforms import v2  # costs seconds: only for the runs that mix
+    from torchvision.transforms import v2  # takes seconds to import
 
     transforms: list[nn.Module] = []
     for kind, alpha in ((v2.MixUp, mixup_alpha), (v2.CutMix, cutmix_alpha)):
-        if alpha > 0:  # a whole number, such as 1, would be drawn from among whole ones
+        if alpha > 0:  # an int alpha would make the Beta distribution draw integers
             transforms.append(kind(alpha=float(alpha), num_classes=spec.num_classes))
     transform = transforms[0] if len(transforms) == 1 else v2.RandomChoice(transforms)
 
     def mix(batch: Batch, draws: BatchDraws) -> Batch:
         images, labels = batch
         draws.seed_for_all_samples()
-        mixed, targets = transform(images, labels)  # each with the one before it
+        mixed, targets = transform(images, labels)  # each sample with the preceding one
         return mixed[1:], targets[1:], labels[1:]
 
     return mix
 
 
 def save_image(split: Any, index: int, folder: Path) -> str:
-    """A raw image as a PNG; its name, or nothing where the split holds no bytes."""
+    """Save a raw uint8 image as PNG; returns the file name, or "" for other samples."""
     sample = split.tensors[0][index] if isinstance(split, TensorSplit) else split[index][0]
     if not isinstance(sample, Tensor) or sample.dtype != torch.uint8:
         return ""

@@ -1,4 +1,4 @@
-"""Denoising diffusion: learn to tell noise from image (DDPM, arXiv:2006.11239)."""
+"""Denoising diffusion: train a model to remove noise from images (DDPM, arXiv:2006.11239)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,16 +17,16 @@ MISFIT = "model and objective=denoising do not fit"
 
 
 class Denoising(Generation):
-    """Mean squared error of what the model predicts of noisy images, every time alike.
+    """Mean squared error of the model's prediction for noisy images, unweighted over timesteps.
 
-    Training draws times and noise from torch's global generator, which every update starts anew.
-    An evaluation draws the same ones for a sample every time, whatever the batches and processes.
+    Training draws timesteps and noise from torch's global generator, which the trainer reseeds at
+    every update. Evaluation seeds them per sample, independent of batches and processes.
 
     Args:
         fid_extractor, fid_cache: see :class:`Generation`.
 
     Raises:
-        ConfigError: the model has no ``diffusion``.
+        ConfigError: if the model has no ``diffusion``.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Denoising(Generation):
         if not isinstance(getattr(model, "diffusion", None), CosineDiffusion):
             raise ConfigError(f"{MISFIT}: {type(model).__name__} has no diffusion; model=unet does")
         images = spec.example(2)
-        inputs = [images, torch.ones(2, dtype=torch.long)]  # and their times
+        inputs = [images, torch.ones(2, dtype=torch.long)]  # and timesteps
         check_fit(model, inputs, tuple(images.shape), MISFIT, alone=True)
 
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
@@ -53,11 +53,11 @@ class Denoising(Generation):
     def losses(
         self, model: Any, images: Tensor, generators: Sequence[torch.Generator] | None = None
     ) -> Tensor:
-        """The error of each image, at one random time each.
+        """The mean squared error ``(N,)`` of each image at a random timestep.
 
         Args:
-            generators: of the CPU, one for each image; None draws from the global generator of the
-                images' device.
+            generators: one CPU generator per image; None: the global generator of the images'
+                device.
         """
         images = self.in_range(images)
         device, end = images.device, model.diffusion.num_steps + 1

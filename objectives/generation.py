@@ -1,4 +1,4 @@
-"""What objectives that train a generator of images have in common: range, FID, grids of samples."""
+"""Base of the objectives that train image generators: value range, FID, sample grids."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,24 +17,23 @@ from metrics.fid import Extractor, frechet_distance, load_extractor, own_extract
 from models.generative import SAMPLES_AT_ONCE, GenerativeModel
 from objectives.base import Media, Objective, Picture, Sums, pixel_statistics
 
-GRID = 64  # samples shown
-EVAL_SEED = 0  # every evaluation of every run starts from the same noise, so that they compare
+GRID = 64  # images in the sample grid
+EVAL_SEED = 0  # the same noise at every evaluation of every run, for comparability
 
 
 class Generation(Objective):
     """Base of the objectives whose model turns noise into images.
 
-    An evaluation generates as many images as the split has and measures the Fréchet distance
-    between the two sets; beside it, that of uniform noise and that of real training images, which
-    is what so few samples can reach at best.
+    Evaluation generates as many images as the split has and records the Fréchet distance between
+    the two sets. For scale, it also records the distance of uniform noise and that of real training
+    images, the best value possible with so few samples.
 
     Args:
-        fid_extractor: run directory of a LightCNN; null trains one on the training split
-            before the run's own training.
-        fid_cache: folder where that one is kept for other runs.
+        fid_extractor: run directory of a LightCNN; null: train one on the training split first.
+        fid_cache: folder that caches the trained LightCNN for later runs.
 
     Raises:
-        ConfigError: the model generates no images, or the data are none.
+        ConfigError: if the model does not generate images, or the data are not images.
     """
 
     keeps_samples = shows_samples = True
@@ -54,7 +53,7 @@ class Generation(Objective):
             raise ConfigError(f"objective and data={spec.name} do not fit: the data are no images")
         self.spec = spec
         self.device = next(model.parameters()).device
-        # data sets normalize as they like: (x * std + mean) is in [0, 1], twice that less 1 is ours
+        # from the data's normalization to [-1, 1]: 2 * (x * std + mean) - 1
         mean, std = pixel_statistics(spec, self.device)
         self.scale, self.shift = 2 * std, 2 * mean - 1
         self.fid_cache = Path(fid_cache)
@@ -64,11 +63,11 @@ class Generation(Objective):
         self.training_features: Tensor | None = None
 
     def in_range(self, images: Tensor) -> Tensor:
-        """Images as the data set normalizes them -> in [-1, 1], as generators make them."""
+        """Rescale normalized images to [-1, 1], the range of the generators."""
         return torch.addcmul(self.shift, images, self.scale)
 
     def features(self, images: Tensor) -> Tensor:
-        """Images in [-1, 1] -> what the Fréchet distance compares, on the CPU."""
+        """Images ``(N, C, H, W)`` in [-1, 1] -> features for the Fréchet distance, on the CPU."""
         assert self.extractor is not None, "setup comes first"
         return self.extractor(images).cpu()
 
@@ -100,9 +99,9 @@ class Generation(Objective):
         return metrics, {"generated": shown}
 
     def generate(self, model: GenerativeModel, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The features of the images of ``noise``, and the first images, on the CPU.
+        """Generate images from ``noise``; returns their features and the first images, on the CPU.
 
-        Every process makes its share of them; the result is the same whatever their number.
+        The images are split between the processes; the result does not depend on their number.
         """
         ranks = ranks_of_this_process()
         low, high = (len(noise) * (ranks.rank + i) // ranks.world_size for i in (0, 1))
@@ -121,7 +120,7 @@ class Generation(Objective):
 
 
 def training_images(data: Loader) -> Tensor:
-    """As many random training images as the largest evaluated split has, not augmented."""
+    """Random training images without augmentation, as many as the largest evaluation split."""
     split = data.splits["train"]
     count = max(len(data.splits[name]) for name in data.splits if name != "train")
     order = torch.randperm(len(split), generator=seeded(EVAL_SEED, TRAINING_IMAGES_STREAM))[:count]

@@ -1,4 +1,4 @@
-"""Language modelling: cross-entropy of every next token."""
+"""Language modelling: cross-entropy of the next token."""
 
 import math
 from pathlib import Path
@@ -18,23 +18,23 @@ from models.outputs import prediction_of
 from objectives.base import Media, Objective, Sums, Text, check_fit
 
 LINE_BREAK = "\n"
-FIRST_TOKEN = 0  # of a text without line breaks, usually the space
-SAMPLE_SEED = 0  # the same draws at every evaluation: what changes is the model
+FIRST_TOKEN = 0  # prompt if the vocabulary has no line break; usually the space
+SAMPLE_SEED = 0  # the same at every evaluation, so that only the model changes
 
 
 class LanguageModeling(Objective):
     """Mean cross-entropy per token, in nats.
 
-    Also measured: perplexity, and bits per byte of UTF-8 text, which is comparable between
-    tokenizers (for a character tokenizer on ASCII it is bits per character).
+    Also records perplexity, and bits per byte of UTF-8 text, which is comparable between tokenizers
+    (for a character tokenizer on ASCII it is bits per character).
 
     Args:
         sample_tokens: length of the text generated at every evaluation; 0 for none.
-        metrics: further metrics of evaluations, over tokens, by name: see :mod:`metrics.named`.
+        metrics: names of additional evaluation metrics over tokens, see :mod:`metrics.named`.
 
     Raises:
-        ConfigError: the model does not fit the data's tokens, the prompt cannot be encoded, or a
-            setting is out of range.
+        ConfigError: if the model does not fit the vocabulary or context length, the prompt cannot
+            be encoded, or a setting is out of range.
     """
 
     metric_modes: ClassVar = {"loss": "min", "perplexity": "min", "bits_per_byte": "min"}
@@ -79,7 +79,7 @@ class LanguageModeling(Objective):
         self.token_bytes = token_bytes.to(next(model.parameters()).device)
 
     def setup(self, data: Loader) -> None:
-        """Raises: ConfigError: the text is read in lanes, which only carried states need."""
+        """Raise ConfigError if ``data.lanes`` is set, which only recurrent state needs."""
         if isinstance(data.splits["train"], Lanes):
             raise ConfigError("data.lanes is for objective=truncated_backpropagation: leave it out")
 
@@ -98,13 +98,13 @@ class LanguageModeling(Objective):
         return self.sums(cross_entropy(logits, targets, reduction="sum"), targets), {}
 
     def update_metrics(self, logits: Tensor, targets: Tensor) -> None:
-        """Show the named metrics the tokens that count."""
+        """Update the named metrics, without ignored tokens."""
         if self.metrics.names:
             counted = targets != IGNORE
             self.metrics.update(logits[counted].float().softmax(1), targets[counted])
 
     def sums(self, loss: Tensor, targets: Tensor) -> Sums:
-        """Metrics of the ``targets`` that count, from their summed loss."""
+        """Metrics of the ``targets`` that are not ignored; ``loss`` is their sum."""
         counted = targets[targets != IGNORE]
         return {
             "loss": (loss, len(counted)),
@@ -119,7 +119,7 @@ class LanguageModeling(Objective):
         }
 
     def preview(self, model: nn.Module, folder: Path) -> Media:
-        """A text of the model's own."""
+        """Text generated from the prompt."""
         if not self.sample_tokens:
             return {}
         device = self.token_bytes.device
@@ -137,19 +137,19 @@ class LanguageModeling(Objective):
 
 
 def encoded_prompt(spec: Any, prompt: str) -> list[int]:
-    """Raises: ConfigError: ``prompt`` is empty or has characters that the text has not."""
+    """Encode ``prompt``; raises ConfigError if it is empty or has unknown characters."""
     if not prompt:
         raise ConfigError("objective.sample_prompt is empty: a text needs a token to start from")
     try:
         return spec.encode(prompt)
     except ConfigError as error:
-        if prompt == LINE_BREAK:  # which nobody need have asked for: the text is one long line
+        if prompt == LINE_BREAK:  # the default, in a vocabulary without it
             return [FIRST_TOKEN]
         raise ConfigError(f"objective.sample_prompt: {error}") from error
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-    """Of ``(N, T, vocab_size)`` logits against ``(N, T)`` targets."""
+    """Cross-entropy of logits ``(N, T, vocab_size)`` against targets ``(N, T)``."""
     return F.cross_entropy(
         logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction=reduction
     )

@@ -1,4 +1,4 @@
-"""Multi-label classification: every class by itself, present or not."""
+"""Multi-label classification: each class is independently present or absent."""
 
 import warnings
 from collections.abc import Sequence
@@ -18,20 +18,20 @@ from objectives.supervised import MISSING_SHOWN, Supervised, described_tensor
 
 
 class Multilabel(Supervised):
-    """Binary cross-entropy over ``spec.num_classes`` labels, each of which holds or does not.
+    """Binary cross-entropy over ``spec.num_classes`` independent labels.
 
-    Over all samples of a split: ``map`` (mean over the labels of the average precision), ``f1``
-    (mean over the labels) and ``subset_accuracy`` (samples with every label right).
+    Computed over all samples of a split: ``map`` (mean average precision over the labels), ``f1``
+    (macro average) and ``subset_accuracy`` (fraction of samples with every label right).
 
     Args:
-        threshold: of the probability from which on a label holds, in ``f1``, ``subset_accuracy``
-            and predictions.
-        class_weights: factors of each label's loss where it holds; ``balanced``: samples that lack
-            the label for each that has it.
-        metrics: further metrics of evaluations, by name: see :mod:`metrics.named`.
+        threshold: probability above which a label is predicted, for ``f1``, ``subset_accuracy`` and
+            predict.py.
+        class_weights: positive weight of each label (``pos_weight``); ``balanced``: its ratio of
+            negative to positive training samples.
+        metrics: names of additional evaluation metrics, see :mod:`metrics.named`.
 
     Raises:
-        ConfigError: the data have no labels, or the model does not fit them.
+        ConfigError: if the data have no labels, or the model does not fit them.
     """
 
     metric_modes: ClassVar = {"loss": "min", "map": "max", "f1": "max", "subset_accuracy": "max"}
@@ -86,7 +86,7 @@ class Multilabel(Supervised):
         always = [
             name for name, n in zip(self.names, counts.tolist(), strict=True) if n == num_samples
         ]
-        if always:  # a weight of 0: it would not be learned
+        if always:  # their weight would be 0
             raise ConfigError(
                 "objective.class_weights=balanced: every training sample has "
                 + ", ".join(always[:MISSING_SHOWN])
@@ -94,7 +94,7 @@ class Multilabel(Supervised):
         return (num_samples - counts) / counts
 
     def losses(self, outputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
-        """``(N,)``, means over the labels."""
+        """Losses ``(N,)``, averaged over the labels."""
         return F.binary_cross_entropy_with_logits(
             outputs.float(), targets.float(), reduction="none", pos_weight=weight
         ).mean(1)
@@ -108,13 +108,13 @@ class Multilabel(Supervised):
         return {"loss": mean_over_batch(self.losses(logits, labels))}, samples
 
     def media(self, samples: dict[str, Tensor], split: Any, folder: Path) -> Media:
-        """How well each label is told."""
+        """A table of precision, recall, F1 and average precision of each label."""
         from torchmetrics.functional.classification import multilabel_average_precision
 
         labels, probabilities = samples["label"].long(), samples["probability"]
         told = probabilities > self.threshold
         right = (told & (labels == 1)).sum(0)
-        with warnings.catch_warnings(action="ignore"):  # of labels without samples, which are nan
+        with warnings.catch_warnings(action="ignore"):  # labels without samples are nan
             precisions = multilabel_average_precision(
                 probabilities, labels, num_labels=len(self.names), average="none"
             )

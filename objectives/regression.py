@@ -1,4 +1,4 @@
-"""Regression: numbers in units, predicted in deviations from their training mean."""
+"""Regression of one or more quantities, standardized by the training set."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ from models.outputs import prediction_of
 from objectives.base import Media, Sums, Table, mean_over_batch
 from objectives.supervised import Supervised, described_tensor
 
-WORST = 20  # predictions shown at the end
+WORST = 20  # rows of the table of worst predictions
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "mse": F.mse_loss,
     "l1": F.l1_loss,
@@ -24,18 +24,18 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 
 
 class Regression(Supervised):
-    """The numbers of ``spec.quantities``; models see and make ``(y - mean) / std``.
+    """Regression of ``spec.quantities``; models predict standardized ``(y - mean) / std``.
 
-    The loss is of these. ``mae``, ``rmse`` and ``r2`` are in the targets' own units, over all
-    samples of a split at once; with several quantities, means over these, and for each
-    ``mae_<name>`` and so on.
+    The loss is computed on standardized values. ``mae``, ``rmse`` and ``r2`` are computed in the
+    targets' units over all samples of a split; with several quantities they are averaged, and
+    recorded for each one as ``mae_<name>`` etc.
 
     Args:
-        loss: ``mse``, ``l1`` or ``huber`` (squares up to one deviation, absolute beyond).
-        metrics: further metrics of evaluations, by name: see :mod:`metrics.named`.
+        loss: ``mse``, ``l1`` or ``huber`` (quadratic up to one standard deviation, then linear).
+        metrics: names of additional evaluation metrics, see :mod:`metrics.named`.
 
     Raises:
-        ConfigError: the data have no numbers to predict, or the model does not fit them.
+        ConfigError: if the data have no quantities to predict, or the model does not fit them.
     """
 
     keeps_samples = True
@@ -93,8 +93,8 @@ class Regression(Supervised):
             raise ConfigError(f"a target of the {split} split is not finite")
 
     def losses(self, outputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
-        """``(N,)``, means over the quantities."""
-        standardized = ((targets - self.mean) / self.std).float()  # huber_loss takes one dtype
+        """Losses ``(N,)``, averaged over the quantities."""
+        standardized = ((targets - self.mean) / self.std).float()  # huber_loss needs equal dtypes
         return self.loss(outputs.float(), standardized, reduction="none").mean(1)
 
     def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
@@ -127,7 +127,7 @@ class Regression(Supervised):
         return metrics, {}
 
     def media(self, samples: dict[str, Tensor], split: Any, folder: Path) -> Media:
-        """The predictions that are furthest off, in deviations of the training targets."""
+        """A table of the predictions with the largest standardized error."""
         errors = samples["prediction"] - samples["target"]
         deviations = (errors / self.std.cpu()).abs().amax(1)
         worst = deviations.argsort(descending=True)[:WORST]

@@ -1,4 +1,4 @@
-"""Semantic segmentation: a class for every pixel."""
+"""Semantic segmentation: one class per pixel."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,23 +17,23 @@ from models.outputs import prediction_of
 from objectives.base import Media, Picture, Sums, mean_over_batch, pixel_statistics, spread
 from objectives.supervised import Supervised, described_tensor
 
-NUM_SHOWN = 9  # samples in the picture of an evaluation
+NUM_SHOWN = 9  # rows of the logged picture
 
 
 class Segmentation(Supervised):
-    """Cross-entropy over the pixels of masks ``(N, H, W)``; those at ``UNLABELLED`` count nowhere.
+    """Per-pixel cross-entropy against masks ``(N, H, W)``; ignores ``UNLABELLED`` pixels.
 
-    The loss is the mean over an image's labelled pixels, then over images. ``miou``,
-    ``iou/<class>`` and ``pixel_accuracy`` come from the counts of all pixels of a split; ``miou``
-    is the mean over the classes that occur in the masks or the predictions.
+    The loss is averaged over each image's labelled pixels, then over images. ``miou``,
+    ``iou/<class>`` and ``pixel_accuracy`` are computed over all pixels of a split; ``miou`` is the
+    mean over the classes that occur in the masks or the predictions.
 
     Args:
-        class_weights: of the losses of each class's pixels, as for
+        class_weights: loss weight of each class's pixels, as for
             :class:`objectives.classification.Classification`.
-        metrics: further metrics of evaluations, by name: see :mod:`metrics.named`.
+        metrics: names of additional evaluation metrics, see :mod:`metrics.named`.
 
     Raises:
-        ConfigError: the data are no images with classes, or the model does not fit them.
+        ConfigError: if the data are not images with two or more classes, or the model does not fit.
     """
 
     keeps_samples = shows_samples = True
@@ -54,7 +54,7 @@ class Segmentation(Supervised):
             )
         shape = (2, spec.num_classes, *spec.image_size)
         super().__init__(model, spec, spec.class_names, shape, class_weights)
-        fast = {"validate_args": False}  # which would look at every pixel once more
+        fast = {"validate_args": False}  # skips another pass over all pixels
         own = [
             {"name": "iou", "as": "miou", **fast},
             {"name": "iou", "average": "none", "zero_division": torch.nan, **fast},
@@ -86,7 +86,7 @@ class Segmentation(Supervised):
             )
 
     def losses(self, outputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
-        """``(N,)``, means over the labelled pixels of each image; 0 where there is none."""
+        """Losses ``(N,)``, averaged over the labelled pixels; 0 for images without any."""
         losses = F.cross_entropy(
             outputs.float(), targets.long(), weight, ignore_index=UNLABELLED, reduction="none"
         )
@@ -103,7 +103,7 @@ class Segmentation(Supervised):
         return {"loss": mean_over_batch(losses)}, {"loss": losses}
 
     def media(self, samples: dict[str, Tensor], split: Any, folder: Path) -> Media:
-        """Some images of the split, their masks over them, and those that are predicted."""
+        """A picture of some images, each with its mask and its predicted mask overlaid."""
         images, masks, predicted = self.shown
         mean, std = pixel_statistics(self.spec)
         plain = images * std + mean

@@ -1,4 +1,4 @@
-"""What objectives with targets have in common: checks of model and data, weights of classes."""
+"""Base of the objectives with targets: checks of model and data, class weights."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -12,27 +12,26 @@ from data.splits import Batch, TensorSplit
 from models.outputs import prediction_of
 from objectives.base import Objective, Sums, check_fit, mean_over_batch
 
-MISSING_SHOWN = 5  # names of classes in a message
+MISSING_SHOWN = 5  # class names listed in a message
 
 
 class Supervised(Objective):
-    """Base of the objectives whose batches are inputs and, last, what to predict of them.
+    """Base of the objectives whose batches are ``(*inputs, targets)``.
 
     Subclasses implement :meth:`losses`, :meth:`check_targets` and ``evaluate``.
 
     Args:
-        names: of the classes, labels or quantities to predict.
-        shape: of the model's output for two samples.
-        class_weights: of the classes in the loss, in the order of their names: numbers, or
-            ``balanced``, from all training targets. Training only: what evaluation measures counts
-            everything alike.
+        names: names of the classes, labels or quantities to predict.
+        shape: expected shape of the model's output for two samples.
+        class_weights: loss weight of each class, in the order of ``names``, or ``balanced``:
+            computed from the training targets. Evaluation is unweighted.
 
     Raises:
-        ConfigError: the model does not take the data's inputs, its output has another shape, or the
-            weights are wrong.
+        ConfigError: if the model does not accept the inputs, its output has another shape, or the
+            weights are invalid.
     """
 
-    # what does not fit, where the model's output has another shape
+    # message for a model whose output has another shape
     output_misfit: ClassVar[str] = "model.num_classes and data={} do not fit"
 
     def __init__(
@@ -55,10 +54,10 @@ class Supervised(Objective):
         check_fit(model, inputs, shape, misfit, self.output_misfit.format(spec.name))
 
     def setup(self, data: Loader) -> None:
-        """Raises: ConfigError: the targets are of another kind, or do not tell the weights."""
+        """Check the targets and set the class weights; raises ConfigError if either is invalid."""
         for name, split in data.splits.items():
             targets = all_targets(split)
-            if targets is None:  # as far as it costs little to know
+            if targets is None:  # reading all samples would take too long: check the first
                 targets = torch.as_tensor(split[0][-1])[None]
             self.check_targets(targets, name)
         if self.class_weights == "balanced":
@@ -69,18 +68,18 @@ class Supervised(Objective):
             self.weight = self.weight.to(data.device, torch.float32)
 
     def check_targets(self, targets: Tensor, split: str) -> None:
-        """Check all targets ``(N, ...)`` of a split, or its first where the others are not known.
+        """Check the targets ``(N, ...)`` of a split (all, or only the first sample's).
 
         Raises:
-            ConfigError: they are not what this objective predicts.
+            ConfigError: if their type, shape or values do not suit the objective.
         """
         raise NotImplementedError
 
     def losses(self, outputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The loss of every sample ``(N,)``.
+        """The loss of each sample ``(N,)``.
 
         Args:
-            weight: of the classes, in training.
+            weight: class weights ``(classes,)``, in training only.
         """
         raise NotImplementedError
 
@@ -90,10 +89,10 @@ class Supervised(Objective):
         return losses.mean(), {"loss": mean_over_batch(losses)}
 
     def balanced_weights(self, split: Any) -> Tensor:
-        """``class_weights=balanced``, from all targets of the training split.
+        """The weights of ``class_weights=balanced``, from the targets of the training split.
 
         Raises:
-            ConfigError: they are not known, or lack a class.
+            ConfigError: if the targets are not in memory, or a class has no samples.
         """
         targets = all_targets(split)
         if targets is None:
@@ -111,21 +110,21 @@ class Supervised(Objective):
         return self.weights_of(counts, len(targets))
 
     def class_counts(self, targets: Tensor) -> Tensor:
-        """``(classes,)``: how often each class occurs."""
+        """The number of targets of each class ``(classes,)``."""
         return targets.flatten().bincount(minlength=len(self.names))[: len(self.names)]
 
     def weights_of(self, counts: Tensor, num_samples: int) -> Tensor:
-        """``(classes,)``: an equal share of the loss for every class, 1 in the mean over all."""
+        """Weights ``(classes,)`` inverse to the class frequencies, of mean 1 over the samples."""
         return counts.sum() / (len(counts) * counts)
 
 
 def check_class_weights(weights: Any, names: Sequence[str]) -> None:
-    """Raises: ConfigError: they are neither None, ``balanced`` nor a number for each name."""
+    """Raise ConfigError unless ``weights`` is None, ``balanced`` or one number per name."""
     if weights is None or weights == "balanced":
         return
     try:
         given = torch.tensor(weights, dtype=torch.float32)
-    except (TypeError, ValueError, RuntimeError):  # no numbers
+    except (TypeError, ValueError, RuntimeError):  # not numbers
         given = torch.zeros(0)
     is_right = given.isfinite().all() and (given >= 0).all() and given.any()
     if given.shape != (len(names),) or not is_right:
@@ -136,11 +135,11 @@ def check_class_weights(weights: Any, names: Sequence[str]) -> None:
 
 
 def all_targets(split: Any) -> Tensor | None:
-    """The targets of every sample, where they can be had without reading the samples."""
+    """The targets of all samples ``(N, ...)``; None if the samples would have to be read."""
     found = split.tensors[-1] if isinstance(split, TensorSplit) else getattr(split, "labels", None)
     return found if isinstance(found, Tensor) else None
 
 
 def described_tensor(values: Tensor) -> str:
-    """The type and shape of one of ``values``, for messages."""
+    """Dtype and shape of one row of ``values``, for messages."""
     return f"{values.dtype} of shape {tuple(values.shape[1:])}".removeprefix("torch.")

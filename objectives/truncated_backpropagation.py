@@ -1,7 +1,7 @@
-"""Truncated backpropagation through time, for language models that carry a state along.
+"""Truncated backpropagation through time, for recurrent language models.
 
-The text is read in order, in ``lanes`` side by side. Every update goes on with the state that the
-one before it left, but its gradient ends at the start of the window (Williams & Peng, 1990).
+The text is read in order, in ``lanes`` parallel streams. Each update starts from the hidden state
+of the one before; gradients stop at the start of the window (Williams & Peng, 1990).
 """
 
 from typing import Any
@@ -20,14 +20,13 @@ from objectives.language_modeling import LanguageModeling, cross_entropy
 class TruncatedBackpropagation(LanguageModeling):
     """Language modelling on batches of ``data.windows.Lanes``.
 
-    A lane starts from the empty state at the beginning of every epoch. In evaluation, the state is
-    carried from the beginning of a block to its end.
+    Each lane starts every epoch with a zero state. Evaluation carries the state through each block.
 
     Args:
-        lanes: texts read side by side over all processes: ``data.batch_size``.
+        lanes: number of parallel streams over all processes; equals ``data.batch_size``.
 
     Raises:
-        ConfigError: the model has no state to carry.
+        ConfigError: if the model has no recurrent state.
     """
 
     def __init__(self, model: nn.Module, spec: Any, lanes: int, **settings: Any) -> None:
@@ -38,13 +37,13 @@ class TruncatedBackpropagation(LanguageModeling):
                 f"{type(model).__name__} has no state to carry through a text: "
                 "objective=language_modeling suits it"
             )
-        self.carried = state  # (parts, layers, lanes, width); each process fills its own lanes
+        self.carried = state  # (parts, layers, lanes, width); a process updates only its lanes
         self.own = torch.zeros(lanes, 1, dtype=torch.bool, device=state.device)
 
     def setup(self, data: Loader) -> None:
-        """Raises: ConfigError: an update is not one window of each lane, in the order of the text.
+        """Raise ConfigError unless every update reads exactly one window of each lane.
 
-        Two windows of a lane in one update would both begin with the state before the first.
+        Two windows of a lane in one update would both start from the state before the first.
         """
         found = getattr(data.splits["train"], "lanes", None)
         if not found == len(self.own) == data.batch_size:
@@ -63,7 +62,7 @@ class TruncatedBackpropagation(LanguageModeling):
 
     def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
         inputs, targets = batch
-        length = self.spec.context_length  # as in training, which bounds the memory of the logits
+        length = self.spec.context_length  # bounds the memory of the logits
         loss, state = torch.zeros((), device=inputs.device), None
         for some, following in zip(inputs.split(length, 1), targets.split(length, 1), strict=True):
             logits, state = model(some, state)
@@ -77,7 +76,7 @@ class TruncatedBackpropagation(LanguageModeling):
         return {"carried": sum_over_ranks(self.carried * self.own)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Raises: ConfigError: the state belongs to another number of lanes."""
+        """Raise ConfigError if the state has another number of lanes."""
         if state["carried"].shape != self.carried.shape:
             raise ConfigError(
                 f"the checkpoint carries the state of {state['carried'].shape[2]} texts, this run "

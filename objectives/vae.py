@@ -1,4 +1,4 @@
-"""Variational autoencoding: reconstruct images from codes near a normal (arXiv:1312.6114)."""
+"""Variational autoencoder objective (VAE, arXiv:1312.6114)."""
 
 import math
 from pathlib import Path
@@ -26,25 +26,25 @@ from objectives.base import (
 )
 from objectives.generation import EVAL_SEED, GRID
 
-NUM_SHOWN = 32  # images beside their reconstructions
+NUM_SHOWN = 32  # logged images with their reconstructions
 
 
 class VariationalAutoencoder(Objective):
-    """``reconstruction + beta * kl``, both in nats an image; ``elbo`` is minus both at beta 1.
+    """Loss ``reconstruction + beta * kl`` in nats per image; ``elbo`` is its negative at beta 1.
 
-    The codes of training are drawn by seed and position, those of an evaluation by sample, so that
-    neither the number of processes nor of batches changes them.
+    The noise of the latent codes is seeded by position in training and by sample in evaluation,
+    independent of the number of processes and batches.
 
     Args:
-        beta: weight of the divergence from the prior (arXiv:1804.03599).
-        likelihood: of the pixels in [0, 1]: ``bernoulli``, for images that are nearly black and
-            white, or ``gaussian``.
-        noise_std: deviation of the Gaussian.
-        metrics: further metrics of evaluations, of the reconstructions' pixels in [0, 1], by name:
-            see :mod:`metrics.named`.
+        beta: weight of the KL divergence from the prior (beta-VAE, arXiv:1804.03599).
+        likelihood: of the pixels in [0, 1]: ``bernoulli``, for nearly black-and-white images, or
+            ``gaussian``.
+        noise_std: standard deviation of the Gaussian likelihood.
+        metrics: names of additional evaluation metrics on the reconstructed pixels in [0, 1], see
+            :mod:`metrics.named`.
 
     Raises:
-        ConfigError: the model is no VAE, or the data are no images.
+        ConfigError: if the model is not a VAE, the data are not images, or a setting is invalid.
     """
 
     keeps_samples = shows_samples = True
@@ -93,9 +93,9 @@ class VariationalAutoencoder(Objective):
         self.shown: tuple[Tensor, ...] = ()
 
     def with_noise(self, batch: Batch, draws: BatchDraws) -> Batch:
-        """A training batch, without its first sample, and the noise of its codes."""
+        """The images of a training batch and the noise of their codes."""
         noise = draws.normal(self.latent_dim).to(batch[0].device, non_blocking=True)
-        return batch[0][1:], noise[1:]
+        return batch[0][1:], noise[1:]  # without the extra first sample, see data.splits.Mix
 
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
         images, noise = batch
@@ -122,7 +122,7 @@ class VariationalAutoencoder(Objective):
         return {"elbo": -metrics["reconstruction"] - metrics["kl"]}
 
     def terms(self, model: Any, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Reconstruction and divergence of each image ``(N,)``, and the logits of its pixels."""
+        """Reconstruction loss and KL of each image ``(N,)``, and the logits of its pixels."""
         mean, log_variance = (part.float() for part in model.encoder(images))
         logits = model.decoder(mean + (0.5 * log_variance).exp() * noise).float()
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
@@ -135,7 +135,7 @@ class VariationalAutoencoder(Objective):
         return losses.sum((1, 2, 3)), kl, logits
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Images as the data set normalizes them -> in [0, 1]."""
+        """Undo the data's normalization: images in [0, 1]."""
         return (images.float() * self.std + self.mean).clamp(0, 1)
 
     def sums(self, reconstruction: Tensor, kl: Tensor) -> Sums:
@@ -146,13 +146,13 @@ class VariationalAutoencoder(Objective):
         }
 
     def media(self, samples: dict[str, Tensor], split: Any, folder: Path) -> Media:
-        """Some images of the split, each with its reconstruction on its right."""
+        """A picture of some images, each with its reconstruction on the right."""
         file = folder / "reconstructions.png"
         save_grid(torch.cat(self.shown, 3), file)
         return {"reconstructions": Picture(file, "images and their reconstructions")}
 
     def preview(self, model: nn.Module, folder: Path) -> Media:
-        """Images of codes from the prior."""
+        """A picture of images decoded from samples of the prior."""
         assert isinstance(model, VAE)
         file = folder / "samples.png"
         save_grid(model.sample(GRID, seeded(EVAL_SEED, LATENT_STREAM)), file)

@@ -1,4 +1,4 @@
-"""Several views of an image at test time, whose predictions are averaged (arXiv:2404.00498)."""
+"""Test-time augmentation: predictions averaged over views of an image (arXiv:2404.00498)."""
 
 from typing import Any
 
@@ -8,16 +8,17 @@ from torch.nn import functional as F
 
 from models.outputs import prediction_of
 
-COUNTS = (1, 2, 6)  # the image; its mirror image; both shifted by a pixel, down or up
+# the image; also its mirror image; also both shifted by a pixel down-right and up-left
+COUNTS = (1, 2, 6)
 
 
 def mean_over_views(model: Any, inputs: list[Tensor], count: int) -> Tensor:
-    """What ``model`` predicts for ``inputs``, of which the first are images if ``count > 1``.
+    """Predictions of ``model`` in fp32, averaged over ``count`` views of the images ``inputs[0]``.
 
-    Shifted views count half as much as the others.
+    A shifted view has half the weight of an unshifted one.
 
     Args:
-        count: one of :data:`COUNTS`.
+        count: number of views, one of :data:`COUNTS`.
     """
     if count == 1:
         return prediction_of(model(*inputs)).float()
