@@ -1,9 +1,8 @@
-"""Fréchet distance between sets of images, in the features of a small classifier of this project.
+"""Fréchet distance between sets of images, in the feature space of a small classifier.
 
-The usual FID (arXiv:1706.08500) takes the features of an Inception network trained on photographs,
-which says little of digits and needs a download. Here they are those of a LightCNN, trained on the
-training split of the run's own data. Every such network has a scale of its own, so values compare
-where the network is the same one; their ``fid_of_noise`` is then the same, too.
+The usual FID (arXiv:1706.08500) uses an Inception network trained on photographs, which is a poor
+fit for digits and must be downloaded. This one uses a LightCNN trained on the run's training split.
+Distances are only comparable if they use the same network; ``fid_of_noise`` is then equal, too.
 """
 
 import time
@@ -29,16 +28,15 @@ from models.build import fill_from_data
 from models.lightcnn import LightCNN
 from optim.schedules import Horizon, cosine
 
-# the recipe of the extractor made here: that of model=lightcnn
+# training recipe of the feature extractor, the same as for model=lightcnn
 EPOCHS, BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY, SEED = 10, 64, 0.1, 0.9, 5e-4, 0
 IMAGES_AT_ONCE = 500
 
 
 class Extractor:
-    """LightCNN's last map averaged over its positions: 64 features of an image in [-1, 1].
+    """LightCNN's last feature map after global average pooling: 64 features per image.
 
-    It is no part of the objective as a module, so that it is neither trained nor saved nor moved
-    to training mode with it.
+    Not an ``nn.Module``, so that the objective does not train it, save it or set its mode.
     """
 
     def __init__(self, network: LightCNN, spec: Any) -> None:
@@ -52,7 +50,7 @@ class Extractor:
         return self
 
     def __call__(self, images: Tensor) -> Tensor:
-        """``(N, C, H, W)`` in [-1, 1] -> ``(N, 64)`` in fp32, whatever the run's precision."""
+        """Images ``(N, C, H, W)`` in [-1, 1] -> features ``(N, 64)``, always in fp32."""
         with torch.autocast(images.device.type, enabled=False):
             parts = images.float().split(IMAGES_AT_ONCE)
             features = [self.network.features(self.normalized(part)).mean((2, 3)) for part in parts]
@@ -63,10 +61,10 @@ class Extractor:
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Between the normal distributions fitted to features ``(N, F)`` and ``(M, F)``.
+    """Fréchet distance of the Gaussians fitted to features ``(N, F)`` and ``(M, F)``.
 
     ``|mean_a - mean_b|^2 + trace(A + B - 2 sqrt(A B))``. ``A B`` has the eigenvalues of the
-    symmetric ``sqrt(A) B sqrt(A)``, so no root of an unsymmetric matrix is needed.
+    symmetric ``sqrt(A) B sqrt(A)``, which avoids the square root of a non-symmetric matrix.
     """
     a, b = a.double(), b.double()
     cov_a, cov_b = a.T.cov(), b.T.cov()
@@ -78,10 +76,11 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 def load_extractor(run_dir: str, spec: Any) -> Extractor:
-    """The LightCNN of a finished run, of its best checkpoint; nothing in its files is executed.
+    """Load the LightCNN of a finished run from its best checkpoint, without unpickling code.
 
     Raises:
-        ConfigError: no such run, another model, or trained on images of another shape.
+        ConfigError: if there is no such run, its model is not a LightCNN, its images have another
+            shape, or its checkpoint is missing or damaged.
     """
     where = f"objective.fid_extractor={run_dir}"
     own = read_spec(Path(run_dir) / "spec.json")
@@ -100,8 +99,8 @@ def load_extractor(run_dir: str, spec: Any) -> Extractor:
         raise ConfigError(f"{where} has no checkpoint")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-        network.load_state_dict(content["ema"] or content["model"])  # averaged ones where there are
-    except Exception as error:  # whatever a damaged file raises
+        network.load_state_dict(content["ema"] or content["model"])  # averaged weights if any
+    except Exception as error:  # a damaged file may raise anything
         raise ConfigError(
             f"{where}: {file.name} is damaged, or not of the model in config.yaml"
         ) from error
@@ -109,9 +108,9 @@ def load_extractor(run_dir: str, spec: Any) -> Extractor:
 
 
 def own_extractor(data: Loader, cache: Path) -> Extractor:
-    """A LightCNN trained on the training split of ``data``: once, then kept in ``cache``.
+    """A LightCNN trained on the training split of ``data``, or loaded from ``cache``.
 
-    One process trains, all get its weights. The run's random numbers are left as they were.
+    Rank 0 trains and broadcasts the weights. The run's global RNG states are preserved.
     """
     spec = data.spec
     with kept_global_generators():
@@ -131,7 +130,7 @@ def own_extractor(data: Loader, cache: Path) -> Extractor:
 
 @contextmanager
 def repeatable() -> Iterator[None]:
-    """The same arithmetic whatever the run's settings: one thread, fp32, fixed algorithms."""
+    """Reproducible arithmetic: one thread, no TF32, deterministic cuDNN."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -142,10 +141,7 @@ def repeatable() -> Iterator[None]:
 
 
 def train(network: LightCNN, data: Loader, file: Path) -> tuple[Tensor, ...]:
-    """``network``'s weights and buffers after the recipe above, in the order of its state dict.
-
-    It is trained on images that are not augmented.
-    """
+    """Train ``network`` without augmentation; returns its state dict's values, on the CPU."""
     count = len(data.splits["train"])
     print(
         f"FID: training a LightCNN on the {count:,} training samples of {data.spec.name}, once, "

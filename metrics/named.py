@@ -1,7 +1,7 @@
-"""Metrics of torchmetrics by name: ``objective.metrics=[f1, top5, {name: ece, n_bins: 10}]``.
+"""torchmetrics by name: ``objective.metrics=[f1, top5, {name: ece, n_bins: 10}]``.
 
-Evaluation shows them every sample once; over several processes their states are gathered, so that
-the value is that of one process.
+They are updated with every evaluation sample exactly once. Their states are gathered over the
+processes, so the values do not depend on the number of processes.
 """
 
 import importlib
@@ -18,8 +18,8 @@ from torch import Tensor
 from core.collectives import gather
 from core.errors import ConfigError, reason
 
-# short names, and the classes of torchmetrics that they stand for; those of a task with classes
-# begin with its word, as MulticlassF1Score
+# short name -> torchmetrics class; classification classes are prefixed by the task, such as
+# MulticlassF1Score
 SHORT = {
     "f1": "F1Score",
     "precision": "Precision",
@@ -47,29 +47,29 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "balanced_accuracy": {"average": "macro"},
     "rmse": {"squared": False},
 }
-# task -> the packages of torchmetrics whose classes suit it; those of others begin with the task
+# task -> torchmetrics packages; other tasks use classification, whose classes are prefixed
 PACKAGES: dict[str, tuple[str, ...]] = {
     "regression": ("regression",),
     "images": ("regression", "image"),
 }
-OF_COLUMNS = ("r2", "pearson", "spearman")  # refuse images
-TOP = re.compile(r"top(\d+)")  # top5: the label is among the five likeliest classes
+OF_COLUMNS = ("r2", "pearson", "spearman")  # reject images
+TOP = re.compile(r"top(\d+)")  # top5: top-5 accuracy
 
 
 class NamedMetrics:
-    """The metrics that a config names, of one evaluation at a time.
+    """The metrics of ``objective.metrics``, computed over one evaluation at a time.
 
     Args:
-        named: names, or mappings of ``name``, settings of the class and ``as``, the name to record.
-        task: torchmetrics' word, ``multiclass``, ``multilabel`` or ``binary``; or ``regression``,
-            or ``images`` (generated ones and those they should be like, in [0, 1]).
-        sizes: settings that every metric gets which has them, such as ``num_classes``.
-        parts: what a value for each class, label or output is recorded as, behind the name.
-        example: predictions and targets, as for :meth:`update`, to try the metrics on.
-        measured: names that the objective itself records.
+        named: names, or mappings of ``name``, ``as`` (the name to record) and constructor settings.
+        task: torchmetrics' ``multiclass``, ``multilabel`` or ``binary``; or ``regression``; or
+            ``images`` (predicted and target images in [0, 1]).
+        sizes: settings for every metric that accepts them, such as ``num_classes``.
+        parts: names of the classes, labels or outputs; suffixes of the recorded per-class values.
+        example: predictions and targets for :meth:`update`, to validate the metrics at start-up.
+        measured: metric names that the objective already records.
 
     Raises:
-        ConfigError: there is no such metric, it refuses its settings, or does not fit the task.
+        ConfigError: if a metric does not exist, rejects its settings or does not fit the task.
     """
 
     def __init__(
@@ -99,13 +99,13 @@ class NamedMetrics:
         return list(self.metrics)
 
     def try_on(self, predictions: Tensor, targets: Tensor, task: str) -> None:
-        """Raises: ConfigError: a metric does not take them, or returns more than numbers."""
+        """Raise ConfigError if a metric fails on the example or returns another shape."""
         for name, metric in self.metrics.items():
             try:
-                with warnings.catch_warnings(action="ignore"):  # such as of classes without samples
+                with warnings.catch_warnings(action="ignore"):  # such as classes without samples
                     metric.update(predictions, targets)
                     value = metric.compute()
-            except Exception as error:  # whatever torchmetrics raises
+            except Exception as error:  # torchmetrics may raise anything
                 raise ConfigError(
                     f"objective.metrics: {name} does not fit {described(task)}: {reason(error)}"
                 ) from error
@@ -122,11 +122,11 @@ class NamedMetrics:
             metric.reset()
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
-        """Take in a batch.
+        """Update all metrics with a batch.
 
         Args:
-            predictions: probabilities ``(N, classes, ...)`` or ``(N, labels)``; else values.
-            targets: classes ``(N, ...)``, or in the shape of the predictions.
+            predictions: probabilities ``(N, classes, ...)`` or ``(N, labels)``, or values.
+            targets: class indices ``(N, ...)``, or the same shape as the predictions.
         """
         with torch.autocast(predictions.device.type, enabled=False):
             for metric in self.metrics.values():
@@ -135,11 +135,11 @@ class NamedMetrics:
                 metric.update(predictions, targets)
 
     def compute(self) -> dict[str, float]:
-        """The values over all samples of all processes, each of which must take part."""
+        """The values over the samples of all processes (a collective call)."""
         values: dict[str, float] = {}
         for name, metric in self.metrics.items():
             try:
-                with warnings.catch_warnings(action="ignore"):  # such as of classes without samples
+                with warnings.catch_warnings(action="ignore"):  # such as classes without samples
                     found = metric.compute().tolist()
             except ValueError as error:  # such as R2 of a single sample
                 raise ConfigError(f"objective.metrics: {name}: {reason(error)}") from error
@@ -151,10 +151,10 @@ class NamedMetrics:
 
 
 def entries(named: Any) -> list[dict[str, Any]]:
-    """Every entry of ``objective.metrics`` as a mapping.
+    """The entries of ``objective.metrics`` as mappings.
 
     Raises:
-        ConfigError: it is no list of names and mappings with a name.
+        ConfigError: if an entry is neither a name nor a mapping with a valid ``name``.
     """
     listed = named if isinstance(named, list | tuple) else [] if named is None else [named]
     found = [entry if isinstance(entry, dict) else {"name": entry} for entry in listed]
@@ -173,40 +173,40 @@ def recorded_name(entry: dict[str, Any]) -> Any:
 
 
 def build(entry: dict[str, Any], task: str, sizes: dict[str, Any]) -> Any:
-    """The metric of one entry.
+    """Build the torchmetrics metric of one entry.
 
     Raises:
-        ConfigError: there is no such metric, or it refuses its settings.
+        ConfigError: if the metric does not exist or rejects its settings.
     """
     name = entry["name"]
     kind = metric_class(name, task)
     settings = SETTINGS.get(name, {})
     if top := TOP.fullmatch(name):
         settings = {"top_k": int(top[1]), "average": "micro"}
-    taken = signature(kind).parameters  # the sizes that this class has
+    taken = signature(kind).parameters  # pass only the sizes that the class accepts
     known = {key: value for key, value in {"task": task, **sizes}.items() if key in taken}
     given = {key: value for key, value in entry.items() if key not in ("name", "as")}
     # a process may have no sample of a small split
     warnings.filterwarnings("ignore", ".*was called before the ``update`` method")
     try:
-        with warnings.catch_warnings(action="ignore"):  # that it will keep all samples
+        with warnings.catch_warnings(action="ignore"):  # that it stores all samples
             return kind(**known | settings | given, dist_sync_fn=gather_parts)
-    except Exception as error:  # whatever torchmetrics raises
+    except Exception as error:  # torchmetrics may raise anything
         raise ConfigError(
             f"objective.metrics: {kind.__name__} refused its settings: {reason(error)}"
         ) from error
 
 
 def metric_class(name: str, task: str) -> Any:
-    """The class of torchmetrics that ``name`` stands for.
+    """The torchmetrics class for ``name``.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: if there is none for the task.
     """
     prefix = "" if task in PACKAGES else task.capitalize()
     classes: dict[str, Any] = {}
     for package in PACKAGES.get(task, ("classification",)):
-        module = importlib.import_module(f"torchmetrics.{package}")  # a second: not at the start
+        module = importlib.import_module(f"torchmetrics.{package}")  # a second to import
         classes |= {known: getattr(module, known) for known in module.__all__}
     classes = {known: kind for known, kind in classes.items() if known.startswith(prefix)}
     short = {key: prefix + known for key, known in SHORT.items() if prefix + known in classes}
@@ -228,10 +228,10 @@ def described(task: str) -> str:
 
 
 def mode_of(named: Any, metric: str, task: str) -> str | None:
-    """``max`` or ``min``, whichever is better of the recorded ``metric``; None: not known.
+    """Whether the recorded ``metric`` is maximized (``max``) or minimized; None: unknown.
 
     Raises:
-        ConfigError: there is no such metric.
+        ConfigError: if the metric does not exist.
     """
     for entry in entries(named):
         if metric == recorded_name(entry):
@@ -241,6 +241,6 @@ def mode_of(named: Any, metric: str, task: str) -> str | None:
 
 
 def gather_parts(value: Tensor, group: Any) -> list[Tensor]:
-    """A state of every process, without those of processes that have seen no sample."""
+    """torchmetrics' ``dist_sync_fn``: gather a state from all processes that saw samples."""
     parts = [part.to(value.device) for part in gather(value.cpu())]
     return [part for part in parts if part.numel()]

@@ -1,4 +1,4 @@
-"""Optimizers and schedules from their config nodes."""
+"""Builds optimizers and schedules from their config nodes."""
 
 import inspect
 import math
@@ -15,9 +15,9 @@ from optim.param_groups import parameter_groups
 from optim.schedules import Evaluations, Horizon
 
 NONE_YET = Evaluations()
-ROUNDING = 1e-12  # of a scheduled value
+ROUNDING = 1e-12  # tolerated rounding error below 0 of a scheduled value
 
-# words in the names of optimizers -> what those optimizers read of their groups, in every library
+# substring of an optimizer's name -> flag that it reads from its parameter groups
 GROUP_FLAGS = {
     "muon": "use_muon",
     "adago": "use_muon",
@@ -25,19 +25,19 @@ GROUP_FLAGS = {
     "lars": "always_adapt",
     "matricesandrest": "is_matrix",
 }
-TORCH_MUON = "torch.optim.Muon"  # takes what it is given
+TORCH_MUON = "torch.optim.Muon"  # updates every parameter it is given; reads no flag
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A setting, most often the rate, as a function of the update and of its value at first."""
+    """A setting, usually the learning rate, as a function of the step and its initial value."""
 
     function: Callable[..., float]
     sees_evaluations: bool
-    where: str = "scheduler"  # in the config
+    where: str = "scheduler"  # dotted name of the config node, for messages
 
     def __call__(self, step: int, base: float, evaluations: Evaluations = NONE_YET) -> float:
-        """Raises: ConfigError: the value is negative, be it not by rounding, or no number."""
+        """The value at ``step``; raises ConfigError if it is NaN or negative (beyond rounding)."""
         value = self.value(step, base, evaluations)
         if not value > -ROUNDING:
             raise ConfigError(
@@ -47,7 +47,7 @@ class Schedule:
         return value
 
     def value(self, step: int, base: float, evaluations: Evaluations = NONE_YET) -> float:
-        """Whatever it is."""
+        """The value at ``step``, unchecked."""
         further = {"evaluations": evaluations} if self.sees_evaluations else {}
         return self.function(step, base, **further)
 
@@ -55,15 +55,15 @@ class Schedule:
 def build_optimizer(
     settings: dict[str, Any], module: nn.Module, grouping: dict[str, Any], where: str = "optimizer"
 ) -> Optimizer:
-    """The optimizer that ``settings`` describe, over ``module``'s parameters in groups.
+    """Build an optimizer over ``module``'s parameter groups.
 
     Args:
         settings: the config's ``optimizer`` node.
         grouping: the config's ``param_groups`` node, the same for every optimizer.
-        where: dotted name of the node, for messages.
+        where: dotted name of the optimizer node, for messages.
 
     Raises:
-        ConfigError: a wrong setting.
+        ConfigError: if a setting is invalid.
     """
     if "lr" not in settings:
         raise ConfigError(f"{where}.lr is missing: every optimizer is given a learning rate")
@@ -75,14 +75,14 @@ def build_optimizer(
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not 0 <= value < math.inf:
             raise ConfigError(f"{where}.{key}={value} should be a number of at least 0")
-    for part, node in settings.items():  # optimizers inside this one
+    for part, node in settings.items():  # inner optimizers
         for key in ("lr", "weight_decay"):
             if isinstance(node, dict) and key in node:
                 raise ConfigError(
                     f"{where}.{part}.{key} would change nothing: {part} is given {where}.{key}"
                 )
     flags = group_flags(settings)
-    if "weight_decay" not in settings:  # a few optimizers take but one group
+    if "weight_decay" not in settings:  # a few optimizers take only one group
         if any(rule.get("weight_decay") for rule in grouping.get("rules", ())):
             raise ConfigError(f"param_groups.rules: {where} has no weight_decay to change")
         grouping = {**grouping, "decay_norms_and_biases": True}
@@ -104,7 +104,7 @@ def build_optimizer(
 
 
 def group_flags(settings: dict[str, Any]) -> list[str]:
-    """What the optimizer reads of its groups beside the rate and the decay, unless it is set."""
+    """The flags that the optimizer reads from its groups and ``settings`` do not fix."""
     if settings["_target_"] == TORCH_MUON:
         return []
     name = str(settings.get("name") or settings["_target_"]).rpartition(".")[2].lower()
@@ -115,10 +115,10 @@ def group_flags(settings: dict[str, Any]) -> list[str]:
 def build_schedule(
     settings: dict[str, Any], horizon: Horizon, where: str = "scheduler"
 ) -> Schedule:
-    """The schedule that ``settings`` describe.
+    """Build the schedule of a config node.
 
     Raises:
-        ConfigError: a wrong setting, or what it names is no such function.
+        ConfigError: if a setting is invalid, or ``_target_`` is not a schedule function.
     """
     target = resolve(settings.get("_target_"), f"{where}._target_")
     parameters = inspect.signature(target).parameters
@@ -130,6 +130,6 @@ def build_schedule(
     later = ("step", "base_lr", "evaluations")
     function = instantiate({**settings, "_partial_": True}, where, later=later, horizon=horizon)
     schedule = Schedule(function, "evaluations" in parameters, where)
-    for step in (0, horizon.total_steps - 1):  # what does not fit is reported before any training
+    for step in (0, horizon.total_steps - 1):  # report invalid settings before training
         schedule.value(step, 1.0)
     return schedule

@@ -1,4 +1,4 @@
-"""Two optimizers as one: ``optimizer=torch_muon`` is torch's Muon and, for the rest, AdamW."""
+"""Two optimizers in one, such as ``optimizer=torch_muon``: torch's Muon plus AdamW."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -11,17 +11,17 @@ from torch.optim import Optimizer
 class MatricesAndRest(Optimizer):
     """``matrices`` updates the hidden matrices, ``rest`` everything else.
 
-    The two share their groups and their state with this optimizer, so that schedules reach both and
-    a checkpoint holds both.
+    Both share their parameter groups and state with this optimizer, so that schedules and
+    checkpoints cover both.
 
     Args:
-        params: groups, each of which says by :attr:`flag` whose it is.
-        matrices, rest: called with groups, ``lr`` and ``weight_decay``; they make an optimizer.
-        lr: of both.
-        rest_lr: of ``rest``; None: ``lr``.
+        params: parameter groups; the boolean :attr:`flag` of each assigns it to ``matrices``.
+        matrices, rest: factories that take groups, ``lr`` and ``weight_decay``.
+        lr: learning rate of both.
+        rest_lr: learning rate of ``rest``; None: ``lr``.
 
     Raises:
-        ValueError: one of the two cannot be a part.
+        ValueError: if ``matrices`` or ``rest`` is not a factory, or wraps another optimizer.
     """
 
     flag: ClassVar[str] = "is_matrix"
@@ -58,12 +58,12 @@ class MatricesAndRest(Optimizer):
         self.share()
 
     def made(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The groups of the two, in the order of ``groups``, from which they were made."""
+        """The parts' own copies of ``groups``, in the same order."""
         own = {key: iter(part.param_groups) for key, part in self.parts.items()}
         return [next(own[group[self.flag]]) for group in groups]
 
     def share(self) -> None:
-        """Let the two work on the groups and the state of this optimizer."""
+        """Make both parts refer to the groups and the state of this optimizer."""
         for key, part in self.parts.items():
             part.param_groups = [group for group in self.param_groups if group[self.flag] == key]
             part.state = self.state
@@ -79,7 +79,7 @@ class MatricesAndRest(Optimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """By each of the two itself: some put back types that torch's own method casts."""
+        """Load each part with its own method: some restore dtypes that torch's would cast."""
         saved = state_dict["param_groups"]
         state: defaultdict[Any, Any] = defaultdict(dict)
         for key, part in self.parts.items():
@@ -96,6 +96,6 @@ class MatricesAndRest(Optimizer):
         return {**super().__getstate__(), "parts": self.parts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Called by copies."""
+        """Called by ``copy`` and ``pickle``."""
         super().__setstate__(state)
         self.share()

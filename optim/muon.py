@@ -1,4 +1,4 @@
-"""Muon for hidden matrices, AdamW for everything else (kellerjordan.github.io/posts/muon)."""
+"""Muon for hidden matrices, AdamW for the rest (kellerjordan.github.io/posts/muon)."""
 
 import math
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from optim.combined import MatricesAndRest
 
 Triple = tuple[float, float, float]
 
-EPS = 1e-7  # of the norm before the iterations, as in the author's code
-RMS_OF_ADAMW = 0.2  # typical size of an entry of AdamW's update (arXiv:2502.16982, section 2.2)
-SAFETY = 1.01  # keeps rounding errors inside the interval for which the polynomials are made
-PAPER: list[Triple] = [  # arXiv:2505.16932, algorithm 1; all further ones equal the last
+EPS = 1e-7  # added to the norm of the matrix, as in the author's code
+RMS_OF_ADAMW = 0.2  # typical RMS of AdamW's update (arXiv:2502.16982, section 2.2)
+SAFETY = 1.01  # keeps singular values in the polynomials' interval despite rounding errors
+PAPER: list[Triple] = [  # arXiv:2505.16932, algorithm 1; the last triple repeats
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
     (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
@@ -37,7 +37,7 @@ def shrunk(triple: Triple, factor: float) -> Triple:
 COEFFICIENTS: dict[str, list[Triple]] = {
     "jordan": [(3.4445, -4.7750, 2.0315)],
     "polar_express": [
-        shrunk(PAPER[0], SAFETY**2),  # once for the matrix itself, which it is the first to meet
+        shrunk(PAPER[0], SAFETY**2),  # squared: the first also scales the input matrix
         *(shrunk(triple, SAFETY) for triple in PAPER[1:-1]),
         PAPER[-1],
     ],
@@ -47,21 +47,22 @@ COEFFICIENTS: dict[str, list[Triple]] = {
 class Muon(MatricesAndRest):
     """:class:`OrthogonalMomentum` for the groups with ``use_muon``, torch's AdamW for the others.
 
-    Which parameter is in which, :mod:`optim.parameter_roles` says.
+    :mod:`optim.parameter_roles` decides which parameters are hidden matrices.
 
     Args:
-        lr: of both parts.
-        adamw_lr: of AdamW's part; None: ``lr``.
-        momentum: of an average of the gradients, with Nesterov's look ahead if ``nesterov``.
-        ns_coefficients: ``jordan``, the author's, or ``polar_express`` (arXiv:2505.16932).
-        ns_steps: Newton-Schulz iterations.
-        scaling: ``spectral``, the author's: the step times ``sqrt(max(1, rows / columns))``; goes
-            with his rates, 0.02 and 3e-4 for AdamW. ``rms_match``: times ``0.2 * sqrt(max(rows,
-            columns))``, so that one rate, on AdamW's scale, suits both parts (arXiv:2502.16982).
-        betas, eps: of AdamW's part.
+        lr: learning rate of both parts.
+        adamw_lr: learning rate of AdamW; None: ``lr``.
+        momentum: decay of the average of the gradients; Nesterov momentum if ``nesterov``.
+        ns_coefficients: ``jordan`` (the author's) or ``polar_express`` (arXiv:2505.16932).
+        ns_steps: number of Newton-Schulz iterations.
+        scaling: ``spectral`` (the author's) multiplies the update by ``sqrt(max(1, rows /
+            columns))``, for his learning rates of 0.02 and, for AdamW, 3e-4. ``rms_match``
+            multiplies it by ``0.2 * sqrt(max(rows, columns))``, so that both parts can use AdamW's
+            learning rate (arXiv:2502.16982).
+        betas, eps: AdamW's settings.
 
     Raises:
-        ValueError: a setting is out of range.
+        ValueError: if a setting is out of range.
     """
 
     flag = "use_muon"
@@ -108,13 +109,13 @@ class Muon(MatricesAndRest):
 
 
 class OrthogonalMomentum(Optimizer):
-    """Momentum whose direction is made orthogonal, of matrices and convolution kernels.
+    """Momentum SGD with orthogonalized updates, for matrices and convolution kernels.
 
-    Kernels are flattened after their first dimension: ``(out_channels, rest)``, of transposed
-    convolutions ``(in_channels, rest)``.
+    Kernels are flattened to ``(out_channels, rest)``, those of transposed convolutions to
+    ``(in_channels, rest)``.
 
     Args:
-        settings: those of :class:`Muon`'s arguments that are about its matrices.
+        settings: the arguments of :class:`Muon` that concern matrices.
     """
 
     def __init__(
@@ -145,31 +146,31 @@ class OrthogonalMomentum(Optimizer):
 
 
 def orthogonal_like(direction: Any, triples: list[Triple], num_steps: int) -> Tensor:
-    """The orthogonal matrix next to ``direction``, in its shape.
+    """The nearest orthogonal matrix, in the shape of ``direction``.
 
-    Of a tensor that FSDP has sharded, every process gathers the whole and keeps its share.
+    A tensor sharded by FSDP is gathered on every process, and each keeps its shard of the result.
     """
     is_sharded = hasattr(direction, "full_tensor")
     whole = direction.full_tensor() if is_sharded else direction
     update = newton_schulz(whole.flatten(1), triples, num_steps).view(whole.shape).type_as(whole)
     if not is_sharded:
         return update
-    from torch.distributed.tensor import distribute_tensor  # costs a second
+    from torch.distributed.tensor import distribute_tensor  # takes a second to import
 
     mesh, placements = direction.device_mesh, direction.placements
     return distribute_tensor(update, mesh, placements, src_data_rank=None)
 
 
 def newton_schulz(matrix: Tensor, triples: list[Triple], num_steps: int) -> Tensor:
-    """``(rows, columns)`` with its singular values moved towards 1.
+    """Move the singular values of a matrix ``(rows, columns)`` towards 1.
 
-    The singular values become those of ``a x + b x^3 + c x^5``, applied ``num_steps`` times; the
-    last triple is repeated. In bf16 as the author does it, on CPUs in fp32: many have no bf16
-    units, and those that have do not agree.
+    Applies ``a x + b x^3 + c x^5`` to them ``num_steps`` times; the last triple repeats. Runs in
+    bf16 like the author's code, but in fp32 on CPUs: many have no bf16 units, and the results of
+    those that do differ.
     """
     x = matrix.float() if matrix.device.type == "cpu" else matrix.bfloat16()
     is_tall = x.shape[0] > x.shape[1]
-    x = x.T if is_tall else x  # the smaller product
+    x = x.T if is_tall else x  # for the smaller Gram matrix
     x = x / (x.norm() + EPS)
     for i in range(num_steps):
         a, b, c = triples[min(i, len(triples) - 1)]
@@ -179,7 +180,7 @@ def newton_schulz(matrix: Tensor, triples: list[Triple], num_steps: int) -> Tens
 
 
 def update_scale(shape: Sequence[int], scaling: str) -> float:
-    """What the orthogonal update of a parameter of this shape is multiplied by."""
-    if scaling == "spectral":  # of a kernel's last two sizes, as in the author's code: mostly 1
+    """The factor of the orthogonal update of a parameter of this shape."""
+    if scaling == "spectral":  # last two sizes, as in the author's code: mostly 1 for kernels
         return math.sqrt(max(1.0, shape[-2] / shape[-1]))
     return RMS_OF_ADAMW * math.sqrt(max(shape[0], math.prod(shape[1:])))

@@ -1,4 +1,4 @@
-"""What optimizers need for a step beside a gradient, found by letting each make one."""
+"""Finds out by trial steps what an optimizer needs besides gradients."""
 
 import io
 import random
@@ -15,7 +15,7 @@ from core.collectives import full_tensor, spread_like
 from core.errors import ConfigError, reason
 from core.instantiate import instantiate
 
-NUM_STEPS = 2  # of a rehearsal
+NUM_STEPS = 2  # trial steps
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Needs:
     """What an optimizer needs for a step.
 
     Attributes:
-        flat: gradients in the order of their elements, whatever the memory format of the weights.
-        graph: gradients that can be differentiated again, as by ``create_graph=True``.
-        closure: a function that computes the loss and its gradients again. They have been computed
-            once when the optimizer steps, as for every other.
+        flat: contiguous gradients, whatever the memory format of the weights.
+        graph: gradients computed with ``create_graph=True``.
+        closure: a closure that recomputes the loss and its gradients. The gradients have been
+            computed once before ``step``, as for every optimizer.
         draws: it draws random numbers, which must be the same on every process.
-        unsaved: a checkpoint cannot hold its state.
+        unsaved: its state cannot be saved in a checkpoint.
     """
 
     flat: bool = False
@@ -44,21 +44,21 @@ TRIALS = (Needs(), Needs(flat=True), Needs(graph=True), Needs(closure=True, flat
 def rehearse(
     settings: dict[str, Any], optimizer: Optimizer, where: str, module: nn.Module
 ) -> Needs:
-    """Let a twin of ``optimizer`` update stand-ins for its parameters; what it needed.
+    """Step a copy of ``optimizer`` over dummy parameters; returns what it needed.
 
-    Small ones first. Some go by the sizes of the layers, and are given those.
+    Tries tiny parameters first, then the model's shapes, on which some optimizers depend.
 
     Args:
-        settings: what ``optimizer`` was built from, over the parameters of ``module``.
+        settings: the config node from which ``optimizer`` was built over ``module``'s parameters.
 
     Raises:
-        ConfigError: it needs more than the training loop has: a sparse gradient, parameters of
-            other shapes, whole ones where FSDP spreads them, a preparation of its own; or it has no
-            rate to schedule, or but one where the groups have rates of their own.
+        ConfigError: if the optimizer needs something the training loop does not provide (sparse
+            gradients, other shapes, unsharded parameters under FSDP, a setup call), has no learning
+            rate to schedule, or ignores the groups' different learning rates.
     """
     name, problem = type(optimizer).__name__, None
     names = {id(parameter): name for name, parameter in module.named_parameters()}
-    groups = [  # with the names that they were given, which those of some optimizers lack
+    groups = [  # some optimizers drop the names
         {**group, "param_names": [names[id(p)] for p in group["params"]]}
         for group in optimizer.param_groups
     ]
@@ -70,7 +70,7 @@ def rehearse(
                 return try_out(Trial(settings, groups, where, needs, stand_in))
             except ConfigError:
                 raise
-            except Exception as error:  # whatever a foreign optimizer raises
+            except Exception as error:  # a third-party optimizer may raise anything
                 problem = problem or error
         if any(hasattr(parameter, "full_tensor") for parameter in module.parameters()):
             raise ConfigError(
@@ -89,7 +89,7 @@ def rehearse(
 
 @dataclass(frozen=True)
 class Trial:
-    """An optimizer's settings and groups, what it may need, and what stands in for a group."""
+    """One attempt: an optimizer's settings, its needs, and how to make dummy parameters."""
 
     settings: dict[str, Any]
     groups: list[dict[str, Any]]
@@ -98,7 +98,7 @@ class Trial:
     stand_in: Callable[[dict[str, Any]], dict[str, Any]]
 
     def after_steps(self, groups: list[dict[str, Any]]) -> Optimizer:
-        """A twin of the optimizer after a few updates of stand-ins for ``groups``."""
+        """A copy of the optimizer after ``NUM_STEPS`` updates of dummies for ``groups``."""
         params = [self.stand_in(group) for group in groups]
         optimizer = instantiate(self.settings, self.where, params=params)
         for _ in range(NUM_STEPS):
@@ -107,11 +107,11 @@ class Trial:
 
 
 def try_out(trial: Trial) -> Needs:
-    """What the optimizer needs, if it can step in this way; the run's generators stay as they are.
+    """Run a trial and return the optimizer's needs; restores the global RNG states.
 
     Raises:
         ConfigError: see :func:`check_rates`.
-        Exception: it cannot, whatever a foreign optimizer raises.
+        Exception: whatever the optimizer raises, if it cannot step this way.
     """
     python_state, numpy_state = random.getstate(), numpy.random.get_state()
     try:
@@ -129,29 +129,29 @@ def try_out(trial: Trial) -> Needs:
 
 
 def small(group: dict[str, Any]) -> dict[str, Any]:
-    """One small parameter for every number of dimensions, spread as FSDP has spread the others.
+    """A tiny parameter for each number of dimensions in ``group``, sharded like those under FSDP.
 
-    With four dimensions it is ``channels_last`` if one such is.
+    The four-dimensional one is ``channels_last`` if any of the group's is.
     """
     parameters: list[Tensor] = group["params"]
     named = {p.ndim: (name, p) for name, p in zip(group["param_names"], parameters, strict=True)}
     ones = {n: torch.ones([2] * n, device=p.device) for n, (_, p) in named.items()}
-    if any(p.ndim == 4 and not p.is_contiguous() for p in parameters):  # one channel: both
+    if any(p.ndim == 4 and not p.is_contiguous() for p in parameters):  # with one channel: both
         ones[4] = ones[4].to(memory_format=torch.channels_last)
     params = [nn.Parameter(spread_like(tensor, named[n][1])) for n, tensor in ones.items()]
     return {**group, "params": params, "param_names": [name for name, _ in named.values()]}
 
 
 def like(group: dict[str, Any]) -> dict[str, Any]:
-    """As many parameters of the same shapes."""
+    """Dummy parameters of the same shapes."""
     return {**group, "params": [nn.Parameter(torch.ones_like(p)) for p in group["params"]]}
 
 
 def can_be_saved(optimizer: Optimizer, before: list[dict[str, Any]]) -> bool:
-    """Whether the state can be read back from a file as data alone.
+    """Whether the state survives ``torch.save`` and ``torch.load(weights_only=True)``.
 
     Args:
-        before: the groups as they were before any update: what stays as it is, is no state.
+        before: the groups before any update; entries that are still the same are not state.
     """
     file = io.BytesIO()
     try:
@@ -166,15 +166,15 @@ def can_be_saved(optimizer: Optimizer, before: list[dict[str, Any]]) -> bool:
         torch.save(content, file)
         file.seek(0)
         torch.load(file, weights_only=True)
-    except Exception:  # whatever pickle and a foreign optimizer raise
+    except Exception:  # pickle and third-party optimizers may raise anything
         return False
     return True
 
 
 def try_step(optimizer: Any, needs: Needs, scale: float = 1.0) -> None:
-    """One update on ``scale / 2`` times the squared norm of the parameters."""
+    """Minimize ``scale / 2`` times the squared norm of the parameters by one update."""
     if hasattr(optimizer, "train"):
-        optimizer.train()  # as schedule-free ones want it
+        optimizer.train()  # schedule-free optimizers require it
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def closure() -> Tensor:
@@ -193,19 +193,19 @@ def try_step(optimizer: Any, needs: Needs, scale: float = 1.0) -> None:
 
 
 def check_rates(trial: Trial) -> None:
-    """Raises: ConfigError: the rates of all groups but the first change nothing."""
+    """Raise ConfigError if the optimizer ignores the learning rates of all groups but the first."""
 
     def moved(rate: float) -> list[Tensor]:
         usual = [{**group, "weight_decay": 0.0, "lr": 0.3} for group in trial.groups]
         further = [{**group, "lr": rate} for group in usual[1:]]
-        at_rate = replace(trial, settings={**trial.settings, "lr": 0.3})  # it may be 0
+        at_rate = replace(trial, settings={**trial.settings, "lr": 0.3})  # the run's may be 0
         _, *rest = at_rate.after_steps([usual[0], *further]).param_groups
         return [full_tensor(p.detach()) for group in rest for p in group["params"]]
 
     name = trial.settings.get("name") or trial.settings["_target_"]
     usual, slower = moved(0.3), moved(0.1)
     is_same = all(map(torch.equal, usual, slower))
-    if is_same and any((tensor != 1).any() for tensor in usual):  # some wait for a few updates
+    if is_same and any((tensor != 1).any() for tensor in usual):  # some skip the first updates
         raise ConfigError(
             f"{trial.where}: {name} has one rate for all parameters: param_groups.layer_decay and "
             "lr_scale in param_groups.rules would change nothing: do without them, or choose "
@@ -214,10 +214,10 @@ def check_rates(trial: Trial) -> None:
 
 
 def add_gradients(loss: Tensor, parameters: Sequence[Tensor], graph: bool) -> None:
-    """``loss.backward()``; with ``graph``, gradients that can be differentiated again.
+    """``loss.backward()``; with ``graph``, as if by ``create_graph=True``.
 
-    Of its own ``create_graph=True``, torch warns that memory may leak: here the graphs are freed by
-    the next ``zero_grad()``.
+    ``backward(create_graph=True)`` itself warns of a memory leak; here the next ``zero_grad()``
+    frees the graphs.
     """
     if not graph:
         loss.backward()
@@ -229,13 +229,13 @@ def add_gradients(loss: Tensor, parameters: Sequence[Tensor], graph: bool) -> No
 
 
 def flatten_gradients(parameters: Iterable[Tensor]) -> None:
-    """Let gradients lie in the order of their elements, so that they can be viewed flat."""
+    """Make the gradients contiguous, so that ``view(-1)`` works."""
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad = parameter.grad.contiguous()
 
 
 def generator_states() -> tuple[Any, ...]:
-    """Of the global generators."""
+    """States of the global generators of Python, numpy and torch."""
     numpys: Any = numpy.random.get_state()
     return random.getstate(), numpys[1].tolist(), numpys[2], torch.get_rng_state().numpy().tobytes()

@@ -1,4 +1,4 @@
-"""Parameter groups: which parameters get weight decay, and which a scaled learning rate."""
+"""Parameter groups: weight decay and learning-rate scale of each parameter."""
 
 import re
 from collections import Counter
@@ -29,22 +29,22 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Split ``module``'s trainable parameters into groups; each is in exactly one.
 
-    Without ``decay_norms_and_biases``, what :func:`optim.parameter_roles.undecayed` lists is not
-    decayed, as is usual since arXiv:1812.01187.
+    Unless ``decay_norms_and_biases``, the parameters of :func:`optim.parameter_roles.undecayed` get
+    no weight decay, as is usual since arXiv:1812.01187.
 
     Args:
-        lr: the rate of the top layer; without ``layer_decay`` the groups have none of their own.
-        layer_decay: factor of the rate from each layer to the one below it (arXiv:2003.10555).
+        lr: rate of the top layer; groups have ``lr`` only with ``layer_decay`` or ``lr_scale``.
+        layer_decay: learning-rate factor from each layer to the one below it (arXiv:2003.10555).
         not_hidden: see :func:`optim.parameter_roles.hidden_matrices`.
         rules: see :func:`optim.param_rules.rules_by_name`.
-        root: the model whose names of parameters the rules are about; None: ``module``.
-        flags: what the optimizer reads of a group: ``use_muon`` (it holds hidden matrices),
-            ``is_matrix`` (the same, without convolution kernels) or ``always_adapt`` (it is
-            decayed, if only by 0).
+        root: the model whose parameter names the rules match; None: ``module``.
+        flags: boolean entries that the optimizer reads from a group: ``use_muon`` (hidden
+            matrices), ``is_matrix`` (the same, without convolution kernels) or ``always_adapt``
+            (subject to weight decay, even of 0).
 
     Raises:
-        ConfigError: ``layer_decay`` is no such factor, or the module has no numbered layers or
-            no hidden matrices, for an optimizer of those.
+        ConfigError: if ``layer_decay`` is not in (0, 1] or the module has no numbered layers, or an
+            optimizer for hidden matrices finds none.
     """
     everything = {id(parameter) for parameter in module.parameters()}
     decayed = everything if decay_norms_and_biases else everything - undecayed(module)
@@ -79,32 +79,32 @@ def parameter_groups(
         key = (is_usual, scale, *(group[flag] for flag in flags), decay, id(parameter) in decayed)
         group = groups.setdefault(key, group)
         group["params"].append(parameter)
-        group["param_names"].append(name)  # as torch has them: some optimizers go by them
-    # the top layer's group comes first: its rate is the one that is logged
+        group["param_names"].append(name)  # torch's key; some optimizers read it
+    # the top layer's group comes first: its learning rate is logged
     return [groups[key] for key in sorted(groups, reverse=True)]
 
 
 def rules_by_parameter(
     model: nn.Module, rules: Sequence[dict[str, Any]]
 ) -> dict[int, RuleSettings]:
-    """The rules, by the ids of the parameters that they are for."""
+    """The rule of each parameter that has one, keyed by ``id(parameter)``."""
     found = rules_by_name(model, rules)
     named = model.named_parameters(remove_duplicate=False)
     return {id(parameter): found[name] for name, parameter in named if name in found}
 
 
 def layer_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
-    """The factor of every trained parameter's learning rate, by name.
+    """The learning-rate factor of each trainable parameter, by name.
 
-    Where the model has timm's ``group_matcher``, the layers are those that it names. Else they are
-    the numbered blocks that hold most of the trained parameters, such as
-    ``encoder.layer.3.`` or ``blocks.3.``. What comes before them, such as embeddings, is one layer
-    below the first block; what comes after, such as the classifier, one above the last block.
+    A model with timm's ``group_matcher`` defines its layers. Otherwise, the layers are the stack of
+    numbered blocks with the most trainable parameters, such as ``encoder.layer.3.`` or
+    ``blocks.3.``. Parameters before it, such as embeddings, form a layer below the first block;
+    those after it, such as the classifier, form a layer above the last.
     """
     if not 0 < layer_decay <= 1:
         raise ConfigError(f"param_groups.layer_decay={layer_decay} should be above 0, at most 1")
     if hasattr(module, "group_matcher"):
-        from timm.models import group_parameters  # costs seconds, and timm made the model
+        from timm.models import group_parameters  # takes seconds to import; timm made the model
 
         matcher = module.group_matcher(coarse=False)  # type: ignore[operator]
         layers: dict[str, int] = group_parameters(module, matcher, reverse=True)

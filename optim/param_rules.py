@@ -1,4 +1,4 @@
-"""``param_groups.rules``: settings of parameters by name; the first rule that matches wins."""
+"""``param_groups.rules``: per-parameter settings by name; the first matching rule wins."""
 
 import re
 from collections.abc import Sequence
@@ -9,19 +9,19 @@ from torch import nn
 from core.errors import ConfigError
 from core.schema import RuleSettings
 
-STATISTICS = "running_mean"  # what a norm without parameters is known by
-NAMES_SHOWN = 3  # of the first and of the last
+STATISTICS = "running_mean"  # identifies norms, also those without parameters
+NAMES_SHOWN = 3  # first and last parameter names listed in a message
 
 
 def rules_by_name(module: nn.Module, rules: Sequence[dict[str, Any]]) -> dict[str, RuleSettings]:
-    """The rule of every parameter of ``module`` that has one, and of the norms' statistics.
+    """The rule of each parameter and each norm's running mean that has one, by name.
 
-    A parameter with several names, such as an embedding that is also the output layer, has the
-    first rule that matches any of them; it stands under all.
+    A parameter with several names, such as tied embeddings, gets the first rule that matches any of
+    them, under all its names.
 
     Raises:
-        ConfigError: a rule is no regular expression, or has no effect: it matches nothing, or only
-            what rules before it match.
+        ConfigError: if a rule is not a regular expression, or has no effect: it matches nothing, or
+            only names matched by earlier rules.
     """
     names: dict[int, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
@@ -57,10 +57,10 @@ def rules_by_name(module: nn.Module, rules: Sequence[dict[str, Any]]) -> dict[st
 
 
 def freeze(module: nn.Module, rules: Sequence[dict[str, Any]]) -> list[nn.Module]:
-    """Freeze what the rules say, in place; the norms that then keep their statistics.
+    """Freeze parameters by the rules, in place; returns the norms with frozen running statistics.
 
-    A norm keeps them in training too if all of its parameters are frozen, by a rule or by the model
-    itself, or if it has none and a rule freezes it by its name.
+    A norm's running statistics are frozen if all its parameters are frozen, by a rule or by the
+    model itself, or if it has none and a rule with ``freeze`` matches its name.
 
     Raises:
         ConfigError: see :func:`rules_by_name`.

@@ -1,4 +1,4 @@
-"""What each parameter of a model is for, as far as optimizers treat it differently."""
+"""Roles of parameters that optimizers treat differently: undecayed, hidden matrices."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -8,17 +8,17 @@ from torch import Tensor, nn
 
 from core.errors import ConfigError
 
-NORMS = (nn.LayerNorm, nn.RMSNorm)  # the parameters of others have one dimension
+NORMS = (nn.LayerNorm, nn.RMSNorm)  # the parameters of other norms are one-dimensional anyway
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 POSITIONS = re.compile(r"pos(ition)?(al)?_?embed|position_bias")
 
 
 def undecayed(module: nn.Module) -> set[int]:
-    """The ids of the parameters that weight decay leaves alone.
+    """The ids of the parameters without weight decay.
 
-    Biases, normalization layers, class tokens, position embeddings and scales (all that has fewer
-    than two dimensions, or is no ``weight`` and has a dimension of size 1 to be repeated along),
-    and what the model or a part of it names in timm's ``no_weight_decay()``.
+    These are biases, normalization layers, class tokens, position embeddings and scales (parameters
+    with fewer than two dimensions, or not named ``weight`` and with a broadcast dimension of size
+    1), and those listed by timm's ``no_weight_decay()`` of the model or a submodule.
     """
     found = set()
     for prefix, submodule in module.named_modules():
@@ -43,17 +43,16 @@ def undecayed(module: nn.Module) -> set[int]:
 def hidden_matrices(module: nn.Module, not_hidden: Sequence[str], kernels: bool = True) -> set[int]:
     """The ids of the weights of hidden layers: matrices and convolution kernels.
 
-    Not hidden are embeddings, the first layer, the last layer, what shares its weights with
-    one of them, and whatever is :func:`undecayed`; kernels of one input channel
-    (depthwise ones) are no matrices. First and last is the order in which the model makes its
-    layers.
+    Excludes embeddings, the first and the last layer, weights tied to any of these, everything
+    :func:`undecayed`, and depthwise kernels (one input channel). First and last refer to the order
+    in which the model registers its layers.
 
     Args:
-        not_hidden: regular expressions on names, for what this does not recognize.
-        kernels: whether convolution kernels count.
+        not_hidden: regular expressions on the names of further parameters to exclude.
+        kernels: whether to include convolution kernels.
 
     Raises:
-        ConfigError: an expression matches no parameter.
+        ConfigError: if an expression is invalid or matches no parameter.
     """
     layers = list(weight_matrices(module))
     outside = [weight for layer, weight in layers if isinstance(layer, EMBEDDINGS)]
@@ -75,7 +74,7 @@ def hidden_matrices(module: nn.Module, not_hidden: Sequence[str], kernels: bool 
 
 
 def weight_matrices(module: nn.Module) -> Iterator[tuple[nn.Module, Tensor]]:
-    """Every parameter of at least two dimensions that is named a weight, with its layer."""
+    """Every ``(layer, weight)`` whose weight has at least two dimensions."""
     for submodule in module.modules():
         for name, parameter in submodule.named_parameters(recurse=False):
             if parameter.ndim >= 2 and is_weight(name):
@@ -83,5 +82,5 @@ def weight_matrices(module: nn.Module) -> Iterator[tuple[nn.Module, Tensor]]:
 
 
 def is_weight(name: str) -> bool:
-    """Whether a layer calls it a weight: ``weight``, ``weight_ih_l0``, ``in_proj_weight``."""
+    """Whether a parameter is named like ``weight``, ``weight_ih_l0`` or ``in_proj_weight``."""
     return name.startswith("weight") or name.endswith("weight")

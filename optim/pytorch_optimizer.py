@@ -11,12 +11,12 @@ from core.errors import ConfigError, reason
 
 
 def pytorch_optimizer(params: Any, name: str, lr: float, **settings: Any) -> Optimizer:
-    """Create the package's optimizer ``name``, in any spelling of its case.
+    """Create pytorch_optimizer's optimizer ``name`` (case-insensitive).
 
-    Its classes take whatever they are given, and drop what they do not have; here that is refused.
+    The package's classes silently ignore unknown settings; here they are errors.
 
     Raises:
-        ConfigError: the package has no optimizer of that name, or that has no such setting.
+        ConfigError: if the package has no such optimizer, or the optimizer no such setting.
     """
     from pytorch_optimizer import get_supported_optimizers, load_optimizer
 
@@ -35,7 +35,7 @@ def pytorch_optimizer(params: Any, name: str, lr: float, **settings: Any) -> Opt
         for parameter in inspect.signature(build).parameters.values()
         if parameter.kind is not parameter.VAR_KEYWORD and parameter.name != "params"
     ]
-    if not settings.get("weight_decay"):  # a few have none
+    if not settings.get("weight_decay"):  # a few optimizers have none
         settings = {key: value for key, value in settings.items() if key in has or value != 0}
     for key in settings:
         if key not in has:
@@ -44,5 +44,5 @@ def pytorch_optimizer(params: Any, name: str, lr: float, **settings: Any) -> Opt
             raise ConfigError(f"optimizer.{key}: {build.__name__} has no such setting; {hint}")
     try:
         return build(params, lr=lr, **settings)
-    except (AttributeError, ImportError) as error:  # it wants a model, or a package more
+    except (AttributeError, ImportError) as error:  # it needs the model or another package
         raise ConfigError(f"optimizer.name={name} cannot be used here: {reason(error)}") from error

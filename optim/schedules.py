@@ -1,13 +1,13 @@
 """Learning-rate schedules as pure functions of the step.
 
 A schedule is a function ``(step, base_lr, horizon, **settings) -> lr``: ``step`` counts optimizer
-updates from 0, ``base_lr`` is what the optimizer was built with, ``horizon`` says how long the run
-is. Having no state, a schedule cannot drift, reset or resume wrongly; the trainer calls it once an
-update. A new schedule is a function here (or in a file of its own) and a YAML. One that has a
-parameter ``evaluations`` is given the :class:`Evaluations` so far. The same functions serve for
-other settings, such as momentum: ``base_lr`` is then the setting's value.
+updates from 0, ``base_lr`` is the optimizer's initial learning rate and ``horizon`` the length of
+the run. The trainer calls it once per update. Schedules are stateless, so they cannot drift or
+resume wrongly. A new schedule is a function here (or in another file) and a YAML. If it has a
+parameter ``evaluations``, it receives the :class:`Evaluations` so far. Other settings, such as
+momentum, use the same functions, with their initial value as ``base_lr``.
 
-Each agrees with torch's scheduler of the same name over the whole horizon.
+Each function agrees with torch's scheduler of the same name over the whole horizon.
 """
 
 import math
@@ -23,8 +23,8 @@ class Horizon:
     """The length of a run, in optimizer updates.
 
     Attributes:
-        batches_offset: position in the data less updates made. It is 0, unless the run was resumed
-            with another batch size, so that an epoch has another number of updates from there on.
+        batches_offset: batches read minus updates made. It is nonzero only in a run that was
+            resumed with another batch size, which changes the number of updates per epoch.
     """
 
     total_steps: int
@@ -39,22 +39,22 @@ class Horizon:
         steps_per_epoch: int,
         batches_offset: int = 0,
     ) -> "Horizon":
-        """``max_steps`` updates where it is given, else ``max_epochs`` epochs."""
+        """The horizon of ``max_steps`` updates if given, else of ``max_epochs`` epochs."""
         total_steps = max_steps or max_epochs * steps_per_epoch - batches_offset
         return cls(total_steps, steps_per_epoch, batches_offset)
 
     def epoch(self, step: int) -> int:
-        """The epoch, from 0, that update ``step`` is in."""
+        """The epoch of update ``step``, counted from 0."""
         return (step + self.batches_offset) // self.steps_per_epoch
 
 
 @dataclass(frozen=True)
 class Evaluations:
-    """What validation has found so far.
+    """The results of the evaluations so far.
 
     Attributes:
-        values: of the monitored metric, in their order.
-        mode: ``max`` or ``min``, whichever is better.
+        values: values of the monitored metric, in chronological order.
+        mode: whether the metric is maximized (``max``) or minimized (``min``).
     """
 
     values: tuple[float, ...] = ()
@@ -83,10 +83,10 @@ def cosine(
     start_factor: float = 0.01,
     eta_min: float = 0.0,
 ) -> float:
-    """Half a cosine from ``base_lr`` to ``eta_min`` over the horizon (SGDR, arXiv:1608.03983).
+    """Cosine annealing from ``base_lr`` to ``eta_min`` over the horizon (SGDR, arXiv:1608.03983).
 
-    With a warm-up it is ``SequentialLR(LinearLR, CosineAnnealingLR)``: the cosine spans what the
-    warm-up leaves. ``eta_min`` is a learning rate, not a factor.
+    With a warm-up it equals ``SequentialLR(LinearLR, CosineAnnealingLR)``: the cosine spans the
+    steps after the warm-up. ``eta_min`` is a learning rate, not a factor.
     """
     begin = warmup_end(warmup_steps, warmup_fraction, horizon)
     if step < begin:
@@ -134,9 +134,9 @@ def wsd(
     shape: str = "1-sqrt",
     eta_min: float = 0.0,
 ) -> float:
-    """Warm-up, ``base_lr``, and a decay over the last ``decay_fraction`` of the horizon.
+    """Warm-up, stable ``base_lr``, then decay over the last ``decay_fraction`` of the horizon.
 
-    ``shape`` is linear, cosine or 1-sqrt, which arXiv:2405.18392 finds best.
+    The decay's ``shape`` is linear, cosine or 1-sqrt, the best of arXiv:2405.18392.
     """
     if shape not in DECAYS:
         raise ConfigError(f"scheduler.shape={shape} should be {' or '.join(DECAYS)}")
@@ -154,7 +154,7 @@ def wsd(
     return eta_min + (base_lr - eta_min) * DECAYS[shape](progress(step, decay, horizon))
 
 
-DECAYS: dict[str, Callable[[float], float]] = {  # 1 at the begin of the decay, 0 at its end
+DECAYS: dict[str, Callable[[float], float]] = {  # 1 at the start of the decay, 0 at its end
     "linear": lambda share: 1 - share,
     "cosine": lambda share: (1 + math.cos(math.pi * share)) / 2,
     "1-sqrt": lambda share: 1 - math.sqrt(share),
@@ -171,9 +171,9 @@ def warm_restarts(
 ) -> float:
     """Cosines from ``base_lr`` to ``eta_min``, each longer than the last (SGDR, arXiv:1608.03983).
 
-    The first takes ``period`` epochs, each further one ``period_factor`` times the one before
-    (torch's ``CosineAnnealingWarmRestarts``). A run is best ended where a cosine ends: with 1 and
-    2, after 1, 3, 7, 15 epochs.
+    The first takes ``period`` epochs, each later one ``period_factor`` times the one before
+    (torch's ``CosineAnnealingWarmRestarts``). Runs should stop at the end of a cosine: with the
+    defaults, after 1, 3, 7 or 15 epochs.
     """
     if period < 1 or period_factor < 1:
         raise ConfigError("scheduler.period and scheduler.period_factor should be at least 1")
@@ -192,10 +192,10 @@ def one_cycle(
     div_factor: float = 25.0,
     final_div_factor: float = 1e4,
 ) -> float:
-    """Up to ``base_lr`` and down again on two half-cosines (``OneCycleLR``, arXiv:1708.07120).
+    """Cosine up to ``base_lr``, then cosine down (``OneCycleLR``, arXiv:1708.07120).
 
-    Starts at ``base_lr / div_factor`` and ends at that over ``final_div_factor``. Momentum is
-    left alone (``cycle_momentum=False``).
+    Starts at ``base_lr / div_factor`` and ends at that divided by ``final_div_factor``. Momentum
+    stays constant (``cycle_momentum=False``).
     """
     check_fraction(warmup_fraction)
     if div_factor <= 0 or final_div_factor <= 0:
@@ -209,9 +209,9 @@ def one_cycle(
 
 
 def lr_range(step: int, base_lr: float, horizon: Horizon, start_factor: float = 1e-6) -> float:
-    """Exponentially from ``start_factor * base_lr`` to ``base_lr`` at the last step.
+    """Exponential increase from ``start_factor * base_lr`` to ``base_lr`` at the last step.
 
-    For a learning-rate range test (arXiv:1506.01186).
+    Used for a learning-rate range test (arXiv:1506.01186).
     """
     if not 0 < start_factor < 1:
         raise ConfigError(f"scheduler.start_factor={start_factor} should be between 0 and 1")
@@ -219,7 +219,7 @@ def lr_range(step: int, base_lr: float, horizon: Horizon, start_factor: float = 
 
 
 def anneal(start: float, end: float, share: float) -> float:
-    """From ``start`` to ``end`` along half a cosine; a ``share`` beyond 1 stays at the end."""
+    """Cosine interpolation from ``start`` to ``end``; a ``share`` beyond 1 counts as 1."""
     return end + (start - end) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
 
 
@@ -231,7 +231,7 @@ def warmup(step: int, base_lr: float, end: int, start_factor: float) -> float:
 
 
 def warmup_end(steps: int | None, fraction: float, horizon: Horizon) -> int:
-    """The update with which the warm-up is over: as given, or as a fraction of the horizon."""
+    """The first update after the warm-up, from ``steps`` or a ``fraction`` of the horizon."""
     check_fraction(fraction)
     if steps is None:
         return round(fraction * horizon.total_steps)

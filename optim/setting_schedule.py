@@ -1,4 +1,4 @@
-"""Momentum and weight decay as functions of the step."""
+"""Schedules of momentum and weight decay."""
 
 from torch.optim import Optimizer
 
@@ -8,17 +8,17 @@ from optim.schedules import Evaluations
 
 
 class SettingSchedule:
-    """Sets a setting of an optimizer's parameter groups at every update.
+    """Schedules one setting of an optimizer's parameter groups.
 
     Args:
-        name: ``momentum`` (of optimizers without one, the first of their ``betas``) or
-            ``weight_decay``. Groups that have no such setting are left alone.
-        schedule: a function of the step and of the value that the optimizer was built with. What is
-            0, such as the decay of biases, stays 0.
+        name: ``momentum`` (``betas[0]`` in optimizers without it) or ``weight_decay``. Groups
+            without the setting do not change.
+        schedule: a function of the step and the initial value. An initial value of 0, such as the
+            weight decay of biases, stays 0.
 
     Raises:
-        ConfigError: the optimizer has no such setting, or it is 0 throughout; by :meth:`set`, a
-            momentum of 1 or more.
+        ConfigError: if no group has the setting or all have 0; by :meth:`set`, if momentum reaches
+            1.
     """
 
     def __init__(self, optimizer: Optimizer, name: str, schedule: Schedule) -> None:
@@ -53,5 +53,5 @@ class SettingSchedule:
 
     @property
     def now(self) -> float:
-        """The largest of the groups: of the decay, that of the weights."""
+        """The largest current value of all groups, for logging."""
         return max(self.value(group) for group in self.optimizer.param_groups)

@@ -7,7 +7,7 @@ from torch.optim import Optimizer
 
 from core.errors import ConfigError
 
-MOMENTUM = 0.9  # what timm gives every optimizer that has one
+MOMENTUM = 0.9  # timm's default for every optimizer with momentum
 
 
 def timm_optimizer(
@@ -15,11 +15,11 @@ def timm_optimizer(
 ) -> Optimizer:
     """Create timm's optimizer ``name``; further settings go to its constructor.
 
-    With the defaults that timm gives the name, and its momentum of 0.9 where there is a momentum.
-    Its own ``create_optimizer_v2`` drops settings that the optimizer does not have.
+    Applies timm's defaults for the name. Unlike ``create_optimizer_v2``, it does not drop settings
+    that the optimizer does not have.
 
     Raises:
-        ConfigError: timm has no optimizer of that name.
+        ConfigError: if timm has no such optimizer.
     """
     from timm.optim import get_optimizer_class, get_optimizer_info, list_optimizers
 

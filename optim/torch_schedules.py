@@ -1,4 +1,4 @@
-"""torch's schedulers as functions of the step: replayed, so that there is no state to resume."""
+"""torch's schedulers as stateless functions of the step, by replaying them from the start."""
 
 import json
 from difflib import get_close_matches
@@ -12,8 +12,8 @@ from core.errors import ConfigError, reason
 from core.instantiate import REFUSALS
 from optim.schedules import Evaluations, Horizon, warmup, warmup_end
 
-START_FACTOR = 0.01  # of a warm-up
-# they see metrics, hold others, or take functions
+START_FACTOR = 0.01  # first factor of a warm-up
+# unsupported: they take metrics, other schedulers or functions
 ELSEWHERE = {
     "ReduceLROnPlateau": "use scheduler=plateau",
     "SequentialLR": "a warm-up is scheduler.warmup_steps",
@@ -34,17 +34,17 @@ def torch_schedule(
     min_factor: float = 0.1,
     **settings: Any,
 ) -> float:
-    """The rate of ``torch.optim.lr_scheduler``'s class ``name`` after ``step`` of its steps.
+    """The learning rate of ``torch.optim.lr_scheduler``'s class ``name`` after ``step`` steps.
 
-    Its steps are updates, so ``step_size``, ``T_max`` and the like count updates, from the end of
-    the warm-up on. It changes rates alone: momentum has a schedule of its own.
+    The scheduler is stepped once per update from the end of the warm-up on, so ``step_size``,
+    ``T_max`` etc. count updates. It never changes momentum, which has its own schedule.
 
     Args:
-        min_factor: of a ``CyclicLR``, between ``min_factor * base_lr`` and ``base_lr``.
-        settings: of the class, under its own names, but for ``base_lr`` and ``max_lr``.
+        min_factor: ``CyclicLR`` cycles between ``min_factor * base_lr`` and ``base_lr``.
+        settings: keyword arguments of the class, except ``base_lr`` and ``max_lr``.
 
     Raises:
-        ConfigError: there is no such class, it does not work so, or it refuses its settings.
+        ConfigError: if the class does not exist or is unsupported, or rejects its settings.
     """
     begin = warmup_end(warmup_steps, warmup_fraction, horizon)
     if step < begin:
@@ -54,18 +54,18 @@ def torch_schedule(
 
 
 class Replay:
-    """The rates of a scheduler of torch, stepped as far as they have been asked for."""
+    """The learning rates of a torch scheduler, which is stepped on demand."""
 
     def __init__(self, scheduler: Any) -> None:
         self.scheduler = scheduler
         self.rates: list[float] = [*scheduler.get_last_lr()]
-        scheduler.optimizer.step()  # torch warns where none was made before the scheduler's first
+        scheduler.optimizer.step()  # torch warns if the scheduler steps before it
 
     def at(self, step: int) -> float:
         while len(self.rates) <= step:
             try:
                 self.scheduler.step()
-            except REFUSALS as error:  # a OneCycleLR is over, a period is 0
+            except REFUSALS as error:  # past the end of OneCycleLR, or a period of 0
                 name = type(self.scheduler).__name__
                 raise ConfigError(f"scheduler: {name}: {reason(error)}") from error
             self.rates += self.scheduler.get_last_lr()
@@ -74,11 +74,7 @@ class Replay:
 
 @cache
 def replayed(name: str, base_lr: float, min_factor: float, settings: str) -> Replay:
-    """The scheduler ``name`` over an optimizer of its own.
-
-    Args:
-        settings: in JSON.
-    """
+    """A replay of the scheduler ``name`` on a dummy optimizer; ``settings`` is JSON (hashable)."""
     if name in ELSEWHERE:
         raise ConfigError(f"scheduler.name={name} does not go here: {ELSEWHERE[name]}")
     if name not in lr_scheduler.__all__:
@@ -116,9 +112,9 @@ def plateau(
     warmup_steps: int | None = None,
     warmup_fraction: float = 0.0,
 ) -> float:
-    """Times ``factor`` whenever the monitored metric has not improved in ``patience`` evaluations.
+    """Multiply by ``factor`` if the monitored metric stalls for more than ``patience`` evaluations.
 
-    torch's ``ReduceLROnPlateau``, over the evaluations that the checkpoint lists.
+    torch's ``ReduceLROnPlateau``, replayed over the evaluations recorded in the checkpoint.
     """
     begin = warmup_end(warmup_steps, warmup_fraction, horizon)
     if step < begin:
@@ -129,7 +125,7 @@ def plateau(
 
 @lru_cache(maxsize=16)
 def reduced(base_lr: float, evaluations: Evaluations, settings: tuple[Any, ...]) -> float:
-    """``base_lr`` after these evaluations."""
+    """``base_lr`` as ``ReduceLROnPlateau`` reduces it over these evaluations."""
     names = ("factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr")
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=base_lr)
     try:

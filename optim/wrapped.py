@@ -1,7 +1,7 @@
-"""Optimizers around another one: ``optimizer=lookahead``, ``optimizer=sam``.
+"""Optimizers that wrap another one: ``optimizer=lookahead``, ``optimizer=sam``.
 
-The inner one is a node of the config with ``_partial_: true``, without a rate and a decay: it takes
-those of the outer one.
+The base optimizer is a config node with ``_partial_: true``. It has no learning rate and weight
+decay of its own but takes those of the wrapper.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,9 @@ def lookahead(
     k: int = 6,
     alpha: float = 0.5,
 ) -> Optimizer:
-    """Every ``k`` updates, go back to a share ``alpha`` of the way (arXiv:1907.08610).
+    """Lookahead: every ``k`` updates, move the slow weights by ``alpha`` (arXiv:1907.08610).
 
-    timm's: the slow weights begin as those after the first ``k`` updates.
+    timm's version, whose slow weights start as the weights after the first ``k`` updates.
     """
     from timm.optim import Lookahead
 
@@ -36,10 +36,10 @@ def sam(
     rho: float = 0.05,
     adaptive: bool = False,
 ) -> Optimizer:
-    """Step by the gradient at the worst point within ``rho`` (SAM, arXiv:2010.01412).
+    """Step by the gradient at the worst point within radius ``rho`` (SAM, arXiv:2010.01412).
 
-    Two evaluations an update. ``adaptive``: ASAM (arXiv:2102.11600), with a ``rho`` some ten times
-    as large.
+    Takes two forward and backward passes per update. ``adaptive`` is ASAM (arXiv:2102.11600), whose
+    ``rho`` is about ten times as large.
     """
     from pytorch_optimizer import SAM
 
