@@ -1,4 +1,4 @@
-"""What the outputs of each kind of model say of a sample, in words and as rows of a file."""
+"""Turns the outputs of each kind of model into answers: text for the terminal, rows for files."""
 
 import argparse
 from collections import Counter
@@ -15,46 +15,46 @@ from data.pictures import save_grid
 from data.splits import UNLABELLED
 from deploy.inputs import Sample
 
-Rows = list[dict[str, Any]]  # of a file
-Answer = tuple[list[str], Rows]  # words for the terminal, rows
+Rows = list[dict[str, Any]]  # of the --json and --csv files
+Answer = tuple[list[str], Rows]  # text for the terminal, rows
 
 
 class Answers:
-    """Base of all kinds of outputs, see :attr:`objectives.base.Objective.outputs`.
+    """Base class: one subclass per kind of :attr:`objectives.base.Objective.outputs`.
 
     Args:
-        spec: of the data.
-        objective: the settings of the run's objective.
+        spec: spec of the data.
+        objective: the config of the run's objective.
     """
 
-    verb: ClassVar[str]  # what the model does with its inputs
-    tasks: ClassVar[tuple[str, ...]] = ()  # beside those of its inputs
-    options: ClassVar[tuple[str, ...]] = ()  # of predict.py that only this kind heeds
-    output_name: ClassVar[str] = "logits"  # in an exported file
+    verb: ClassVar[str]  # what the model does with its inputs, for messages
+    tasks: ClassVar[tuple[str, ...]] = ()  # further tasks, besides those of its inputs
+    options: ClassVar[tuple[str, ...]] = ()  # options of predict.py specific to this kind
+    output_name: ClassVar[str] = "logits"  # name in the exported file
     score_name: ClassVar[str] = "accuracy"
 
     def __init__(self, spec: Any, objective: dict[str, Any]) -> None:
         self.spec = spec
 
     def head(self) -> nn.Module:
-        """What an exported file does with the model's outputs."""
+        """Postprocessing that the exported model applies to its outputs."""
         return nn.Identity()
 
     def scores(self, outputs: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """How good exported ``outputs`` of raw ``inputs`` are; the score is the mean of it all."""
+        """Scores of the outputs for raw ``inputs``; the reported score is their mean."""
         raise NotImplementedError
 
     def agree(self, outputs: Tensor, expected: Tensor) -> Tensor:
-        """Where two exported models say the same: of logits, name the same class."""
+        """Where two models agree ``(N, ...)``; for logits, on the class."""
         return outputs.argmax(1) == expected.argmax(1)
 
     def answer(self, sample: Sample, outputs: Tensor, options: argparse.Namespace) -> Answer:
-        """What the exported ``outputs`` say of one sample."""
+        """The answer for one sample, from the outputs ``(1, ...)`` after :meth:`head`."""
         raise NotImplementedError
 
 
 class Classes(Answers):
-    """Logits ``(N, classes)``: the likeliest class."""
+    """Logits ``(N, classes)``: answers the most likely classes."""
 
     verb = "classifies"
     options = ("top_k",)
@@ -74,7 +74,7 @@ class Classes(Answers):
 
 
 class Labels(Answers):
-    """Logits ``(N, labels)``: those whose probability is above the run's threshold."""
+    """Logits ``(N, labels)``: answers the labels whose probability exceeds the threshold."""
 
     verb = "labels"
 
@@ -107,7 +107,7 @@ class Labels(Answers):
 
 
 class Pictures(Answers):
-    """Base of answers that are an image file each."""
+    """Base class of answers that are image files."""
 
     options = ("output",)
 
@@ -116,9 +116,9 @@ class Pictures(Answers):
         self.written: Counter[str] = Counter()
 
     def file(self, sample: Sample, kind: str, options: argparse.Namespace) -> Path:
-        """Where the answer goes: to ``--output``, or to the run's ``predictions/``.
+        """The path of the answer, in ``--output`` or the run's ``predictions/``.
 
-        Images of the same name in different folders get a number.
+        Numbers the answers of images that have the same name in different folders.
         """
         assert sample.file is not None
         folder: Path = options.output or options.run_dir / "predictions"
@@ -130,7 +130,7 @@ class Pictures(Answers):
 
 
 class Masks(Pictures):
-    """Logits ``(N, classes, H, W)``: an image of the likeliest class of every pixel."""
+    """Logits ``(N, classes, H, W)``: answers an image of the most likely class of each pixel."""
 
     verb = "segments"
     score_name = "pixel accuracy"
@@ -156,9 +156,9 @@ class Masks(Pictures):
 
 
 def save_mask(mask: Tensor, image: Path, file: Path) -> None:
-    """Write a mask in the size of its image: pixel values are classes, shown in colours.
+    """Save a mask ``(H, W)`` in the size of its image, as a palette PNG of class indices.
 
-    What was cropped from the image is unlabelled.
+    Regions that were cropped from the image are unlabelled.
     """
     with Image.open(image) as opened:
         width, height = upright_size(opened)
@@ -169,12 +169,12 @@ def save_mask(mask: Tensor, image: Path, file: Path) -> None:
     whole = Image.new("L", (width, height), UNLABELLED)
     size = (right - left, bottom - top)
     whole.paste(content.resize(size, Image.Resampling.NEAREST), (left, top))
-    whole.putpalette(palette().flatten().tolist())  # an L image becomes one of indices
+    whole.putpalette(palette().flatten().tolist())  # turns the L image into a palette image
     whole.save(file)
 
 
 class Reconstructions(Pictures):
-    """Logits of images ``(N, C, H, W)``: an image in [0, 1] like the one that was given."""
+    """Logits of images ``(N, C, H, W)``: answers the reconstruction in [0, 1]."""
 
     verb = "reconstructs and generates"
     tasks = ("num_samples",)
@@ -201,12 +201,12 @@ class Reconstructions(Pictures):
 
 
 class Values(Answers):
-    """Standardized numbers ``(N, quantities)``: in their own units."""
+    """Standardized values ``(N, quantities)``: answers them in their units."""
 
     verb = "predicts numbers from"
     output_name = "values"
     score_name = "MAE"
-    tolerance = 1e-3  # deviations of the training targets
+    tolerance = 1e-3  # in standard deviations of the training targets
 
     def head(self) -> nn.Module:
         quantities = self.spec.quantities
@@ -229,7 +229,7 @@ class Values(Answers):
 
 
 class Affine(nn.Module):
-    """``x * scale + shift`` in fp32: pixels to a model's input, standardized values to units."""
+    """``x * scale + shift`` in fp32: normalizes pixels, or converts outputs to units."""
 
     scale: Tensor
     shift: Tensor
@@ -243,7 +243,7 @@ class Affine(nn.Module):
         return x.float() * self.scale + self.shift
 
 
-# by what the objective says that its model returns
+# Objective.outputs -> class
 ANSWERS: dict[str | None, type[Answers]] = {
     "class_logits": Classes,
     "label_logits": Labels,

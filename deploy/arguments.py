@@ -1,4 +1,4 @@
-"""The command line of ``predict.py``: one task, and the options that belong to it."""
+"""The command line of ``predict.py``: one task and its options."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from core.errors import ConfigError
 
-# what can be asked of a run, and the options that belong to it
+# task -> the options that have an effect on it
 OPTIONS = {
     "inputs": ("top_k", "invert", "output", "json", "csv"),
     "text": ("top_k", "json", "csv"),
@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def utf8(argument: str) -> str:
-    """Text from the command line, where bytes that are no UTF-8 come as lone surrogates."""
+    """Reject text that is not UTF-8: Python decodes such bytes as lone surrogates."""
     try:
         argument.encode()
     except UnicodeEncodeError as error:
@@ -46,10 +46,10 @@ def seed(argument: str) -> int:
 
 
 def parse(arguments: Sequence[str] | None, description: str | None) -> argparse.Namespace:
-    """The options, None where they are not given, and the ``task``.
+    """Parse the command line into the ``task`` and the options, None for those not given.
 
     Raises:
-        ConfigError: not one task, an option without effect on it, or a value out of range.
+        ConfigError: if not exactly one task is given, or an option has no effect or is invalid.
     """
     parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument

@@ -1,4 +1,4 @@
-"""Export a finished model, quantize it, and measure what came out."""
+"""Exports and quantizes a finished model, and measures the exported files."""
 
 import statistics
 import timeit
@@ -26,39 +26,39 @@ from deploy.export import (
 from deploy.finished_run import FinishedRun
 
 CALIBRATION_SAMPLES = 500
-NUM_THREADS = 1  # small devices have few, and more do not help with one small sample
+NUM_THREADS = 1  # small devices have few cores, and batch 1 gains nothing from more
 WARM_UPS = 20
 REPEATS = 200
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a deployed model costs and how well it does: one row of the table."""
+    """Size, latency and quality of a deployed model: one row of the table."""
 
     name: str
     file: Path
     num_bytes: int
     latency_ms: float  # median of REPEATS single samples
-    split: str  # that the rest was measured on
+    split: str  # the split of the following measurements
     score_name: str
     score: float
-    num_agreeing: int  # outputs that say what the trained model says, see deploy.answers
+    num_agreeing: int  # outputs that agree with the trained model's, see Answers.agree
     num_compared: int
 
 
 def deploy(
     run: FinishedRun, answers: Answers, export: str | None, quantize: str | None, folder: Path
 ) -> list[Measurement]:
-    """Write the files asked for into ``folder`` and measure each on all of the test split.
+    """Export the model to ``folder`` and measure each file on the whole test split.
 
-    Data without one are measured on validation.
+    Uses the validation split if the data have no test split.
 
     Args:
-        export: ``onnx`` or ``torch``; None with ``quantize`` is ``onnx``.
+        export: ``onnx`` or ``torch``; None means ``onnx``.
         quantize: ``int8`` or None.
 
     Raises:
-        ConfigError: the data are gone, or have neither split.
+        ConfigError: if the data are missing, or have neither split.
     """
     torch.set_num_threads(NUM_THREADS)
     data = run.load_data()
@@ -69,9 +69,9 @@ def deploy(
         )
     folder.mkdir(parents=True, exist_ok=True)
     for file in filter(Path.is_symlink, folder.iterdir()):
-        file.unlink()  # the folder may be a stranger's, and the link lead elsewhere
+        file.unlink()  # an untrusted run directory could link to files elsewhere
     model = Deployable(run.model, run.spec, answers.head()).eval()
-    # exporters would fix the strides of channels_last
+    # exporters would bake in the strides of channels_last
     model = model.to(memory_format=torch.contiguous_format)
     check = partial(measure, model=model, answers=answers, data=data, split=split)
     example = raw_inputs(data, split, 1).repeat_interleave(2, 0)
@@ -99,7 +99,7 @@ def measure(
     data: Loader,
     split: str,
 ) -> Measurement:
-    """Try a deployed model on a whole split, beside the trained one."""
+    """Measure a deployed model on a whole split and compare it with the trained one."""
     scores: list[Tensor] = []
     agreeing: list[Tensor] = []
     indices = torch.arange(len(data.splits[split])).split(data.eval_batch_size)
@@ -122,7 +122,7 @@ def measure(
 
 
 def raw_inputs(data: Loader, split: str, count: int) -> Tensor:
-    """``count`` raw samples of a split, spread over all of it, ``(N, ...)``."""
+    """``count`` evenly spaced raw samples ``(N, ...)`` of a split."""
     size = len(data.splits[split])
     indices = torch.arange(min(count, size)) * size // min(count, size)
     (batch,) = data.read(split, [indices])
@@ -136,7 +136,7 @@ def median_ms(predict: Predict, sample: Tensor) -> float:
 
 
 def table(measurements: Sequence[Measurement]) -> Table:
-    """The measurements for the terminal."""
+    """The measurements as a table for the terminal."""
     title = f"latency: median of {REPEATS}, batch 1, {NUM_THREADS} thread"
     grid = Table(title=title, title_justify="left", title_style="dim")
     grid.add_column("model")

@@ -1,4 +1,4 @@
-"""A trained model as one file for other programs: raw pixels or rows in, logits or values out."""
+"""Exports a trained model to one file: raw pixels or rows in, logits or values out."""
 
 import logging
 import tempfile
@@ -18,17 +18,17 @@ from models.outputs import prediction_of
 
 # raw inputs (N, ...) -> outputs (N, ...)
 Predict = Callable[[Tensor], Tensor]
-DYNAMIC_BATCH = (({0: torch.export.Dim("batch")},),)  # of the one argument of ``*raw``
+DYNAMIC_BATCH = (({0: torch.export.Dim("batch")},),)  # for the single argument of ``*raw``
 
 
 class Deployable(nn.Module):
-    """A model with what its data need before it and its outputs after it.
+    """A model with preprocessing of raw inputs and postprocessing of its outputs.
 
-    Takes raw inputs: uint8 images ``(N, C, H, W)``, rows of tables ``(N, columns)`` as
-    :mod:`data.tables` has them, or texts as their spec encodes them.
+    Takes raw inputs: uint8 images ``(N, C, H, W)``, rows of tables ``(N, columns)`` in the format
+    of :mod:`data.tables`, or texts encoded by their spec.
 
     Args:
-        head: what is done with the outputs; None: nothing.
+        head: postprocessing of the outputs; None: none.
     """
 
     def __init__(self, model: nn.Module, spec: Any, head: nn.Module | None = None) -> None:
@@ -46,12 +46,12 @@ PREPARATIONS: dict[str, Callable[[Any], nn.Module]] = {
     "image": lambda spec: Affine(*scale_and_shift(spec.mean, spec.std)),
     "table": lambda spec: EncodeTable(spec.columns),
 }
-INPUT_NAMES = {"image": "images", "table": "rows"}  # in an exported file
+INPUT_NAMES = {"image": "images", "table": "rows"}  # in the exported file
 
 
 @contextmanager
 def without_own_warnings() -> Iterator[None]:
-    """Silences what torch 2.11's exporters warn of in their own code."""
+    """Suppress warnings about torch 2.11's exporters' own code."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given buffer is not writable")
         warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
@@ -60,10 +60,10 @@ def without_own_warnings() -> Iterator[None]:
 
 @without_own_warnings()
 def export_torch(model: Deployable, example: Tensor, file: Path) -> Predict:
-    """Write a ``torch.export`` program of any batch size; what it predicts, read from the file.
+    """Save a ``torch.export`` program with a dynamic batch size; returns it, loaded from the file.
 
     Args:
-        example: raw samples to trace with, at least two: one would be taken for a constant.
+        example: raw samples to trace with, at least two: a batch size of 1 would be specialized.
     """
     program = torch.export.export(model, (example,), dynamic_shapes=DYNAMIC_BATCH)
     torch.export.save(program, file)
@@ -78,7 +78,7 @@ def export_onnx(
     input_name: str = "images",
     output_name: str = "logits",
 ) -> None:
-    """Write an ONNX model with one input, one output, any batch size; see :func:`export_torch`."""
+    """Save an ONNX model with a dynamic batch size; see :func:`export_torch`."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     program = torch.onnx.export(
@@ -96,10 +96,10 @@ def export_onnx(
 
 
 def quantize_int8(float_model: Path, int8_model: Path, inputs: Tensor) -> None:
-    """Write an int8 version of an ONNX model.
+    """Save an int8 version of an ONNX model.
 
-    Every weight channel gets a scale of its own, every activation one range, measured on
-    ``inputs`` before the model is deployed (static quantization, arXiv:1712.05877).
+    Static quantization (arXiv:1712.05877): one scale per weight channel, and one range per
+    activation, calibrated on ``inputs``.
 
     Args:
         inputs: raw training samples to calibrate on.
@@ -130,7 +130,7 @@ def quantize_int8(float_model: Path, int8_model: Path, inputs: Tensor) -> None:
 
 
 def onnx_predict(file: Path, num_threads: int) -> Predict:
-    """What an ONNX file predicts, in onnxruntime on the CPU."""
+    """Load an ONNX file into onnxruntime on the CPU; returns its prediction function."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

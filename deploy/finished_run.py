@@ -1,4 +1,4 @@
-"""A finished run, opened from its directory alone: config, data spec and weights, on the CPU."""
+"""Loads a finished run from its directory: config, data spec and weights, on the CPU."""
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -23,12 +23,12 @@ from trainer.distributed.device import DTYPES, choose_precision, prepare_process
 from trainer.evaluation import evaluate
 
 CPU = torch.device("cpu")
-USED_AT_ONCE = {"seed", "model", "objective", "trainer"}  # the data are often not needed
+USED_AT_ONCE = {"seed", "model", "objective", "trainer"}  # the data often stay unused
 
 
 @dataclass(frozen=True)
 class Needed:
-    """The part of a config that using its run takes."""
+    """The sections of a config that are needed to use its run."""
 
     seed: Seed
     model: dict
@@ -39,13 +39,13 @@ class Needed:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a run directory holds, ready for use.
+    """The contents of a run directory, loaded.
 
     Attributes:
-        model: with the best weights (the averaged ones where the run kept an average), evaluating.
-        spec: what the data looked like.
-        summary: what the run recorded at its end; empty if it was killed before.
-        outputs: what the model returns, see :class:`objectives.base.Objective`.
+        model: with the best weights (averaged if the run kept an average), in evaluation mode.
+        spec: description of the data.
+        summary: the run's ``summary.json``; empty if there is none.
+        outputs: kind of the model's outputs, see :class:`objectives.base.Objective`.
     """
 
     run_dir: Path
@@ -57,10 +57,10 @@ class FinishedRun:
     outputs: str | None
 
     def load_data(self) -> Loader:
-        """The data set the run was trained on.
+        """Load the data set the run was trained on.
 
         Raises:
-            ConfigError: it is no longer where it was.
+            ConfigError: if it is no longer there.
         """
         settings = from_environment(self.config["data"], "data")
         return build_data(
@@ -68,7 +68,7 @@ class FinishedRun:
         )
 
     def test(self) -> dict[str, float]:
-        """The metrics of the test split, measured anew in the precision of the run."""
+        """Evaluate the test split again, in the precision of the run."""
         prepare_process(self.settings, self.config["seed"], Ranks(), CPU)
         data = self.load_data()
         if "test" not in data.splits:
@@ -84,7 +84,7 @@ class FinishedRun:
 
 
 def newest_run() -> Path:
-    """The directory of the run that began last, below ``outputs`` and ``multirun``."""
+    """The directory of the run that started last, below ``outputs`` and ``multirun``."""
     found = [file for name in ("outputs", "multirun") for file in Path(name).glob("**/spec.json")]
     if not found:
         raise ConfigError("latest: there is no run directory below outputs/ or multirun/")
@@ -95,7 +95,7 @@ def open_run(run_dir: Path) -> FinishedRun:
     """Read a run directory and build its model.
 
     Raises:
-        ConfigError: it is no run directory, has no checkpoint, or one of its files is damaged.
+        ConfigError: if it is not a run directory, has no checkpoint, or a file is damaged.
     """
     if not run_dir.is_dir():
         raise ConfigError(f"there is no directory {run_dir}")
@@ -122,10 +122,10 @@ def open_run(run_dir: Path) -> FinishedRun:
 
 
 def needed_settings(config: dict[str, Any]) -> TrainerSettings:
-    """The trainer settings, after a check of what using the run takes.
+    """Check the sections in :class:`Needed`; returns the trainer settings.
 
     Raises:
-        ConfigError: something is missing, or of a wrong type or value.
+        ConfigError: if a setting is missing or has a wrong type or value.
     """
     needed = {field.name: config[field.name] for field in fields(Needed) if field.name in config}
     settings = checked(Needed, needed)
@@ -136,5 +136,5 @@ def needed_settings(config: dict[str, Any]) -> TrainerSettings:
 
 
 def without_download(model: dict[str, Any]) -> dict[str, Any]:
-    """The model's settings, except that published weights are not fetched only to be replaced."""
+    """The model's settings with ``pretrained=false``: the checkpoint replaces those weights."""
     return {**model, "pretrained": False} if model.get("pretrained") else model

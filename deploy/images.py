@@ -1,4 +1,4 @@
-"""Image files as the uint8 tensors a model was trained on."""
+"""Reads image files into uint8 tensors like those of the training data."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +13,12 @@ from data.splits import ImageSpec
 
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
 WAS_INVERTED = "inverted, since its ground is the opposite of training's; --no-invert: as it is"
-SHADING = 0.15  # of an image's contrast: less is paper, not ink
-OTHER_GROUND = 0.25  # of the range from black to white: a border that differs by more is another
+SHADING = 0.15  # contrast, relative to the image's maximum, below which a pixel is paper, not ink
+OTHER_GROUND = 0.25  # difference in border brightness, in [0, 1], of another background
 
 
 def image_files(paths: list[Path]) -> Iterator[Path]:
-    """Every path that is a file, and every image below those that are folders."""
+    """The paths that are files, and all images below those that are folders."""
     for path in paths:
         if not path.is_dir():
             yield path
@@ -32,18 +32,18 @@ def image_files(paths: list[Path]) -> Iterator[Path]:
 def read_image(
     file: Path, spec: ImageSpec, invert: bool | None = None, max_pixels: int = MAX_PIXELS
 ) -> tuple[Tensor, list[str]]:
-    """An image file as training would read it, and inverted where its ground is the opposite.
+    """Read an image file as in training, inverted if its background is the opposite of training's.
 
     Args:
-        invert: None inverts grey images whose border and contents are the other way round than in
-            the training images.
+        invert: whether to invert; None: only grey images that are dark on light where training is
+            light on dark, or the reverse.
         max_pixels: see :class:`data.decode.Decoder`.
 
     Returns:
-        ``(1, C, H, W)`` uint8, and what had to be changed or looks wrong.
+        ``(1, C, H, W)`` uint8, and notes on conversions and possible problems.
 
     Raises:
-        ConfigError: the file is no image that can be read.
+        ConfigError: if the file cannot be read as an image.
     """
     if spec.in_channels not in MODES:
         raise ConfigError(
@@ -78,7 +78,7 @@ def read_image(
 
 
 def has_opposite_ground(pixels: Tensor, background: float | None) -> bool:
-    """Whether ``(1, 1, H, W)`` is dark on light and training light on dark, or the reverse."""
+    """Whether an image is dark on light and training light on dark, or the reverse."""
     if background is None:
         return False
     border, mean = border_brightness(pixels).item(), pixels.float().mean().item() / 255
@@ -88,7 +88,7 @@ def has_opposite_ground(pixels: Tensor, background: float | None) -> bool:
 
 
 def inverted(pixels: Tensor, background: float | None) -> Tensor:
-    """Light for dark; where training has one ``background``, with that and full contrast."""
+    """Invert an image; if training has a ``background``, stretch to it and to full contrast."""
     if background is None:
         return 255 - pixels
     values = pixels.float() / 255
@@ -100,7 +100,7 @@ def inverted(pixels: Tensor, background: float | None) -> Tensor:
 
 
 def fitting(size: tuple[int, int], target: tuple[int, int]) -> str:
-    """What fitting an image of another size does to it; sizes are width and height."""
+    """Note on how an image was cropped and resized; sizes are ``(width, height)``."""
     scale = min(size[0] / target[0], size[1] / target[1])
     crop = (round(scale * target[0]), round(scale * target[1]))
     steps = [f"cropped to {crop[0]}x{crop[1]}"] if crop != size else []

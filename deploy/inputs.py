@@ -1,4 +1,4 @@
-"""Files and texts of the command line as inputs of a model, by the kind of its data."""
+"""Reads the files and texts of the command line as model inputs, by kind of data."""
 
 import argparse
 from collections.abc import Callable, Iterator
@@ -20,11 +20,11 @@ class Sample:
     """One input.
 
     Attributes:
-        name: in the answers' files.
-        shown: before the answer on the terminal; empty: nothing.
-        tensors: as the model's data have them, raw.
-        subject, notes: what a person should know of it, as the beginning and ends of sentences.
-        file: of an image.
+        name: name in the --json and --csv files.
+        shown: prefix of the answer on the terminal; may be empty.
+        tensors: raw model inputs, each ``(1, ...)``.
+        subject, notes: each ``subject + note`` is a sentence for the user.
+        file: path, for images.
     """
 
     name: str
@@ -35,11 +35,11 @@ class Sample:
     file: Path | None = None
 
 
-Samples = Iterator[Sample | ConfigError]  # an error in place of what cannot be read
+Samples = Iterator[Sample | ConfigError]  # an error for an input that cannot be read
 
 
 def images(run: FinishedRun, options: argparse.Namespace) -> Samples:
-    """Every image file, and those below folders."""
+    """The image files given, and those below the folders given."""
     max_pixels = run.config["data"].get("max_pixels", MAX_PIXELS)
     for file in image_files(options.inputs):
         try:
@@ -52,8 +52,8 @@ def images(run: FinishedRun, options: argparse.Namespace) -> Samples:
 
 
 def texts(run: FinishedRun, options: argparse.Namespace) -> Samples:
-    """Texts of the command line, of a CSV file or of another file's lines."""
-    found = {text: text for text in options.text or ()}  # by what each is called
+    """Texts given by ``--text``, in a column of CSV files, or as lines of other files."""
+    found = {text: text for text in options.text or ()}  # name -> text
     if not all(text.strip() for text in found):
         raise ConfigError("--text is empty")
     data = run.config["data"]
@@ -72,7 +72,7 @@ def texts(run: FinishedRun, options: argparse.Namespace) -> Samples:
 
 
 def rows(run: FinishedRun, options: argparse.Namespace) -> Samples:
-    """Every row of CSV files that have the columns of the training table."""
+    """The rows of CSV files with the columns of the training table."""
     for file in options.inputs:
         columns, delimiter = run.spec.columns, run.config["data"].get("delimiter")
         for line, row, notes in read_rows(file, columns, delimiter):
@@ -82,7 +82,7 @@ def rows(run: FinishedRun, options: argparse.Namespace) -> Samples:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a kind of data is called, and how it is given to ``predict.py``."""
+    """How ``predict.py`` takes one kind of data."""
 
     noun: str
     advice: str
@@ -91,7 +91,7 @@ class Inputs:
     options: tuple[str, ...] = ()
 
 
-# by the kind of the data
+# spec.kind -> inputs
 INPUTS = {
     "image": Inputs(
         noun="images",

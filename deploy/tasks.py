@@ -1,4 +1,4 @@
-"""What ``predict.py`` does with a run: each task prints its answers and returns them as rows."""
+"""The tasks of ``predict.py``: each prints its answers and returns them as rows."""
 
 import argparse
 import csv
@@ -18,14 +18,14 @@ Outcome = tuple[int, Rows]  # exit code, rows
 
 
 def answer(run: FinishedRun, options: argparse.Namespace) -> Outcome:
-    """A line per sample of the files or texts; the exit code says whether all could be read."""
+    """Print one line per input; the exit code is 1 if an input could not be read."""
     inputs, answers = checked_use(run, options)
     from deploy.export import Deployable
 
     model = Deployable(run.model, run.spec, answers.head())
     exit_code = 0
     rows: Rows = []
-    subjects: dict[str, list[str]] = {}  # of each note
+    subjects: dict[str, list[str]] = {}  # note -> the samples it concerns
     for sample in inputs.samples(run, options):
         if isinstance(sample, ConfigError):
             exit_code = complain(sample)
@@ -47,7 +47,7 @@ def answer(run: FinishedRun, options: argparse.Namespace) -> Outcome:
 
 
 def continue_text(run: FinishedRun, options: argparse.Namespace) -> Outcome:
-    """The prompt and what the model makes of it."""
+    """Print the prompt and its continuation."""
     check_task(run, "prompt")
     from models.generation import context_limit, generate
 
@@ -82,7 +82,7 @@ def continue_text(run: FinishedRun, options: argparse.Namespace) -> Outcome:
 
 
 def draw_samples(run: FinishedRun, options: argparse.Namespace) -> Outcome:
-    """A PNG with a grid of generated images."""
+    """Save a grid of generated images as PNG."""
     check_task(run, "num_samples")
     from data.pictures import save_grid
 
@@ -96,7 +96,7 @@ def draw_samples(run: FinishedRun, options: argparse.Namespace) -> Outcome:
 
 
 def test_again(run: FinishedRun, options: argparse.Namespace) -> Outcome:
-    """The test metrics beside the recorded ones."""
+    """Evaluate the test split again and print each metric with its recorded value."""
     rows: Rows = []
     for name, value in run.test().items():
         recorded = run.summary.get(name)
@@ -113,7 +113,7 @@ def test_again(run: FinishedRun, options: argparse.Namespace) -> Outcome:
 
 
 def export(run: FinishedRun, options: argparse.Namespace) -> Outcome:
-    """Files for other programs, and a table of what they cost."""
+    """Export the model and print a table of size, latency and quality."""
     _, answers = checked_use(run, options)
     from rich.console import Console
 

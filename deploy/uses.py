@@ -1,4 +1,4 @@
-"""What can be asked of a finished run, by its model's outputs and the kind of its data."""
+"""Which tasks a finished run supports, by its model's outputs and kind of data."""
 
 import argparse
 
@@ -8,19 +8,19 @@ from deploy.arguments import spelled
 from deploy.finished_run import FinishedRun
 from deploy.inputs import INPUTS, Inputs
 
-# generators, by what their objective says that they return: their task, and what to tell a user
+# Objective.outputs of generative models -> (tasks, advice for the user)
 GENERATORS: dict[str | None, tuple[tuple[str, ...], str]] = {
     "token_logits": (("prompt",), "continues text: use --prompt"),
     "images": (("num_samples",), "generates images: use --num-samples"),
 }
-MODEL_OPTIONS = ("invert", "top_k", "output")  # options that some kinds of models heed
+MODEL_OPTIONS = ("invert", "top_k", "output")  # options that only some kinds of models support
 
 
 def use_of(run: FinishedRun) -> tuple[Inputs, Answers]:
-    """What a model that answers something of every sample takes and says.
+    """The inputs and answers of a model that predicts something for each sample.
 
     Raises:
-        ConfigError: nothing is known of its outputs.
+        ConfigError: if the kind of its data or outputs is unknown.
     """
     inputs, answers = INPUTS.get(run.spec.kind), ANSWERS.get(run.outputs)
     if inputs is None or answers is None:
@@ -32,7 +32,7 @@ def use_of(run: FinishedRun) -> tuple[Inputs, Answers]:
 
 
 def check_task(run: FinishedRun, task: str) -> None:
-    """Raises: ConfigError: the run's model is not made for it; with what can be asked of it."""
+    """Raise ConfigError, naming the supported tasks, if the run does not support ``task``."""
     if run.outputs in GENERATORS:
         tasks, advice = GENERATORS[run.outputs]
     else:
@@ -45,10 +45,10 @@ def check_task(run: FinishedRun, task: str) -> None:
 
 
 def checked_use(run: FinishedRun, options: argparse.Namespace) -> tuple[Inputs, Answers]:
-    """The use of a run whose task is one of its inputs.
+    """:func:`use_of`, after a check of the task and options.
 
     Raises:
-        ConfigError: it has another, or an option has no effect on it.
+        ConfigError: if the run does not support the task, or an option has no effect on it.
     """
     check_task(run, options.task)
     inputs, answers = use_of(run)
