@@ -1,8 +1,8 @@
-"""Augmentations of uint8 image batches ``(N, C, H, W)``, each sample with a draw of its own.
+"""Batch augmentations of uint8 images ``(N, C, H, W)``; every sample draws its own parameters.
 
-They are plain tensor code over the whole batch, which is many times as fast as one transform per
-sample. Add one as a class with ``__call__(images, draws)`` and name it in ``data.augment``. Where
-images have masks, it must say what becomes of these: see :class:`Geometric`.
+They work on the whole batch at once, which is many times faster than one transform per sample. To
+add one, write a class with ``__call__(images, draws)`` and name it in ``data.augment``. For images
+with masks, derive it from :class:`Geometric` or set ``moves_pixels = False``.
 """
 
 import math
@@ -15,38 +15,38 @@ from torch.nn import functional as F
 from data.draws import BatchDraws, seed_global_generators
 from data.splits import UNLABELLED
 
-# pixels (N, C, H, W) and "bilinear" or "nearest" -> the pixels, moved
+# (pixels (N, C, H, W), "bilinear" or "nearest") -> transformed pixels
 Move = Callable[[Tensor, str], Tensor]
 
 
 class Geometric:
-    """An augmentation that moves pixels: those of a mask with those of its image.
+    """Base of augmentations that move pixels: a mask moves with its image.
 
-    One that moves none has ``moves_pixels = False`` instead, and leaves masks as they are.
+    An augmentation that moves none sets ``moves_pixels = False``, and masks stay unchanged.
     """
 
     def draw(self, images: Tensor, draws: BatchDraws) -> Move:
-        """How the pixels of these images move; what comes in at the border is 0."""
+        """Draw the transform of a batch; pixels from outside the image are 0."""
         raise NotImplementedError
 
     def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
         return self.draw(images, draws)(images, "bilinear")
 
     def together(self, images: Tensor, masks: Tensor, draws: BatchDraws) -> tuple[Tensor, Tensor]:
-        """Images, and their masks ``(N, H, W)``; what comes in at the border is unlabelled."""
+        """Transform images and their masks ``(N, H, W)``; pixels from outside are unlabelled."""
         move = self.draw(images, draws)
         moved_masks = move(shifted(masks)[:, None], "nearest")[:, 0]
         return move(images, "bilinear"), unshifted(moved_masks)
 
 
 def shifted(masks: Tensor) -> Tensor:
-    """uint8 masks with 0 for ``UNLABELLED`` and class + 1 for a class: they wrap around at 255."""
+    """Class + 1, and 0 for ``UNLABELLED``: uint8 addition wraps 255 around to 0."""
     assert UNLABELLED == 255
     return masks + 1
 
 
 def unshifted(masks: Tensor) -> Tensor:
-    """What :func:`shifted` was given."""
+    """Inverse of :func:`shifted`."""
     return masks - 1
 
 
@@ -54,7 +54,7 @@ class RandomCrop(Geometric):
     """Shift by up to ``padding`` pixels each way.
 
     Args:
-        reflect: the border mirrors the image; else zeros come in.
+        reflect: pad by reflection instead of zeros.
     """
 
     def __init__(self, padding: int, reflect: bool = False) -> None:
@@ -95,9 +95,9 @@ class HorizontalFlip(Geometric):
 
 
 class AlternatingFlip(Geometric):
-    """Mirror each image in every second epoch, so that two epochs show both of its sides.
+    """Mirror each image in every other epoch, so that two epochs show both orientations.
 
-    Which epochs are an image's is its own draw (arXiv:2404.00498, section 3.6).
+    A random draw per image decides in which epochs (arXiv:2404.00498, section 3.6).
     """
 
     def draw(self, images: Tensor, draws: BatchDraws) -> Move:
@@ -133,14 +133,14 @@ class RandomAffine(Geometric):
 
     Args:
         degrees: rotation drawn from ``[-degrees, degrees]``.
-        translate: shift drawn from up to this fraction of the size, each way.
+        translate: shift by up to this fraction of the size, in each direction.
         scale: factor drawn from ``[1 - scale, 1 + scale]``.
     """
 
     def __init__(self, degrees: float = 10.0, translate: float = 0.1, scale: float = 0.1) -> None:
         check_range("degrees", degrees, 0, 180)
         check_range("translate", translate, 0, 1)
-        check_range("scale", scale, 0, 0.9)  # beyond, an image may vanish or be turned over
+        check_range("scale", scale, 0, 0.9)  # near 1, the factor could be 0
         self.degrees = degrees
         self.translate = translate
         self.scale = scale
@@ -166,13 +166,13 @@ def moved(
     down: Tensor,
     interpolation: str = "bilinear",
 ) -> Tensor:
-    """uint8 images ``(N, C, H, W)`` turned, scaled and shifted, black coming in at the border.
+    """Rotate, scale and shift uint8 images ``(N, C, H, W)``, padding with black.
 
     Args:
         angle, zoom, right, down: ``(N, 1, 1)``; radians, a factor, and fractions of the size.
     """
     height, width = images.shape[2:]
-    # where each pixel comes from: its centre, in pixels from the image's, turned and scaled
+    # source of each output pixel: its offset from the centre in pixels, rotated and scaled
     x = torch.arange(width, device=images.device) - (width - 1) / 2
     y = (torch.arange(height, device=images.device) - (height - 1) / 2).view(-1, 1)
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
@@ -186,8 +186,8 @@ def moved(
 class PerImage:
     """A transform of single images, such as those of ``torchvision.transforms.v2``.
 
-    Each image is transformed with the global CPU generators at a state of its own, so what is drawn
-    does not depend on the rest of the batch.
+    The global CPU generators are reseeded for each image, so its draws do not depend on the rest of
+    the batch.
     """
 
     def __init__(self, transform: Callable[[Tensor], Tensor]) -> None:
@@ -201,8 +201,8 @@ class PerImage:
         return torch.stack(transformed)
 
     def together(self, images: Tensor, masks: Tensor, draws: BatchDraws) -> tuple[Tensor, Tensor]:
-        """Images, and their masks ``(N, H, W)``, which torchvision only moves."""
-        from torchvision import tv_tensors  # costs a second: only for the runs that use it
+        """Transform images with their masks ``(N, H, W)``; masks are moved, never recoloured."""
+        from torchvision import tv_tensors  # takes a second to import: only when used
 
         found_images, found_masks = [], []
         for image, mask, seed in zip(images, shifted(masks), draws.seeds(), strict=True):
@@ -214,6 +214,6 @@ class PerImage:
 
 
 def check_range(name: str, value: float, least: float, most: float) -> None:
-    """Raises: ValueError: the augmentation would do nothing, or something else than it says."""
+    """Raises: ValueError: if ``value`` is not from ``least`` to ``most``."""
     if not least <= value <= most:
         raise ValueError(f"{name}={value} should be from {least} to {most}")

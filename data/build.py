@@ -1,4 +1,4 @@
-"""The data set a config describes, ready to iterate."""
+"""Builds the data set that a config describes, ready to iterate."""
 
 import inspect
 from dataclasses import is_dataclass
@@ -17,16 +17,16 @@ from data.loader import Loader
 from data.splits import InOrder, Splits, StreamedSplit, TensorSplit
 from data.transforms import transformed
 
-LEAST = {"batch_size": 1, "eval_batch_size": 1, "num_workers": 0}  # the loader's settings
+LEAST = {"batch_size": 1, "eval_batch_size": 1, "num_workers": 0}  # minima of loader settings
 OF_A_SPEC = ("kind", "name", "synthetic", "example")
-MAX_WORKERS = 256  # for each split of each process; more can only be a slip
+MAX_WORKERS = 256  # per split and process; more is surely a typo
 
 
 def build_splits(settings: dict[str, Any]) -> Splits:
-    """The splits alone, without the batching.
+    """The splits of the data set, not batched.
 
     Raises:
-        ConfigError: a folder or file is missing, empty or damaged, or a setting is wrong.
+        ConfigError: if a folder or file is missing, empty or damaged, or a setting is wrong.
     """
     not_its_own = (*LEAST, "limit_train_samples", "transforms", "collate_fn", "views")
     source = {key: value for key, value in settings.items() if key not in not_its_own}
@@ -46,7 +46,7 @@ def build_splits(settings: dict[str, Any]) -> Splits:
 
 
 def check_spec(spec: Any, target: str) -> None:
-    """Raises: ConfigError: a spec of the user's own is none that can be kept and tried on."""
+    """Raises: ConfigError: if a custom spec cannot be saved or used to try a model."""
     if not is_dataclass(spec) or not all(hasattr(spec, name) for name in OF_A_SPEC):
         raise ConfigError(
             f"data._target_={target}: its spec, {type(spec).__name__}, should be a dataclass "
@@ -55,10 +55,10 @@ def check_spec(spec: Any, target: str) -> None:
 
 
 def collate_fn(node: Any, splits: Splits) -> Any:
-    """What makes a batch of a list of samples: a function, or an object of a class.
+    """The collate function that ``node`` names: a function or an instance of a callable class.
 
     Raises:
-        ConfigError: ``node`` names neither, or the splits are tensors, whose samples are alike.
+        ConfigError: if ``node`` names neither, or the splits are resident tensors.
     """
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(f"data.collate_fn={node}: name a function, data.collate_fn._target_=...")
@@ -80,13 +80,12 @@ def build_data(
     accumulate_steps: int,
     eval_train_samples: int | None = None,
 ) -> Loader:
-    """The data set of the config's ``data`` node, batched for one process.
+    """The loader of the config's ``data`` node for one process.
 
-    It may download files and prepare them for later runs: of several processes on one node, one
-    should go first.
+    It may download files and write caches, so one process per node should go first.
 
     Args:
-        eval_train_samples: make a split ``train_eval`` of so many training samples.
+        eval_train_samples: number of training samples in an extra split ``train_eval``.
     """
     loading: dict[str, Any] = {key: settings.get(key) for key in LEAST}
     for key, value in loading.items():
@@ -103,12 +102,12 @@ def build_data(
 
 
 def limited(split: Any, count: Any) -> Any:
-    """``count`` samples of the training split."""
+    """A fixed subset of ``count`` training samples."""
     return taken(split, chosen(split, count, "data.limit_train_samples"))
 
 
 def for_evaluation(split: Any, count: int) -> Any:
-    """``count`` samples of the training split, for evaluation."""
+    """A fixed subset of ``count`` training samples, for evaluation."""
     indices = chosen(split, count, "trainer.eval_train_samples")
     if isinstance(split, TensorSplit):
         return split.take_for_evaluation(indices)
@@ -116,10 +115,10 @@ def for_evaluation(split: Any, count: int) -> Any:
 
 
 def chosen(split: Any, count: Any, setting: str) -> Tensor:
-    """``count`` indices into the training split, always the same ones whatever the run's seed.
+    """``count`` indices into the training split, the same for every run seed.
 
     Raises:
-        ConfigError: there are not so many samples, or they cannot be chosen; it names ``setting``.
+        ConfigError: if there are fewer samples, or the data set is iterable; names ``setting``.
     """
     if isinstance(split, InOrder):
         raise ConfigError(
@@ -133,7 +132,7 @@ def chosen(split: Any, count: Any, setting: str) -> Tensor:
 
 
 def taken(split: Any, indices: Tensor) -> Any:
-    """The samples of ``split`` at ``indices`` alone."""
+    """The subset of ``split`` at ``indices``."""
     if isinstance(split, TensorSplit | StreamedSplit):
         return split.take(indices)
     return Subset(split, indices.tolist())

@@ -1,4 +1,4 @@
-"""Tensor files made once from a slow source, checked against it at every use."""
+"""Caches tensors from a slow source in a file, checked against the source at every use."""
 
 import os
 from collections.abc import Callable
@@ -12,16 +12,16 @@ from torch import Tensor
 def fingerprinted(
     cache: Path, fingerprint: str, make: Callable[[], tuple[Tensor, ...]]
 ) -> tuple[Tensor, ...]:
-    """``make()``, kept in ``cache`` for as long as ``fingerprint`` stays the same.
+    """The tensors of ``make()``, cached in a file for as long as ``fingerprint`` stays the same.
 
-    The cache is written atomically; an outdated or damaged one is made anew. Where it cannot be
-    written (a read-only installation), the tensors are made at every start.
+    The cache is written atomically; an outdated or damaged one is rebuilt. If it cannot be written
+    (a read-only installation), the tensors are computed at every start.
     """
     try:
         content = torch.load(cache, weights_only=True, mmap=True)
         if content["fingerprint"] == fingerprint:
             return tuple(content["tensors"])
-    except Exception:  # not there yet, or whatever a damaged file raises: it is only a cache
+    except Exception:  # missing or damaged: rebuild it
         pass
     tensors = make()
     temporary = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
@@ -29,7 +29,7 @@ def fingerprinted(
         cache.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"fingerprint": fingerprint, "tensors": list(tensors)}, temporary)
         temporary.replace(cache)
-    except (OSError, RuntimeError):  # torch's for a file that it cannot write
+    except (OSError, RuntimeError):  # torch raises RuntimeError for a file that it cannot write
         with suppress(OSError):
             temporary.unlink()
     return tensors

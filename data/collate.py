@@ -1,4 +1,4 @@
-"""What makes a batch of a list of samples."""
+"""Collate functions, which turn a list of samples into a batch."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from core.errors import ConfigError
 
 
 class Stack:
-    """torch's own batch, of samples of one size.
+    """torch's ``default_collate``, with a clear error for samples of different sizes.
 
     Args:
-        name: of the data set, for the message.
+        name: name of the data set, for the message.
 
     Raises:
-        ConfigError: their sizes differ.
+        ConfigError: if the sizes differ.
     """
 
     def __init__(self, name: str) -> None:
@@ -27,7 +27,7 @@ class Stack:
         try:
             return default_collate(samples)
         except RuntimeError as error:
-            # torch's words for it are others in a worker process, which stacks into shared memory
+            # not by torch's message: it is another in a worker, which stacks into shared memory
             for parts in zip(*samples, strict=False):
                 shapes = {tuple(getattr(part, "shape", ())) for part in parts}
                 if len(shapes) > 1:
@@ -41,10 +41,10 @@ class Stack:
 
 
 class Pad:
-    """Every part of the samples as one tensor, filled up at the ends with ``value``.
+    """Stack samples of different sizes, padded at the end of each dimension with ``value``.
 
-    Each dimension becomes the largest of the batch: how wide a batch is hangs on its samples, so a
-    model should not, where several processes are to give what one gives.
+    Each dimension is padded to the largest in the batch. A model must not depend on that size if
+    results should be the same for any number of processes.
     """
 
     def __init__(self, value: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""Image files as uint8 tensors of one size."""
+"""Decodes image files to uint8 tensors of one size."""
 
 import math
 from collections.abc import Iterator
@@ -18,25 +18,25 @@ from core.errors import ConfigError, reason
 Image.MAX_IMAGE_PIXELS = None  # Decoder.max_pixels is the limit, which a user can set
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-MAX_PIXELS = 50_000_000  # of an image, where no setting says it
-VERSION = 3  # of the decoding: tensors that another version made are not used
+MAX_PIXELS = 50_000_000  # per image, where no setting gives a limit
+VERSION = 3  # of the decoder; caches written by another version are rebuilt
 MODES = {1: "L", 3: "RGB"}
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """How image files become tensors ``(channels, height, width)``, in training and in use.
+    """Decodes image files to tensors ``(channels, height, width)``, in training and prediction.
 
-    Images are turned as their EXIF orientation says, 16-bit grey is scaled to 8 bits, and
-    transparency is laid on white.
+    The EXIF orientation is applied, 16-bit grey is scaled to 8 bits, and transparent images are
+    composited on white.
 
     Attributes:
         size: height and width of the tensors in pixels.
-        channels: 1 for grayscale, 3 for RGB, whatever the files have.
-        same_size: refuse images of another size rather than resize them.
-        max_pixels: refuse larger images: a small file may claim to be a huge one.
-        min_crop_area: smallest area of a random crop, as a fraction of the image's; 1: none.
+        channels: 1 for grayscale, 3 for RGB; files are converted.
+        same_size: reject images of another size instead of resizing them.
+        max_pixels: reject larger images, since a small file can declare a huge one.
+        min_crop_area: smallest random crop as a fraction of the image's area; 1: no random crops.
     """
 
     size: tuple[int, int]
@@ -52,21 +52,21 @@ class Decoder:
     def __call__(
         self, content: Any, generator: torch.Generator | None = None, name: str = ""
     ) -> Tensor:
-        """The largest centred crop, resized; with a ``generator``, a random crop, resized.
+        """Decode and resize the largest centred crop, or with a ``generator`` a random crop.
 
         Args:
             content: see :func:`open_image`.
-            name: of the image, for messages; of a file, its path is.
+            name: name of the image for messages; files are named by their path.
 
         Raises:
-            ConfigError: it is no readable image, or not of the right size.
+            ConfigError: if the image cannot be read or is not of the right size.
         """
         return self.decode(content, generator, name)[0]
 
     def decode(
         self, content: Any, generator: torch.Generator | None, name: str = ""
     ) -> tuple[Tensor, tuple[int, int], Box]:
-        """The same, with the width and height of the image and what was taken of it."""
+        """Like ``__call__``, with the image's width and height and the box that was cropped."""
         name = content if isinstance(content, str) else name
         with reading(name), open_image(content) as image:
             self.check(name, image)
@@ -97,11 +97,11 @@ class Decoder:
             )
 
     def resized(self, image: Image.Image, box: Box) -> Image.Image:
-        """``box`` of ``image`` as its EXIF orientation turns it, scaled to the size and mode."""
+        """Rotate ``image`` upright, crop ``box`` and resize it to ``size``, in the right mode."""
         height, width = self.size
         full_width, full_height = upright_size(image)
         left, top, right, bottom = box
-        # a JPEG can be decoded at a half, a quarter or an eighth where that is still large enough
+        # a JPEG can be decoded at 1/2, 1/4 or 1/8 of its size if that is still large enough
         wanted = (
             math.ceil(full_width * width / (right - left)),
             math.ceil(full_height * height / (bottom - top)),
@@ -116,15 +116,15 @@ class Decoder:
 
 @contextmanager
 def open_image(content: Any) -> Iterator[Image.Image]:
-    """An image, whose pixels are not decoded yet: of the path or the bytes of a file, or PIL's own.
+    """Open an image without decoding its pixels: a file's path or bytes, or a PIL image.
 
-    Of other formats PIL would start other programs: Ghostscript for PostScript, whatever the name.
+    Only ``FORMATS`` are tried: for PostScript, whatever its name, PIL would start Ghostscript.
     """
     if isinstance(content, Image.Image):
         with content:
             yield content
         return
-    # not by its name: PIL maps TIFF files into memory, wrongly where they are turned
+    # as a stream: PIL memory-maps TIFF files opened by path, and gets rotated ones wrong
     with (
         BytesIO(content) if isinstance(content, bytes) else open(content, "rb") as stream,
         Image.open(stream, formats=FORMATS) as image,
@@ -134,7 +134,7 @@ def open_image(content: Any) -> Iterator[Image.Image]:
 
 @contextmanager
 def reading(name: str | Path) -> Iterator[None]:
-    """Raises: ConfigError: whatever PIL's many decoders raise, in one line."""
+    """Turn any exception of PIL's decoders into a one-line ConfigError."""
     try:
         yield
     except ConfigError:
@@ -153,7 +153,7 @@ def size_of(content: Any, name: str = "") -> tuple[int, int]:
 
 
 def opaque(image: Image.Image, mode: str) -> Image.Image:
-    """The image in ``mode``, its transparent parts laid on white."""
+    """The image converted to ``mode``, its transparent parts composited on white."""
     if has_16_bits(image):
         values = numpy.asarray(image).astype(numpy.float32)
         image = Image.fromarray((values / 257).round().astype(numpy.uint8))
@@ -164,23 +164,23 @@ def opaque(image: Image.Image, mode: str) -> Image.Image:
 
 
 def has_16_bits(image: Image.Image) -> bool:
-    """Whether it is grey of 16 bits; PIL reads that of PNM files as 32-bit integers."""
+    """Whether the image is 16-bit grey; PIL reads 16-bit PNM files as 32-bit integers."""
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
 
 
 def is_rotated_90(image: Image.Image) -> bool:
-    """Whether the EXIF orientation swaps height and width; PIL turns TIFF images by itself."""
+    """Whether the EXIF orientation swaps height and width; PIL rotates TIFF images itself."""
     orientation = image.getexif().get(ExifTags.Base.Orientation)
     return orientation in (5, 6, 7, 8) and image.format != "TIFF"
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height after the EXIF orientation."""
+    """Width and height after applying the EXIF orientation."""
     return image.size[::-1] if is_rotated_90(image) else image.size
 
 
 def centred_crop(image_size: tuple[int, int], size: tuple[int, int]) -> Box:
-    """The largest box of the shape of ``size`` (height, width) in an image (width, height)."""
+    """Largest centred box in ``image_size`` (w, h) with the aspect ratio of ``size`` (h, w)."""
     width, height = image_size
     crop_width = min(width, height * size[1] / size[0])
     crop_height = min(height, width * size[0] / size[1])
@@ -194,11 +194,11 @@ def random_crop(
     min_area: float,
     generator: torch.Generator,
 ) -> Box:
-    """A random box of ``min_area`` to all of the image, 3:4 to 4:3 in shape (arXiv:1409.4842)."""
+    """A random box of area ``min_area`` to 1, aspect ratio 3:4 to 4:3 (arXiv:1409.4842)."""
     width, height = image_size
     area, shape, x, y = torch.rand(4, generator=generator).tolist()
     area = width * height * (min_area + (1 - min_area) * area)
-    shape = size[1] / size[0] * (3 / 4) ** (1 - 2 * shape)  # width to height
+    shape = size[1] / size[0] * (3 / 4) ** (1 - 2 * shape)  # width / height
     crop_width, crop_height = (
         min(width, math.sqrt(area * shape)),
         min(height, math.sqrt(area / shape)),

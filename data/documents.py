@@ -1,4 +1,4 @@
-"""Labelled documents as tokens, and what a run needs to know of them."""
+"""Labelled documents as tokens, and the spec that describes them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from data.splits import Batch, TensorSplit
 
 @dataclass(frozen=True)
 class TextClassificationSpec:
-    """What models, objectives and predictions need to know of labelled documents.
+    """Properties of labelled documents that models, objectives and predictions need.
 
     Model settings that are null in the config are filled from the attribute of the same name.
 
     Attributes:
-        max_length: tokens of a text; longer ones are cut.
+        max_length: maximum number of tokens of a document; longer ones are truncated.
         tokenizer_content: JSON of a ``tokenizers.Tokenizer``, so that the spec alone can encode.
-        pad_token_id: fills up the shorter texts of a batch; the mask hides it.
-        architecture: JSON of the configuration of the encoder that the tokenizer belongs to; None
-            where it came without one.
+        pad_token_id: pads the shorter documents of a batch; the mask hides it.
+        architecture: JSON config of the encoder that the tokenizer belongs to; None if it came
+            without one.
     """
 
     name: str
@@ -34,7 +34,7 @@ class TextClassificationSpec:
     synthetic: bool = False
 
     kind: ClassVar[str] = "text_classification"
-    usual_model: ClassVar[str] = "bert"  # of conf/model, to suggest for such data
+    usual_model: ClassVar[str] = "bert"  # name in conf/model to suggest for such data
 
     @property
     def num_classes(self) -> int:
@@ -50,14 +50,14 @@ class TextClassificationSpec:
         return tokenizer
 
     def encodings(self, texts: Sequence[str]) -> list[Any]:
-        """The tokens of every text, its special tokens included, cut at ``max_length``.
+        """Encode every text with special tokens, truncated to ``max_length``.
 
-        As ``tokenizers`` has them: ``ids``, and what was cut off as ``overflowing``.
+        Returns ``tokenizers.Encoding`` objects with ``ids``, and the rest in ``overflowing``.
         """
         return self.tokenizer.encode_batch(list(texts))
 
     def tokens_beyond(self, text: str) -> int:
-        """How many tokens of ``text`` are cut off, none of them special."""
+        """Number of tokens of ``text`` lost to truncation, special tokens not counted."""
         rest = self.tokenizer.encode(text).overflowing
         return sum(part.special_tokens_mask.count(0) for part in rest)
 
@@ -73,18 +73,18 @@ class TextClassificationSpec:
         return self.tokenizer.decode(list(tokens))
 
     def example(self, count: int) -> tuple[Tensor, Tensor]:
-        """Inputs of the greatest length and token id, to try a model on."""
+        """A batch of the maximum length and the highest token id, to try a model on."""
         tokens = torch.full((count, self.max_length), self.tokenizer.get_vocab_size() - 1)
         return tokens, torch.ones_like(tokens, dtype=torch.bool)
 
 
 class TokenSplit(TensorSplit):
-    """Documents of different length, padded to the longest of a batch and no further.
+    """Documents of different length; each batch is padded to its longest one.
 
     Args:
         tokens: ``(all tokens,)`` of all documents, end to end.
-        starts: ``(N,)`` first token of each document.
-        lengths: ``(N,)`` tokens of each document, 1 or more.
+        starts: ``(N,)`` index of the first token of each document.
+        lengths: ``(N,)`` number of tokens of each document, 1 or more.
         labels: ``(N,)``.
     """
 
@@ -92,7 +92,7 @@ class TokenSplit(TensorSplit):
         self, tokens: Tensor, starts: Tensor, lengths: Tensor, labels: Tensor, pad_token_id: int
     ) -> None:
         super().__init__(starts, lengths, labels)
-        self.lengths = lengths  # stay on the CPU, where reading the longest waits for no device
+        self.lengths = lengths  # kept on the CPU, so that the maximum needs no device sync
         self.all_tokens = tokens
         self.pad_token_id = pad_token_id
 

@@ -1,6 +1,6 @@
-"""Random numbers that depend on a position in the run and on nothing else.
+"""Random numbers that depend only on the seed and the position in the run.
 
-Neither the number of processes or workers nor an interruption changes them, so none of it is state.
+The number of processes or workers does not change them, and resuming needs no generator state.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import numpy
 import torch
 from torch import Tensor
 
-# what a seed is for: the second part of every key, the first being the run's seed
+# streams: the second entry of every key, after the run's seed, says what the seed is for
 EPOCH_STREAM, BATCH_STREAM, SAMPLE_STREAM, SUBSET_STREAM, MIX_STREAM = 1, 2, 3, 4, 5
 PROCESS_STREAM, WORKER_STREAM, EVALUATION_STREAM, PREPARE_STREAM = 6, 7, 8, 9
 LATENT_STREAM, UNIFORM_STREAM, TRAINING_IMAGES_STREAM, UPDATE_STREAM = 10, 11, 12, 13
@@ -21,18 +21,18 @@ EVALUATED_MODEL_STREAM, OPTIMIZER_STREAM, COIN_STREAM = 14, 15, 16
 
 
 def seed_of(*key: int) -> int:
-    """A 63-bit seed for ``key``; different keys have unrelated seeds."""
+    """A 63-bit hash of ``key``; different keys give unrelated seeds."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def seeded(*key: int) -> torch.Generator:
-    """A CPU generator that starts at ``key``."""
+    """A CPU generator seeded by ``key``."""
     return torch.Generator().manual_seed(seed_of(*key))
 
 
 def seed_global_generators(*key: int) -> None:
-    """Start the global CPU generators of Python, numpy and torch at ``key``."""
+    """Seed the global CPU generators of Python, numpy and torch by ``key``."""
     seed = seed_of(*key)
     random.seed(seed)
     numpy.random.seed(seed % 2**32)
@@ -40,7 +40,7 @@ def seed_global_generators(*key: int) -> None:
 
 
 def seed_process(device: torch.device, *key: int) -> None:
-    """Start all global generators of this process at ``key``, that of ``device`` included."""
+    """Seed all global generators of this process by ``key``, that of ``device`` included."""
     seed_global_generators(*key)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed_of(*key))
@@ -48,7 +48,7 @@ def seed_process(device: torch.device, *key: int) -> None:
 
 @contextmanager
 def drawing(device: torch.device, *key: int) -> Iterator[None]:
-    """Start all global generators at ``key``, and put them back afterwards."""
+    """Seed all global generators by ``key`` inside the block, and restore them afterwards."""
     module = None if device.type == "cpu" else torch.get_device_module(device)
     state = None if module is None else module.get_rng_state()
     with kept_global_generators():
@@ -62,7 +62,7 @@ def drawing(device: torch.device, *key: int) -> Iterator[None]:
 
 @contextmanager
 def kept_global_generators() -> Iterator[None]:
-    """Put the global CPU generators of Python, numpy and torch back afterwards."""
+    """Restore the global CPU generators of Python, numpy and torch after the block."""
     python_state, numpy_state = random.getstate(), numpy.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):
@@ -75,12 +75,12 @@ def kept_global_generators() -> Iterator[None]:
 class BatchDraws:
     """Random numbers for one micro-batch, one row per sample.
 
-    They are drawn for the whole update, of which ``[low, high)`` are the samples at hand: cutting
-    the update into other micro-batches or over other processes gives every sample the same draw.
-    The update is a ring: sample -1 is its last.
+    They are drawn for the whole update, of which rows ``[low, high)`` are kept: a sample gets the
+    same draw however the update is split into micro-batches and processes. Rows wrap around: row
+    -1 is the last of the update.
 
     Args:
-        samples: the indices in the split of the samples at hand; None: their places in the update.
+        samples: index in the split of each sample; None: its row in the update.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class BatchDraws:
         return torch.arange(self.low, self.high) % self.batch_size
 
     def uniform(self, *shape: int) -> Tensor:
-        """``(samples at hand, *shape)`` uniform in [0, 1), on the CPU."""
+        """``(high - low, *shape)`` uniform in [0, 1), on the CPU."""
         if self.generator is None:
             self.generator = seeded(*self.key(BATCH_STREAM))
         return torch.rand(self.batch_size, *shape, generator=self.generator)[self.rows]
@@ -114,30 +114,30 @@ class BatchDraws:
         return self.update[1]
 
     def coins(self) -> Tensor:
-        """0 or 1 for each sample at hand ``(N,)``, the same whenever that sample is seen."""
+        """0 or 1 per sample ``(N,)``, the same every time that sample is seen."""
         bits = self.rows if self.samples is None else self.samples
         bits = (bits + seed_of(self.update[0], COIN_STREAM) % 2**32) % 2**32
-        for _ in range(2):  # an integer hash: every bit of the sum reaches the last one
+        for _ in range(2):  # integer hash: the last bit depends on every bit of the sum
             bits = (bits ^ (bits >> 16)) * 0x45D9F3B % 2**32
         return (bits ^ (bits >> 16)) & 1
 
     def normal(self, *shape: int) -> Tensor:
-        """``(samples at hand, *shape)`` standard normal, on the CPU."""
-        smallest = 2.0**-25  # half a step of the 24 bits that a uniform number has
+        """``(high - low, *shape)`` standard normal, on the CPU."""
+        smallest = 2.0**-25  # half the spacing of 24-bit uniform numbers
         return torch.special.ndtri(self.uniform(*shape).clamp(smallest, 1 - smallest))
 
     def seeds(self) -> list[int]:
-        """One seed for each sample at hand."""
-        # two draws of 24 bits each, all that a float32 holds
+        """One 48-bit seed per sample."""
+        # two draws of 24 bits each, the precision of a float32
         high, low = (self.uniform(2) * 2**24).long().unbind(1)
         return (high * 2**24 + low).tolist()
 
     def seed_for_all_samples(self) -> None:
-        """What is now drawn from the global CPU generators is the same for the whole update."""
+        """Seed the global CPU generators for draws shared by the whole update."""
         seed_global_generators(*self.key(MIX_STREAM))
 
     def seed_for_these_samples(self) -> None:
-        """What is now drawn from the global CPU generators depends on the micro-batch alone."""
+        """Seed the global CPU generators for draws of this micro-batch alone."""
         seed_global_generators(*self.key(PREPARE_STREAM), self.low)
 
     def key(self, stream: int) -> tuple[int, ...]:

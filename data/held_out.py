@@ -1,4 +1,4 @@
-"""Samples of the training split that are kept for validation and test, every class alike."""
+"""Stratified validation and test splits taken from the training split."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,23 +10,23 @@ from torch import Tensor
 from core.errors import ConfigError
 from data.splits import TensorSplit
 
-SPLIT_SEED = 5000  # not the run's: every run has the same splits
+SPLIT_SEED = 5000  # not the run's seed: every run has the same splits
 
 
 def stratified_split(
     labels: Tensor, fractions: Sequence[float], seed: int = SPLIT_SEED
 ) -> list[Tensor]:
-    """Disjoint index sets with every class in the same proportions.
+    """Split indices into disjoint sets with the same class proportions.
 
     Args:
         labels: ``(N,)`` class of each sample.
-        fractions: share of each part; they sum to 1.
+        fractions: share of each set; they sum to 1.
 
     Returns:
         One sorted index tensor per fraction, of exactly that share of the samples (rounded).
     """
     generator = torch.Generator().manual_seed(seed)
-    # where a sample stands among those of its class, between 0 and 1, in shuffled order
+    # position of each sample within its shuffled class, between 0 and 1
     places = torch.empty(len(labels), dtype=torch.float64)
     for label in labels.unique():
         indices = (labels == label).nonzero().squeeze(1)
@@ -38,14 +38,14 @@ def stratified_split(
 
 
 def held_out(classes: Tensor, fractions: dict[str, float]) -> dict[str, Tensor]:
-    """The indices of ``train`` and of the splits that are taken from it, every class alike.
+    """Indices of ``train`` and of the splits taken from it, stratified by class.
 
     Args:
-        classes: ``(N,)`` of the samples at hand.
-        fractions: of the samples, for each split to be taken; 0: none.
+        classes: ``(N,)`` class of each sample.
+        fractions: share of the samples for each split to take; 0: no such split.
 
     Raises:
-        ConfigError: a fraction is out of range, or they leave nothing for training.
+        ConfigError: if a fraction is out of range, or nothing would be left for training.
     """
     for name, fraction in fractions.items():
         if not 0 <= fraction < 1:
@@ -63,7 +63,7 @@ def held_out(classes: Tensor, fractions: dict[str, float]) -> dict[str, Tensor]:
 
 
 def split_off(parts: dict[str, Any], fractions: dict[str, float]) -> dict[str, Any]:
-    """The splits, with those that are missing taken from ``train``; see :func:`held_out`."""
+    """``parts`` with the missing splits taken from ``train``; see :func:`held_out`."""
     train = parts["train"]
     labels = labels_of(train)
     if labels is None or labels.ndim != 1:
@@ -74,7 +74,7 @@ def split_off(parts: dict[str, Any], fractions: dict[str, float]) -> dict[str, A
 
 
 def labels_of(split: Any) -> Tensor | None:
-    """What is to be told of the samples of a split, if it has that at hand."""
+    """The targets of a split's samples; None if they are not in memory."""
     return split.tensors[-1] if isinstance(split, TensorSplit) else getattr(split, "labels", None)
 
 

@@ -1,6 +1,6 @@
-"""Data sets of Hugging Face's ``datasets`` that ``save_to_disk`` has saved.
+"""Hugging Face ``datasets`` that were saved by ``save_to_disk``.
 
-They are read as they are: nothing is downloaded, and no code that comes with a data set is run.
+Nothing is downloaded, and no code that comes with a data set is run.
 """
 
 from collections.abc import Sequence
@@ -25,16 +25,16 @@ def huggingface_images(
     test_fraction: float,
     **settings: Any,
 ) -> Splits:
-    """A column of images and one of classes; decoded as those of an image folder.
+    """Image classification from an image column and a class column of a saved data set.
 
     Args:
-        path: the folder, from ``root`` on.
-        image_column, label_column: null: the first of their kind.
-        test_fraction: of ``train``, where there is no such split.
+        path: folder, relative to ``root``.
+        image_column, label_column: null: the first column of that type.
+        test_fraction: share of ``train``, if there is no test split.
         settings: see :class:`data.stored_images.ImageSettings`.
 
     Raises:
-        ConfigError: there is no such data set or column, or a setting is wrong.
+        ConfigError: if there is no such data set or column, or a setting is wrong.
     """
     images = image_settings(settings, huggingface_images)
     saved = load(root, path)
@@ -57,10 +57,10 @@ def huggingface_text(
     tokenizer: Any,
     max_length: int,
 ) -> Splits:
-    """A column of texts and one of classes, as :func:`data.text_csv.text_csv` has them.
+    """Text classification from a text column and a class column; see :mod:`data.text_csv`.
 
     Raises:
-        ConfigError: there is no such data set, column or tokenizer, or a setting is wrong.
+        ConfigError: if there is no such data set, column or tokenizer, or a setting is wrong.
     """
     saved = load(root, path)
     text_column = column_of(saved["train"], text_column, "text_column", "string")
@@ -77,9 +77,9 @@ def huggingface_text(
 
 
 class Column:
-    """A column of images of a saved split, as the bytes or the paths of files.
+    """An image column of a saved split, as file contents or paths.
 
-    They are not decoded by the library, which would take formats that start other programs.
+    ``datasets`` must not decode them: it would open formats for which PIL starts other programs.
     """
 
     def __init__(self, split: Any, name: str) -> None:
@@ -97,19 +97,19 @@ class Column:
 
 
 def load(root: str, path: str) -> dict[str, Any]:
-    """The splits by this program's names; a single one is for training.
+    """The saved splits, renamed to ``train``, ``val`` and ``test``; a single one is ``train``.
 
     Raises:
-        ConfigError: it cannot be read, or has no split for training.
+        ConfigError: if the data set cannot be read or has no training split.
     """
     try:
-        from datasets import Dataset, load_from_disk  # costs seconds: only for the runs that use it
+        from datasets import Dataset, load_from_disk  # takes seconds to import: only when used
     except ImportError as error:
         raise ConfigError("data=huggingface: pip install datasets") from error
     folder = Path(root) / path
     try:
         found = load_from_disk(str(folder))
-    except Exception as error:  # whatever the library raises
+    except Exception as error:  # the library raises many types
         raise ConfigError(
             f"data.path={folder} is no data set that save_to_disk has saved: {reason(error)}"
         ) from error
@@ -122,10 +122,10 @@ def load(root: str, path: str) -> dict[str, Any]:
 
 
 def column_of(split: Any, given: str | None, setting: str, kind: str) -> str:
-    """The column ``given``, or the first whose feature is of that kind.
+    """The column ``given``, or the first whose feature type is ``kind``.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: if there is no such column.
     """
     features = split.features
     if given is not None and given not in features:
@@ -143,11 +143,12 @@ def column_of(split: Any, given: str | None, setting: str, kind: str) -> str:
 def labels_of(
     saved: dict[str, Any], given: str | None
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The classes of every split, and their names: of the column ``given``, else of ``label``,
-    else of the first column of classes.
+    """The classes of every split, and their names.
+
+    They are read from ``given``, else from ``label``, else from the first ``ClassLabel`` column.
 
     Raises:
-        ConfigError: they are neither numbers nor names, or some are missing.
+        ConfigError: if a label is neither a number nor a name, or is missing.
     """
     features = saved["train"].features
     if given is None and "label" in features:

@@ -1,6 +1,6 @@
-"""Folders of images: ``train/<class>/*``, and ``val/`` and ``test/`` where there are such.
+"""Image folders: ``train/<class>/*``, and optionally ``val/`` and ``test/``.
 
-Sets that fit in memory are decoded once and kept as a tensor file; larger ones are streamed.
+Sets that fit in memory are decoded once and cached as a tensor file; larger ones are streamed.
 """
 
 import os
@@ -26,13 +26,13 @@ SPLITS = ("train", "val", "test")
 
 
 def image_folder(root: str, **settings: Any) -> Splits:
-    """The images under ``root``; the classes are the folders of ``train/``.
+    """Image classification from ``root``; the folders of ``train/`` are the classes.
 
     Args:
         settings: see :class:`data.stored_images.ImageSettings`.
 
     Raises:
-        ConfigError: a folder is missing or empty, an image cannot be read, or a setting is wrong.
+        ConfigError: if a folder is missing or empty, an image is unreadable, or a setting is wrong.
     """
     images = image_settings(settings, image_folder)
     folder = Path(root)
@@ -65,7 +65,7 @@ def image_folder(root: str, **settings: Any) -> Splits:
 
 @dataclass(frozen=True)
 class ImageFiles(StoredImages):
-    """Images whose ``source`` are the paths of files."""
+    """Images whose ``source`` is a list of file paths."""
 
     @property
     def files(self) -> list[str]:
@@ -76,7 +76,7 @@ class ImageFiles(StoredImages):
         return str(self.decoder)
 
     def identity(self) -> tuple[Tensor, ...]:
-        """Names and sizes of all files, wherever they are, and what the first and last one show."""
+        """The first and last image, and the labels, sizes and relative names of all files."""
         paths = self.files
         if not paths:
             return ()
@@ -101,10 +101,10 @@ def names_of_classes(train: Path) -> list[str]:
 def list_files(
     folder: Path, class_names: Sequence[str], left_out: Counter[str]
 ) -> tuple[list[str], Tensor]:
-    """Paths and labels of the images of a split, by class and name.
+    """Paths and labels of a split's images, sorted by class and name.
 
     Args:
-        left_out: counts the suffixes of the other files.
+        left_out: counter to which the suffixes of all other files are added.
     """
     loose = [path for path in visible(folder) if not path.is_dir()]
     left_out.update(file.suffix or file.name for file in loose)
@@ -131,13 +131,13 @@ def is_image(file: Path) -> bool:
 
 
 def files_under(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Every file in ``folder`` and below, in the order of the names, without hidden ones.
+    """All files below ``folder``, sorted by name, without hidden ones.
 
     Args:
-        above: the folders on the way here; a link back to one of them is not followed.
+        above: parents of ``folder``; a link back to one of them is not followed.
 
     Raises:
-        ConfigError: a folder cannot be read.
+        ConfigError: if a folder cannot be read.
     """
     real = folder.resolve()
     above |= {real, *real.parents}
@@ -150,7 +150,7 @@ def files_under(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[
 
 
 def visible(folder: Path) -> list[Path]:
-    """What is in a folder, in the order of the names, without hidden files and folders."""
+    """The entries of a folder, sorted by name, without hidden ones."""
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Image batches on the device: uint8 images become augmented, normalized input for a model."""
+"""Prepares image batches on the device: uint8 images are augmented, then normalized."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,8 +26,7 @@ Augment = Callable[[Tensor, BatchDraws], Tensor]
 class PrepareImages:
     """uint8 ``(N, C, H, W)`` -> float, same shape: augmented, then ``(x / 255 - mean) / std``.
 
-    Each augmentation maps uint8 images to uint8 images of the same size, with draws of its own for
-    every sample.
+    Augmentations map uint8 images to uint8 images of the same size, with separate draws per sample.
 
     Args:
         has_masks: the first target is a mask ``(N, H, W)``, which moves with its image.
@@ -53,17 +52,17 @@ class PrepareImages:
                 else:
                     images = augment(images, draws)
         self.scale, self.shift = self.scale.to(images.device), self.shift.to(images.device)
-        # conversion first: mixed types would take a path several times as slow
+        # convert first: arithmetic on mixed types is several times slower
         return images.to(self.scale.dtype).mul_(self.scale).add_(self.shift), *rest
 
 
 class Views:
-    """Several views of every training image: ``(view 1, view 2, ..., targets)``.
+    """Several augmented views of every training image: ``(view 1, view 2, ..., targets)``.
 
-    Each is augmented with draws of its own. An evaluation sees images once, as they are.
+    Each view has its own draws. Evaluation gets one view, not augmented.
 
     Raises:
-        ConfigError: the data are no images, or have masks, which would be of one view.
+        ConfigError: if the data are no images, or have masks, which would fit one view only.
     """
 
     def __init__(self, prepare: Any, count: Any) -> None:
@@ -102,20 +101,20 @@ def image_splits(
     synthetic: bool = False,
     quantities: Quantities | None = None,
 ) -> Splits:
-    """Splits of uint8 images ``(N, C, H, W)`` with what is to be told of them.
+    """Data set of uint8 images ``(N, C, H, W)`` with their targets.
 
-    That are int64 labels ``(N,)``; where images have several, uint8 ``(N, classes)`` of 0 and 1;
-    uint8 masks ``(N, H, W)``, with ``UNLABELLED`` where a pixel has no class; or float32
+    Targets are int64 classes ``(N,)``; uint8 labels ``(N, classes)`` of 0 and 1 (multi-label);
+    uint8 masks ``(N, H, W)``, ``UNLABELLED`` where a pixel has no class; or float32
     ``(N, quantities)``.
 
     Args:
-        class_names: none where there are ``quantities``.
-        mean, std: one value per channel, or one for all, as a number or a list.
-        augment: a list of augmentations or transforms of torchvision.
+        class_names: empty if there are ``quantities``.
+        mean, std: one number for all channels, or a list with one per channel.
+        augment: list of augmentations or torchvision transforms.
 
     Raises:
-        ConfigError: the images are no such tensors; ``mean`` or ``std`` has another number of
-            values or one out of range; an augmentation does not suit the data.
+        ConfigError: if the images are not such tensors; ``mean`` or ``std`` has the wrong number of
+            values or one out of range; or an augmentation does not suit the data.
     """
     train = indexed(train, "train")
     image, *targets = train[0]
@@ -149,11 +148,11 @@ def image_splits(
 
 
 def augmentations(augment: Any, image: Tensor, targets: Sequence[Any]) -> list[Augment]:
-    """The augmentations, after each was tried on the first training sample.
+    """The augmentations, each checked on the first training sample.
 
     Raises:
-        ConfigError: it is no list of augmentations, one of them does not suit the images, or
-            nothing is known of what it does to the targets.
+        ConfigError: if ``augment`` is no list of augmentations, one fails on the image, or one
+            could move pixels away from their targets.
     """
     steps = augment or []
     if not isinstance(steps, list | tuple) or not all(callable(step) for step in steps):
@@ -184,13 +183,13 @@ def augmentations(augment: Any, image: Tensor, targets: Sequence[Any]) -> list[A
 
 
 def is_mask(target: Any, image: Tensor) -> bool:
-    """Whether it is uint8 ``(H, W)``, of the size of its image ``(C, H, W)``."""
+    """Whether ``target`` is uint8 ``(H, W)``, of the size of ``image`` ``(C, H, W)``."""
     is_bytes = isinstance(target, Tensor) and target.dtype == torch.uint8
     return is_bytes and target.shape == image.shape[1:]
 
 
 def is_from_torchvision(step: Any) -> bool:
-    """Whether it is a transform of torchvision or derived from one; does not import torchvision."""
+    """Whether ``step`` is a torchvision transform or subclass, without importing torchvision."""
     return any(kind.__module__.startswith("torchvision.") for kind in type(step).__mro__)
 
 
@@ -198,14 +197,14 @@ def try_augmentation(step: Augment, image: Tensor, setting: str = "data.augment"
     """Try an augmentation on two copies of ``image``, uint8 ``(C, H, W)``.
 
     Raises:
-        ConfigError: it fails, or returns something else than uint8 images of the same size.
+        ConfigError: if it fails or does not return uint8 images of the same size.
     """
     name = type(step.transform if isinstance(step, PerImage) else step).__name__
     images, draws = torch.stack([image, image]), BatchDraws(0, 0, 0, 2, 0, 2)
     try:
         with kept_global_generators():
             made = step(images, draws)
-    except Exception as error:  # whatever somebody else's code raises
+    except Exception as error:  # third-party code can raise anything
         raise ConfigError(
             f"{setting}: {name} fails on uint8 images of shape {tuple(image.shape)}: "
             f"{type(error).__name__}: {reason(error)}"
@@ -219,14 +218,14 @@ def try_augmentation(step: Augment, image: Tensor, setting: str = "data.augment"
 
 
 def described(value: Any) -> str:
-    """A tensor's type and shape, or what else it is."""
+    """A tensor's dtype and shape; the type's name of anything else."""
     if not isinstance(value, Tensor):
         return type(value).__name__
     return f"{value.dtype} of shape {tuple(value.shape)}".removeprefix("torch.")
 
 
 def per_channel(values: Any, channels: int, name: str) -> tuple[float, ...]:
-    """``values``, a number or a list, for every channel; a single one stands for all."""
+    """``values`` as one float per channel; a single number applies to all."""
     listed = values if isinstance(values, list | tuple) else [values]
     are_numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in listed)
     if len(listed) not in (1, channels) or not are_numbers:

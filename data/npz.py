@@ -1,4 +1,4 @@
-"""Arrays from one ``.npz`` file: images or rows of numbers, and what is to be told of them."""
+"""Data sets in one ``.npz`` file: images or table rows, and their targets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,20 +31,20 @@ def npz(
     std: float | Sequence[float],
     augment: Sequence[Augment] = (),
 ) -> Splits:
-    """Arrays named ``x_train``, ``y_train``, ``x_test``, ... or ``train_images``, ..., or x and y.
+    """Splits from arrays ``x_train``, ``y_train``, ...; ``train_images``, ...; or ``x`` and ``y``.
 
-    ``x`` are images ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)`` of uint8, or of floats from
-    0 to 1, which are rounded to 255 steps; or rows ``(N, columns)``, NaN where a number is missing.
-    ``y`` are classes ``(N,)`` or ``(N, 1)`` of integers; labels ``(N, labels)`` of 0 and 1, where a
-    sample may have several; or the numbers to predict, of floats.
+    ``x`` holds images ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)``, uint8 or floats in
+    [0, 1] to be rounded to uint8; or table rows ``(N, columns)``, NaN where a number is missing.
+    ``y`` holds integer classes ``(N,)`` or ``(N, 1)``; labels ``(N, labels)`` of 0 and 1
+    (multi-label); or floats to predict ``(N,)`` or ``(N, quantities)``.
 
     Args:
-        path: from ``root`` on.
-        x, y: names of the arrays, without the split; None: the first of the usual ones.
-        val_fraction, test_fraction: of training, where the file has no such arrays; 0: none.
+        path: file, relative to ``root``.
+        x, y: names of the arrays, without the split; None: the first usual name that exists.
+        val_fraction, test_fraction: share of training if the file has no such split; 0: none.
 
     Raises:
-        ConfigError: the file cannot be read, lacks an array, or has one of another kind.
+        ConfigError: if the file cannot be read, lacks an array, or has one of an unsupported kind.
     """
     file = Path(root) / path
     arrays = read(file)
@@ -73,11 +73,11 @@ def npz(
 
 
 def read(file: Path) -> dict[str, numpy.ndarray]:
-    """Raises: ConfigError: the file cannot be read, or holds Python objects."""
+    """Raises: ConfigError: if the file cannot be read or holds Python objects."""
     try:
         with numpy.load(file, allow_pickle=False) as content:
             return dict(content)
-    except Exception as error:  # whatever a damaged file raises
+    except Exception as error:  # a damaged file can raise anything
         raise ConfigError(f"data.path={file} cannot be read: {reason(error)}") from error
 
 
@@ -86,7 +86,7 @@ def named(given: str | None, usual: Sequence[str]) -> Sequence[str]:
 
 
 def key_of(arrays: dict[str, Any], names: Sequence[str], split: str) -> str | None:
-    """The first of the names of a split's array that there is; None: there is none."""
+    """The first key that exists for an array of the split; None: there is none."""
     for name in names:
         for key in (f"{name}_{split}", f"{split}_{name}", *([name] if split == "train" else ())):
             if key in arrays:
@@ -95,7 +95,7 @@ def key_of(arrays: dict[str, Any], names: Sequence[str], split: str) -> str | No
 
 
 def inputs_of(values: numpy.ndarray, file: Path) -> Tensor:
-    """uint8 images ``(N, C, H, W)`` or float32 rows ``(N, columns)``."""
+    """The inputs as uint8 images ``(N, C, H, W)`` or float32 rows ``(N, columns)``."""
     found = f"data.path={file}: inputs are {values.dtype} of shape {values.shape}"
     if values.dtype.kind not in "buif" or values.ndim not in (2, 3, 4) or not len(values):
         raise ConfigError(f"{found}; they should be images or rows of numbers")
@@ -112,7 +112,7 @@ def inputs_of(values: numpy.ndarray, file: Path) -> Tensor:
 
 
 def targets_of(values: numpy.ndarray, file: Path) -> Tensor:
-    """int64 classes ``(N,)``, uint8 labels ``(N, labels)`` or float32 ``(N, quantities)``."""
+    """Targets as int64 ``(N,)``, uint8 labels ``(N, labels)`` or float32 ``(N, quantities)``."""
     is_whole = values.dtype.kind in "bui"
     if is_whole and values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
@@ -132,7 +132,7 @@ def targets_of(values: numpy.ndarray, file: Path) -> Tensor:
 def check_shapes(
     split: str, found: tuple[Tensor, Tensor], train: TensorSplit | None, file: Path
 ) -> None:
-    """Raises: ConfigError: the arrays of a split fit neither each other nor those of training."""
+    """Raises: ConfigError: if a split's arrays do not match each other or the training split."""
     inputs, targets = found
     if len(inputs) != len(targets):
         raise ConfigError(
@@ -155,7 +155,7 @@ def splits_of(
     std: Any,
     augment: Any,
 ) -> Splits:
-    """Splits of images or of a table, with classes, labels or quantities."""
+    """The data set: images or a table, with classes, labels or quantities as targets."""
     inputs, targets = parts["train"].tensors
     names: tuple[str, ...] = ()
     wanted = None

@@ -1,4 +1,4 @@
-"""Several digits in one image: which there are (multi-label), and which pixel belongs to which."""
+"""Images with several digits, for multi-label classification and for segmentation."""
 
 from collections.abc import Sequence
 
@@ -16,9 +16,9 @@ from data.splits import Splits, TensorSplit
 SEED = 5000
 SIDE = 28  # pixels of a digit
 DIGITS = "0123456789"
-CONTRAST = 60  # of 255, in every channel, between a digit and its ground
+CONTRAST = 60  # of 255: difference between a digit and its background in every channel
 INK = 96  # of 255: a brighter pixel belongs to the digit
-ROUGHNESS = (4, 20)  # grid points of the noises that a texture adds up
+ROUGHNESS = (4, 20)  # grid sizes of the noises that add up to a texture
 
 
 def several_digits(
@@ -30,10 +30,9 @@ def several_digits(
     std: float | Sequence[float],
     augment: Sequence[Augment] = (),
 ) -> Splits:
-    """One to four digits of ``data=mnist5k`` in the quarters of an image, 1x56x56.
+    """Multi-label images 1x56x56 with one to four digits of ``data=mnist5k``, one per quarter.
 
-    The labels are the digits that occur, ``(N, 10)`` of 0 and 1. No two splits share a digit's
-    image.
+    Labels are ``(N, 10)``, 1 for every digit that occurs. No two splits share a digit's image.
     """
     parts: dict[str, TensorSplit] = {}
     for name, (images, labels), count in digits(root, num_train, num_val, num_test):
@@ -63,10 +62,10 @@ def digits_on_textures(
     std: float | Sequence[float],
     augment: Sequence[Augment] = (),
 ) -> Splits:
-    """Digits of one texture on another, 3 x ``image_size`` x ``image_size``, and their masks.
+    """Textured digits on a textured background, with masks; 3 x ``image_size`` x ``image_size``.
 
-    A mask is uint8 ``(N, H, W)``: 0 is the ground, 1 to 10 the digits 0 to 9. Up to ``num_digits``
-    stand anywhere, the later ones over the earlier ones. No two splits share a digit's image.
+    A mask is uint8 ``(N, H, W)``: 0 is background, 1 to 10 are the digits 0 to 9. Each image has 1
+    to ``num_digits`` at random places, later ones on top. No two splits share a digit's image.
     """
     if image_size < SIDE:
         raise ConfigError(f"data.image_size={image_size} should be {SIDE} or more")
@@ -94,7 +93,7 @@ def digits_on_textures(
 def digits(
     root: str, num_train: int, num_val: int, num_test: int
 ) -> list[tuple[str, tuple[Tensor, ...], int]]:
-    """The images and labels that each split may use, and how many images it has."""
+    """Name of each split, the digit images and labels it may use, and its number of samples."""
     counts = {"train": num_train, "val": num_val, "test": num_test}
     for name, count in counts.items():
         if count < 1:

@@ -1,4 +1,4 @@
-"""Image files made of tensors."""
+"""Writes tensors as image files."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Digits turned by random angles, which are to be told: regression on images."""
+"""Digits rotated by random angles: regression on images."""
 
 from collections.abc import Sequence
 
@@ -22,10 +22,10 @@ def rotated_digits(
     std: float | Sequence[float],
     augment: Sequence[Augment] = (),
 ) -> Splits:
-    """3,500 training, 500 validation and 1,000 test digits of ``data=mnist5k``, each turned once.
+    """3,500 training, 500 validation and 1,000 test digits of ``data=mnist5k``, each rotated once.
 
-    The angle is uniform in ``[-max_degrees, max_degrees]``, counter-clockwise above 0; how a person
-    slants a digit is noise that no model can know.
+    The target is the angle, uniform in ``[-max_degrees, max_degrees]``, positive counter-clockwise.
+    The slant of the handwriting is irreducible noise in it.
     """
     if not 0 < max_degrees <= 180:
         raise ConfigError(f"data.max_degrees={max_degrees} should be above 0 and at most 180")
