@@ -38,11 +38,11 @@ def units(comparison: Comparison) -> Iterator[str]:
     least = min(counts.values())
     if least == 1:
         names = [name for name, count in counts.items() if count == 1]
-        yield f"One {unit} only for {listed(names)}: no interval, and no claim about a difference."
+        yield f"Only one {unit} for {listed(names)}: no interval, and no claim about differences."
     elif least < FEW_UNITS:
         yield (
-            f"{least} {unit}s: intervals are wide, and only large differences can be detected. "
-            f"{FEW_UNITS} or more make a claim firmer."
+            f"Only {least} {unit}s, so intervals are wide and only large differences can be "
+            f"detected: use {FEW_UNITS} or more."
         )
     if len(set(counts.values())) > 1:
         yield f"Unequal numbers of {unit}s, from {least} to {max(counts.values())}."
@@ -50,11 +50,11 @@ def units(comparison: Comparison) -> Iterator[str]:
         comparison.is_replicated
         and len({row.num_runs // row.num_units for row in rows if row.scores}) > 1
     ):
-        yield "Unequal numbers of seeds: a replicate was left unfinished, or a run failed."
+        yield "Unequal numbers of seeds per replicate: a replicate is unfinished, or a run failed."
     if repeated := [row.name for row in rows if row.num_replaced]:
-        yield f"Of runs with the same seed and settings the last one counts: {listed(repeated)}."
+        yield f"Of repeated runs (same seed and settings), the last counts: {listed(repeated)}."
     if early := [row.name for row in rows if any(run.ended_early for run in row.runs)]:
-        yield f"Values of runs that ended before their horizon: {listed(early)}."
+        yield f"Runs that were configured to stop before their schedule ends: {listed(early)}."
 
 
 def left_out(comparison: Comparison) -> Iterator[str]:
@@ -64,7 +64,7 @@ def left_out(comparison: Comparison) -> Iterator[str]:
             lacks_validation = any(run.validation is None for run in row.without_value)
             metric = question.validation if lacks_validation else question.decides
             names = listed([run.name for run in row.without_value])
-            yield f"Left out of {row.name}, for {metric} is missing or no number: {names}."
+            yield f"Left out of {row.name} because {metric} is missing or not a number: {names}."
     ends: dict[str, list[str]] = defaultdict(list)  # candidates by status
     for run in runs:
         if not run.finished and run.status != "pruned":
@@ -75,17 +75,14 @@ def left_out(comparison: Comparison) -> Iterator[str]:
             f"{len(names)} {status} ({listed(list(dict.fromkeys(names)))})"
             for status, names in ends.items()
         ]
-        yield (
-            f"Of {len(runs)} runs, {', '.join(counts)}: they are counted, and have no value in "
-            "the table."
-        )
+        yield f"Of {len(runs)} runs, {', '.join(counts)}: these have no value of their own."
     if broken := [run for run in runs if run.problems or run.status == UNREADABLE]:
-        whats = [f"{run.name} ({'; '.join(run.problems) or 'not as training writes it'})"
+        whats = [f"{run.name} ({'; '.join(run.problems) or 'unexpected content'})"
                  for run in broken]  # fmt: skip
-        yield f"Cannot be read: {listed(whats, most=20)}."
+        yield f"Unreadable runs: {listed(whats, most=20)}."
     if damaged := [f"{run.name} ({run.damaged_lines})" for run in runs if run.damaged_lines]:
         by_run = listed(damaged, most=20)
-        yield f"Damaged lines of metrics.jsonl were passed over, by run: {by_run}."
+        yield f"Damaged lines skipped in metrics.jsonl, per run: {by_run}."
 
 
 def differing(rows: Sequence[Row]) -> Iterator[str]:
@@ -98,7 +95,7 @@ def differing(rows: Sequence[Row]) -> Iterator[str]:
     for name, values in found.items():
         if len(values) > 1 and name != "model":
             whose = [f"{value} ({listed(list(names))})" for value, names in values.items()]
-            yield f"Not the same {name}: {'; '.join(whose)}."
+            yield f"Runs differ in {name}: {'; '.join(whose)}."
 
 
 def unpaired(runs: Sequence[Run]) -> Iterator[str]:
@@ -112,14 +109,14 @@ def unpaired(runs: Sequence[Run]) -> Iterator[str]:
         weights[run.seed, str(run.config["model"])].add(summary["initial_weights_hash"])
     for found, what in ((orders, "order of samples"), (weights, "initial weights")):
         if broken := sorted({key[0] for key, hashes in found.items() if len(hashes) > 1}):
-            yield f"Not the same {what} for the same seed ({listed(broken)}): not paired."
+            yield f"Runs of the same seed ({listed(broken)}) differ in {what}: not truly paired."
 
 
 def source(runs: Sequence[Run]) -> Iterator[str]:
     if dirty := sum(bool(run.summary["git_dirty"]) for run in runs):
-        yield f"{dirty} of {len(runs)} runs had uncommitted changes: their code is not on record."
+        yield f"{dirty} of {len(runs)} runs had uncommitted changes: their code is not recorded."
     if partial := sum(is_measured_in_part(run.summary) for run in runs):
-        yield f"{partial} of {len(runs)} runs were measured on a part of validation or test."
+        yield f"{partial} of {len(runs)} runs were evaluated on only part of a split."
     if synthetic := sum(run.summary["synthetic_data"] for run in runs):
         yield f"{synthetic} of {len(runs)} runs used synthetic data."
 
@@ -144,9 +141,9 @@ def busy(rows: Sequence[Row]) -> Iterator[str]:
         fast, slow = min(found, key=found.__getitem__), max(found, key=found.__getitem__)
         if found[slow] > UNEVEN * found[fast] > 0:
             yield (
-                f"Outside of the optimizer a step took {shown(found[fast], 3)} ms for {fast} and "
-                f"{shown(found[slow], 3)} ms for {slow}, which do the same there: the machine was "
-                "not equally busy, so seconds and milliseconds do not compare; steps do."
+                f"Outside the optimizer, a step took {shown(found[fast], 3)} ms for {fast} and "
+                f"{shown(found[slow], 3)} ms for {slow}, although the work is the same: the load "
+                "of the machine varied, so compare updates, not times."
             )
 
 
@@ -161,8 +158,8 @@ def kernels(rows: Sequence[Row]) -> Iterator[str]:
     if len(found) > 1:
         kinds = [f"{kind} ({listed(list(names))})" for kind, names in found.items()]
         yield (
-            f"Optimizers of different kinds of kernels, {listed(kinds, '; ')}: their times compare "
-            "implementations, too."
+            f"Optimizers differ in implementation, {listed(kinds, '; ')}: this affects their "
+            "times as well."
         )
 
 
@@ -172,27 +169,27 @@ def budgets(comparison: Comparison) -> Iterator[str]:
     counts |= trials["family"].value_counts()
     if len(set(counts.values())) > 1:
         tried = ", ".join(f"{family} {count}" for family, count in counts.items())
-        yield f"Unequal budgets, in settings tried: {tried}."
+        yield f"Unequal tuning budgets (settings tried): {tried}."
     if any(run.phase for run in comparison.runs):
         return  # a study knows the bounds of its spaces
     for key in swept_keys(trials):
         for family, of_family in trials.groupby("family", sort=False):
             if edge := at_the_edge(of_family, key, comparison.question):
-                what = f"The best {key} of {family}"
-                yield f"{what} is the {edge} tried: a better may lie beyond."
+                where = f"the {edge} value tried: a better one may lie beyond it."
+                yield f"The best {key} of {family} is {where}"
 
 
 def selection(comparison: Comparison) -> Iterator[str]:
     question, rows = comparison.question, comparison.rows
     if any(row.is_chosen for row in rows):
         yield (
-            "Settings were chosen on the runs that are reported, so their validation values are "
-            "optimistic; fresh seeds would not be."
+            "Settings were selected on the reported runs themselves, so their validation values "
+            "are optimistic; runs with fresh seeds would not be."
         )
     if question.test and not question.is_tested:
         yield (
             f"No run of {listed(without_test(rows))} has {question.test}: candidates are "
-            f"compared on {question.validation} itself."
+            f"compared on {question.validation}."
         )
     if WELCH in comparison.tests:
-        yield f"Some candidates share too few {comparison.unit}s: tested unpaired (Welch's t)."
+        yield f"Some candidates share too few {comparison.unit}s to pair: Welch's t-test was used."

@@ -16,6 +16,7 @@ from analysis.study import Study
 from analysis.words import bounds, change, listed, metric_value, p_value, words
 
 SAMPLERS = {"tpe": "TPE", "sobol": "Sobol", "halton": "Halton"}
+UNCERTAIN = "no detectable difference"
 
 
 def claims(comparison: Comparison) -> Iterator[str]:
@@ -29,13 +30,16 @@ def claims(comparison: Comparison) -> Iterator[str]:
         mean = "mean " * (len(first.runs) > 1)
         yield f"The {mean}{words(metric)} of {first.name} is {in_words(comparison, first)}."
     elif best := by_verdict[BEST]:
-        yield f"{best[0].name} is the best in {words(metric)}: {in_words(comparison, best[0])}."
+        yield f"{best[0].name} has the best {words(metric)}: {in_words(comparison, best[0])}."
     elif standing := by_verdict[MAY_BE_BEST]:
         leader, *near = standing
         names = [f"{leader.name} ({in_words(comparison, leader)})"]
         names += [to_rival(row, metric) for row in near]
-        any_of = f"any of {len(names)}: " * (len(names) > 1)
-        yield f"The best in {words(metric)} may be {any_of}{listed(names, '; ')}."
+        may_be = f"may have the best {words(metric)}"
+        if near:
+            yield f"Any of {len(names)} candidates {may_be}: {listed(names, '; ')}."
+        else:
+            yield f"{names[0]} {may_be}."
     if worse := by_verdict[WORSE]:
         names = [to_rival(row, metric) for row in worse]
         yield f"Detectably worse: {listed(names, '; ')}."
@@ -43,14 +47,14 @@ def claims(comparison: Comparison) -> Iterator[str]:
         names = [f"{row.name} ({in_words(comparison, row)})" for row in untested]
         yield f"Too few {comparison.unit}s to tell a difference from chance: {listed(names, '; ')}."
     if fallen := [row for row in rows if row.diverged and row.value]:
-        counts = [f"{len(row.diverged)} of {row.num_runs} of {row.name}" for row in fallen]
-        yield f"Runs that diverged, which count as the worst value of all: {listed(counts, '; ')}."
+        counts = listed([f"{r.name} ({len(r.diverged)} of {r.num_runs})" for r in fallen], "; ")
+        yield f"Diverged runs, counted with the worst value of any finished run: {counts}."
     if empty := [row.name for row in rows if row.value is None]:
-        yield f"Without a finished run: {listed(empty)}."
+        yield f"Candidates without a finished run: {listed(empty)}."
     if len(rows) > 1 and not comparison.is_replicated:
         yield (
-            "All this is about these settings, not about the candidates in general: other "
-            "settings, or the same search repeated, may rank them differently."
+            "This holds for these settings, not for the candidates in general: other settings, "
+            "or a repeated search, may rank them differently."
         )
 
 
@@ -58,17 +62,17 @@ def claims_against(comparison: Comparison, baseline: str) -> str:
     """Who is better and who is worse than a baseline, as one sentence."""
     question = comparison.question
     pairs = against(comparison.rows, baseline)
-    groups: dict[str, list[str]] = {"better": [], "worse": [], "not told apart": []}
+    groups: dict[str, list[str]] = {kind: [] for kind in ("better", "worse", UNCERTAIN)}
     for row, difference in pairs:
         p = difference.adjusted_p
         is_sure = p is not None and p < ALPHA
         kind = "better" if question.key(difference.mean) > 0 else "worse"
         change_of_mean = with_p(row, difference, question.decides)
-        groups[kind if is_sure else "not told apart"].append(change_of_mean)
+        groups[kind if is_sure else UNCERTAIN].append(change_of_mean)
     found = "; ".join(f"{kind}: {listed(names)}" for kind, names in groups.items() if names)
     return (
-        f"Against {baseline} alone (p corrected for {len(pairs)} "
-        f"pair{'s' * (len(pairs) != 1)}, right if it was named before any result was seen): "
+        f"Against {baseline} only (p corrected for {len(pairs)} pair{'s' * (len(pairs) != 1)}, "
+        "valid if this baseline was chosen before any result was seen): "
         f"{found or 'nothing to compare'}."
     )
 
@@ -80,15 +84,15 @@ def in_words(comparison: Comparison, row: Row) -> str:
     mean = metric_value(metric, value.mean)
     if value.low is None:
         unit = comparison.unit
-        why = f"one {unit}" if value.n == 1 else f"{value.n} {unit}s, all alike"
-        return f"{mean}, {why}: no interval"
+        why = f"only one {unit}" if value.n == 1 else f"{value.n} {unit}s with the same value"
+        return f"{mean}, no interval: {why}"
     return f"{mean}{bounds(metric, value)}"
 
 
 def to_rival(row: Row, metric: str) -> str:
     """A candidate, how far it is from its rival, and how sure that is."""
     assert row.difference is not None  # it was compared
-    return with_p(row, row.difference, metric, f" to {row.rival}")
+    return with_p(row, row.difference, metric, f" vs. {row.rival}")
 
 
 def with_p(row: Row, difference: Difference, metric: str, other: str = "") -> str:

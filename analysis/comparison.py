@@ -96,7 +96,7 @@ def compare(
     if not used:
         columns = sorted({name for run in runs for name in run.metrics if "/" in name})
         names = ", ".join(columns) or "none"
-        raise ReportError(f"no finished run has {question.validation}; there are {names}")
+        raise ReportError(f"no finished run has {question.validation}; they recorded {names}")
     if question.test and not without_test(rows):
         question = replace(question, is_tested=True)
     count_divergence(shown, question)
@@ -198,7 +198,7 @@ def against(rows: Sequence[Row], baseline: str) -> list[tuple[Row, Difference]]:
     tested = {row.name: row for row in rows if row.scores}
     if baseline not in tested:
         names = "; ".join(tested)  # which may have commas
-        raise ReportError(f"--against {baseline}: no such candidate has a value; there are {names}")
+        raise ReportError(f"--against {baseline}: no such candidate with a value among {names}")
     others = [row for row in tested.values() if row.name != baseline]
     found = differences([(row, tested[baseline]) for row in others])
     return list(zip(others, found, strict=True))

@@ -20,8 +20,8 @@ FEW_POINTS = 12  # up to here each point gets a dot
 UNITS = {"step": "updates", "seconds": "training time (s)"}
 COSTS = {
     "train_seconds": "training time (s)",
-    "optimizer_step_ms": "time in the optimizer (ms an update)",
-    "state_bytes_per_parameter": "optimizer state (bytes a parameter)",
+    "optimizer_step_ms": "time in the optimizer (ms per update)",
+    "state_bytes_per_parameter": "optimizer state (bytes per parameter)",
 }
 DECADES_OF_RATE = 1e-4  # of the highest: the end of a schedule may be near zero
 FOREST_ROW = 0.44  # inches
@@ -74,7 +74,7 @@ def of_results(rows: Sequence[Row], question: Question, unit: str) -> Figure:
         for (row, value), text in zip(placed, intervals(question.decides, values), strict=True)
     ]
     good = hopeful([value.mean for value in values], question.larger_is_better)
-    note = f"Mean, 95 % interval and the single {unit}s; {question.better}."
+    note = f"Mean, 95 % interval and individual {unit}s; {question.better}."
     return forest(f"{words(question.decides)} by candidate", question.decides, note, bars, good)
 
 
@@ -138,8 +138,8 @@ def against(rows: Sequence[Row], question: Question, cost: str) -> Figure:
             plot.dot(row.name, x.mean, value.mean, tip)
 
     note = (
-        f"{question.better.capitalize()}. Dotted: the Pareto front of the candidates without "
-        "diverged runs."
+        f"{question.better.capitalize()}. Bars: 95 % intervals. Dotted: Pareto front of the "
+        "candidates without diverged runs."
     )
     title = f"{words(metric)} against {COSTS[cost].partition(' (')[0]}"
     return Figure(title, note, draw, tuple(row.name for row, _, _ in placed))
@@ -182,9 +182,9 @@ def curves(rows: Sequence[Row], metric: str, x: str, larger: bool) -> Iterator[F
                     plot.dot(row.name, place, value, f"{row.name}: {tip}")
 
     several = any(len(row.runs) > 1 for row, _ in lines)
-    note = "Mean over runs; bands from the lowest to the highest." * several
+    note = "Mean over runs; bands: minimum to maximum." * several
     if any(row.diverged for row in rows):
-        note += " Runs that diverged are left out."
+        note += " Diverged runs are left out."
     title = f"{words(metric)} over {UNITS[x].partition(' (')[0]}"
     yield Figure(title, note, draw, tuple(row.name for row, _ in lines))
 
@@ -218,10 +218,10 @@ def against_fit(rows: Sequence[Row], question: Question, loss: str) -> Iterator[
             plot.dot(row.name, fit, value, f"{row.name}: {tip}")
 
     note = (
-        f"Of two curves at the same training loss, the {'higher' if larger else 'lower'} one "
-        "generalizes better, if by more than they zigzag; the one that reaches further left fits "
-        "the training data better. Means over seeds, at the evaluations with the lowest training "
-        "loss so far."
+        f"At equal training loss, the {'higher' if larger else 'lower'} curve generalizes better "
+        "if the gap exceeds the noise of the curves; a curve that reaches further left fits the "
+        "training data better. Means over seeds, at evaluations where the training loss was the "
+        "lowest so far."
     )
     title = f"{words(metric)} against {words(loss)}"
     yield Figure(title, note, draw, tuple(row.name for row, _ in lines))

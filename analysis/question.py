@@ -52,7 +52,7 @@ def ask(runs: Sequence[Run], metric: str | None, mode: str | None) -> Question:
         shown = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
         errors = [str(run.summary["error"]) for run in runs if run.summary.get("error")]
         first = f"; the first error: {errors[0].splitlines()[0]}" if errors else ""
-        among = shown or "none is of the study in study.json"
+        among = shown or "none belongs to the study in study.json"
         raise ReportError(f"no run has finished ({among}){first}")
     monitors = Counter(
         (run.summary["monitor"], run.summary["monitor_mode"])
@@ -64,12 +64,14 @@ def ask(runs: Sequence[Run], metric: str | None, mode: str | None) -> Question:
             raise ReportError("no run recorded which metric it monitored: choose one with --metric")
         if len({name for name, _ in monitors}) > 1:
             shown = ", ".join(f"{name} ({count} runs)" for (name, _), count in monitors.items())
-            raise ReportError(f"the runs monitor different metrics, {shown}: choose with --metric")
+            raise ReportError(
+                f"the runs monitor different metrics, {shown}: choose one with --metric"
+            )
         metric = next(iter(monitors))[0]
     if mode is None:
         modes = {known_mode for name, known_mode in monitors if name == metric}
         if len(modes) != 1:
-            raise ReportError(f"which way is {metric} better? Add --mode max or --mode min")
+            raise ReportError(f"is a higher or lower {metric} better? Add --mode max or --mode min")
         mode = modes.pop()
     twin = metric.replace("val/", "test/", 1) if metric.startswith("val/") else None
     return Question(metric, twin, mode == "max")

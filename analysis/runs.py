@@ -191,7 +191,7 @@ def read_runs(directories: Iterable[Path], metric: str | None = None) -> list[Ru
     if not runs:
         shown = ", ".join(str(directory) for directory in directories)
         if any((directory / STUDY_FILE).exists() for directory in directories):
-            raise ReportError(f"{shown}: the study has not begun to tune")
+            raise ReportError(f"{shown}: the study has not started tuning yet")
         raise ReportError(f"{shown}: no run directory in it (none has {SUMMARY_FILE})")
     return sorted(runs.values(), key=lambda run: (len(run.name), run.name))
 

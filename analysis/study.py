@@ -109,8 +109,8 @@ class Study:
         record = read_mapping(directory / STUDY_FILE)
         if not record:
             raise ReportError(
-                f"{directory / STUDY_FILE} is damaged: the study's command with "
-                f"hydra.sweep.dir={directory} writes it anew"
+                f"{directory / STUDY_FILE} is damaged: rerun the study with "
+                f"hydra.sweep.dir={directory} to write it again"
             )
         try:
             self.record = StudyRecord.model_validate(record)
@@ -118,7 +118,7 @@ class Study:
             first = error.errors()[0]
             entry = ".".join(map(str, first["loc"]))
             raise ReportError(
-                f"{directory / STUDY_FILE} is damaged, or of another version: "
+                f"{directory / STUDY_FILE} is damaged or from another version: "
                 f"{entry}: {first['msg']}"
             ) from error
         self.protocol = self.record.protocol
@@ -152,7 +152,7 @@ class Study:
         if planned:
             said += f": {ended} of {planned} repeats have ended"
         if not ended:
-            said += "; its trials are shown, and a candidate's best setting may still change"
+            said += "; the report shows its trials, and the best settings may still change"
         return f"{said}."
 
     def facts(self) -> Iterator[str]:
@@ -161,15 +161,15 @@ class Study:
         if not halving or not compute or not self.record.finished:
             return
         yield (
-            f"successive halving at {halving.rungs} of the horizon, {halving.keep} of "
-            f"the trials go on: {compute.saved_fraction:.0%} of the tuning steps saved "
-            f"({compute.steps:,} in place of {compute.steps_without_halving:,})"
+            f"successive halving at {halving.rungs} of the horizon, keeping {halving.keep} of "
+            f"the trials: {compute.saved_fraction:.0%} of the tuning updates saved "
+            f"({compute.steps:,} instead of {compute.steps_without_halving:,})"
         )
         pruned = [entry for entry in self.record.runs if entry.status == "pruned"]
         if unknown := sum(entry.audited is None for entry in pruned):
             yield (
-                f"whether one of the {unknown} pruned runs would have won is not known; with "
-                "hydra.sweeper.halving.audit=true the same command runs them to the end"
+                f"whether any of the {unknown} pruned trials would have won is unknown; rerun the "
+                "study with hydra.sweeper.halving.audit=true to run them to the end"
             )
 
     @property
@@ -194,12 +194,12 @@ class Study:
             f"{name} ({n})" for name, n in numbers.items() if self.trials < TRIALS_A_NUMBER * n
         ]:
             yield (
-                f"Each tuning had {self.trials} trials, fewer than {TRIALS_A_NUMBER} for every "
-                f"tuned number of {listed(few)}: with a larger budget the order may change."
+                f"Each tuning had {self.trials} trials, fewer than {TRIALS_A_NUMBER} per tuned "
+                f"hyperparameter for {listed(few)}: a larger budget may change the ranking."
             )
         if len(set(numbers.values())) > 1:
             counts = [f"{name} {n}" for name, n in numbers.items()]
-            yield f"As many trials for unequal numbers of tuned settings: {listed(counts)}."
+            yield f"Equal trials for unequal numbers of tuned hyperparameters: {listed(counts)}."
         if bounds := [
             f"the {key} of {self.prefix}{name} ({side})"
             for name, sides in self.record.at_bounds.items()
@@ -207,9 +207,9 @@ class Study:
         ]:
             may_extend = self.protocol.sampler != "grid" and not self.is_extended
             yield (
-                "Most tunings ended within a tenth of a bound of the search space, and a better "
+                "Most tunings ended within a tenth of the search range from a bound, so a better "
                 f"setting may lie beyond it: {listed(bounds)}."
-                + " With hydra.sweeper.extend=true the same command goes on there."
+                + " Rerun the study with hydra.sweeper.extend=true to search there."
                 * may_extend
             )
         yield from audit(self.record)
@@ -243,9 +243,9 @@ def audit(record: StudyRecord) -> Iterator[str]:
         ]
         if better([best.value, *rivals]) != best.value:
             at = [metric_value(record.monitor, value) for value in (better(rivals), best.value)]
-            changed.add(f"{best.candidate} ({at[0]} in place of {at[1]})")
+            changed.add(f"{best.candidate} ({at[0]} instead of {at[1]})")
     if changed:
         yield (
-            f"Halving changed what was chosen: of the {num_audited} trials that it ended early, "
-            f"run to the end afterwards, one was better for {listed(sorted(changed))}."
+            f"Halving changed the selected setting: of the {num_audited} pruned trials that were "
+            f"later run to the end, one was better for {listed(sorted(changed))}."
         )

@@ -28,10 +28,10 @@ from analysis.words import (
 
 three_digits = partial(shown, digits=3)
 COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "train_seconds": ("training", duration),
+    "train_seconds": ("training time", duration),
     "step_ms": ("step (ms)", three_digits),
-    "optimizer_step_ms": ("optimizer (ms)", three_digits),
-    "state_bytes_per_parameter": ("state (B/parameter)", three_digits),
+    "optimizer_step_ms": ("optimizer step (ms)", three_digits),
+    "state_bytes_per_parameter": ("optimizer state (B/param)", three_digits),
     "peak_memory_bytes": ("peak memory", size),
 }
 LATEX = str.maketrans(
@@ -117,14 +117,14 @@ def quality(comparison: Comparison, rows: list[Row]) -> dict[str, list[str]]:
         f"{comparison.unit}s": [str(row.num_units) for row in rows],
         "diverged": [f"{len(r.diverged)} of {r.num_runs}" if r.diverged else "" for r in rows],
         words(decides): intervals(decides, [row.value for row in rows]),
-        f"to the best other{' (pp)' * is_share(decides)}": [
+        f"vs. best other{' (pp)' * is_share(decides)}": [
             f"{signed(decides, row.to_best.mean)}{bounds(decides, row.to_best)}"
             if row.to_best
             else ""
             for row in rows
         ],
         "p (Holm)": [p_value(diff.adjusted_p) if diff else "" for diff in diffs],
-        "wins": [share(row.wins) if row.wins else "" for row in rows],
+        "win rate": [share(row.wins) if row.wins else "" for row in rows],
         "verdict": [row.verdict for row in rows],
     }
 
@@ -164,13 +164,16 @@ def times(comparison: Comparison, rows: list[Row]) -> dict[str, list[str]]:
     values = intervals(metric, [row.validation for row in rows])
     columns = {words(metric): values} if comparison.question.is_tested else {}
     for i, target in enumerate(comparison.targets):
-        columns[f"to {metric_value(metric, target)}"] = [until(row.hits[i], row) for row in rows]
+        columns[f"to reach {metric_value(metric, target)}"] = [
+            until(row.hits[i], row) for row in rows
+        ]
     return columns
 
 
 def until(hit: Hit, row: Row) -> str:
     if math.isinf(hit.steps):
-        return f"in {hit.num_reached} of {row.num_runs} runs" if hit.num_reached else "not reached"
+        reached = f"only {hit.num_reached} of {row.num_runs} runs"
+        return reached if hit.num_reached else "not reached"
     return f"{shown(hit.steps)} updates, {duration(hit.seconds)}"
 
 

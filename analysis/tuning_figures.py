@@ -49,9 +49,9 @@ def tuning_cost(comparison: Comparison, palette: Palette) -> Figure | None:
             plot.line(family, k, [at.mean for at in curve])
 
     note = (
-        f"{words(metric).capitalize()} of the trial that is best on validation among k, drawn "
-        "without replacement from those that were run (Tang et al. 2020). A trial that broke down "
-        "counts as the worst of all, a pruned one with what it had reached by then."
+        f"Expected {words(metric)} of the trial with the best validation among k, drawn without "
+        "replacement from those that were run (Tang et al. 2020). A diverged or failed trial "
+        "counts as the worst, a pruned one with the value that it had reached."
     )
     if has_bands:
         note += " Bands: 95 % intervals over replicates."
@@ -82,7 +82,7 @@ def sensitivity(tried: pd.DataFrame, key: str, question: Question, target: float
             family, at, value = trial["family"], trial[key], trial["value"]
             tip = f"{family}, {label(trial['setting'])}{', pruned' * trial['is_partial']}"
             if math.isnan(value):
-                plot.at_edge(family, at, "x", f"{tip}: broke down", is_top=not larger)
+                plot.at_edge(family, at, "x", f"{tip}: diverged or failed", is_top=not larger)
             else:
                 tip = f"{tip}: {metric_value(metric, value)}"
                 plot.dot(family, at, value, tip, trial["is_partial"])
@@ -93,17 +93,16 @@ def sensitivity(tried: pd.DataFrame, key: str, question: Question, target: float
         if question.key(trial["value"]) < worst
     ]
     note = (
-        "A dot per trial; hollow if it was pruned, at what it had reached by then; a cross if it "
-        "broke down."
+        "One dot per trial; hollow: pruned, at the value that it had reached; cross: diverged or "
+        "failed."
     )
     if outside:
-        note += f" Arrows: {listed(outside)}."
+        note += f" Arrows, off scale: {listed(outside)}."
     if full and lines:
         hits = "; ".join(f"{name} {reaching(lines[name], question, target)}" for name in lines)
         value = metric_value(metric, target)
-        note += (
-            f" The line joins the best. {words(metric).capitalize()} of {value} is reached: {hits}."
-        )
+        of_value = f"{words(metric).capitalize()} of {value}"
+        note += f" Lines join the best trials. {of_value} is reached: {hits}."
     return Figure(f"{words(metric)} by {key}", note, draw, tuple(families))
 
 

@@ -50,9 +50,9 @@ def heat_map(workloads: Sequence[Workload]) -> Figure:
                 axes.text(x, y + 0.2, verdict, fontsize="small", **style)
 
     note = (
-        "Each mean, and the verdict of the workload's study. No colour: level with the study's "
-        "best; full colour: ten standard deviations between repeats or more behind it (the "
-        "candidates' median), on a logarithmic scale."
+        "Mean, and verdict of the workload's own study. Colour: distance to the study's best in "
+        "standard deviations between replicates or seeds (median over the candidates), on a "
+        "logarithmic scale from none to full colour at ten."
     )
     height, is_wide = 0.6 + 0.4 * len(names), len(workloads) > MANY_WORKLOADS
     return Figure("candidates on each workload", note, draw, (), height, is_wide)
@@ -74,7 +74,7 @@ def shade(behind: float) -> float:
 
 def in_words(behind: float) -> str:
     is_known = math.isfinite(behind)
-    return f"{shown(behind, 2)} standard deviations behind" if is_known else "no known distance"
+    return f"{shown(behind, 2)} standard deviations behind" if is_known else "distance unknown"
 
 
 def profiles(workloads: Sequence[Workload]) -> list[Figure]:
@@ -90,7 +90,7 @@ def profiles(workloads: Sequence[Workload]) -> list[Figure]:
     end = 1.1 * max(reached.max(), 2.0)
 
     def draw(plot: Plot) -> None:
-        plot.x_axis("updates, as a multiple of the fastest's", [1.0, end])
+        plot.x_axis("updates, as a multiple of the fastest candidate's", [1.0, end])
         plot.axes.set(xlim=(1.0, end), ylim=(-0.05, 1.05), ylabel="share of workloads")
         plot.axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
         for i, (name, of_candidate) in enumerate(zip(names, ratios, strict=True)):
@@ -106,9 +106,9 @@ def profiles(workloads: Sequence[Workload]) -> list[Figure]:
     ]
     note = (
         "Performance profiles (Dolan & Moré 2002): the share of workloads on which a candidate's "
-        "median run reaches the target on validation within so many times the updates of the "
-        f"fastest candidate. Targets: {listed(targets, most=len(targets))}. Lines are moved apart "
-        "a little."
+        "median run reaches the validation target within a given multiple of the fastest "
+        f"candidate's updates. Targets: {listed(targets, most=len(targets))}. Lines are shifted "
+        "slightly so that none hides another."
     )
     return [Figure("updates to the target over workloads", note, draw, tuple(names))]
 
@@ -119,5 +119,5 @@ def rank_forest(ranks: pd.DataFrame, means: Sequence[Estimate], texts: Sequence[
         Bar(str(name), text, mean, ranks.loc[name].tolist())
         for name, mean, text in zip(ranks.index, means, texts, strict=True)
     ]
-    note = "Mean rank, its 95 % interval and the single workloads; 1 is the best."
+    note = "Mean rank, 95 % interval and individual workloads; 1 is best."
     return forest("mean rank over workloads", "rank", note, bars, [mean.mean for mean in means])

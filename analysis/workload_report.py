@@ -80,7 +80,7 @@ class WorkloadsReport(Document):
                 continue
             said = [f"may be the best on {len(best)} of {num}"] * bool(best)
             if worse:
-                where = listed(worse) if len(worse) <= FEW else str(len(worse))
+                where = listed(worse) if len(worse) <= FEW else f"{len(worse)} of {num}"
                 said.append(f"is detectably worse on {where}")
             said += [f"cannot be judged on {listed(rest)}" for rest in found.values()]
             others.append(f"{name} {listed(said)}")
@@ -92,9 +92,9 @@ class WorkloadsReport(Document):
         """The order by mean rank, and whether it hangs on a single workload."""
         first = first_of(self.ranks)
         left = {name: self.ranks.drop(columns=name) for name in self.ranks}
-        said = [f"{self.rank_texts[0]} of {len(self.names)}, is that of {listed(first)}."]
+        said = [f"Lowest mean rank: {listed(first)}, {self.rank_texts[0]} of {len(self.names)}."]
         said += [
-            f"Without {name} it is that of {listed(found)}."
+            f"Without {name}: {listed(found)}."
             for name, ranks in left.items()
             if (found := first_of(ranks)) != first
         ]
@@ -102,26 +102,26 @@ class WorkloadsReport(Document):
             stay = "stays" if len(first) == 1 else "stay"
             said.append(f"{listed(first)} {stay} first whichever workload is left out.")
         if moved := [name for name, ranks in left.items() if by_mean(ranks) != self.names]:
-            said.append(
-                f"The order changes without {'one of: ' * (len(moved) > 1)}{listed(moved)}."
-            )
+            any_of = "any one of " * (len(moved) > 1)
+            said.append(f"The order changes if {any_of}{listed(moved)} is left out.")
         scope = (
-            f"This is about these {len(left)} workloads, which are no random sample of tasks; and "
-            "a rank does not say by how much."
+            f"This holds for these {len(left)} workloads, which are not a random sample of tasks; "
+            "ranks do not show how large a difference is."
         )
-        return [f"The lowest mean rank, {' '.join(said)}", scope]
+        return [" ".join(said), scope]
 
     def limits(self) -> list[str]:
         """What stands against ranks and verdicts over these workloads."""
         rows = [row for part in self.parts for row in part.comparison.rows]
         found = {
-            "Not on all workloads, so left out here:": {row.name for row in rows} - {*self.names},
-            f"No intervals of mean ranks: all candidates share fewer than {LEAST_UNITS} repeats "
-            "on": [w.name for w in self.workloads if len(w.ranks) < LEAST_UNITS],
+            "Not run on all workloads, so left out here:": {row.name for row in rows}
+            - {*self.names},
+            f"No intervals of mean ranks: the candidates share fewer than {LEAST_UNITS} replicates "
+            "or seeds on": [w.name for w in self.workloads if len(w.ranks) < LEAST_UNITS],
             "No candidate's median run reaches the target on": [
                 w.name for w in self.workloads if not np.isfinite(w.slowdown).any()
             ],
-            "Tuned once, so verdicts are about settings, not candidates, on": [
+            "Tuned only once, so verdicts hold for settings, not candidates, on": [
                 w.name for w in self.workloads if not w.comparison.is_replicated
             ],
         }

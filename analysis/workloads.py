@@ -114,16 +114,16 @@ def by_workload(sweep: Sweep, by: Sequence[str], metric: str | None) -> dict[str
         if metric is None and len({study.record.monitor for study in studies}) > 1:
             raise ReportError(
                 f"{listed(names)} are different workloads and share "
-                f"{listed(sorted(shared)) or 'no candidate'}: a report over workloads needs "
-                f"{LEAST_SHARED} candidates that all have"
+                f"{listed(sorted(shared)) or 'no candidate'}: a report over workloads needs at "
+                f"least {LEAST_SHARED} common candidates"
             )
         return {}
     if same := [name for name, task in zip(names, tasks, strict=True) if tasks.count(task) > 1]:
-        raise ReportError(f"{listed(same)} are of the same workload: give one of them")
+        raise ReportError(f"{listed(same)} are of the same workload: pass only one of them")
     of_studies = {run for study in studies for run in study.runs}
     if others := [run for run in sweep.runs if run not in of_studies]:
         raise ReportError(
-            f"{others[0].path} is of no study, and a report over workloads is of studies alone"
+            f"{others[0].path} belongs to no study: a report over workloads takes studies only"
         )
     of_names = sorted(zip(names, studies, strict=True), key=itemgetter(0))
     return {name: placed(study.runs, command_of(study.directory), by) for name, study in of_names}

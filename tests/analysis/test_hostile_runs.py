@@ -54,7 +54,7 @@ def test_hostile_runs_beside_good_ones(sweep, capsys):
     assert report.main([str(folder)]) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out
     printed = " ".join(printed.split())
-    assert "is the best in test accuracy" in printed
+    assert "has the best test accuracy" in printed
     for name in (
         "x_deep (summary.json: nested too deep)",
         "x_deep_config (",

@@ -18,9 +18,13 @@ def test_a_mistake_is_one_line(sweep, tmp_path, refused):
         (
             tmp_path / "empty",
         ): f"{tmp_path / 'empty'}: no run directory in it (none has summary.json)",
-        (folder, "--metric", "val/f1"): "which way is val/f1 better? Add --mode max or --mode min",
+        (
+            folder,
+            "--metric",
+            "val/f1",
+        ): "is a higher or lower val/f1 better? Add --mode max or --mode min",
         (folder, "--metric", "val/f1", "--mode", "max"): (
-            "no finished run has val/f1; there are optim/lr, train/loss, val/accuracy"
+            "no finished run has val/f1; they recorded optim/lr, train/loss, val/accuracy"
         ),
         (folder, "--by", "optimiser.lr"): (
             "--by optimiser.lr: no run has such a group or key; did you mean optimizer.lr?"
@@ -84,7 +88,7 @@ def test_a_run_that_says_running_is_not_finished(sweep, run_report, steps):
     edit(folder / "3", status="running", steps=steps)
     out, table = run_report(folder)
     assert table["n"].tolist() == [4, 5]
-    assert "Of 10 runs, 1 unfinished (sgd_cosine): they are counted, and have no value" in out
+    assert "Of 10 runs, 1 unfinished (sgd_cosine): these have no value of their own" in out
 
 
 def test_different_monitors(sweep, run_report, refused):
@@ -92,7 +96,7 @@ def test_different_monitors(sweep, run_report, refused):
     edit(folder / "4", monitor=None)
     assert run_report(folder)[1]["n"].tolist() == [5, 5], "monitoring nothing stops no report"
     edit(folder / "3", monitor="val/loss", monitor_mode="min")
-    assert "val/accuracy (8 runs), val/loss (1 runs): choose with --metric" in refused(folder)
+    assert "val/accuracy (8 runs), val/loss (1 runs): choose one with --metric" in refused(folder)
     run_report(folder, "--metric", "val/accuracy")
 
 
@@ -100,7 +104,7 @@ def test_runs_without_a_number_are_left_out_by_name(sweep, run_report):
     folder = sweep()
     edit(folder / "0", **{"test/accuracy": None})
     out, table = run_report(folder)
-    assert "Left out of sgd_cosine, for test/accuracy is missing or no number: 0." in out
+    assert "Left out of sgd_cosine because test/accuracy is missing or not a number: 0." in out
     assert "Unequal numbers of seeds, from 4 to 5" in out
     assert table["n"].to_dict() == {"sgd_cosine": 4, "adam_constant": 5}
     assert set(table["compared_on"]) == {"test/accuracy"}
@@ -109,7 +113,7 @@ def test_runs_without_a_number_are_left_out_by_name(sweep, run_report):
     edit(folder / "3", best=None)
     out, table = run_report(folder)
     assert "No run of sgd_cosine has test/accuracy: candidates are compared on val/accuracy" in out
-    assert "Left out of sgd_cosine, for val/accuracy is missing or no number: 3." in out
+    assert "Left out of sgd_cosine because val/accuracy is missing or not a number: 3." in out
     assert set(table["compared_on"]) == {"val/accuracy"}
 
 
@@ -133,15 +137,22 @@ def test_runs_that_diverged_count_as_the_worst(sweep, run_report):
     assert table.loc["wild", "wins"] == 3 / 8
     worst = table.loc["wild", "test/accuracy"]
     assert worst < table.loc["adamw_warmup_cosine", "test/accuracy"]
-    assert "count as the worst value of all: 5 of 8 of wild." in out
-    assert "Without a finished run: broken." in out
+    assert "counted with the worst value of any finished run: wild (5 of 8)." in out
+    assert "Candidates without a finished run: broken." in out
     assert "│ 5 of 8 │" in out
 
 
 @pytest.mark.parametrize(
     ("seeds", "said"),
     [
-        (range(1), ("1 candidate, 1 run ", "The test accuracy of all runs is 9", "one seed: no")),
+        (
+            range(1),
+            (
+                "1 candidate, 1 run ",
+                "The test accuracy of all runs is 9",
+                "no interval: only one seed",
+            ),
+        ),
         (range(5), ("1 candidate, 5 runs ", "The mean test accuracy of all runs is 9")),
     ],
 )
@@ -173,7 +184,7 @@ def test_damaged_records(sweep, run_report):
     bomb = "!!python/object/apply:os.mkdir [%s]" % (folder / "made")
     (folder / "4" / "config.yaml").write_text(bomb)
     out, table = run_report(folder)
-    assert "Damaged lines of metrics.jsonl were passed over, by run: 0 (1)." in out
+    assert "Damaged lines skipped in metrics.jsonl, per run: 0 (1)." in out
     assert "Of 10 runs, 1 unfinished (sgd_cosine), 3 unreadable (unknown)" in out
     assert table["n"].to_dict() == {"adam_constant": 5, "sgd_cosine": 1, "unknown": 0}
     assert not (folder / "made").exists(), "nothing in a run is executed"
@@ -191,7 +202,7 @@ def test_records_of_the_wrong_kind(sweep, run_report):
     with (folder / "5" / "metrics.jsonl").open("a") as file:
         file.write('5\n{"step": "a"}\n{"step": 1%s}\n' % ("0" * 400))
     out, table = run_report(folder)
-    assert "Damaged lines of metrics.jsonl were passed over, by run: 5 (3)." in out
+    assert "Damaged lines skipped in metrics.jsonl, per run: 5 (3)." in out
     assert table["n"].to_dict()["adam_constant"] == 5
     assert "4 unreadable (sgd_cosine)" in out
 
@@ -199,15 +210,21 @@ def test_records_of_the_wrong_kind(sweep, run_report):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"precision": "bf16"}, "Not the same precision: "),
-        ({"device": "cuda"}, "Not the same hardware: cuda (a processor), 1 process, 1 thread"),
+        ({"precision": "bf16"}, "Runs differ in precision: "),
+        ({"device": "cuda"}, "Runs differ in hardware: cuda (a processor), 1 process, 1 thread"),
         ({"git_dirty": True}, "1 of 10 runs had uncommitted changes"),
-        ({"data_order_hash": "other"}, "Not the same order of samples for the same seed (0)"),
-        ({"initial_weights_hash": "other"}, "Not the same initial weights for the same seed (0)"),
+        ({"data_order_hash": "other"}, "Runs of the same seed (0) differ in order of samples"),
+        ({"initial_weights_hash": "other"}, "Runs of the same seed (0) differ in initial weights"),
         ({"synthetic_data": True}, "1 of 10 runs used synthetic data"),
-        ({"num_evaluated": {"val": 500, "test": 999}}, "1 of 10 runs were measured on a part of"),
-        ({"git_commit": "fedcba"}, "Not the same commit: "),
-        ({"planned_steps": 20}, "Values of runs that ended before their horizon: sgd_cosine."),
+        (
+            {"num_evaluated": {"val": 500, "test": 999}},
+            "1 of 10 runs were evaluated on only part of",
+        ),
+        ({"git_commit": "fedcba"}, "Runs differ in commit: "),
+        (
+            {"planned_steps": 20},
+            "Runs that were configured to stop before their schedule ends: sgd_cosine.",
+        ),
     ],
 )
 def test_what_differs_between_runs_is_said(sweep, run_report, changes, said):
@@ -221,21 +238,21 @@ def test_kinds_of_kernels_are_told_apart(tmp_path, run_report):
         write_run(tmp_path / f"a{seed}", seed=seed, config={"optimizer": {"fused": True}})
         write_run(tmp_path / f"b{seed}", "adam_constant", seed)
     out, _ = run_report(tmp_path)
-    assert "kinds of kernels, fused (sgd_cosine) and plain (adam_constant): their times" in out
+    assert "differ in implementation, fused (sgd_cosine) and plain (adam_constant): this" in out
 
 
 def test_unequal_lengths(sweep, run_report):
     folder = sweep(("sgd_cosine",))
     for seed in range(5):
         write_run(folder / f"b{seed}", "adam_constant", seed, config={"trainer": {"max_epochs": 9}})
-    assert "Not the same length: 3 epochs (sgd_cosine); 9 epochs (adam" in run_report(folder)[0]
+    assert "Runs differ in length: 3 epochs (sgd_cosine); 9 epochs (adam" in run_report(folder)[0]
 
 
 def test_the_edge_of_the_search(sweep, run_report):
     folder = sweep(seeds=range(2), lrs=(0.1, 0.2, 0.3))
     write_run(folder / "90", lr=0.4, level=0.99)
     out, _ = run_report(folder)
-    assert "The best optimizer.lr of sgd_cosine is the highest tried" in out
+    assert "The best optimizer.lr of sgd_cosine is the highest value tried" in out
     assert "optimistic" in out
 
 
@@ -244,7 +261,7 @@ def test_a_machine_that_was_not_equally_busy(sweep, run_report):
     for run_dir in folder.glob("*/"):
         if json.loads((run_dir / "summary.json").read_text())["seed"] > 1:
             edit(run_dir, step_ms=180.0)
-    assert "not equally busy" not in run_report(folder)[0], "the same for both candidates"
+    assert "of the machine varied" not in run_report(folder)[0], "the same for both candidates"
     for run_dir in folder.glob("*/"):
         if "adam" in (run_dir / "config.yaml").read_text():
             edit(run_dir, step_ms=300.0)

@@ -94,7 +94,7 @@ def test_candidates_are_judged_on_repeats_alone(study, run_report):
     assert (table["num_settings"] == 3 * REPLICATES).all()
     assert table.loc["sgd", "best_setting"] == "optimizer.lr=0.1 to 0.3"
     assert "optimistic" not in out, "the repeats chose nothing"
-    assert "about these settings" not in out
+    assert "for these settings" not in out
     table = run_report(study, "--by", "optim")[1]
     assert table["n"].to_dict() == {"sgd_cosine": 3, "adam_constant": 3}
 
@@ -124,16 +124,19 @@ def test_one_replicate_is_about_its_settings(study, change, run_report):
     change({"protocol": record["protocol"] | {"replicates": 1}, "runs": first})
     out, table = run_report(study)
     assert table["n"].to_dict()["sgd"] == 2, "seeds"
-    assert "about these settings, not about the candidates in general" in out
+    assert "for these settings, not for the candidates in general" in out
 
 
 def test_the_protocol_is_in_the_page(study, run_report):
     run_report(study)
     html = page_of(study)
-    assert "The whole procedure was run 3 times, with other seeds for the search" in html
-    assert "each time 3 trials a candidate (Sobol sampling) on one seed, with successive" in html
-    assert "then the setting with the best validation accuracy on 2 fresh seeds." in html
-    assert "22% of the tuning steps saved (140 in place of 180)" in html
+    assert "The whole procedure was run 3 times, with different seeds for search" in html
+    assert "each time, each candidate was tuned with 3 trials (Sobol sampling) on one seed" in html
+    assert " on one seed, with successive halving at " in html
+    assert (
+        "the setting with the best validation accuracy was then trained on 2 fresh seeds." in html
+    )
+    assert "22% of the tuning updates saved (140 instead of 180)" in html
     assert "{low: 0.01, high: 1.0, log: true}" in html
     assert "[true, false]" in html
     assert "a &lt;paper&gt;" in html
@@ -141,8 +144,8 @@ def test_the_protocol_is_in_the_page(study, run_report):
 
 def test_what_speaks_against_a_verdict_stands_beside_it(study, change, run_report):
     out, _ = run_report(study)
-    assert "had 3 trials, fewer than 5 for every tuned number of sgd (2) and adam (2)" in out
-    assert "whether one of the 6 pruned runs would have won is not known" in page_of(study)
+    assert "had 3 trials, fewer than 5 per tuned hyperparameter for sgd (2) and adam (2)" in out
+    assert "whether any of the 6 pruned trials would have won is unknown" in page_of(study)
 
     def audit(run):
         if run["phase"] == "tune" and run["status"] == "pruned":
@@ -151,21 +154,21 @@ def test_what_speaks_against_a_verdict_stands_beside_it(study, change, run_repor
     record = json.loads((study / "study.json").read_text())
     record["protocol"]["candidates"]["adam"]["space"] = {"optimizer.lr": SPACE["optimizer.lr"]}
     change(record)
-    assert "unequal numbers of tuned settings: sgd 2 and adam 1." in run_report(study)[0]
+    assert "unequal numbers of tuned hyperparameters: sgd 2 and adam 1." in run_report(study)[0]
     change({"at_bounds": {"sgd": {"optimizer.lr": "high"}}}, run=audit)
     out, _ = run_report(study)
     doubts = (
         "the optimizer.lr of sgd (high)",
-        "Halving changed what was chosen",
-        "99.00% in place",
+        "Halving changed the selected setting",
+        "99.00% instead of",
     )
     for said in doubts:
         assert said in out
         assert said in page_of(study).partition("<h2>")[0], "before everything else"
-    assert "With hydra.sweeper.extend=true the same command goes on there." in out
+    assert "Rerun the study with hydra.sweeper.extend=true to search there." in out
     change(run=lambda run: run.update(trial=run.get("trial", 0) + 3))  # the second round
     out, _ = run_report(study)
-    assert "had 6 trials, fewer than 5 for every" in out
+    assert "had 6 trials, fewer than 5 per" in out
     assert "extend=true" not in out
 
 
@@ -179,7 +182,9 @@ def test_finished_repeats_of_a_killed_study_are_used(study, change, run_report):
     assert "Unequal numbers of replicates, from 2 to 3" in out
     assert "2 unfinished (sgd)" in out
     edit(study / "sgd-r2-repeat-001-seed2001", status="completed")
-    assert "Unequal numbers of seeds: a replicate was left unfinished" in run_report(study)[0]
+    assert (
+        "Unequal numbers of seeds per replicate: a replicate is unfinished" in run_report(study)[0]
+    )
 
 
 def test_trials_of_a_study_killed_in_tuning(study, change, run_report):
@@ -191,20 +196,22 @@ def test_trials_of_a_study_killed_in_tuning(study, change, run_report):
     out, table = run_report(study)
     assert (table["num_settings"] == 3).all()
     assert table["n"].to_dict() == {"sgd": 1, "adam": 1}
-    assert "0 of 12 repeats have ended; its trials are shown" in out
+    assert "0 of 12 repeats have ended; the report shows its trials" in out
     edit(study / "sgd-r0-tune-000", best={"value": 0.99}, planned_steps=10)
     out, table = run_report(study)
     assert table.loc["sgd", "best_setting"] == "optimizer.lr=0.1"
-    assert "ended before their horizon" not in out
+    assert "before their schedule ends" not in out
     shutil.rmtree(study / "sgd-r0-tune-001")
-    assert "Values of runs that ended before their horizon: sgd." in run_report(study)[0]
+    assert (
+        "Runs that were configured to stop before their schedule ends: sgd." in run_report(study)[0]
+    )
 
 
 def test_a_study_without_trials_and_one_with_a_damaged_record(study, tmp_path, refused):
     begun = tmp_path / "begun"
     write_run(begun / "preflight" / "sgd-0")
     (begun / "study.json").write_text("{}")
-    assert refused(begun) == f"error: {begun}: the study has not begun to tune\n"
+    assert refused(begun) == f"error: {begun}: the study has not started tuning yet\n"
     (study / "study.json").write_text("{")
     assert refused(study).startswith(f"error: {study / 'study.json'} is damaged: ")
 
@@ -230,7 +237,7 @@ def test_what_broke_in_a_trial_is_told_from_what_broke_in_a_repeat(study, run_re
     edit(study / "sgd-r0-tune-000", status="diverged")
     edit(study / "sgd-r0-repeat-001-seed2", status="diverged", best=None)
     out, table = run_report(study)
-    assert "1 diverged in tuning (sgd), 1 diverged (sgd): they are counted" in out
+    assert "1 diverged in tuning (sgd), 1 diverged (sgd): these have no value" in out
     assert table.loc["sgd", "num_reported_diverged"] == 1
 
 
@@ -242,10 +249,10 @@ def test_pruned_trials_are_marked_and_no_line_is_promised_that_is_not_drawn(
     change(run=lambda run: run["params"].update({"optimizer.momentum": run.get("trial", 0) / 10}))
     run_report(study)
     html = page_of(study)
-    assert html.count("hollow if it was pruned, at what it had reached by then;") == 2
+    assert html.count("hollow: pruned, at the value that it had reached;") == 2
     assert html.count("<title>sgd, optimizer.lr=") == 6, "hover text of three settings, twice"
     assert html.count(", pruned: ") == 4
-    assert "joins the best" not in html
+    assert "join the best" not in html
 
 
 def test_a_setting_may_be_a_list(study, change, run_report):

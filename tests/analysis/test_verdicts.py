@@ -88,20 +88,20 @@ def test_against_a_baseline_fewer_pairs_are_corrected_for(question):
     assert all_pairs.adjusted_p > adjusted["b"]
     comparison = Comparison(question, list(rows.values()), [], [], [], 0.0)
     said = claims_against(comparison, "a")
-    assert said.startswith("Against a alone (p corrected for 5 pairs, ")
+    assert said.startswith("Against a only (p corrected for 5 pairs, ")
     assert "): better: b (" in said
-    assert "; not told apart: " in said
+    assert "; no detectable difference: " in said
 
 
 def test_a_baseline_on_the_command_line(sweep, run_report, refused):
     folder = sweep(("sgd_cosine", "adam_constant", "adamw_constant"))
     out, _ = run_report(folder, "--against", "adam_constant")
-    assert "Against adam_constant alone (p corrected for 2 pairs" in out
+    assert "Against adam_constant only (p corrected for 2 pairs" in out
     html = (folder / "report.html").read_text()
-    assert "Against adam_constant alone" in html
+    assert "Against adam_constant only" in html
     said = refused(folder, "--against", "adam")
     names = "sgd_cosine; adam_constant; adamw_constant"
-    assert said == f"error: --against adam: no such candidate has a value; there are {names}\n"
+    assert said == f"error: --against adam: no such candidate with a value among {names}\n"
 
 
 def test_one_that_finished_and_one_that_did_not(sweep, run_report):
@@ -110,8 +110,8 @@ def test_one_that_finished_and_one_that_did_not(sweep, run_report):
         write_run(folder / f"wild{seed}", "wild", seed, status="diverged")
     out, table = run_report(folder)
     assert "The mean test accuracy of sgd_cosine is 9" in out
-    assert "Without a finished run: wild." in out
-    assert "worst value of all" not in out, "of what has no value"
+    assert "Candidates without a finished run: wild." in out
+    assert "Diverged runs" not in out, "of what has no value"
     assert table["verdict"].fillna("").to_dict() == {"sgd_cosine": "", "wild": "no value"}
 
 
@@ -125,13 +125,13 @@ def test_a_target_that_nobody_reaches_is_the_one_that_was_asked_for(sweep, run_r
 def test_times_to_targets_are_one_column_each(sweep, run_report):
     folder = sweep(seeds=range(3))
     out, table = run_report(folder, "--target", "0.6")
-    assert "┃ to 60.00% ┃" in out
+    assert "┃ to reach 60.00% ┃" in out
     assert "│ 20 updates, 2 s │" in out
     for run_dir in folder.iterdir():
         if run_dir.is_dir() and json.loads((run_dir / "summary.json").read_text())["seed"]:
             edit_curve(run_dir)
     out, table = run_report(folder, "--target", "0.6")
-    assert "│ in 1 of 3 runs │" in out
+    assert "│ only 1 of 3 runs │" in out
     assert set(table["target_1_reached"]) == {1}
 
 

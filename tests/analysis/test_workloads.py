@@ -56,17 +56,17 @@ def test_two_workloads(digits, text, report_of):
     assert "No candidate may be the best on both workloads." in out
     assert "sgd may be the best on 1 of 2 and is detectably worse on text" in out
     assert "lamb is detectably worse on digits and text" in out
-    assert "The lowest mean rank, 2.00 of 3, is that of sgd, adam and lamb." in out
-    assert "Without digits it is that of lamb. Without text it is that of sgd." in out
-    assert "which are no random sample of tasks" in out
-    assert "Not on all workloads, so left out here: muon." in out
-    assert "On digits and text: 4 replicates: intervals are wide" in out, "said once"
+    assert "Lowest mean rank: sgd, adam and lamb, 2.00 of 3." in out
+    assert "Without digits: lamb. Without text: sgd." in out
+    assert "which are not a random sample of tasks" in out
+    assert "Not run on all workloads, so left out here: muon." in out
+    assert "On digits and text: Only 4 replicates, so intervals are wide" in out, "said once"
     figure = figure_of(page, "candidates on each workload")
     value = of.loc[("digits", "sgd"), "value"]
     assert re.search(rf">{value:.2%}</text>.*?>best</text>", figure, re.S)
     assert "digits 62.00%" in figure_of(page, "updates to the target over workloads")
     assert "mean rank over workloads</figcaption>" in page
-    assert "muon is the best in test loss" in page, "the outcome of each workload"
+    assert "muon has the best test loss" in page, "the outcome of each workload"
     assert re.search(r"<code>python report.py \S*digits</code>", page)
     assert not re.search(r"<script|@import| src=| href=|nan|url\((?!#)", page)
 
@@ -78,7 +78,7 @@ def test_what_holds_whichever_workload_is_left_out(digits, tmp_path, report_of):
     assert "sgd may be the best on all 3 workloads." in out
     assert "sgd stays first whichever workload is left out." in out
     assert "The order changes" not in out
-    assert "lamb is detectably worse on 3; adam is detectably worse on 3." in out
+    assert "lamb is detectably worse on 3 of 3; adam is detectably worse on 3 of 3." in out
 
 
 def test_a_candidate_without_a_finished_run_is_the_last(digits, text, report_of):
@@ -107,8 +107,12 @@ def test_mistakes_are_one_line(digits, text, tmp_path, refused, run_report):
     sweep = write_run(tmp_path / "sweep" / "0")
     for arguments, error in {
         (digits, few): "digits and few are different workloads and share sgd: a report over",
-        (digits, again, text): "digits and again are of the same workload: give one of them",
-        (digits, text, sweep): f"{sweep} is of no study, and a report over workloads is of studies",
+        (digits, again, text): "digits and again are of the same workload: pass only one of them",
+        (
+            digits,
+            text,
+            sweep,
+        ): f"{sweep} belongs to no study: a report over workloads takes studies",
         (digits, text, "--target", "0.5"): "--target is for the report of one study",
         (digits, text, "--against", "sgd"): "--against is for the report of one study",
         (digits, text, "--mode", "min"): "several workloads: --mode needs the --metric",
@@ -133,5 +137,5 @@ def test_for_a_paper(digits, text, tmp_path, report_of):
     tex, report, figures = (tmp_path / name for name in ("table.tex", "report.md", "figures"))
     report_of(digits, text, "--latex", tex, "--markdown", report, "--figures", figures)
     assert "candidate & digits (test accuracy) & text (test loss)" in tex.read_text()
-    assert "on 2 workloads, each studied by itself: digits (mnist5k (" in report.read_text()
+    assert "on 2 workloads, with one study each: digits (mnist5k (" in report.read_text()
     assert (figures / "candidates_on_each_workload_column.pdf").is_file()
