@@ -59,7 +59,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("directories", nargs="+", type=Path, help="a sweep, or several run directories")
-    add("--output", type=Path, help="where the files go (default: the sweep)")
+    add("--output", type=Path, help="directory for the files (default: the sweep directory)")
     add(
         "--by",
         action="append",
@@ -69,18 +69,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "may be repeated (default: every choice that differs)",
     )
     add("--metric", help="compare on this metric (default: what the runs monitor)")
-    add("--mode", choices=("max", "min"), help="which way --metric is better")
-    add("--against", metavar="NAME", help="also compare all with this candidate alone")
-    add("--target", type=float, help="count the cost of reaching this value of the metric")
+    add("--mode", choices=("max", "min"), help="whether a larger or a smaller --metric is better")
+    add("--against", metavar="NAME", help="also compare all others with this candidate only")
+    add("--target", type=float, help="report the cost of reaching this value of the metric")
     add(
         "--figures",
         type=Path,
         metavar="DIR",
         help="every figure as SVG, PDF and PNG, as wide as a paper's column and page",
     )
-    add("--latex", type=Path, metavar="FILE", help="the table for booktabs")
+    add("--latex", type=Path, metavar="FILE", help="the table of results as LaTeX (booktabs)")
     add("--markdown", type=Path, metavar="FILE", help="the report as Markdown")
-    add("--wandb", action="store_true", help="log the report to the runs' group")
+    add("--wandb", action="store_true", help="log the report to the W&B group of the runs")
     return parser.parse_args(arguments)
 
 
@@ -91,7 +91,7 @@ def report_of(sweep: Sweep, name: str, options: argparse.Namespace) -> Document:
             refused = "--wandb" if options.wandb else "--against" if options.against else "--target"
             raise ReportError(f"{refused} is for the report of one study, not of several workloads")
         if options.mode and not options.metric:
-            raise ReportError("several workloads: --mode needs the --metric that it is of")
+            raise ReportError("several workloads: --mode needs --metric")
         return WorkloadsReport(workloads, name, options.metric, options.mode)
     comparison = compare(sweep.runs, options.metric, options.mode, options.target)
     counts = (("candidate", comparison.rows), ("run", sweep.runs))

@@ -115,7 +115,7 @@ def test_mistakes_are_one_line(digits, text, tmp_path, refused, run_report):
         ): f"{sweep} belongs to no study: a report over workloads takes studies",
         (digits, text, "--target", "0.5"): "--target is for the report of one study",
         (digits, text, "--against", "sgd"): "--against is for the report of one study",
-        (digits, text, "--mode", "min"): "several workloads: --mode needs the --metric",
+        (digits, text, "--mode", "min"): "several workloads: --mode needs --metric",
         (digits, text, "--metric", "val/f1", "--mode", "max"): "digits: no finished run has val/f1",
     }.items():
         assert refused(*arguments).startswith(f"error: {error}")
