@@ -1,4 +1,4 @@
-"""Checkpoint files: tensors and primitives only, written so that no interruption can spoil them."""
+"""Checkpoint files: tensors and plain values only, written atomically."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from trainer.checkpoint.optimizer_state import share_of
 from trainer.distributed.device import synchronize
 
 FORMAT_VERSION = 4
-PARTS = {  # and their types
+PARTS = {  # key -> type
     "model": dict,
     "ema": dict | None,
     "ema_updates": int,
@@ -32,13 +32,13 @@ PARTS = {  # and their types
 
 
 def write(content: dict[str, Any], folder: Path, is_best: bool) -> None:
-    """Write ``last.pt`` in one piece; the one before becomes ``previous.pt``.
+    """Write ``last.pt`` atomically; the earlier one becomes ``previous.pt``.
 
     Args:
-        is_best: ``best.pt`` becomes a second name of it.
+        is_best: also make it ``best.pt``, as a hard link.
 
     Raises:
-        ConfigError: the disk is full or the folder cannot be written; ``last.pt`` is as it was.
+        ConfigError: if the disk is full or the folder not writable; ``last.pt`` is left unchanged.
     """
     last, temporary = folder / "last.pt", folder / ".last.pt.tmp"
     try:
@@ -55,13 +55,13 @@ def write(content: dict[str, Any], folder: Path, is_best: bool) -> None:
         flush_folder(folder)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        # torch's own report of a failed write names positions in the file
+        # torch's message for a failed write is about file offsets
         why = reason(error) if isinstance(error, OSError) else "the disk takes no more"
         raise ConfigError(f"cannot write the checkpoint {last}: {why}") from error
 
 
 def duplicate(path: Path, name: Path) -> None:
-    """Give a finished file a second name in one piece; a copy where the disk knows no links."""
+    """Hard-link a file to ``name`` atomically; copies it if the file system has no hard links."""
     temporary = name.with_name(f".{name.name}.tmp")
     temporary.unlink(missing_ok=True)
     try:
@@ -72,7 +72,7 @@ def duplicate(path: Path, name: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """A rename is on disk only when its folder is."""
+    """Sync a folder to disk, which makes renames in it durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -81,15 +81,15 @@ def flush_folder(folder: Path) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint; nothing in the file is executed.
+    """Read a checkpoint without executing anything in it (``weights_only``).
 
     Raises:
-        ConfigError: there is no such file, it is damaged, or it is no checkpoint of this program.
+        ConfigError: if the file is missing, damaged, or not a checkpoint of this program.
     """
     if not path.is_file():
         raise ConfigError(f"there is no checkpoint {path}")
     try:
-        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the check sums
+        with zipfile.ZipFile(path) as archive:  # torch.load does not verify checksums
             if archive.testzip() is not None:
                 raise ValueError("its check sums are wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -106,14 +106,14 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def to_host(state: Any, keep: bool = True) -> Any:
-    """``state``, which may be nested, with every tensor in one piece and in the host's memory.
+    """Return ``state``, which may be nested, with every tensor unsharded and in host memory.
 
-    A GPU's tensors are copied without waiting, which torch does into pinned memory; the wait comes
-    once, at the end. What is in ``state`` twice, such as a tied weight, is copied once. Under FSDP
-    every process must take part.
+    GPU tensors are copied asynchronously into pinned memory, with a single synchronization at the
+    end. Tensors that share memory, such as tied weights, are copied once. Collective under FSDP:
+    every process must call it.
 
     Args:
-        keep: whether this process has a use for them; else each becomes None.
+        keep: whether this process needs the tensors; otherwise each becomes None.
     """
     copies: dict[Any, Any] = {}
     devices: set[torch.device] = set()
@@ -140,12 +140,12 @@ def to_host(state: Any, keep: bool = True) -> Any:
 
 
 def weights_to_save(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of a model, where it is; under FSDP, this process's share."""
+    """The state dict of a model on its device; under FSDP, this process's shards."""
     return {name: value.detach().contiguous() for name, value in model.state_dict().items()}
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of a model, on the CPU. Under FSDP every process must take part."""
+    """The unsharded state dict of a model, on the CPU. Collective under FSDP."""
     return {
         name: full_tensor(value.detach()).cpu().contiguous()
         for name, value in model.state_dict().items()
@@ -153,26 +153,26 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load what :func:`weights_of` returned, under FSDP or not."""
+    """Load a state dict from :func:`weights_of`, with or without FSDP."""
     own = model.state_dict()
     model.load_state_dict({name: share_of(value, own[name]) for name, value in weights.items()})
 
 
 def measured_weights(path: Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint that evaluations measured: averaged where there was an average.
+    """The weights of a checkpoint that were evaluated: the averaged ones if there are any.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: if the checkpoint cannot be read.
     """
     content = load(path)
     return content["model"] if content["ema"] is None else content["ema"]
 
 
 def best_of(run_dir: Path) -> Path:
-    """The best checkpoint of a run, else its last.
+    """Path of a run's best checkpoint, or of its last one if there is no best.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: if it has neither.
     """
     for name in ("best.pt", "last.pt"):
         if (file := run_dir / "checkpoints" / name).is_file():
@@ -181,10 +181,10 @@ def best_of(run_dir: Path) -> Path:
 
 
 def load_best_weights(model: nn.Module, run_dir: Path) -> None:
-    """Give ``model`` the best weights of a run, else its last; averaged ones where it kept them.
+    """Load a run's best weights into ``model``, or its last ones; averaged ones if there are any.
 
     Raises:
-        ConfigError: the run has no checkpoint, or one of another model.
+        ConfigError: if the run has no checkpoint, or it does not fit ``model``.
     """
     weights = measured_weights(best_of(run_dir))
     try:

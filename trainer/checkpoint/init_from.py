@@ -1,4 +1,4 @@
-"""``init_from``: begin with the weights of another run or of a file, as far as they fit."""
+"""``init_from``: initialize a model with the matching weights of another run or of a file."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -16,30 +16,30 @@ from core.records import read_record
 from trainer.checkpoint import files
 from trainer.loggers.run_log import RunLog
 
-WRAPPERS = ("module.", "model.", "_orig_mod.")  # what DDP, Lightning and compile put before names
-NESTED = ("state_dict", "model", "model_state_dict", "net")  # where other programs keep weights
-SHOWN = 3  # names in a line
+WRAPPERS = ("module.", "model.", "_orig_mod.")  # prefixes added by DDP, Lightning, compile
+NESTED = ("state_dict", "model", "model_state_dict", "net")  # keys other programs use for weights
+SHOWN = 3  # names per message
 
 
 def initialize(
     model: nn.Module, source: str | None, run_log: RunLog, ranks: Ranks, spec: Any = None
 ) -> dict[str, Any]:
-    """Load what ``model`` has of ``source``, by name and shape, and say which tensors it has not.
+    """Load the tensors of ``source`` that match ``model`` by name and shape; report the others.
 
-    Only the first process reads; the others get its weights when the run is distributed.
+    Only rank 0 reads the file; its weights are broadcast when the objective is distributed.
 
     Args:
-        source: a run directory, of which it is the best checkpoint; a checkpoint; or a state dict
-            in a ``.pt``, ``.pth`` or ``.safetensors`` file, from which nothing is executed. None:
-            the model stays as it is.
-        spec: of the run's data; the output layer of a run that told other classes apart is not
-            loaded, nor the embedding and the output layer of one with other tokens.
+        source: a run directory, whose best checkpoint is used; a checkpoint; or a state dict in a
+            ``.pt``, ``.pth`` or ``.safetensors`` file, from which nothing is executed. None leaves
+            the model unchanged.
+        spec: the run's data specification. The output layer is not loaded if the classes differ,
+            nor are the embedding and the output layer if the tokenizers differ.
 
     Returns:
-        What the summary records: the file, its hash, the tensors that were not loaded or not used.
+        Entries for the summary: the file, its hash, the tensors that were not loaded or not used.
 
     Raises:
-        ConfigError: it cannot be read, or nothing in it fits.
+        ConfigError: if the source cannot be read, or none of its tensors fits.
     """
     if source is None:
         return {}
@@ -85,7 +85,7 @@ def load_what_fits(model: nn.Module, path: Path, run_log: RunLog, spec: Any) -> 
         if not value.isfinite().all():
             raise ConfigError(f"{name} is not finite: its training diverged")
     model.load_state_dict(fitting, strict=False)
-    loaded = {own[name].data_ptr() for name in fitting}  # also of what goes by two names
+    loaded = {own[name].data_ptr() for name in fitting}  # also covers tied weights
     new = {name: misfits.get(name, name) for name in own if own[name].data_ptr() not in loaded}
     unused = [name for name in given if name not in own]
     num_loaded = len(own) - len(new)
@@ -105,11 +105,11 @@ def load_what_fits(model: nn.Module, path: Path, run_log: RunLog, spec: Any) -> 
 
 
 def of_other_meaning(model: nn.Module, file: Path, spec: Any) -> dict[str, str]:
-    """The tensors that fit, and mean something else in the run that ``file`` is of, and why."""
+    """Tensors that differ in meaning from those of the run that wrote ``file``, and the reason."""
     try:
         theirs = read_record(file.resolve().parent.with_name("spec.json"))
         names, tokens = theirs.get("class_names"), theirs.get("tokenizer_content")
-    except (OSError, ValueError, AttributeError):  # of no run
+    except (OSError, ValueError, AttributeError):  # not in a run directory
         return {}
     own = list(getattr(spec, "class_names", ()))
     if own and names and names != own:
@@ -121,7 +121,7 @@ def of_other_meaning(model: nn.Module, file: Path, spec: Any) -> dict[str, str]:
 
 
 def output_layer(model: nn.Module, num_outputs: int) -> list[str]:
-    """The tensors of the last layer that the model makes with a row for each output."""
+    """Parameter names of the last layer with ``num_outputs`` rows."""
     found: list[str] = []
     for prefix, layer in model.named_modules():
         own = dict(layer.named_parameters(prefix, recurse=False))
@@ -131,7 +131,7 @@ def output_layer(model: nn.Module, num_outputs: int) -> list[str]:
 
 
 def embedding(model: nn.Module, vocab_size: int) -> list[str]:
-    """The first embedding of so many tokens."""
+    """Parameter name of the first embedding with ``vocab_size`` rows, if there is one."""
     names = [
         f"{prefix}.weight"
         for prefix, layer in model.named_modules()
@@ -141,10 +141,10 @@ def embedding(model: nn.Module, vocab_size: int) -> list[str]:
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The weights in a file, on the CPU; averaged ones where a checkpoint has an average.
+    """Read the weights in a file, on the CPU; the averaged ones if a checkpoint has them.
 
     Raises:
-        ConfigError: it is damaged, or holds no named tensors.
+        ConfigError: if the file is damaged, or has no named tensors.
     """
     try:
         if file.suffix == ".safetensors":
@@ -163,7 +163,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             f"{file} is damaged, or not as torch.save and safetensors write files: {reason(error)}"
         ) from error
     if isinstance(content, Mapping) and content.keys() == files.PARTS.keys():
-        files.load(file)  # torch.load does not look at the check sums
+        files.load(file)  # verifies checksums, which torch.load does not
         content = content["ema"] or content["model"]
     nodes = [content]
     if isinstance(content, Mapping):
@@ -176,7 +176,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def unwrapped(name: str) -> str:
-    """A name without what wrappers put before it."""
+    """Strip the prefixes that wrappers add to a name."""
     while wrapper := next((prefix for prefix in WRAPPERS if name.startswith(prefix)), None):
         name = name.removeprefix(wrapper)
     return name

@@ -1,7 +1,7 @@
-"""The state of an optimizer by parameter name: it can be loaded whatever the parameter groups are.
+"""Optimizer state keyed by parameter name, so that it can be loaded into other parameter groups.
 
-Settings (rate, decay, momentum, betas) are no state. They come from the config, so that a resumed
-run trains with those it records.
+Settings (learning rate, weight decay, momentum, betas) are not saved. They come from the config, so
+that a resumed run trains with the settings it records.
 """
 
 import copy
@@ -17,14 +17,13 @@ NOT_STATE = ("params", "lr")  # the schedule sets the rate at every update
 
 
 class OptimizerState:
-    """Saves and restores what training has made of ``optimizer``, newly built over ``module``.
+    """Saves and restores the state of a newly built ``optimizer`` over ``module``.
 
-    A few optimizers keep state in their parameter groups, such as the update count of the
-    schedule-free ones. What has changed since the optimizer was built is state, the rest is
-    settings.
+    A few optimizers keep state in their parameter groups, such as the step count of schedule-free
+    ones. Entries that have changed since construction are state, the others settings.
 
     Args:
-        scheduled: settings that change by a schedule, which are no state either.
+        scheduled: settings that a schedule changes, which are not state either.
     """
 
     def __init__(
@@ -42,14 +41,14 @@ class OptimizerState:
 
     @property
     def kind(self) -> str:
-        """The optimizer's class, to tell whether a saved state is of the same."""
+        """The optimizer's qualified class name, to compare with that of a saved state."""
         return f"{type(self.optimizer).__module__}.{type(self.optimizer).__qualname__}"
 
     def state_dict(self) -> dict[str, Any]:
-        """The tensors themselves; under FSDP, this process's shares."""
+        """The state, with the tensors themselves; under FSDP, this process's shards."""
         content = self.optimizer.state_dict()
         state = {
-            key: saved  # of no parameter
+            key: saved  # entries that belong to no parameter
             for key, saved in content["state"].items()
             if not isinstance(key, int)
         }
@@ -67,7 +66,7 @@ class OptimizerState:
         return {**content, "class": self.kind, "state": state, "param_groups": groups}
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Load what :meth:`state_dict` of the same class of optimizer returned, in one piece."""
+        """Load the unsharded state that :meth:`state_dict` of the same class returned."""
         indices = {name: index for index, name in enumerate(self.names)}
         saved_group = {name: group for group in content["param_groups"] for name in group["params"]}
         state = {}
@@ -77,7 +76,7 @@ class OptimizerState:
                 state[index] = {
                     key: share_of(value, self.parameters[index]) for key, value in saved.items()
                 }
-            elif name not in saved_group:  # of no parameter
+            elif name not in saved_group:  # belongs to no parameter
                 state[name] = saved
         groups = self.optimizer.state_dict()["param_groups"]
         for group in groups:
@@ -87,7 +86,7 @@ class OptimizerState:
         self.optimizer.load_state_dict({**further, "state": state, "param_groups": groups})
 
     def changes(self, group: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-        """What training has changed of a parameter group's entries."""
+        """The entries of a parameter group that training has changed."""
         return {
             key: value
             for key, value in group.items()
@@ -97,6 +96,6 @@ class OptimizerState:
 
 
 def share_of(value: Any, parameter: Tensor) -> Any:
-    """What this process keeps of ``value``: its share where FSDP has spread ``parameter``."""
+    """``value``, sharded like ``parameter`` if it has its shape and FSDP has sharded that."""
     is_like = isinstance(value, Tensor) and value.shape == parameter.shape
     return spread_like(value, parameter) if is_like else value

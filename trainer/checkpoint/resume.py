@@ -1,8 +1,8 @@
-"""Continue an interrupted run, or start a new one from another's checkpoint.
+"""Continue an interrupted run, or start a new one from another run's checkpoint.
 
-A continued run is bit for bit the one that was never interrupted, so a setting that would make it
-another run is refused, unless the user names it in ``resume_changes``. Then it takes effect from
-the first update on: settings come from the config, a checkpoint holds only state.
+A continued run is bit-identical to an uninterrupted one. Changed settings that would break this are
+rejected unless ``resume_changes`` names them; then they apply from the first update on, since
+settings come from the config and a checkpoint holds only state.
 """
 
 import copy
@@ -25,22 +25,22 @@ from trainer.checkpoint.start import MISFITS, Start
 from trainer.phase import Phase
 from trainer.trainer import Trainer
 
-# which optimizer another one is made of, such as optimizer.rest._target_
+# keys that choose an optimizer nested in another, such as optimizer.rest._target_
 INNER = re.compile(r"(?:phases\.(\w+)\.)?optimizer\.\w.*\.(?:_target_|name)")
 
 
 def planned_horizon(settings: TrainerSettings, data: Loader, start: Start) -> Horizon:
-    """The updates to make in all, counted from the beginning of the run that goes on."""
+    """The total number of updates, counted from the beginning of the run that is resumed."""
     with start.fitting():
         offset = 0 if start.content is None else batches_offset(start.content, data)
     return Horizon.of(settings.max_epochs, settings.max_steps, data.steps_per_epoch, offset)
 
 
 def batches_offset(content: dict[str, Any], data: Loader) -> int:
-    """What the updates made lack of the position in the data, in batches of ``data``.
+    """Position in the data minus batches consumed, in batches of ``data``.
 
-    With another batch size the epoch goes on where it was, to the next whole batch: no sample is
-    seen twice in it. Updates are counted on.
+    After a change of the batch size the epoch continues at the next full batch, so no sample is
+    seen twice in it. The count of updates continues as well.
     """
     before, counters = content["data"], content["counters"]
     offset, per_epoch = counters["batches_offset"], before["steps_per_epoch"]
@@ -53,10 +53,10 @@ def batches_offset(content: dict[str, Any], data: Loader) -> int:
 
 
 def resume(trainer: Trainer, start: Start) -> None:
-    """Put a freshly built trainer where the checkpoint was made.
+    """Restore a newly built trainer from the checkpoint, if there is one.
 
     Raises:
-        ConfigError: the checkpoint is of another model, optimizer or data, or beyond the end.
+        ConfigError: if the model, optimizer or data differ, or the checkpoint is past the end.
     """
     content = start.content
     if content is None:
@@ -72,7 +72,7 @@ def resume(trainer: Trainer, start: Start) -> None:
         trainer.progress = trainer.checkpoints.restore(content)
     say_where(trainer, start.summary)
     step, last = trainer.progress.step, trainer.horizon.total_steps
-    if step > last and start.changed:  # a limit may lie behind the run, which then ends
+    if step > last and start.changed:  # past limit_train_steps is fine: it ends
         raise ConfigError(
             f"resume: the run is to end after {last} updates ({', '.join(start.changed)}), but has "
             f"made {step} already"
@@ -89,7 +89,7 @@ def check_data(trainer: Trainer, start: Start, content: dict[str, Any]) -> None:
 
 
 def check_weights(trainer: Trainer, start: Start, content: dict[str, Any]) -> None:
-    """Names and shapes of the weights, which no setting can change."""
+    """Raise ConfigError if names or shapes of the weights differ from the checkpoint's."""
     before, now = shapes(content["model"]), shapes(trainer.objective.model.state_dict())
     if different := before.items() ^ now.items():
         name, _ = min(different)
@@ -101,12 +101,12 @@ def check_weights(trainer: Trainer, start: Start, content: dict[str, Any]) -> No
 
 
 def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Of every tensor, by name."""
+    """Shape of every tensor, by name."""
     return {name: tuple(value.shape) for name, value in tensors.items()}
 
 
 def adapt(content: dict[str, Any], trainer: Trainer, changed: set[str]) -> None:
-    """Take out of a checkpoint what the ``changed`` settings make void, and say so."""
+    """Reset the parts of a checkpoint that the ``changed`` settings invalidate, and print them."""
     optimizers, data, counters = content["optimizers"], content["data"], content["counters"]
     say = trainer.run_log.print
     for phase in trainer.phases:
@@ -132,13 +132,13 @@ def adapt(content: dict[str, Any], trainer: Trainer, changed: set[str]) -> None:
 
 
 def is_inner(key: str, phase: str) -> bool:
-    """Whether the setting says which optimizer the phase's is made of, and thus what it keeps."""
+    """Whether ``key`` chooses an optimizer nested in the phase's, and so its kind of state."""
     found = INNER.fullmatch(key)
     return found is not None and found[1] in (None, phase)
 
 
 def say_where(trainer: Trainer, before: dict[str, Any]) -> None:
-    """Say on what the run goes on, where other rounding makes it another run from here on."""
+    """Tell the user if device or precision have changed: results then differ by rounding."""
     now = trainer.facts()
     changed = [
         f"{name} was {before[name]}, is {now[name]}"
@@ -153,10 +153,10 @@ def say_where(trainer: Trainer, before: dict[str, Any]) -> None:
 
 
 def check_state(phase: Phase, saved: dict[str, Any], changed: list[str]) -> None:
-    """Load the state, and make one update with gradients of zero of a copy of the parameters.
+    """Load the state, and try one step with zero gradients on a copy of the parameters.
 
     Raises:
-        ConfigError: with the ``changed`` settings the optimizer needs a state it has not.
+        ConfigError: if the optimizer with its ``changed`` settings lacks state that it needs.
     """
     try:
         phase.optimizer_state.load_state_dict(saved)
@@ -170,10 +170,10 @@ def check_state(phase: Phase, saved: dict[str, Any], changed: list[str]) -> None
 
 
 def twin_of(optimizer: Optimizer, memo: dict[int, Any]) -> Optimizer:
-    """A deep copy with every attribute: those that torch makes lack what a subclass has added.
+    """Deep-copy an optimizer with all attributes; torch's own copies drop those of subclasses.
 
     Args:
-        memo: as of ``copy.deepcopy``; filled with the copies of optimizers inside this one.
+        memo: as in ``copy.deepcopy``; receives the copies of nested optimizers.
     """
     twin = memo[id(optimizer)] = object.__new__(type(optimizer))
     for value in vars(optimizer).values():

@@ -1,4 +1,4 @@
-"""Where a run begins: at the beginning, or at the checkpoint that ``resume`` names."""
+"""Find where a run starts: from scratch, or at the checkpoint that ``resume`` names."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,20 +16,20 @@ from core.run_directory import read_config, read_summary
 from core.same_run import FREE, compare, is_among
 from trainer.checkpoint import files
 
-# whatever torch and the optimizers raise where a state is not theirs
+# raised by torch and the optimizers when loading a state that does not fit
 MISFITS = (RuntimeError, KeyError, ValueError, TypeError, AttributeError)
 
 
 @dataclass
 class Start:
-    """Where a run begins: at the beginning, or at a checkpoint.
+    """Where a run starts: from scratch, or at a checkpoint.
 
     Attributes:
-        content: of the checkpoint, if any.
-        continues: whether the checkpoint is of this run directory, so that the same run goes on.
-        changed: settings that differ from those the checkpoint was made with.
-        summary: what the run that made it says of itself.
-        notes: what a person should know, such as a damaged file that was passed over.
+        content: the checkpoint's content, if there is one.
+        continues: whether the checkpoint is from this run directory, so the same run continues.
+        changed: settings that differ from those of the run that wrote the checkpoint.
+        summary: the summary of that run.
+        notes: messages for the user, such as that a damaged file was skipped.
     """
 
     path: Path | None = None
@@ -41,20 +41,17 @@ class Start:
 
     @property
     def num_events(self) -> int:
-        """Lines of ``metrics.jsonl`` that were written when the checkpoint was."""
+        """Number of lines in ``metrics.jsonl`` when the checkpoint was written."""
         return self.content["num_events"] if self.content and self.continues else 0
 
     @property
     def wandb(self) -> dict[str, Any]:
-        """The W&B run that goes on."""
+        """State of the W&B run to continue; empty for a new one."""
         return self.content["wandb"] if self.content and self.continues else {}
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For the summary: where the run begins, if not at its beginning.
-
-        And the weights with which it then began, which are read no more.
-        """
+        """Entries for the summary: the checkpoint, and the initial weights of the run resumed."""
         if self.content is None:
             return {}
         step = self.content["counters"]["step"]
@@ -65,7 +62,7 @@ class Start:
 
     @contextmanager
     def fitting(self) -> Iterator[None]:
-        """One line for whatever a checkpoint raises that is not of this run, or tampered with."""
+        """Turn errors of a checkpoint that does not fit or was tampered with into ConfigError."""
         try:
             yield
         except MISFITS as error:
@@ -76,14 +73,14 @@ class Start:
 
 @contextmanager
 def starting_point(config: dict[str, Any], job: Job, ranks: Ranks) -> Iterator[Start]:
-    """Lock the run directory and find where to begin, before anything is written.
+    """Lock the run directory and find where to start, before anything is written.
 
     Raises:
-        RunInUse: another process runs there, or it holds a run that ``resume`` does not name.
-        ConfigError: the checkpoint is missing or damaged, or a setting has changed.
+        RunInUse: if another process runs there, or ``resume`` does not name the run in it.
+        ConfigError: if the checkpoint is missing or damaged, or a setting has changed.
     """
     start, problem, held = Start(), None, None
-    is_restart = agree(was_restarted())  # the nodes that did not fail do not count it
+    is_restart = agree(was_restarted())  # only the failed node knows
     if ranks.is_main:
         try:
             held = take_lock(job.path)
@@ -101,11 +98,11 @@ def starting_point(config: dict[str, Any], job: Job, ranks: Ranks) -> Iterator[S
 
 
 def take_lock(run_dir: Path) -> IO[str]:
-    """Possession of the run directory.
+    """Lock the run directory; closing the returned file releases the lock.
 
     Raises:
-        RunInUse: another process has it.
-        ConfigError: it cannot be written.
+        RunInUse: if another process holds the lock.
+        ConfigError: if the directory is not writable.
     """
     path = run_dir / ".lock"
     try:
@@ -117,10 +114,10 @@ def take_lock(run_dir: Path) -> IO[str]:
 
 
 def find(config: dict[str, Any], job: Job, is_restart: bool) -> Start:
-    """The checkpoint that ``resume`` names, compared with the config.
+    """Load the checkpoint that ``resume`` names, and compare its settings with the config.
 
     Args:
-        is_restart: torchrun's engine started the processes again after a failure.
+        is_restart: whether torchelastic restarted the processes after a failure.
     """
     source, own = config["resume"], (job.path / "checkpoints").resolve()
     if is_restart and (source is None or own.exists()):
@@ -152,7 +149,7 @@ def find(config: dict[str, Any], job: Job, is_restart: bool) -> Start:
 
 
 def candidates(source: str | None, own: Path) -> list[Path]:
-    """The files that ``resume`` stands for, in the order in which to try them."""
+    """Checkpoint files that ``resume`` may refer to, in the order in which to try them."""
     if source is None:
         return []
     folder = own if source == "auto" else Path(source).resolve()
@@ -166,10 +163,10 @@ def candidates(source: str | None, own: Path) -> list[Path]:
 
 
 def load_newest(paths: list[Path], start: Start) -> None:
-    """Begin at the first of ``paths`` that can be read, if there is any.
+    """Start at the first of ``paths`` that can be read, if any exists.
 
     Raises:
-        ConfigError: there are files, and none can be read.
+        ConfigError: if files exist, but none can be read.
     """
     problem = None
     for path in filter(Path.exists, paths):
@@ -186,7 +183,7 @@ def load_newest(paths: list[Path], start: Start) -> None:
 
 
 def compare_settings(config: dict[str, Any], recorded: Path, start: Start) -> None:
-    """Note what has changed since the checkpoint was made, and what cannot be compared."""
+    """Note which settings have changed since the checkpoint, and which cannot be compared."""
     start.changed = compare(config, read_config(recorded))
     hidden = [key for key in settings_from_environment(config) if not is_among(key, FREE)]
     if hidden:
@@ -197,7 +194,7 @@ def compare_settings(config: dict[str, Any], recorded: Path, start: Start) -> No
 
 
 def settle_best(start: Start, own: Path) -> None:
-    """Make ``best.pt`` the best of what is continued: it may be older or newer, or elsewhere."""
+    """Make ``best.pt`` match the loaded checkpoint; it may be older, newer or in another run."""
     if start.content is None or start.path is None or start.content["counters"]["best"] is None:
         return
     counters = start.content["counters"]
@@ -207,7 +204,7 @@ def settle_best(start: Start, own: Path) -> None:
             found = files.load(path)["counters"]
         except ConfigError:
             continue
-        if found["step"] == found["evaluated_at"] == step:  # not saved after it
+        if found["step"] == found["evaluated_at"] == step:  # not a later save
             if path != own / "best.pt":
                 own.mkdir(exist_ok=True)
                 files.duplicate(path, own / "best.pt")

@@ -1,4 +1,4 @@
-"""What a run needs to go on: saved in its checkpoints, and put back from them."""
+"""Save and restore the complete state of a run."""
 
 import time
 from dataclasses import asdict, dataclass, field
@@ -24,7 +24,7 @@ from trainer.phase import Phase
 
 @dataclass
 class Checkpoints:
-    """The checkpoints of a run, and all that changes while it trains, but for its progress."""
+    """Writes and restores checkpoints. Holds all training state except the progress."""
 
     settings: TrainerSettings
     run_log: RunLog
@@ -43,10 +43,10 @@ class Checkpoints:
         self.last = self.folder / "last.pt"
 
     def is_due(self, step: int, is_meeting: bool) -> bool:
-        """Whether the interval in updates or in seconds is over.
+        """Whether the checkpoint interval, in updates or in seconds, has elapsed.
 
         Args:
-            is_meeting: whether all processes can agree on the time now.
+            is_meeting: whether all processes are synchronized now, to agree on the time.
         """
         every_steps = self.settings.checkpoint_every_steps
         every_seconds = self.settings.checkpoint_every_seconds
@@ -57,11 +57,11 @@ class Checkpoints:
         return agree(time.monotonic() - self.saved_at > every_seconds)
 
     def save(self, progress: Progress, is_best: bool = False) -> None:
-        """Write a checkpoint; gathering the state takes every process, writing only the first.
+        """Write a checkpoint. Every process must call this to gather the state; rank 0 writes.
 
         Raises:
-            Diverged: a weight is not finite.
-            ConfigError: it cannot be written, or the first one cannot be read back.
+            Diverged: if a weight is not finite.
+            ConfigError: if it cannot be written, or the first one cannot be read back.
         """
         if not self.settings.checkpoint:
             return
@@ -86,9 +86,9 @@ class Checkpoints:
             ) from error
 
     def state_dict(self, progress: Progress) -> dict[str, Any]:
-        """Everything the run needs to go on, on the host; only the first process has the tensors.
+        """The complete state of the run in host memory; only rank 0 gets the tensors.
 
-        Under FSDP every process must take part.
+        Collective under FSDP: every process must call it.
         """
         average = self.average
         averaged = average.module if average and average.num_updates else None
@@ -108,9 +108,9 @@ class Checkpoints:
         return files.to_host(content, keep=self.ranks.is_main)
 
     def restore(self, content: dict[str, Any]) -> Progress:
-        """Go on from what :meth:`state_dict` returned, of any number of processes.
+        """Restore :meth:`state_dict`, which may be of another number of processes.
 
-        What this run has and the other had not, such as an average or a loss scale, starts afresh.
+        State that the checkpoint lacks, such as an average or a loss scale, starts afresh.
         """
         files.load_weights(self.objective.model, content["model"])
         if self.average is not None:
@@ -128,7 +128,7 @@ class Checkpoints:
         return progress
 
     def load_best(self, model: nn.Module) -> None:
-        """Give ``model`` the weights that were best in validation."""
+        """Load the weights with the best validation result into ``model``."""
         best = self.folder / "best.pt"
         weights = files.measured_weights(best) if self.ranks.is_main else None
         files.load_weights(model, broadcast(weights))
