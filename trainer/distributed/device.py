@@ -1,4 +1,4 @@
-"""The device, precision and memory figures of one process."""
+"""Device, precision, process setup and memory figures of one process."""
 
 import ctypes
 import gc
@@ -23,13 +23,13 @@ from data.draws import PROCESS_STREAM, seed_process
 from data.loader import Loader
 
 NUM_THREADS = torch.get_num_threads()  # torch's choice: the machine's cores or OMP_NUM_THREADS
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # constants from malloc.h
 KEPT_BYTES = 1 << 30
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_accelerator(name: str) -> str:
-    """``cpu``, ``cuda`` or ``mps``; ``auto`` takes the best one present."""
+    """``cpu``, ``cuda`` or ``mps``; ``auto`` chooses the best one available."""
     present = {"cuda": torch.cuda.is_available, "mps": torch.mps.is_available, "cpu": lambda: True}
     if name == "auto":
         return next(kind for kind, is_present in present.items() if is_present())
@@ -44,7 +44,7 @@ def choose_device(settings: TrainerSettings, local_rank: int) -> torch.device:
         return torch.device(kind)
     count = torch.cuda.device_count()
     if count == 1 and started_by_torchrun() and not started_by_launch():
-        local_rank = 0  # a cluster lets every process see one device, its own
+        local_rank = 0  # the cluster exposes a single device to each process
     if local_rank >= count:
         raise ConfigError(
             f"trainer.devices={settings.devices} but this machine has {count} CUDA devices"
@@ -54,7 +54,7 @@ def choose_device(settings: TrainerSettings, local_rank: int) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """``fp32``, ``bf16`` or ``fp16``; ``auto`` takes bf16 where the hardware computes in it."""
+    """``fp32``, ``bf16`` or ``fp16``; ``auto`` chooses bf16 where the hardware supports it."""
     if name == "auto":
         if device.type == "cuda":
             return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
@@ -71,9 +71,9 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 
 
 def keep_out_of_autocast(layer: nn.Module, device_type: str) -> None:
-    """Let a layer compute in the precision of its weights, whatever autocast says.
+    """Disable autocast in a layer, so that it computes in the precision of its weights.
 
-    Not by hooks: ``torch.compile`` follows no context that one enters and another leaves.
+    Not with hooks: ``torch.compile`` cannot trace a context that spans two of them.
     """
     layer.forward = partial(outside_autocast, layer.forward, layer, device_type)
 
@@ -89,16 +89,16 @@ def outside_autocast(
 
 
 def in_dtype(value: Any, dtype: torch.dtype) -> Any:
-    """A tensor, a packed sequence or a tuple of them in ``dtype``; None as it is."""
+    """Cast a tensor, a packed sequence or a tuple of them to ``dtype``; None stays None."""
     if type(value) is tuple:
         return tuple(in_dtype(part, dtype) for part in value)
     return value if value is None else value.to(dtype)
 
 
 def keep_recurrent_layers_out_of_autocast(model: nn.Module, device_type: str) -> None:
-    """Under autocast cuDNN's LSTM, GRU and RNN take fp16, also in a bf16 run, which scales no loss.
+    """Disable autocast in recurrent layers on CUDA.
 
-    Elsewhere than on CUDA they take the precision that was asked for.
+    cuDNN runs them in fp16 even if autocast is bf16, and a bf16 run has no loss scaling.
     """
     for layer in model.modules():
         if isinstance(layer, nn.RNNBase) and device_type == "cuda":
@@ -106,33 +106,33 @@ def keep_recurrent_layers_out_of_autocast(model: nn.Module, device_type: str) ->
 
 
 def eager(compiled: bool | str) -> AbstractContextManager:
-    """Run a model as it is written, also if it was compiled."""
+    """Context that runs a compiled model eagerly."""
     return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 def prepare_process(
     settings: TrainerSettings, seed: int, ranks: Ranks, device: torch.device
 ) -> None:
-    """Random state, threads and math modes; all set by every run, so none leaks into the next."""
+    """Set RNGs, threads and math modes; every run sets all of them, so none leaks into the next."""
     keep_freed_memory()
-    if settings.deterministic:  # what cuBLAS needs for it, before its first call
+    if settings.deterministic:  # cuBLAS needs this before its first call
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     seed_process(device, seed, PROCESS_STREAM, ranks.rank)
     torch.set_num_threads(settings.num_threads or max(1, NUM_THREADS // ranks.local_world_size))
     if settings.deterministic != torch.are_deterministic_algorithms_enabled():
-        torch.use_deterministic_algorithms(settings.deterministic)  # imports the compiler: seconds
+        torch.use_deterministic_algorithms(settings.deterministic)  # slow: imports the compiler
     torch.backends.cudnn.benchmark = not settings.deterministic
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect on the CPU
     if device.type == "cuda":
-        gc.collect()  # an earlier job's cycles, whose memory there Python does not count
+        gc.collect()  # free GPU memory held by an earlier job's reference cycles
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed for the next update, which needs as much again.
+    """Let glibc keep freed memory for the next update instead of returning it to the kernel.
 
-    By default it gives large blocks back to the kernel at once, and the page faults of getting them
-    again took up to a third of an update. Other C libraries: no effect.
+    By default it returns large blocks at once, and the page faults of allocating them again took up
+    to a third of an update. No effect with other C libraries.
     """
     with suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -141,23 +141,23 @@ def keep_freed_memory() -> None:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for the device's queue, for timing."""
+    """Wait until all work queued on the device is done."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
 
 @contextmanager
 def explain_oom(data: Loader) -> Iterator[None]:
-    """Say in one line what to try.
+    """Replace out-of-memory errors by one that says in one line what to try.
 
     Raises:
-        OutOfMemory: in place of the error of an allocation.
+        OutOfMemory: instead of the allocator's error.
     """
     try:
         yield
     except RuntimeError as error:
         text = str(error)
-        # on the CPU torch has no class for it
+        # the CPU allocator raises a plain RuntimeError
         if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in text:
             raise
         asked = re.search(r"allocate ([\d.]+ [KMG]iB)", text)
@@ -171,7 +171,7 @@ def explain_oom(data: Loader) -> Iterator[None]:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Peak memory: of the run on the GPU, of the process so far on the CPU."""
+    """Peak memory: the run's on a GPU, the whole process's so far on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -179,17 +179,17 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def device_name(device: torch.device) -> str:
-    """``cpu``, or the GPU's own name."""
+    """The GPU's product name, or ``cpu``."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def processor_name() -> str:
-    """The machine's processor and its number of cores, such as ``Intel Xeon, 2 cores``."""
+    """CPU model and number of cores, such as ``Intel Xeon, 2 cores``."""
     return f"{cpu_info('model name') or platform.machine()}, {os.cpu_count()} cores"
 
 
 def cpu_info(key: str) -> str:
-    """What Linux says of the first core, such as its ``flags``; empty elsewhere."""
+    """An entry of ``/proc/cpuinfo`` for the first core, such as ``flags``; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

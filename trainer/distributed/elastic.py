@@ -1,4 +1,4 @@
-"""torchrun's own engine, started from here: what it needs, and what comes back."""
+"""Start torchrun's engine (torchelastic) in-process, and translate its errors."""
 
 import importlib
 import logging
@@ -35,7 +35,7 @@ def launch_workers(
 ) -> Any:
     """Run :func:`worker` in ``count`` processes on each node."""
     is_one_node = settings.num_nodes == 1
-    # else a restarted job would meet its predecessors' addresses in the engine's own store
+    # otherwise a restarted job would find stale addresses in the engine's store
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     with temporary_folder() as folder:
         engine = LaunchConfig(
@@ -43,10 +43,10 @@ def launch_workers(
             max_nodes=settings.num_nodes,
             nproc_per_node=count,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
-            # the nodes of a job have it in common, the jobs of a sweep have not
+            # shared by the nodes of a job, different for each job of a sweep
             run_id="job" if job.sweep is None else f"job_{job.path.name}",
             rdzv_backend="c10d",
-            # on one machine a file that only this user can write: a port would be open to others
+            # on one machine, a file that only this user can write; a port would be open to others
             rdzv_endpoint=f"{folder}/rendezvous" if is_one_node else settings.rdzv_endpoint or "",
             rdzv_configs={
                 "timeout": RENDEZVOUS_SECONDS,
@@ -54,7 +54,7 @@ def launch_workers(
             },
             local_addr="127.0.0.1" if is_one_node else None,
             max_restarts=settings.max_restarts,
-            signals_to_handle="",  # stop_engine does
+            signals_to_handle="",  # stop_engine handles them
             start_method="spawn",
         )
         store_folder = folder if is_one_node else None
@@ -74,7 +74,7 @@ def launch_workers(
 
 
 def stop_engine(number: int, frame: FrameType | None) -> NoReturn:
-    """The engine passes the signal on to its processes and waits for them, undisturbed by them."""
+    """Signal handler: the engine forwards the signal to its workers and waits for them to exit."""
     for other in STOP_SIGNALS:
         signal.signal(other, signal.SIG_IGN)
     raise SignalException("asked to stop", signal.Signals(number))
@@ -82,9 +82,9 @@ def stop_engine(number: int, frame: FrameType | None) -> NoReturn:
 
 @contextmanager
 def quiet_engine() -> Iterator[None]:
-    """Keep the engine from reporting what is reported here; this process does nothing else."""
+    """Silence the engine's logging: its errors are reported here instead."""
     method = multiprocessing.get_start_method(allow_none=True)
-    multiprocessing.set_start_method("spawn", force=True)  # joblib's own is unknown to children
+    multiprocessing.set_start_method("spawn", force=True)  # children do not know joblib's method
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -97,10 +97,10 @@ def quiet_engine() -> Iterator[None]:
 def worker(
     store_folder: str | None, run: tuple[str, str], config: dict[str, Any], job: Job
 ) -> float:
-    """What every started process does.
+    """Entry point of every worker process.
 
     Args:
-        store_folder: where the processes find each other; None if they are on several nodes.
+        store_folder: folder of the processes' file store; None if they run on several nodes.
     """
     end_with_parent(saves=True)
     if VARIABLE in os.environ:
@@ -114,18 +114,18 @@ def worker(
         return getattr(importlib.import_module(module), name)(config, job)
     except Exception:
         if os.environ["TORCHELASTIC_RESTART_COUNT"] != os.environ["TORCHELASTIC_MAX_RESTARTS"]:
-            traceback.print_exc()  # the engine starts the job again, and does not say why
+            traceback.print_exc()  # the engine restarts the job without saying why
         raise
     except errors.Interrupted as interrupted:
         parent = multiprocessing.parent_process()
         is_left = parent is not None and parent.pid == os.getppid()
-        if interrupted.is_agreed and is_left:  # the engine must not start the job again
+        if interrupted.is_agreed and is_left:  # the engine must not restart the job
             os.kill(os.getppid(), interrupted.signal)
         sys.exit(interrupted.exit_code)
 
 
 def as_raised(failed: ChildFailedError) -> BaseException:
-    """The exception to raise here for the process that failed first."""
+    """The exception to raise in the launcher for the worker that failed first."""
     rank, failure = failed.get_first_failure()
     if isinstance(failure.message, dict):
         kind, _, text = failure.message["message"].partition(": ")

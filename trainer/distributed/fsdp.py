@@ -1,7 +1,7 @@
-"""FSDP2: each process keeps its share of parameters, gradients and optimizer state.
+"""FSDP2: each process keeps a shard of the parameters, gradients and optimizer state.
 
-The weights of a block are whole only while it computes. For evaluation they are gathered once, as
-processes may then run different numbers of batches, or only one of them.
+A block's weights are unsharded only while it computes. For evaluation all are unsharded once, since
+processes may then run different numbers of batches, or none.
 """
 
 from collections.abc import Iterator
@@ -18,17 +18,17 @@ CONTAINERS = (nn.ModuleList, nn.Sequential)
 
 
 def shard(module: nn.Module) -> None:
-    """Spread ``module``'s parameters over all processes, block by block."""
+    """Shard ``module``'s parameters over all processes, block by block."""
     device = next(module.parameters()).device
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    module.to(memory_format=torch.contiguous_format)  # FSDP takes no other weights
+    module.to(memory_format=torch.contiguous_format)  # FSDP accepts no other format
     for block in [*blocks(module), module]:
         if any(True for _ in block.parameters()):
             fully_shard(block, mesh=mesh, reshard_after_forward=True)
 
 
 def blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The members of the outermost lists and sequences: a Transformer's layers, a CNN's stages."""
+    """Children of the outermost ModuleLists and Sequentials: Transformer layers, CNN stages."""
     for child in module.children():
         if isinstance(child, CONTAINERS):
             yield from child.children()
@@ -41,7 +41,7 @@ def sharded_parts(module: nn.Module) -> list[FSDPModule]:
 
 
 class ShardedCompute(nn.Module):
-    """What a phase computes, with the interface that DDP has for accumulating gradients."""
+    """Wraps a phase's computation with DDP's ``no_sync`` interface for gradient accumulation."""
 
     def __init__(self, compute: nn.Module, module: nn.Module) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class ShardedCompute(nn.Module):
 
 
 def gather_weights(model: nn.Module) -> None:
-    """Make ``model`` whole on every process until it is trained on."""
+    """Unshard ``model`` on every process until its next training step."""
     with torch.inference_mode(False), torch.no_grad():
         for part in sharded_parts(model):
             part.set_reshard_after_forward(False, recurse=False)

@@ -1,7 +1,7 @@
-"""Start the processes of a job, if it wants several.
+"""Start the processes of a job, if it needs several.
 
-They get the resolved config and the job as plain data; they never meet Hydra or the command line
-again, which is what lets every job of a sweep have processes of its own.
+They get the resolved config and the job as plain data and use neither Hydra nor the command line,
+so every job of a sweep can have its own processes.
 """
 
 import inspect
@@ -24,15 +24,15 @@ def launch(run: Run, config: dict[str, Any], job: Job) -> float:
     """Call ``run(config, job)`` in as many processes as the config asks for.
 
     Args:
-        run: a function of a module, or of the script itself.
-        config: the resolved config, checked.
+        run: a module-level function, also one of the main script.
+        config: the resolved and checked config.
 
     Returns:
-        What rank 0 returned.
+        The return value of rank 0.
 
     Raises:
         ConfigError, Diverged, Interrupted: as raised in a process.
-        RankFailed: a process raised anything else, or was killed.
+        RankFailed: if a process raised anything else, or was killed.
     """
     settings = TrainerSettings(**config["trainer"])
     count = processes_per_node(settings)
@@ -56,10 +56,10 @@ def launch(run: Run, config: dict[str, Any], job: Job) -> float:
 
 
 def wait_for_name(host: str) -> None:
-    """Wait until ``host`` has an address; in a cluster that has just begun it may take a moment.
+    """Wait until ``host`` resolves, which can take a moment when a cluster has just started.
 
     Raises:
-        ConfigError: it still has none after ``NAME_SECONDS``; the engine would wait for minutes.
+        ConfigError: if it does not within ``NAME_SECONDS``; the engine would wait for minutes.
     """
     end = time.monotonic() + NAME_SECONDS
     while True:
@@ -75,7 +75,7 @@ def wait_for_name(host: str) -> None:
 
 
 def processes_per_node(settings: TrainerSettings) -> int:
-    """``trainer.devices``; ``auto`` is every visible GPU, else one process."""
+    """``trainer.devices``; ``auto`` is one per visible GPU, or 1 without GPUs."""
     if settings.devices != "auto":
         return settings.devices
     import torch
@@ -87,6 +87,6 @@ def processes_per_node(settings: TrainerSettings) -> int:
 
 
 def import_path(run: Run) -> tuple[str, str]:
-    """Where another process finds ``run``; a script is imported under its file's name."""
+    """Module and function name to import ``run`` by; a script is imported under its file name."""
     is_script = run.__module__ == "__main__"
     return Path(inspect.getfile(run)).stem if is_script else run.__module__, run.__name__

@@ -1,4 +1,4 @@
-"""One objective on many processes: equal weights, batch norm over all samples, DDP or FSDP2."""
+"""Data parallelism: broadcast weights, synchronize batch norms, wrap in DDP or FSDP2."""
 
 from inspect import signature
 from typing import Any
@@ -18,12 +18,12 @@ SYNC_BUFFERS = "forward_sync_buffers" if HAS_FORWARD_SYNC else "broadcast_buffer
 
 
 def distribute(objective: Objective, settings: TrainerSettings) -> None:
-    """Give every process rank 0's weights and what its strategy needs, in place.
+    """Broadcast rank 0's weights, synchronize batch norms and shard under FSDP, in place.
 
-    Comes before the optimizers, since FSDP replaces the parameters.
+    Call it before building the optimizers, since FSDP replaces the parameters.
 
     Raises:
-        ConfigError: the model or a setting does not go with the strategy.
+        ConfigError: if the model or a setting is incompatible with the strategy.
     """
     if not dist.is_initialized():
         if settings.strategy == "fsdp":
@@ -36,26 +36,26 @@ def distribute(objective: Objective, settings: TrainerSettings) -> None:
         device = next(objective.parameters()).device
         synchronize_batchnorm(objective, device.type)
     if settings.strategy == "fsdp":
-        from trainer.distributed.fsdp import shard  # its imports cost a second
+        from trainer.distributed.fsdp import shard  # takes a second to import
 
         for module in objective.phases().values():
             shard(module)
 
 
 def for_strategy(optimizer: dict[str, Any], settings: TrainerSettings) -> dict[str, Any]:
-    """The settings of an optimizer that can step on what the strategy leaves each process."""
+    """Optimizer settings adjusted to the strategy, such as to sharded parameters."""
     if settings.strategy == "fsdp" and optimizer["_target_"] == "torch.optim.SGD":
-        # its fused kernel knows no shares
+        # its fused kernel does not support DTensor
         return {**optimizer, "fused": False, "foreach": True}
     return optimizer
 
 
 def wrap(compute: nn.Module, module: nn.Module, settings: TrainerSettings) -> nn.Module:
-    """``compute`` with the gradients of ``module``'s parameters averaged over all processes.
+    """Wrap ``compute`` to average the gradients of ``module``'s parameters over all processes.
 
     Args:
-        compute: what a phase computes; may use parameters that other phases train.
-        module: what the phase trains.
+        compute: the phase's computation; may use parameters that other phases train.
+        module: the module that the phase trains.
     """
     if not dist.is_initialized():
         return compute
@@ -65,15 +65,15 @@ def wrap(compute: nn.Module, module: nn.Module, settings: TrainerSettings) -> nn
         return ShardedCompute(compute, module)
     trained = {id(parameter) for parameter in module.parameters()}
     foreign = [p for p in compute.parameters() if id(p) not in trained and p.requires_grad]
-    for parameter in foreign:  # DDP takes what requires a gradient while it is built
+    for parameter in foreign:  # DDP registers all that require gradients
         parameter.requires_grad_(False)
-    # rank 0's buffers are everyone's; synchronized batch norms keep them equal by themselves
+    # broadcast buffers from rank 0, unless synchronized batch norms keep them equal already
     sync_buffers: dict[str, Any] = {SYNC_BUFFERS: not settings.sync_batchnorm}
     parallel = DistributedDataParallel(
         compute,
         **sync_buffers,
         gradient_as_bucket_view=True,
-        init_sync=False,  # distribute() did it, for all phases at once
+        init_sync=False,  # distribute() has done it for all phases at once
     )
     for parameter in foreign:
         parameter.requires_grad_(True)
@@ -81,7 +81,7 @@ def wrap(compute: nn.Module, module: nn.Module, settings: TrainerSettings) -> nn
 
 
 def make_whole(model: nn.Module) -> None:
-    """Gather a model that FSDP has spread, so that each process can use it by itself."""
+    """Unshard a model under FSDP, so that each process can run it independently."""
     if any(hasattr(module, "unshard") for module in model.modules()):
         from trainer.distributed.fsdp import gather_weights
 
@@ -89,5 +89,5 @@ def make_whole(model: nn.Module) -> None:
 
 
 def class_name(model: nn.Module) -> str:
-    """The name of the model's class, where FSDP has spread it, too: that gives it another class."""
+    """Class name of the model, without the class that FSDP adds when it shards a model."""
     return next(kind.__name__ for kind in type(model).__mro__ if not hasattr(kind, "unshard"))

@@ -1,4 +1,4 @@
-"""The process group of a run. One process is a group of one without the group."""
+"""The process group of a run. A single process runs without one."""
 
 import os
 import time
@@ -17,17 +17,17 @@ from trainer.distributed.device import choose_device
 
 PEER_EXIT_SECONDS = 30.0
 
-groups_made = count()  # the same in every process: each makes all of them
+groups_made = count()  # equal on all processes, since each creates every group
 
 
 @contextmanager
 def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
-    """Join the group that torchrun's environment describes, if any, and leave it at the end.
+    """Join the process group described by torchrun's environment, if any; destroy it at the end.
 
     Raises:
-        ConfigError: torchrun started another number of processes than the config asks for, or
-            the accelerator cannot be shared.
-        RuntimeError: another process does not answer within ``trainer.timeout_seconds``.
+        ConfigError: if torchrun started another number of processes than the config asks for, or
+            the accelerator does not support several processes.
+        RuntimeError: if another process does not respond within ``trainer.timeout_seconds``.
     """
     ranks = ranks_of_this_process()
     if settings.devices not in (1, "auto", ranks.local_world_size):
@@ -38,12 +38,12 @@ def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
     if ranks.world_size == 1:
         yield ranks
         return
-    device = choose_device(settings, ranks.local_rank)  # before anything talks through the GPU
+    device = choose_device(settings, ranks.local_rank)  # before any GPU communication
     if device.type == "mps":
         raise ConfigError("several processes need trainer.accelerator=cpu or cuda")
     timeout = timedelta(seconds=settings.timeout_seconds)
     dist.init_process_group(
-        # gloo carries what is on the CPU, such as metrics and random states
+        # gloo handles CPU tensors and objects, such as metrics
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         timeout=timeout,
         store=group_store(ranks, timeout),
@@ -52,14 +52,14 @@ def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
     )
     try:
         yield ranks
-        dist.barrier()  # gloo may abort when one process leaves while another still talks
+        dist.barrier()  # gloo may abort if a process leaves while another communicates
     except Interrupted as interrupted:
         if interrupted.is_agreed:
             with suppress(RuntimeError):
-                dist.barrier()  # rank 0 has saved
+                dist.barrier()  # wait until rank 0 has saved
         raise
     except RuntimeError as error:
-        if "Expected to have finished reduction" in str(error):  # DDP's own word for it
+        if "Expected to have finished reduction" in str(error):  # DDP's error
             raise ConfigError(
                 "some parameters take no part in the loss, such as those of an auxiliary output, "
                 "which several processes do not allow: freeze them, "
@@ -67,8 +67,8 @@ def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
             ) from error
         is_late = "Timed out" in str(error)
         is_gone = "gloo/transport" in str(error) and not is_late
-        if is_gone or isinstance(error, dist.DistBackendError):  # a peer, the one to report
-            time.sleep(PEER_EXIT_SECONDS)  # the engine sees the peer's exit first, and ends us
+        if is_gone or isinstance(error, dist.DistBackendError):  # a peer has failed
+            time.sleep(PEER_EXIT_SECONDS)  # let the engine see its exit first, and stop this one
         if is_late:
             raise RuntimeError(
                 f"a process did not answer within trainer.timeout_seconds: {error}"
@@ -79,10 +79,10 @@ def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
 
 
 def group_store(ranks: Ranks, timeout: timedelta) -> dist.Store:
-    """Where the processes find each other: a store that no earlier group has written to.
+    """The key-value store of the group's rendezvous; no earlier group has written to it.
 
-    They would otherwise meet the addresses of a process before it was restarted, or of the run
-    before this one in the same process.
+    An older store has stale addresses, of processes before a restart or of an earlier run in the
+    same process.
     """
     attempt = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}_{next(groups_made)}"
     if STORE_FOLDER in os.environ:

@@ -1,8 +1,8 @@
 """Batch normalization over the samples of all processes.
 
-On CUDA it is torch's ``SyncBatchNorm``; that one refuses CPU tensors, so on the CPU it is the one
-below. A synchronized layer is the layer it was under another class: its parameters, buffers, hooks
-and names stay, and so its state dict remains that of a plain batch norm.
+CUDA uses torch's ``SyncBatchNorm``, which does not support CPU tensors; the CPU uses the class
+below. Layers are converted in place by changing their class, so parameters, buffers, hooks, names
+and the state dict are those of a plain batch norm.
 """
 
 from typing import Any
@@ -19,10 +19,10 @@ PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class CpuSyncBatchNorm(nn.BatchNorm1d):
-    """``(N, C, ...)`` -> same shape, normalized by the moments of all processes' samples.
+    """``(N, C, ...)`` -> same shape, normalized by the mean and variance over all processes.
 
-    Every sample weighs the same, however many of them a process has. Evaluation exchanges nothing:
-    the running statistics are the same on all processes.
+    Every sample has the same weight, even if processes have different batch sizes. Evaluation
+    needs no communication, since all processes have the same running statistics.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class CpuSyncBatchNorm(nn.BatchNorm1d):
 
     @torch.no_grad()
     def track(self, mean: Tensor, unbiased_var: Tensor) -> None:
-        layer: Any = self  # whose statistics could be None, to torch's types
+        layer: Any = self  # torch types its statistics as optional
         layer.num_batches_tracked += 1
         # momentum None: the mean over all batches so far
         weight = 1 / int(layer.num_batches_tracked) if self.momentum is None else self.momentum
@@ -56,7 +56,7 @@ class CpuSyncBatchNorm(nn.BatchNorm1d):
 
 
 class AllReduceSum(torch.autograd.Function):
-    """The sum over all processes; so is its gradient."""
+    """Differentiable all-reduce: sums over all processes, forward and backward."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -69,12 +69,12 @@ class AllReduceSum(torch.autograd.Function):
 
 
 def global_moments(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and biased variance ``(C,)`` over ``dims`` of all processes' samples, and their count.
+    """Mean and biased variance ``(C,)`` over ``dims`` and all processes, and the sample count.
 
-    One exchange of the moments about zero, in double precision, where they merge without loss.
+    A single all-reduce of raw moments, in float64 to avoid cancellation.
 
     Raises:
-        ValueError: there is but one value per channel.
+        ValueError: if there is only one value per channel.
     """
     var, mean = (moment.double() for moment in torch.var_mean(x, dims, correction=0))
     local_count = mean.new_full((1,), x.numel() // len(mean))
@@ -93,7 +93,7 @@ def per_channel(values: Tensor, x: Tensor) -> Tensor:
 
 
 class ActivationAfter:
-    """What timm's ``BatchNormAct2d`` does after the norm."""
+    """Applies dropout and activation after the norm, as timm's ``BatchNormAct2d`` does."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.drop(super().forward(x)))  # type: ignore[misc,attr-defined]
@@ -111,10 +111,10 @@ SYNCHRONIZED = (CpuSyncBatchNorm, nn.SyncBatchNorm)
 
 
 def synchronize_batchnorm(model: nn.Module, device_type: str) -> None:
-    """Turn every batch norm of ``model``, in place, into one over all processes.
+    """Convert every batch norm of ``model``, in place, to its synchronized version.
 
     Raises:
-        ConfigError: a kind of batch norm that has no synchronized form here.
+        ConfigError: if there is no synchronized version of a batch norm.
     """
     is_cuda = device_type == "cuda"
     for name, module in model.named_modules():
