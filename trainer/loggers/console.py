@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live line on a terminal, plain lines elsewhere, a final table."""
+"""Console output: a progress bar on a terminal, plain lines elsewhere, and a final table."""
 
 import os
 import shlex
@@ -18,27 +18,27 @@ from core.job import Job
 from core.records import printable
 from trainer.loggers.writer import Writer, writing
 
-REFRESH_SECONDS = 0.25  # live line
-PLAIN_SECONDS = 30.0  # between plain progress lines, where there is no terminal
+REFRESH_SECONDS = 0.25  # of the progress bar
+PLAIN_SECONDS = 30.0  # between progress lines without a terminal
 LOG_WIDTH = 120
-BUSY_LOAD = 2.0  # of the machine, for each core
+BUSY_LOAD = 2.0  # load average per core
 
 
 class Terminal(RichConsole):
-    """One whose reader may go away: the run goes on, and ``train.log`` has what it says."""
+    """A rich console that survives a closed pipe: the run continues, logging to ``train.log``."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what comes from elsewhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for other writers
 
 
 class Console(Writer):
-    """The terminal and ``train.log`` side by side.
+    """Writes to the terminal and to ``train.log``.
 
     Args:
-        job: whose run directory has ``train.log``.
-        show_progress: whether to show more than evaluations and messages.
-        batch_size: samples of an update.
+        job: the job, whose run directory has ``train.log``.
+        show_progress: whether to show progress besides evaluations and messages.
+        batch_size: samples per update.
     """
 
     def __init__(
@@ -46,30 +46,29 @@ class Console(Writer):
     ) -> None:
         self.job, self.show_progress, self.batch_size = job, show_progress, batch_size
         self.terminal = Terminal(file=stream or sys.stdout, highlight=False)
-        self.losses: dict[str, float] = {}  # of training, the last that were recorded
+        self.losses: dict[str, float] = {}  # last logged training losses
         self.live: Progress | None = None
         self.shown_at = self.started_at = time.monotonic()
         self.started_step = 0
-        self.num_threads = 1  # that compute
+        self.num_threads = 1  # for computation on the CPU
 
     def print(self, text: str) -> None:
         self.show(text, of_trials=True)
 
     def show(self, content: str | Table, unbroken: bool = False, of_trials: bool = False) -> None:
-        """A line or a table, to the terminal and to ``train.log``.
+        """Print a line or a table to the terminal and to ``train.log``.
 
         Args:
-            unbroken: one line whatever the width: a break in a command would be pasted into the
-                shell with it.
-            of_trials: else what a study's trial says is in ``train.log`` alone.
+            unbroken: never wrap the line, so that a command can be copied into a shell.
+            of_trials: also print to the terminal if the job is a trial of a study.
 
         Raises:
-            ConfigError: the disk is full.
+            ConfigError: if ``train.log`` cannot be written, such as on a full disk.
         """
         is_text = isinstance(content, str)
         content = printable(content) if isinstance(content, str) else content
         if of_trials or not self.job.is_trial:
-            # a file or a pipe gets whole lines; a terminal, lines that break between words
+            # wrap between words on a terminal, but not in a file or a pipe
             is_whole = is_text and (unbroken or not self.terminal.is_terminal)
             self.terminal.print(content, soft_wrap=is_whole)
         file = self.job.path / "train.log"
@@ -108,20 +107,20 @@ class Console(Writer):
         self.started_at = self.shown_at = time.monotonic()
         if self.show_progress and self.terminal.is_terminal:
             self.live = Progress(
-                BarColumn(bar_width=24),  # gives way on a narrow terminal
+                BarColumn(bar_width=24),  # shrinks on a narrow terminal
                 MofNCompleteColumn(table_column=Column(no_wrap=True)),
                 TextColumn("{task.fields[progress]}"),
                 TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
                 TextColumn("left"),
                 console=self.terminal,
                 transient=True,
-                auto_refresh=False,  # no thread of its own: refreshed from the loop
+                auto_refresh=False,  # no refresh thread: the loop refreshes it
             )
             self.task = self.live.add_task("", total=total_steps, completed=step, progress="")
             self.live.start()
 
     def update_progress(self, step: int) -> None:
-        """Costs a clock reading unless it is time to draw."""
+        """Show the progress. Cheap: only reads the clock until the next refresh is due."""
         now = time.monotonic()
         if now - self.shown_at < (REFRESH_SECONDS if self.live else PLAIN_SECONDS):
             return
@@ -139,7 +138,7 @@ class Console(Writer):
             self.show("  ".join([f"step {step}/{self.total_steps}", *shown, f"{left:.0f} s left"]))
 
     def say_if_busy(self) -> None:
-        """Once: threads wait for each other whenever another job has the core of one."""
+        """Warn once if the machine is overloaded, which makes threads wait for each other."""
         load, cores = os.getloadavg()[0], os.cpu_count() or 1
         if self.num_threads > 1 and load > BUSY_LOAD * cores:
             self.num_threads = 1
@@ -183,29 +182,29 @@ class Console(Writer):
                 self.show(escape(line), unbroken=True)
 
     def ways_on(self, summary: dict[str, Any]) -> Iterator[str]:
-        """What a run that ended early has saved, and the command that goes on with it."""
+        """Lines that name the checkpoint of a run that ended early and the command to resume."""
         step, last = summary.get("checkpoint_step"), self.job.path / "checkpoints" / "last.pt"
         if step is None and not last.exists():
             yield "nothing was saved: there is no checkpoint yet"
             return
         of = f"step {step} of {summary['planned_steps']}, in " if step is not None else ""
         yield f"saved          {of}{last}"
-        if self.job.sweep is None:  # else the sweep says how it goes on
+        if self.job.sweep is None:  # a sweep prints its own command
             yield f"go on with     {self.job.continuation}"
 
 
 def ways_to_wandb(state: dict[str, Any]) -> Iterator[str]:
-    """The commands for a run that W&B's client has recorded offline."""
+    """Lines with the commands to view or upload a W&B run that was logged offline."""
     if state["directory"] and not state["url"]:
         last = Path(state["directory"])
-        _, _, run_id = last.name.rpartition("-")  # an interrupted run has a folder a part
+        _, _, run_id = last.name.rpartition("-")  # a resumed run has one folder per part
         parts = sorted(last.parent.glob(f"offline-run-*-{run_id}")) or [last]
         yield f"look at it in a terminal with  wandb leet {shlex.quote(str(last))}"
         yield f"send it to W&B with            wandb sync {shlex.join(map(str, parts))}"
 
 
 def result_rows(summary: dict[str, Any], run_dir: Path) -> dict[str, str]:
-    """The final table: the result and where it is."""
+    """Rows of the final table, by name."""
     rows, monitor = {}, summary["monitor"]
     if best := summary["best"]:
         value = format_metric(monitor, best["value"])
@@ -229,12 +228,12 @@ def result_rows(summary: dict[str, Any], run_dir: Path) -> dict[str, str]:
 
 
 def is_shown(name: str) -> bool:
-    """Not ``val/f1/cat``: values for each class are for W&B and ``metrics.jsonl``."""
+    """Whether to print a metric. Per-class ones, ``val/f1/cat``, go to W&B and the files only."""
     return name.count("/") < 2
 
 
 def format_metric(name: str, value: float) -> str:
-    """Shares as percentages, everything else with four digits."""
+    """Accuracies as percentages, everything else with four digits."""
     if name.endswith("accuracy"):
         return f"{value:.2%}"
     return f"{value:.4f}" if 0.001 <= abs(value) < 1e5 or value == 0 else f"{value:.3e}"

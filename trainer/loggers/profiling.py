@@ -1,4 +1,4 @@
-"""A few updates under torch's profiler."""
+"""Profile a few updates with torch's profiler."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from core.errors import ConfigError
 from core.files import write_text
 from trainer.loggers.run_log import RunLog
 
-WAIT, WARMUP = 8, 2  # updates before the profile: the first are slow, and so are the profiler's
+WAIT, WARMUP = 8, 2  # updates before the profile, since the first ones are slow
 ROWS = 50
 
 
@@ -18,15 +18,15 @@ ROWS = 50
 def profiled(
     num_steps: int | None, planned: int, run_log: RunLog, device: torch.device
 ) -> Iterator[Callable[[], None]]:
-    """Yields what to call after each update; a trace and a table are left in the run directory.
+    """Yields a function to call after each update; writes a trace and a table to the run directory.
 
-    Without ``num_steps``, and in processes other than the first, nothing is profiled.
+    Does nothing without ``num_steps``, and on ranks other than 0.
 
     Args:
-        planned: updates that are still to be made.
+        planned: number of updates still to be made.
 
     Raises:
-        ConfigError: they are too few.
+        ConfigError: if there are too few of them.
     """
     if num_steps is None:
         yield lambda: None
@@ -60,6 +60,6 @@ def profiled(
         activities=activities,
         schedule=steps,
         on_trace_ready=keep,
-        acc_events=True,  # there is one cycle; torch 2.11 warns of losing others
+        acc_events=True,  # one cycle only; avoids a warning of torch 2.11
     ) as profiler:
         yield profiler.step

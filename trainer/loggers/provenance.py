@@ -1,4 +1,4 @@
-"""What a run was made with: the state of the source code, the versions of the packages."""
+"""Provenance of a run: git commit, package versions, model, data and hardware."""
 
 import os
 import platform
@@ -21,13 +21,13 @@ PACKAGES = ("torch", "torchvision", "timm", "hydra-core", "omegaconf", "wandb", 
 
 @cache
 def source_state() -> dict[str, Any]:
-    """Commit of the source code and whether it was changed since; null outside of git."""
+    """Git commit and whether there are uncommitted changes; None outside a git repository."""
     root = Path(__file__).parent.parent.parent
-    # its settings can name programs to run: none from the environment, nor the repository's monitor
+    # git settings can name programs to run: ignore those of the environment, and core.fsmonitor
     plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*arguments: str) -> str | None:
-        # a git that is stopped while it writes the index would leave its lock in the user's way
+        # without optional locks, a killed git cannot leave an index.lock behind
         options = ("-C", str(root), "-c", "core.fsmonitor=false", "--no-optional-locks")
         command = ["git", *options, *arguments]
         try:
@@ -55,7 +55,7 @@ def versions() -> dict[str, str]:
 
 
 def run_facts(model: nn.Module, data: Any, settings: TrainerSettings) -> dict[str, Any]:
-    """What the summary says of model, data and machine before training.
+    """Summary entries on model, data and machine, known before training.
 
     Args:
         data: the run's :class:`data.loader.Loader`.

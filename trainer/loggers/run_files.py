@@ -19,15 +19,15 @@ from trainer.loggers.writer import Writer, writing
 
 
 class RunFiles(Writer):
-    """Writes them; each in one piece, but for ``metrics.jsonl``, which grows by lines.
+    """Writes the files; ``metrics.jsonl`` grows line by line, the others are replaced atomically.
 
     Args:
-        config: the config as records may show it.
+        config: the config to record, without values from the environment.
     """
 
     def __init__(self, config: dict[str, Any], job: Job) -> None:
         self.run_dir, self.config = job.path, config
-        for name, content in job.composed.items():  # Hydra would write them too early
+        for name, content in job.composed.items():  # Hydra itself would write too early
             (self.run_dir / ".hydra").mkdir(exist_ok=True)
             write_yaml(content, self.run_dir / ".hydra" / name)
         self.events_file = self.run_dir / "metrics.jsonl"
@@ -55,7 +55,7 @@ def write_yaml(content: Any, file: Path) -> None:
 
 
 def media_folder(run_dir: Path, name: str, step: int) -> Path:
-    """The test's files are in ``media/`` itself, an evaluation's in a folder of its step."""
+    """``media/`` itself for the test, a subfolder per step for other evaluations."""
     media = run_dir / "media"
     return media if name == "test" else media / f"{name}_step_{step}"
 
@@ -63,7 +63,7 @@ def media_folder(run_dir: Path, name: str, step: int) -> Path:
 def write_medium(
     medium: Table | ConfusionMatrix | Picture | Text, title: str, folder: Path, run_dir: Path
 ) -> dict[str, str]:
-    """Write what is not a file yet to ``folder``; the entry that says what and where it is."""
+    """Write ``medium`` to ``folder`` unless it is a file already; returns its event entry."""
     folder.mkdir(parents=True, exist_ok=True)
     further: dict[str, str] = {}
     if isinstance(medium, Picture):
@@ -79,12 +79,12 @@ def write_medium(
 
 
 def keep_events(file: Path, count: int) -> Iterator[dict[str, Any]]:
-    """The first ``count`` events of ``metrics.jsonl``, those the checkpoint knows of.
+    """Yield the first ``count`` events of ``metrics.jsonl``, those up to the checkpoint.
 
-    After them the file is cut off: what follows is computed again.
+    Then truncates the file, since later events will be computed again.
 
     Raises:
-        ConfigError: one of them is damaged.
+        ConfigError: if one of them is damaged.
     """
     if not file.exists():
         return
@@ -98,10 +98,10 @@ def keep_events(file: Path, count: int) -> Iterator[dict[str, Any]]:
 
 
 def read_events(file: Path) -> Iterator[dict[str, Any]]:
-    """All events of a ``metrics.jsonl``, but for a last line that a kill left unfinished.
+    """Yield all events of a ``metrics.jsonl``, except an unfinished last line.
 
     Raises:
-        ConfigError: there is no such file, or it is damaged.
+        ConfigError: if the file is missing or damaged.
     """
     for number, line in enumerate(lines_in(file), start=1):
         if line.endswith(b"\n"):

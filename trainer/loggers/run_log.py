@@ -1,8 +1,8 @@
-"""The log of a run: metrics, media and a summary, handed to writers.
+"""The log of a run: metrics, media and a summary, passed on to writers.
 
 ``metrics.jsonl`` has every metric, one JSON object per line; W&B gets the same events, and reports
-are made from the file. Rank 0's log has writers; that of the other ranks has none, so the loop
-asks nobody who they are.
+are built from the file. Only rank 0's log has writers, so the loop can log on every rank without
+checking the rank.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from trainer.loggers.writer import Writer, writing
 
 
 class RunLog:
-    """Hands what is logged to its writers; as a context manager, it ends them come what may.
+    """Passes everything logged to its writers. A context manager that always finalizes them.
 
     Args:
-        writers: none on ranks other than 0.
-        num_events: lines that ``metrics.jsonl`` has already.
+        writers: empty on ranks other than 0.
+        num_events: number of lines already in ``metrics.jsonl``.
 
     Attributes:
-        summary: what ``summary.json`` holds.
+        summary: the content of ``summary.json``.
     """
 
     def __init__(self, job: Job, writers: Sequence[Writer] = (), num_events: int = 0) -> None:
@@ -61,20 +61,20 @@ class RunLog:
             self.summary["status"] = "stopped" if is_stopped else "completed"
         try:
             with suppress(ConfigError):  # a full disk, which the last attempt reports
-                self.update_summary()  # before W&B, which may take its time or be interrupted
+                self.update_summary()  # before W&B, which can be slow or be interrupted
             for writer in self.writers:
                 writer.finalize(self.summary)
         finally:
             self.update_summary()
 
     def update_summary(self, values: dict[str, Any] | None = None) -> None:
-        """Note ``values`` and write the summary."""
+        """Add ``values`` to the summary and write it."""
         self.summary |= values or {}
         for writer in self.writers:
             writer.write_summary(self.summary)
 
     def write_header(self, spec: Any, facts: dict[str, Any], notes: Sequence[str]) -> None:
-        """All is built: print the ``notes`` on the data, write its ``spec``, begin the W&B run."""
+        """After everything is built, print the data's ``notes`` and start the writers."""
         for note in notes:
             self.print(note)
         for writer in self.writers:
@@ -82,12 +82,12 @@ class RunLog:
         self.update_summary(facts)
 
     def print(self, text: str) -> None:
-        """A line that a person should see."""
+        """Print a note to the user."""
         for writer in self.writers:
             writer.print(f"[yellow]{escape(text)}[/yellow]")
 
     def start_progress(self, total_steps: int, step: int) -> None:
-        """Training begins at update ``step``."""
+        """Mark the start of training, at update ``step``."""
         self.summary["startup_seconds"] = round(time.time() - self.job.started_at, 3)
         for writer in self.writers:
             writer.start_progress(total_steps, step)
@@ -99,12 +99,12 @@ class RunLog:
     def log_metrics(
         self, values: dict[str, float], step: int, epoch: float, seconds: float
     ) -> None:
-        """Values named ``train/loss``, ``val/accuracy``, ``optim/lr``, ..., at update ``step``."""
+        """Log values such as ``train/loss`` and ``val/accuracy`` at update ``step``."""
         self.log_event({"step": step, "epoch": epoch, "seconds": round(seconds, 4), **values})
         self.note_results(values)
 
     def note_results(self, values: dict[str, Any]) -> None:
-        """Keep the last metrics of evaluations in the summary."""
+        """Keep the latest evaluation metrics in the summary."""
         evaluated = ("train_eval/", "val/", "test/")
         self.summary |= {name: v for name, v in values.items() if name.startswith(evaluated)}
 
@@ -121,13 +121,13 @@ class RunLog:
             writer.log_evaluation(step, seconds, metrics, is_best)
 
     def log_media(self, split: str, step: int, make: Callable[[Path], Media]) -> None:
-        """Keep what ``make`` returns in the run directory's ``media/``, and log it.
+        """Save the media that ``make`` returns to the run directory's ``media/``, and log them.
 
         Args:
-            make: is given the folder for files of its own; called only where there are writers.
+            make: called with a folder for its own files, and only if there are writers.
 
         Raises:
-            ConfigError: the folder cannot be written.
+            ConfigError: if the folder is not writable.
         """
         if not self.writers:
             return
@@ -150,12 +150,12 @@ def open_run_log(
     wandb: dict[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> RunLog:
-    """The log of this process, in rank 0's run directory, which it shares with all others.
+    """Open this process's log in rank 0's run directory, which all processes share.
 
     Args:
-        num_events: of what is there, so many are kept.
-        wandb: the W&B run that goes on, if any.
-        notes: what a person should know.
+        num_events: number of existing events to keep when resuming.
+        wandb: state of the W&B run to continue, if any.
+        notes: messages for the user.
     """
     own_dir, job = job.path, broadcast(job)
     if own_dir != job.path:
@@ -167,7 +167,7 @@ def open_run_log(
     record = job.recordable or config
     further = [build_logger(node, f"loggers[{i}]", job) for i, node in enumerate(config["loggers"])]
     console = Console(job, config["trainer"]["progress"], config["data"]["batch_size"])
-    num_kept, earlier = 0, dict[str, Any]()  # the last value of each: a long run has many events
+    num_kept, earlier = 0, dict[str, Any]()  # only the last value of each metric, to save memory
     for event in keep_events(job.path / "metrics.jsonl", num_events):
         console.log_event(num_kept, event)
         earlier |= event
@@ -201,10 +201,10 @@ def open_run_log(
 
 
 def build_logger(node: dict[str, Any], where: str, job: Job) -> Writer:
-    """A writer of the user's own.
+    """Build a user-defined writer.
 
     Raises:
-        ConfigError: it is none, or a setting is wrong.
+        ConfigError: if it is not a :class:`Writer`, or a setting is wrong.
     """
     writer = instantiate(node, where, run_dir=job.path)
     if not isinstance(writer, Writer):
@@ -213,7 +213,7 @@ def build_logger(node: dict[str, Any], where: str, job: Job) -> Writer:
 
 
 def redirect_output(file: Path) -> None:
-    """Send all that this process prints to ``file``, for good: libraries print at the end, too."""
+    """Redirect stdout and stderr to ``file`` until exit, when libraries may still print."""
     with open(file, "a", opener=no_link) as opened:
         for descriptor in (1, 2):
             os.dup2(opened.fileno(), descriptor)

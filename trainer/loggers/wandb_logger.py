@@ -1,4 +1,4 @@
-"""The run in Weights & Biases. W&B's trouble is one line on the console, never the run's."""
+"""Logging to Weights & Biases. Errors of W&B are printed as one line and never stop the run."""
 
 import os
 import secrets
@@ -21,18 +21,18 @@ FINISH_SECONDS = 60.0
 PROBE_SECONDS = 10.0
 SUCCESSES = ("completed", "stopped", "pruned")
 
-server_has_failed = False  # in this process: the jobs that follow do not wait for it again
+server_has_failed = False  # in this process; later jobs then do not wait for it again
 
 
 class WandbLogger(Writer):
     """One W&B run for one job.
 
     Args:
-        settings: the section ``wandb`` with every value resolved.
-        config: the whole config as records may show it.
-        earlier: the :attr:`state` of the run that goes on; empty for a new one.
+        settings: the config section ``wandb`` with every value resolved.
+        config: the whole config to record, without values from the environment.
+        earlier: the :attr:`state` of the run to continue; empty for a new one.
         say: prints a line of plain text.
-        warn: the same for what went wrong.
+        warn: prints a warning.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class WandbLogger(Writer):
         self.config, self.job, self.say, self.warn = config, job, say, warn
         self.run: Any = None
         self.probed_at = time.monotonic()
-        # an agent of a W&B sweep waits for the run that it named; another sweep has several runs
+        # a W&B sweep agent expects the id it has set; jobs of another sweep must not share one
         is_named = job.sweep is None or "WANDB_SWEEP_ID" in os.environ
         own_id = os.environ.get("WANDB_RUN_ID") if is_named else None
         self.state: dict[str, Any] = {  # kept in summary.json and in checkpoints
@@ -57,12 +57,12 @@ class WandbLogger(Writer):
             "group": settings["group"] or os.environ.get("WANDB_RUN_GROUP") or job.sweep,
             "mode": settings["mode"],
             "url": earlier.get("url"),
-            "directory": None,  # of the client's own files
+            "directory": None,  # the client's local files
             "problem": None,
         }
 
     def write_header(self, spec: Any, facts: dict[str, Any]) -> None:
-        """Begin the run; offline where the server cannot be reached."""
+        """Start the W&B run; offline if the server cannot be reached."""
         global server_has_failed
         state = self.state
         try:
@@ -80,7 +80,7 @@ class WandbLogger(Writer):
                 self.note_problem(describe(error), "logging without it")
                 return
             server_has_failed = True
-            import_client().teardown(exit_code=1)  # the id would stay in use in its service
+            import_client().teardown(exit_code=1)  # or its service keeps the id in use
             state["mode"] = "offline"
             self.note_problem(describe(error), "logging offline")
             self.write_header(spec, facts)
@@ -125,9 +125,9 @@ class WandbLogger(Writer):
         self.say(f"W&B: {state['url'] or 'offline, in ' + state['directory']}")
 
     def log_event(self, number: int, event: dict[str, Any]) -> None:
-        """Send an event as W&B's step ``number``; curves are drawn over the event's own ``step``.
+        """Log an event as W&B's step ``number``; charts use the event's own ``step`` as x-axis.
 
-        Of a run that goes on after a crash, W&B ignores the events that it has already.
+        After a crash, W&B ignores events of the resumed run that it already has.
         """
         if self.run is None:
             return
@@ -143,11 +143,11 @@ class WandbLogger(Writer):
             self.run = None
 
     def finalize(self, summary: dict[str, Any]) -> None:
-        """End the run in bounded time, with its summary and how it ended."""
+        """Finish the W&B run with its summary and exit code, within a time limit."""
         global server_has_failed
         if self.run is None:
             return
-        monitor = summary["monitor"]  # keeps the best-of that define_metric makes
+        monitor = summary["monitor"]  # left out: define_metric has its best value
         known = {name: value for name, value in summary.items() if name not in ("wandb", monitor)}
         try:
             self.run.summary.update(known)
@@ -160,14 +160,14 @@ class WandbLogger(Writer):
             self.note_problem(describe(error), "it has only a part of the run")
 
     def check_disk(self) -> None:
-        """Say once that W&B's folder takes no more: its client loses what follows in silence."""
+        """Warn once if W&B's folder is not writable: its client then drops data silently."""
         self.probed_at = time.monotonic()
         folder = self.state["directory"]
         if self.state["problem"] is None and folder and (problem := why_not_writable(folder)):
             self.note_problem(f"{folder}: {problem}", "it may have only a part of the run")
 
     def note_problem(self, problem: str, so: str) -> None:
-        """Say what happened and how to send the run again."""
+        """Record and print a problem, and the command to send the run later."""
         self.state["problem"] = problem
         again = f"python -m trainer.loggers.wandb_send {self.job.run_dir}"
         self.warn(f"W&B: {problem}; {so}. Send the run later: {again}")

@@ -1,4 +1,4 @@
-"""Recorded media as W&B shows them."""
+"""Convert recorded media to W&B's types."""
 
 import html
 from pathlib import Path
@@ -9,11 +9,11 @@ from core.records import open_record, read_record
 
 
 def wandb_medium(entry: dict[str, str], folder: Path) -> Any:
-    """A recorded picture, text, table or confusion matrix.
+    """Convert a recorded picture, text, table or confusion matrix to a W&B object.
 
     Args:
-        entry: of ``metrics.jsonl``.
-        folder: the ``media/`` of the run directory.
+        entry: a media entry of ``metrics.jsonl``.
+        folder: the run directory's ``media/``.
     """
     import wandb
 
@@ -37,7 +37,7 @@ def wandb_medium(entry: dict[str, str], folder: Path) -> Any:
 
 
 def confusion_matrix(names: list[str], counts: list[list[int]]) -> Any:
-    """W&B's chart of counts; its own function for it takes a list of all predictions."""
+    """W&B's confusion matrix chart from counts; W&B's own helper needs all predictions."""
     import wandb
 
     rows = [
@@ -52,10 +52,10 @@ def confusion_matrix(names: list[str], counts: list[list[int]]) -> Any:
 
 
 def inside(folder: Path, name: str | Path) -> Path:
-    """A file of ``folder``: a doctored record must not send another one away.
+    """Path of a file in ``folder``. A tampered record must not upload files from elsewhere.
 
     Raises:
-        ConfigError: it is elsewhere.
+        ConfigError: if the path is outside ``folder``.
     """
     file = (folder / name).resolve()
     if not file.is_relative_to(folder.resolve()):

@@ -1,4 +1,4 @@
-"""Whether a run is shown online; found out before anything that takes time."""
+"""Choose W&B's mode, and check the API key before anything slow starts."""
 
 import atexit
 import os
@@ -14,7 +14,7 @@ from core.temporary import temporary_folder
 
 @cache
 def import_client() -> Any:
-    """W&B's client: a second, and temporary folders, which are to go even after a kill."""
+    """Import W&B's client (about a second); its temporary folders are removed even after a kill."""
     held = ExitStack()
     atexit.register(held.close)
     before, tempfile.tempdir = tempfile.tempdir, held.enter_context(temporary_folder())
@@ -25,10 +25,10 @@ def import_client() -> Any:
 
 
 def choose_mode(mode: str) -> str:
-    """``auto`` is ``WANDB_MODE``, else online where W&B finds a key, else offline.
+    """``auto`` is ``WANDB_MODE``, else online if W&B finds an API key, else offline.
 
     Raises:
-        ConfigError: online without a key. W&B would ask for one, where nobody may be.
+        ConfigError: if the mode is online and there is no key; W&B would prompt for one.
     """
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or "auto"
@@ -47,7 +47,7 @@ def choose_mode(mode: str) -> str:
 
 
 def check_key(mode: str) -> None:
-    """Raises: ConfigError: the run is to be online by the user's word, and there is no key."""
+    """Raise ConfigError if the user has asked for online mode and there is no API key."""
     if "online" in (mode, os.environ.get("WANDB_MODE") if mode == "auto" else None):
-        with suppress(ImportError):  # the run says so, and goes on without
+        with suppress(ImportError):  # the run itself will warn, and continue without W&B
             choose_mode("online")

@@ -1,4 +1,4 @@
-"""What a run is called in Weights & Biases: its name, its candidate, its tags."""
+"""Project, name, candidate and tags of a run in Weights & Biases."""
 
 import os
 from collections.abc import Sequence
@@ -7,21 +7,21 @@ from typing import Any
 
 from core.records import read_record
 
-PROJECT = "optimizer-experiments"  # where neither the config nor WANDB_PROJECT names one
-# overrides that say where and how a run is made, not what is compared
+PROJECT = "optimizer-experiments"  # default, without wandb.project and WANDB_PROJECT
+# overrides that set where and how a run is made, not what is compared
 NOT_NAMED = ("wandb.", "hydra", "data.root", "resume")
 NOT_COMPARED = ("seed", "study", "resume", "trainer", "debug")
 NOT_COMPARED_PARTS = (*NOT_NAMED, "trainer.devices", "trainer.accelerator", "trainer.num_")
-LONGEST_TAG = 64  # characters that W&B takes
+LONGEST_TAG = 64  # characters, W&B's limit
 
 
 def project(settings: dict[str, Any]) -> str:
-    """Where the section ``wandb`` sends its runs."""
+    """W&B project from the config section ``wandb``, the environment or the default."""
     return settings["project"] or os.environ.get("WANDB_PROJECT") or PROJECT
 
 
 def run_name(config: dict[str, Any], run_dir: Path, overrides: Sequence[str]) -> str:
-    """What the command line set; of a job of a sweep, what differs within the sweep."""
+    """The overrides of the command line; for a job of a sweep, those that vary in the sweep."""
     if config["wandb"]["candidate"]:  # a study names its runs: adamw-tune-003
         return run_dir.name
     own = [text for text in varied(overrides, run_dir) if not text.startswith(NOT_NAMED)]
@@ -29,7 +29,7 @@ def run_name(config: dict[str, Any], run_dir: Path, overrides: Sequence[str]) ->
 
 
 def varied(overrides: Sequence[str], run_dir: Path) -> list[str]:
-    """Those that differ within the sweep that the run is a job of; without a sweep, all."""
+    """The overrides that vary within the run's sweep; all of them if there is no sweep."""
     try:
         sweep = read_record(run_dir.parent / "multirun.yaml")
         shared = [str(override) for override in sweep["hydra"]["overrides"]["task"]]
@@ -39,7 +39,7 @@ def varied(overrides: Sequence[str], run_dir: Path) -> list[str]:
 
 
 def candidate(config: dict[str, Any], run_dir: Path, overrides: Sequence[str]) -> str:
-    """What is compared in the group: a column that W&B can group the runs of a sweep by."""
+    """The setting under comparison; a W&B column to group the runs of a sweep by."""
     if config["wandb"]["candidate"]:
         return str(config["wandb"]["candidate"])
     pairs = [override.lstrip("+").partition("=") for override in varied(overrides, run_dir)]
@@ -48,7 +48,7 @@ def candidate(config: dict[str, Any], run_dir: Path, overrides: Sequence[str]) -
         for key, _, value in pairs
         if key not in NOT_COMPARED and not key.startswith(NOT_COMPARED_PARTS)
     ]
-    # a run with phases has no optimizer at the top
+    # a run with phases has no top-level optimizer
     return ", ".join(chosen) or kind(config["optimizer"] or config["model"])
 
 
@@ -62,5 +62,5 @@ def run_tags(config: dict[str, Any]) -> list[str]:
 
 
 def kind(node: dict[str, Any]) -> str:
-    """``SGD`` of ``torch.optim.SGD``; of a node for a whole library, the name within it."""
+    """``SGD`` for ``torch.optim.SGD``; the value of ``name`` for a node that has one."""
     return str(node.get("name") or node["_target_"].rpartition(".")[2])

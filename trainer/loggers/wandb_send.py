@@ -1,10 +1,10 @@
-"""Send a run to W&B from its records: for runs whose server was away, slow or full.
+"""Send a run to W&B from its records, for example after the server was unreachable.
 
     python -m trainer.loggers.wandb_send outputs/2026-01-31/12-00-00_1a2b3c
     python -m trainer.loggers.wandb_send --new-run RUN_DIR...
 
-The run keeps its id, and what W&B has of it already is not sent twice. ``--new-run`` sends it under
-a new id: for runs that W&B holds in part, with a gap that nothing can fill.
+The run keeps its id, and events that W&B already has are not sent twice. ``--new-run`` sends it
+under a new id, for runs that W&B has incompletely, with a gap that cannot be filled.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from trainer.loggers.wandb_logger import WandbLogger
 
 
 def send(run_dir: Path, new_run: bool) -> str:
-    """Send everything the run has recorded; where it is now.
+    """Send everything the run has recorded; returns its URL, if it is online.
 
     Raises:
-        ConfigError: the run directory is incomplete or damaged, or W&B refused.
+        ConfigError: if the run directory is incomplete or damaged, or W&B rejects it.
     """
     try:
         config = read_config(run_dir / "config.yaml")
@@ -36,7 +36,7 @@ def send(run_dir: Path, new_run: bool) -> str:
                 raise ConfigError(f"{run_dir / name} is a link: nothing from elsewhere is sent")
         summary = read_record(run_dir / "summary.json")
         for _ in read_events(run_dir / "metrics.jsonl"):
-            pass  # whole before a part is sent
+            pass  # validate the whole file before sending any of it
         known = {} if new_run else summary["wandb"]
         settings = from_environment(config["wandb"], "wandb") | {"mode": "auto"}
         settings["group"] = summary["wandb"]["group"]

@@ -1,4 +1,4 @@
-"""What a run log hands to each place it is written to."""
+"""Interface of the writers to which a run log passes everything it logs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,43 +9,43 @@ from core.errors import ConfigError, reason
 
 
 class Writer:
-    """One place a run is logged to. Every method does nothing unless it is overridden."""
+    """Base class of log destinations. Every method is a no-op unless overridden."""
 
     def write_header(self, spec: Any, facts: dict[str, Any]) -> None:
-        """All is built.
+        """Called when everything is built, before training.
 
         Args:
-            spec: of the data.
-            facts: of the model, the data and the machine, as in ``summary.json``.
+            spec: the data's specification.
+            facts: entries of ``summary.json`` on the model, the data and the machine.
         """
 
     def print(self, text: str) -> None:
-        """A line for people, with rich's markup."""
+        """Print a line for the user, with rich markup."""
 
     def start_progress(self, total_steps: int, step: int) -> None:
-        """Training begins at update ``step``."""
+        """Called when training starts, at update ``step``."""
 
     def update_progress(self, step: int) -> None:
-        """An update was made."""
+        """Called after every update."""
 
     def log_event(self, number: int, event: dict[str, Any]) -> None:
-        """Line ``number`` (from 0) of ``metrics.jsonl``: metrics, or an entry of ``media``."""
+        """Log line ``number`` (from 0) of ``metrics.jsonl``: metrics, or an entry of ``media``."""
 
     def log_evaluation(
         self, step: int, seconds: float, metrics: dict[str, float], is_best: bool
     ) -> None:
-        """The metrics of an evaluation, after ``seconds`` of training."""
+        """Log the metrics of an evaluation, after ``seconds`` of training."""
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """What is known of the run by now."""
+        """Write the current summary."""
 
     def finalize(self, summary: dict[str, Any]) -> None:
-        """The run is over; called once, whatever has happened."""
+        """Called once at the end of the run, also after an error."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raises: ConfigError: ``path`` cannot be written, such as on a full disk."""
+    """Raise ConfigError if ``path`` cannot be written, such as on a full disk."""
     try:
         yield
     except OSError as error:
