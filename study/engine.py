@@ -1,8 +1,8 @@
-"""The course of a study: replicate by replicate, tune every candidate and judge what was chosen.
+"""The study engine: in each replicate, tune every candidate, then judge its best settings.
 
-The samplers are seeded, what was measured is in ``study.json`` and in the run directories; no other
-state is kept. A study that was killed is resumed by going through it from the start: it asks for
-the same settings, and runs that have ended are read, not run again.
+Samplers are seeded and measured values are in ``study.json`` and the run directories; there is no
+other state. A killed study is resumed by replaying it from the start: it draws the same settings,
+and reads the results of finished runs instead of repeating them.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Study:
 
     Args:
         horizons: updates of a full run, by candidate.
-        measured: the ``values`` of trials that a killed study had measured, by their names.
-        tags: W&B tags that all runs have.
+        measured: ``Tuning.values`` that the study measured before it was killed, by trial name.
+        tags: W&B tags of all runs.
 
     Attributes:
-        spaces: what is searched, by candidate; wider than at first where the study was extended.
+        spaces: search space of each candidate; widened if the study was extended.
     """
 
     protocol: Protocol
@@ -49,7 +49,7 @@ class Study:
         self.spaces = {name: c.search_space for name, c in self.protocol.candidates.items()}
 
     def conduct(self) -> None:
-        """All replicates, one after the other: a study that is killed has whole ones."""
+        """Run the replicates one after the other, so that a killed study has complete ones."""
         for number in range(self.protocol.replicates):
             replicate = Replicate(number, self)
             self.replicates.append(replicate)
@@ -64,7 +64,7 @@ class Study:
             self.audit()
 
     def extend(self) -> None:
-        """Widen spaces where most replicates chose a bound, and tune all candidates once more."""
+        """Widen spaces where most replicates chose a bound, and tune all candidates again."""
         if at_bounds := self.at_bounds():
             outlook.extend(self.protocol, self.jobs.directory)
             beyond = [
@@ -80,9 +80,9 @@ class Study:
                 replicate.tune(self.spaces)
 
     def at_bounds(self) -> dict[str, dict[str, str]]:
-        """Settings by candidate that are ``low`` or ``high`` in most replicates' best trials.
+        """Settings of each candidate that are ``low`` or ``high`` in most replicates' best trials.
 
-        That is within a tenth of a bound of the space; the optimum may lie beyond it.
+        That is, within a tenth of the interval from a bound; the optimum may be beyond it.
         """
         found: dict[str, dict[str, str]] = {}
         for name, space in self.spaces.items():
@@ -93,7 +93,7 @@ class Study:
         return found
 
     def audit(self) -> None:
-        """Run the pruned trials to the end as well, now that no decision depends on them."""
+        """Run pruned trials to the end too, now that no decision depends on them."""
         runs = [
             (tuning, replicate.run_of(tuning, self.horizons[tuning.candidate.name]))
             for replicate in self.replicates
@@ -116,9 +116,9 @@ class Replicate:
     """One of a study's replicates.
 
     Attributes:
-        trials: of each candidate, in the order of their numbers.
-        repeats: the runs of each candidate's best setting, by seed.
-        untuned: those of its settings as they are, untuned.
+        trials: by candidate, in the order of their numbers.
+        repeats: runs of each candidate's best settings, by candidate and seed.
+        untuned: runs of each candidate's untuned settings, likewise.
     """
 
     number: int
@@ -132,11 +132,11 @@ class Replicate:
 
     @property
     def seed(self) -> int:
-        """Of the trials and of their sampler."""
+        """Seed of the trials and of their sampler."""
         return self.study.protocol.tuning_seed(self.number)
 
     def tune(self, spaces: Mapping[str, Space]) -> None:
-        """Try a round of trials of every candidate, batch by batch, all candidates side by side."""
+        """Run a round of trials of every candidate, in batches that hold all candidates."""
         budgets = {
             name: self.study.protocol.budget(space)
             if space.dimensions or not self.trials[name]
@@ -160,10 +160,10 @@ class Replicate:
                     tuning.state = "complete"
 
     def search(self, space: Space, trials: int) -> optuna.Study:
-        """A search of a space; where the points are known beforehand, they wait in it."""
+        """Create an Optuna study of a space; points that do not depend on results are queued."""
         import optuna
 
-        seed = self.seed + max(map(len, self.trials.values()))  # other points in another round
+        seed = self.seed + max(map(len, self.trials.values()))  # each round has its own points
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         search = optuna.create_study(
             sampler=optuna.samplers.TPESampler(constant_liar=True, seed=seed),
@@ -189,7 +189,7 @@ class Replicate:
             batches = [self.survivors(batch, rung) for batch in batches]
 
     def measure(self, tunings: list[Tuning], rung: int) -> None:
-        """Run trials to a rung and keep what was measured there; failed ones are worst for good."""
+        """Run trials to a rung and note their values there; failed trials keep the worst value."""
         waiting = {}
         for tuning in tunings:
             step = self.rung_step(tuning.candidate, rung)
@@ -206,7 +206,7 @@ class Replicate:
             tuning.note(key[0], values[runs[key].name])
 
     def survivors(self, batch: list[Tuning], rung: int) -> list[Tuning]:
-        """The trials of a batch that go on from a rung; the others are pruned."""
+        """The trials of a batch that continue beyond a rung; prunes the others."""
         import optuna
 
         halving = self.study.protocol.halving
@@ -232,7 +232,7 @@ class Replicate:
     def run_of(self, tuning: Tuning, step: int) -> Run:
         """The run of a trial, to ``step``.
 
-        At its end it is tested, for a figure in the report; no choice depends on that.
+        A full run is also tested, for a figure in the report; no choice depends on that.
         """
         is_whole = step == self.study.horizons[tuning.candidate.name]
         return Run(
@@ -246,9 +246,9 @@ class Replicate:
         )
 
     def repeat(self) -> None:
-        """Run best settings, and untuned ones, on the fresh seeds, the same for all candidates.
+        """Run the best and the untuned settings on fresh seeds, the same for all candidates.
 
-        Seed by seed: a machine that is busier at one time than at another slows all of them.
+        Seeds are the outer loop, so that a busy hour of the machine slows all candidates alike.
         """
         seeds = self.study.protocol.fresh_seeds(self.number)
         for name, best in self.best().items():
@@ -283,7 +283,7 @@ class Replicate:
         return best
 
     def overrides(self, candidate: Candidate, params: Params, phase: str) -> tuple[str, ...]:
-        """What a run adds to the command line: settings, and W&B's job type and tags."""
+        """Overrides that a run adds to the command line: settings, and W&B's job type and tags."""
         return (
             *candidate.overrides,
             *(f"{key}={text(value)}" for key, value in params.items()),
@@ -300,8 +300,8 @@ class Tuning:
     Attributes:
         values: the monitored metric at each rung that the trial reached, by step.
         state: running, complete or pruned.
-        trial: Optuna's.
-        audited: of a pruned trial, what it reached when it was run to the end all the same.
+        trial: Optuna's trial.
+        audited: value of a pruned trial that was run to the end for the audit.
     """
 
     candidate: Candidate
@@ -319,7 +319,7 @@ class Tuning:
 
     @property
     def value(self) -> float:
-        """At the last rung that was reached."""
+        """The value at the last rung reached."""
         return self.values[max(self.values)]
 
     @property

@@ -1,4 +1,4 @@
-"""Jobs that run at once share out the GPUs of the machine: each worker process sees its own."""
+"""Divide the machine's GPUs among concurrent jobs: each worker process sees only its own."""
 
 import json
 import os
@@ -9,16 +9,16 @@ from typing import IO, Any
 
 from core.files import lock
 
-SLOTS = "TRAIN_GPU_SLOTS"  # environment: where workers find which GPUs are free for them
+SLOTS = "TRAIN_GPU_SLOTS"  # environment: the slots, and the folder of their locks
 
 
 def offer(slots: list[str], folder: str) -> None:
-    """Let worker processes that start from now on share the ``slots``; locks are in ``folder``."""
+    """Let worker processes started from now on share ``slots``, with lock files in ``folder``."""
     os.environ[SLOTS] = json.dumps({"folder": folder, "slots": slots})
 
 
 def gpu_slots(trainer: Any, jobs_per_gpu: int) -> list[str]:
-    """For each job that may run at once the GPUs it may see, every GPU once before any twice."""
+    """The GPUs that each concurrent job may see; every GPU is used once before any is shared."""
     if trainer.accelerator not in ("auto", "cuda"):
         return []
     import torch
@@ -32,7 +32,7 @@ def gpu_slots(trainer: Any, jobs_per_gpu: int) -> list[str]:
 
 
 def take_gpu() -> None:
-    """Let this worker process see the GPUs of a free slot only, before it uses any."""
+    """Restrict this worker process to the GPUs of a free slot; called before it uses any."""
     if SLOTS in os.environ:
         shared = json.loads(os.environ[SLOTS])
         place, _ = free_slot(Path(shared["folder"]), len(shared["slots"]))
@@ -41,11 +41,11 @@ def take_gpu() -> None:
 
 @cache
 def free_slot(folder: Path, count: int) -> tuple[int, IO[str]]:
-    """The number of a slot that no other process has, and the lock on it while this one lives."""
+    """Lock a free slot for the life of this process; returns its number and the lock."""
     while True:
         for number in range(count):
             try:
                 return number, lock(folder / str(number))
             except BlockingIOError:
                 continue
-        time.sleep(1)  # more workers than places: the settings asked for so many
+        time.sleep(1)  # the settings ask for more workers than there are slots

@@ -1,4 +1,4 @@
-"""Hydra's joblib launcher, with the machine's GPUs shared out among the jobs."""
+"""Hydra's joblib launcher, with the machine's GPUs divided among the jobs."""
 
 import os
 import tempfile
@@ -16,22 +16,22 @@ from study.gpu_slots import SLOTS, gpu_slots, offer
 
 @dataclass
 class Settings(JobLibLauncherConf):
-    """Hydra checks ``conf/hydra/launcher/joblib.yaml`` against these."""
+    """Schema of ``conf/hydra/launcher/joblib.yaml``."""
 
     jobs_per_gpu: int = MISSING
 
 
 def register_settings() -> None:
-    """In place of those of Hydra's launcher, which know no GPUs."""
+    """Replace the schema of Hydra's launcher, which does not have ``jobs_per_gpu``."""
     ConfigStore.instance().store(group="hydra/launcher", name="joblib", node=Settings)
 
 
 class JoblibLauncher(joblib_launcher.JoblibLauncher):
-    """Runs jobs at once: one per CPU core, or as many as the GPUs have places.
+    """Run jobs concurrently: one per CPU core, or ``jobs_per_gpu`` on each GPU.
 
     Args:
         jobs_per_gpu: how many jobs share a GPU.
-        settings: of ``joblib.Parallel``.
+        settings: arguments of ``joblib.Parallel``.
     """
 
     def __init__(self, jobs_per_gpu: int, **settings: Any) -> None:

@@ -1,7 +1,7 @@
-"""The runs of a study: started through any Hydra launcher, read from the files they leave.
+"""The runs of a study: started through any Hydra launcher, read from the files they write.
 
-The study and its runs share nothing but files: a run gets a command line and leaves a
-``summary.json``. So the same study works in one process, on several and on a cluster.
+A study and its runs share only files: a run gets a command line and writes ``summary.json``. So
+the same study works in one process, in several, and on a cluster.
 """
 
 import sys
@@ -22,11 +22,11 @@ FINAL = ("failed", "diverged", "stopped")
 
 @dataclass(frozen=True)
 class Run:
-    """One run directory and what it is to hold.
+    """A run directory and the overrides that define its run.
 
     Attributes:
-        name: of the run directory, relative to the sweep directory.
-        limit_steps: run to this step and stay able to continue; None: to the end.
+        name: the run directory, relative to the sweep directory.
+        limit_steps: stop at this step, to be continued later; None: run to the end.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Run:
     limit_steps: int | None = None
 
     def is_done(self, summary: Summary) -> bool:
-        """Whether there is nothing left to do; a failed run is not tried again."""
+        """Whether there is nothing left to do; failed runs are not retried."""
         status = summary.get("status")
         if status in ("completed", "pruned") and self.limit_steps is not None:
             end = min(self.limit_steps, summary.get("horizon_steps", self.limit_steps))
@@ -50,13 +50,13 @@ class Run:
 
 @dataclass
 class Jobs:
-    """Runs the runs of a study.
+    """Starts the runs of a study and reads their results.
 
     Args:
         launcher: any Hydra launcher.
         directory: the sweep directory.
-        arguments: the overrides that all runs share.
-        monitor: what runs are judged by.
+        arguments: overrides that all runs share.
+        monitor: the metric by which runs are judged.
         on_launch: called before any runs start.
     """
 
@@ -68,10 +68,10 @@ class Jobs:
     launched: int = field(default=0)
 
     def run(self, runs: list[Run]) -> dict[str, Summary]:
-        """Run what is not done yet, all at once; the summaries of all ``runs``, by name.
+        """Launch the unfinished ``runs`` together; returns the summaries of all, by name.
 
-        A launcher may lose a process, and others with it. What was lost is tried once more, each
-        run alone; one that is lost again has failed.
+        A launcher may lose a process, and others with it. Lost runs are retried once, each alone;
+        a run that is lost again has failed.
         """
         self.launch([run for run in runs if not run.is_done(self.summary(run))])
         for run in runs:
@@ -89,30 +89,30 @@ class Jobs:
         first, self.launched = self.launched, self.launched + len(runs)
         try:
             self.launcher.launch(commands, initial_job_idx=first)
-        except Exception as error:  # whatever a launcher raises when it loses a process
+        except Exception as error:  # launchers raise many types when they lose a process
             print(f"the launcher failed: {type(error).__name__}: {error}", file=sys.stderr)
 
     def summary(self, run: Run) -> Summary:
         return read_json(self.directory / run.name / "summary.json")
 
     def values_of(self, runs: list[Run]) -> dict[str, float]:
-        """What the monitored metric reached in each run; runs what has not run yet."""
+        """The monitored metric's best value in each run; launches the unfinished ones."""
         return {name: value_of(of_run, self.monitor) for name, of_run in self.run(runs).items()}
 
     def mark_pruned(self, run: Run) -> None:
-        """Record what the study has made of a run that would have gone on."""
+        """Record that the study pruned a run that could have continued."""
         if self.summary(run).get("status") == "completed":
             self.amend(run, status="pruned")
 
     def amend(self, run: Run, **news: str) -> None:
-        """Add to a run's summary what only the study knows."""
+        """Add entries to a run's summary."""
         file = self.directory / run.name / "summary.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.summary(run) | news, file)
 
 
 def value_of(summary: Summary, monitor: Monitor) -> float:
-    """The best value a run reached; the worst possible one if it failed or diverged."""
+    """The best value of a run; the worst possible one if it failed or diverged."""
     best = summary.get("best")
     if summary.get("status") in ("failed", "diverged") or not best or best["value"] is None:
         return monitor.worst
@@ -120,7 +120,7 @@ def value_of(summary: Summary, monitor: Monitor) -> float:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON mapping; empty where there is none that can be read."""
+    """Read a JSON mapping; empty if it is missing or damaged."""
     try:
         content = read_record(file)
     except (OSError, ValueError):

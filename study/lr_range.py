@@ -1,8 +1,8 @@
-"""The result of a learning-rate range test: where training is fast and still stable.
+"""Result of a learning-rate range test: the rates at which training is fast and still stable.
 
-``study=lr_range`` trains a few hundred updates while the rate grows exponentially. Between the
-first loss and the lowest lies the whole fall; the bounds are where a fifth of it is done, and where
-the loss has risen by a fifth of it for good: spikes on a flat stretch pass.
+``study=lr_range`` trains for a few hundred updates while the rate grows exponentially. The fall is
+the first loss minus the lowest. The range begins where the loss has fallen by a fifth of it, and
+ends where the loss has risen by a fifth of it for good, so that short spikes do not count.
 """
 
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ from hydra.experimental.callback import Callback
 from numpy.typing import ArrayLike, NDArray
 from omegaconf import DictConfig
 
-WINDOW = 0.08  # of the points are averaged into one
-MARGIN = 0.2  # of the whole fall: what counts as a change
+WINDOW = 0.08  # fraction of the points in a running mean
+MARGIN = 0.2  # fraction of the fall that counts as a change
 LEAST_POINTS = 20
 
 
 @dataclass(frozen=True)
 class Range:
-    """Where training is fast and stable: between ``low`` and ``high``.
+    """Learning rates of fast and stable training, from ``low`` to ``high``.
 
     Attributes:
         low: the loss has begun to fall.
-        steepest: it falls fastest, over the logarithm of the rate.
-        high: it stays risen from here on, or is no longer finite, or the ramp ends.
+        steepest: the loss falls fastest per logarithm of the rate.
+        high: the loss has risen for good or is no longer finite, or the ramp ends.
     """
 
     low: float
@@ -38,7 +38,7 @@ class Range:
 
 
 class LearningRateRange(Callback):
-    """Hydra's callback, named in ``conf/study/lr_range.yaml``: called when the run has ended."""
+    """Hydra callback named in ``conf/study/lr_range.yaml``; called when the run has ended."""
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         folder = Path(config.hydra.runtime.output_dir)
@@ -61,7 +61,7 @@ class LearningRateRange(Callback):
 
 
 def read(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rates and finite training losses, in order."""
+    """Read learning rates and finite training losses, in order."""
     columns = ["optim/lr", "train/loss"]
     if not file.exists():
         return np.empty(0), np.empty(0)
@@ -73,8 +73,8 @@ def read(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def smooth(losses: ArrayLike) -> NDArray[np.float64]:
     """Centred running mean, which does not lag.
 
-    What lies as far above the first loss as the lowest lies below is cut off, or an explosion
-    would reach back.
+    Losses are clipped as far above the first as the lowest is below it, so that the mean does not
+    spread an explosion to earlier points.
     """
     values = pd.Series(losses, dtype=float)
     if values.empty:
@@ -85,12 +85,12 @@ def smooth(losses: ArrayLike) -> NDArray[np.float64]:
 
 
 def reach_of(num_points: int) -> int:
-    """Points on either side that a mean is taken over."""
+    """Points on either side of the centre of a running mean."""
     return max(1, round(num_points * WINDOW / 2))
 
 
 def find_range(rates: ArrayLike, losses: ArrayLike) -> Range | None:
-    """The bounds in a smoothed curve; None if it hardly falls at all."""
+    """Find the range in a smoothed curve; None if the loss hardly falls."""
     rates, losses = np.asarray(rates), np.asarray(losses)
     if len(losses) < LEAST_POINTS:
         return None

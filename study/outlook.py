@@ -1,4 +1,4 @@
-"""How far a study is: a line for each run that ends, in whichever process that is."""
+"""Progress of a study: the line printed for each run that ends, in whichever process."""
 
 import time
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ FILE = "study.json"
 
 
 def begin(protocol: Protocol, costs: dict[str, Cost], directory: Path) -> None:
-    """Note what is to be done, and what is done already: a study goes on where it was."""
+    """Record in ``study.json`` the runs planned for this session, and the time spent before it."""
     content = read_json(directory / FILE)
     content["session"] = {
         "started_at": time.time(),
         "num_trials": 0,
         "num_repeats": 0,
-        "seconds_planned": 0.0,  # of one run at a time, as the preflight saw it
+        "seconds_planned": 0.0,  # one run at a time, by the preflight's costs
         "seconds_done": seconds_done(directory, content["costs"]),
     }
     for name, cost in costs.items():
@@ -31,7 +31,7 @@ def begin(protocol: Protocol, costs: dict[str, Cost], directory: Path) -> None:
 
 
 def extend(protocol: Protocol, directory: Path) -> None:
-    """Note that all candidates are tuned once more."""
+    """Add to the plan that all candidates are tuned once more."""
     content = read_json(directory / FILE)
     for name, cost in content["costs"].items():
         trials, _ = protocol.num_runs(protocol.candidates[name])
@@ -42,7 +42,7 @@ def extend(protocol: Protocol, directory: Path) -> None:
 def plan(
     session: dict[str, Any], protocol: Protocol, cost: Cost, trials: int, repeats: int = 0
 ) -> None:
-    """Add runs of a candidate to what this session is to do."""
+    """Add runs of a candidate to the plan of this session."""
     session["num_trials"] += trials
     session["num_repeats"] += repeats
     share = tuned_share(protocol, cost.steps)
@@ -50,7 +50,7 @@ def plan(
 
 
 def line(directory: Path, name: str, overrides: list[str]) -> str:
-    """Of a run that has ended: its place, the time that is left, what was tried, how it went."""
+    """The line of an ended run: its number, the time left, the settings tried, the result."""
     summary, content = read_json(directory / name / "summary.json"), read_json(directory / FILE)
     status, best = str(summary.get("status", "failed")), summary.get("best")
     if status in ("completed", "stopped") and best and best["value"] is not None:
@@ -84,7 +84,7 @@ def place(directory: Path, name: str, content: dict[str, Any]) -> str:
 
 
 def seconds_done(directory: Path, costs: dict[str, Any]) -> float:
-    """What the runs so far would take one at a time, by the preflight's clock."""
+    """Duration of all runs so far, one at a time, by the preflight's costs."""
     total = 0.0
     for folder, summary in runs(directory):
         if cost := costs.get(candidate_of(folder.name)):

@@ -1,4 +1,4 @@
-"""Before a study spends hours: does every candidate run, and what will the study cost?"""
+"""Preflight check of a study: that every candidate runs, and a forecast of the cost."""
 
 import json
 import math
@@ -20,12 +20,12 @@ from study.jobs import Jobs, Run, Summary
 from study.protocol import Candidate, Protocol
 
 STEPS = 10  # enough for a step time; the first ones are slower
-FOLDER = "preflight"  # beside the runs, where neither the sweep's table nor reports look
+FOLDER = "preflight"  # ignored by the sweep's table and by reports
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a full run of a candidate costs."""
+    """Cost of a full run of a candidate."""
 
     steps: int
     step_seconds: float
@@ -34,20 +34,20 @@ class Cost:
 
     @property
     def seconds(self) -> float:
-        """Training and start-up; evaluation comes on top."""
+        """Training and start-up, without evaluation."""
         return self.startup_seconds + self.steps * self.step_seconds
 
 
 def preflight(protocol: Protocol, jobs: Jobs, compose: Compose) -> dict[str, Cost]:
-    """Compose every candidate and let it take a few steps where the study will run.
+    """Compose every candidate and train it for a few steps with the study's launcher.
 
     Args:
-        compose: overrides to the config that Hydra composes for a run.
+        compose: returns the config that Hydra composes from overrides.
 
     Raises:
-        ConfigError: lists every candidate that does not compose or does not run, and why.
+        ConfigError: if candidates do not compose or run; lists all of them, and why.
     """
-    shutil.rmtree(jobs.directory / FOLDER, ignore_errors=True)  # of an earlier try
+    shutil.rmtree(jobs.directory / FOLDER, ignore_errors=True)  # left by an earlier attempt
     misfits: list[str] = []
     limits: dict[str, int | None] = {}
     runs: dict[str, list[Run]] = {}
@@ -56,7 +56,7 @@ def preflight(protocol: Protocol, jobs: Jobs, compose: Compose) -> dict[str, Cos
             words = [*jobs.arguments, *overrides]
             try:
                 trainer = compose(words)["trainer"]
-            except Exception as error:  # Hydra's and OmegaConf's many
+            except Exception as error:  # Hydra and OmegaConf raise many types
                 reason = explain(error, words, compose)
                 misfits.append(f"{candidate.name} ({' '.join(overrides)}): {reason}")
                 continue
@@ -79,7 +79,7 @@ def preflight(protocol: Protocol, jobs: Jobs, compose: Compose) -> dict[str, Cos
 
 
 def representatives(candidate: Candidate) -> Iterable[list[str]]:
-    """A few points of a candidate's space that have each of its choices at least once."""
+    """A few points of a candidate's space that cover each of its choices at least once."""
     space = candidate.search_space
     most = max((len(dimension.choices) for dimension in space.dimensions), default=0)
     for number in range(max(most, 1)):
@@ -95,7 +95,7 @@ def cost_of(folder: Path, summary: Summary, limit: int | None) -> Cost:
     seconds = [0.0]
     for line in lines_of(folder / "metrics.jsonl"):
         event = json.loads(line)
-        if any(name.startswith("optim/") for name in event):  # of a logging step
+        if any(name.startswith("optim/") for name in event):  # logging steps only
             seconds.append(event["seconds"])
     steps = [after - before for before, after in pairwise(seconds)]
     horizon = summary["horizon_steps"]
@@ -108,7 +108,7 @@ def cost_of(folder: Path, summary: Summary, limit: int | None) -> Cost:
 
 
 def print_forecast(protocol: Protocol, costs: dict[str, Cost]) -> None:
-    """Time and storage of the whole study, from the steps just taken."""
+    """Print the time and storage that the whole study will take, by the preflight's costs."""
     table = Table(title="Forecast", title_justify="left", title_style="bold")
     for column in ("candidate", "updates a run", "ms an update", "runs", "time"):
         table.add_column(column, justify="left" if column == "candidate" else "right")
@@ -136,9 +136,9 @@ def print_forecast(protocol: Protocol, costs: dict[str, Cost]) -> None:
 
 
 def tuned_share(protocol: Protocol, steps: int) -> float:
-    """What tuning costs with halving, as a fraction of running every trial to the end."""
+    """Cost of tuning with halving, as a fraction of running every trial to the end."""
     if protocol.halving and protocol.halving.audit:
-        return 1.0  # what halving saves is run in the end
+        return 1.0  # the audit runs pruned trials to the end after all
     alive, done, cost = float(protocol.trials), 0, 0.0
     for rung in protocol.rungs(steps):
         cost += alive * (rung - done)

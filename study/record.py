@@ -26,13 +26,13 @@ FILE = "study.json"
 
 
 def begin(settings: dict[str, Any], arguments: tuple[str, ...], directory: Path) -> dict[str, Any]:
-    """Write the protocol down, or check that a resumed study has the same one.
+    """Record the protocol, or check that a resumed study has the same one.
 
     Returns:
-        The record; without ``costs`` until a preflight has passed.
+        The record, without ``costs`` until the preflight has passed.
 
     Raises:
-        ConfigError: the directory holds a study with another protocol.
+        ConfigError: if the directory holds a study with another protocol.
     """
     now = json.loads(json.dumps({"protocol": settings, "arguments": sorted(arguments)}))
     before = read_json(directory / FILE)
@@ -55,7 +55,7 @@ def begin(settings: dict[str, Any], arguments: tuple[str, ...], directory: Path)
 
 
 def measured(record: dict[str, Any], monitor: Monitor) -> dict[str, dict[int, float]]:
-    """What the trials of a killed study had reached at their rungs, by their names."""
+    """Values that the trials of a killed study had reached at their rungs, by trial name."""
     return {
         trial_name(entry["candidate"], entry["replicate"], entry["trial"]): {
             rung["step"]: monitor.worst if rung["value"] is None else rung["value"]
@@ -67,7 +67,7 @@ def measured(record: dict[str, Any], monitor: Monitor) -> dict[str, dict[int, fl
 
 
 def deciding(protocol: dict[str, Any]) -> dict[str, Any]:
-    """The protocol without what adds runs and changes no decision: it may be asked for later."""
+    """The protocol without settings that only add runs, which may be changed later."""
     halving = protocol.get("halving") or {}
     added = ("replicates", "untuned", "extend")
     return {
@@ -81,9 +81,9 @@ def keep_costs(costs: dict[str, Cost], directory: Path) -> None:
 
 
 def keep_results(study: Study, finished: bool = False) -> None:
-    """What the study knows so far, and the place of every run that was started.
+    """Write the results so far, and the directory of every run that was started.
 
-    What is known of replicates that a resumed study has not come to again stays.
+    Keeps entries of replicates that a resumed study has not reached again.
     """
     before = read_json(study.jobs.directory / FILE)
     ahead = range(len(study.replicates), study.protocol.replicates)
@@ -110,7 +110,7 @@ def update(directory: Path, news: dict[str, Any]) -> None:
 
 
 def best_entries(replicate: Replicate) -> Iterator[dict[str, Any]]:
-    """What a replicate chose: one entry for each candidate."""
+    """The settings that a replicate chose: one entry per candidate."""
     for name, tuning in replicate.best().items():
         yield {
             "candidate": name,
@@ -122,7 +122,7 @@ def best_entries(replicate: Replicate) -> Iterator[dict[str, Any]]:
 
 
 def entries(replicate: Replicate) -> Iterator[dict[str, Any]]:
-    """The place of every run of a replicate: trials, repeats of the best ones, untuned runs."""
+    """One entry per run of a replicate: trials, repeats of the best settings, untuned runs."""
     summary, horizons = replicate.study.jobs.summary, replicate.study.horizons
 
     def entry(run: Run, phase: str, candidate: str, seed: int, **rest: Any) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def entries(replicate: Replicate) -> Iterator[dict[str, Any]]:
 
 
 def compute(study: Study) -> dict[str, Any]:
-    """Updates that the ended trials took, beside what they would have without halving; no audit."""
+    """Updates of the finished trials, with and without halving; audits are not counted."""
     ended = [tuning for tuning in study.tunings if tuning.state != "running"]
     full = sum(study.horizons[tuning.candidate.name] for tuning in ended)
     taken = sum(max(tuning.values) for tuning in ended)
@@ -172,7 +172,7 @@ def compute(study: Study) -> dict[str, Any]:
 
 
 def print_results(study: Study) -> None:
-    """The outcome in a table; claims are the report's business."""
+    """Print the best settings and their results; verdicts are left to ``report.py``."""
     monitor = study.jobs.monitor.name
     twin = monitor.replace("val/", "test/")
     table = Table(title="Study", title_justify="left", title_style="bold")
@@ -205,7 +205,7 @@ def print_results(study: Study) -> None:
 
 
 def settings(chosen: list[Tuning]) -> Iterator[str]:
-    """What the replicates chose: a setting's value, or from where to where."""
+    """The chosen value of each setting, or its range over the replicates."""
     for key in dict.fromkeys(key for tuning in chosen for key in tuning.params):
         values = [tuning.params[key] for tuning in chosen if key in tuning.params]
         if all(isinstance(value, int | float) for value in values):

@@ -1,6 +1,6 @@
-"""Search spaces: which settings a candidate is tuned over, and the points a sampler tries.
+"""Search spaces: the settings that a candidate is tuned over, and the points a sampler tries.
 
-A space maps dotted settings to where their values lie::
+A space maps dotted settings to intervals or choices::
 
     optimizer.lr: {low: 1.0e-4, high: 1.0, log: true}
     optimizer.momentum: {low: 1.0e-3, high: 1.0, log: true, one_minus: true}   # tunes 1 - momentum
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 Params = dict[str, Any]
-NEAR_BOUND = 0.1  # of an interval
+NEAR_BOUND = 0.1  # fraction of an interval
 KEYS = ("low", "high", "log", "one_minus", "points", "choices", "when")
 
 
@@ -31,9 +31,9 @@ class Dimension:
     """One setting: an interval, or a list of choices.
 
     Attributes:
-        one_minus: the interval is that of ``1 - value``, as is usual for momenta near 1.
-        points: values of the interval in a grid.
-        when: earlier settings and the values at which this one matters.
+        one_minus: the interval is of ``1 - value``, as is usual for momenta near 1.
+        points: number of values in a grid.
+        when: values that earlier settings must have for this one to matter.
     """
 
     key: str
@@ -47,10 +47,10 @@ class Dimension:
 
     @classmethod
     def of(cls, key: str, node: Any, where: str) -> "Dimension":
-        """Read a space's entry.
+        """Parse an entry of a space.
 
         Raises:
-            ConfigError: it is no interval and no list of choices.
+            ConfigError: if it is neither an interval nor a list of choices.
         """
         node = {"choices": node} if isinstance(node, list) else node
         if not isinstance(node, dict) or set(node) - set(KEYS):
@@ -77,27 +77,27 @@ class Dimension:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def at(self, share: float) -> Any:
-        """The setting's value at ``share`` of the way, in [0, 1]."""
+        """The value at position ``share`` of the dimension, in [0, 1]."""
         if self.choices:
             return self.choices[self.index(share)]
         if self.log:
             x = math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
         else:
             x = self.low + share * (self.high - self.low)
-        x = round(x) if self.is_whole else float(f"{x:.4g}")  # more digits would only be noise
+        x = round(x) if self.is_whole else float(f"{x:.4g}")  # more digits do not matter
         x = min(max(x, self.low), self.high)
         return float(f"{1 - x:.12g}") if self.one_minus else x
 
     def share(self, value: float) -> float:
-        """How far along the interval a value lies: the inverse of :meth:`at`."""
+        """The position of a value in the interval, in [0, 1]: the inverse of :meth:`at`."""
         scale = math.log if self.log else float
         x = 1 - value if self.one_minus else value
         return (scale(x) - scale(self.low)) / (scale(self.high) - scale(self.low))
 
     def widened(self, side: str | None) -> "Dimension":
-        """The interval and half as much again beyond its lowest (``low``) or highest values.
+        """Extend the interval by half its length at its lowest (``low``) or highest values.
 
-        What was not negative stays so, and what lies below 1, such as a momentum, too.
+        Non-negative intervals stay so; with ``one_minus``, values stay between 0 and 1.
         """
         if side is None:
             return self
@@ -114,11 +114,11 @@ class Dimension:
         return replace(self, low=low, high=high)
 
     def index(self, share: float) -> int:
-        """The choice at ``share`` of the way."""
+        """The index of the choice at position ``share``."""
         return min(int(share * len(self.choices)), len(self.choices) - 1)
 
     def grid(self) -> list[float]:
-        """Evenly spaced shares, or the middle of every choice."""
+        """Evenly spaced positions, or the middle of every choice."""
         if self.choices:
             return [(index + 0.5) / len(self.choices) for index in range(len(self.choices))]
         points = self.points or 1
@@ -129,8 +129,8 @@ class Dimension:
         return all(key in known and known[key] == value for key, value in self.when.items())
 
     def suggest(self, trial: "Trial") -> Any:
-        """The value that Optuna's trial has: chosen by the sampler, or queued with it."""
-        if self.choices:  # by number, since Optuna keeps no lists
+        """The value in Optuna's trial, drawn by the sampler or queued."""
+        if self.choices:  # by index, since Optuna cannot store lists
             return self.choices[trial.suggest_categorical(self.key, range(len(self.choices)))]
         return self.at(trial.suggest_float(self.key, 0.0, 1.0))
 
@@ -153,7 +153,7 @@ class Space:
         return cls(tuple(dimensions), where)
 
     def at(self, shares: Sequence[float]) -> Params:
-        """The settings at these shares of the way, one for each dimension; those that matter."""
+        """The settings at these positions, one per dimension, without those that do not matter."""
         known: Params = {}
         for dimension, share in zip(self.dimensions, shares, strict=True):
             if dimension.matters(known):
@@ -161,10 +161,7 @@ class Space:
         return known
 
     def near_bounds(self, params: Params) -> Iterator[tuple[str, str]]:
-        """The settings near the ``low`` or ``high`` end of their values, if there is more beyond.
-
-        Near is within a tenth of the interval.
-        """
+        """Settings within a tenth of the ``low`` or ``high`` end of an interval that can widen."""
         for dimension in self.dimensions:
             if dimension.key in params and not dimension.choices:
                 share = dimension.share(params[dimension.key])
@@ -173,11 +170,11 @@ class Space:
                     yield dimension.key, side
 
     def widened(self, sides: dict[str, str]) -> "Space":
-        """A space that goes on beyond the given bounds, ``low`` or ``high`` by setting."""
+        """A space extended beyond the given bounds, ``low`` or ``high`` by setting."""
         return Space(tuple(d.widened(sides.get(d.key)) for d in self.dimensions), self.where)
 
     def suggest(self, trial: "Trial") -> Params:
-        """The settings of a trial of Optuna's."""
+        """The settings of an Optuna trial."""
         known: Params = {}
         for dimension in self.dimensions:
             if dimension.matters(known):
@@ -185,17 +182,17 @@ class Space:
         return known
 
     def queued(self, shares: Sequence[float]) -> dict[str, float]:
-        """A point as Optuna's queue takes it."""
+        """A point in the form in which Optuna queues it."""
         pairs = zip(self.dimensions, shares, strict=True)
         return {d.key: d.index(share) if d.choices else share for d, share in pairs}
 
     def design(self, sampler: str, trials: int, seed: int) -> list[list[float]]:
-        """The points of a sampler that does not look at results, as shares of the dimensions.
+        """The points of a sampler that ignores results, as positions in the dimensions.
 
-        They depend on nothing but the arguments, so a resumed study goes on with the same ones.
+        They depend only on the arguments, so that a resumed study continues with the same ones.
 
         Raises:
-            ConfigError: it is no grid, or one of more points than there are trials.
+            ConfigError: if the space is not a grid, or has more points than there are trials.
         """
         if sampler != "grid":
             return unit_points(sampler, len(self.dimensions), trials, seed)
@@ -208,7 +205,7 @@ class Space:
         return chosen
 
     def grid(self) -> list[list[float]]:
-        """Every point of the grid, once."""
+        """Every distinct point of the grid."""
         for dimension in self.dimensions:
             if not dimension.choices and dimension.points is None:
                 where = f"{self.where}.{dimension.key}"
@@ -222,7 +219,7 @@ class Space:
         return rows
 
     def branches(self) -> list[tuple[Params, tuple[Dimension, ...]]]:
-        """An unconditional space for every value of the settings that others depend on."""
+        """Split into unconditional spaces, one per value of the settings that others depend on."""
         names = {key for dimension in self.dimensions for key in dimension.when}
         deciding = Space(tuple(d for d in self.dimensions if d.key in names), self.where)
         others = [dimension for dimension in self.dimensions if dimension.key not in names]
@@ -231,7 +228,7 @@ class Space:
 
 
 def unit_points(sampler: str, dimensions: int, count: int, seed: int) -> list[list[float]]:
-    """``count`` points of the unit cube; the first of them do not depend on ``count``."""
+    """``count`` points of the unit cube; a larger ``count`` appends to the same points."""
     if dimensions == 0:
         return [[] for _ in range(count)]
     if sampler == "random":

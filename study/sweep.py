@@ -1,4 +1,4 @@
-"""A sweep as a person sees it: what each job is, and what became of all of them at the end."""
+"""Console output of a sweep: a title for each job, and a table of results at the end."""
 
 import os
 import sys
@@ -23,16 +23,16 @@ from study.jobs import read_json
 from study.sweep_table import ENDED, print_sweep, read_summaries
 
 ROOT = Path(__file__).parent.parent
-SHOWN = 4  # jobs that were not started, by name
+SHOWN = 4  # jobs named in the message
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep was asked for.
+    """The jobs that a command line asks for.
 
     Attributes:
-        jobs: the overrides of each; empty where the sweeper chooses them as it goes.
-        is_numbered: run directories are the jobs' numbers.
+        jobs: the overrides of each job; empty if the sweeper chooses them as it runs.
+        is_numbered: whether run directories are named by job number.
     """
 
     directory: Path
@@ -57,7 +57,7 @@ class Plan:
         )
 
     def not_started(self, names: list[str]) -> str:
-        """The jobs that have no run directory among ``names``, in words; empty if all have."""
+        """Describe the jobs without a run directory in ``names``; empty if there are none."""
         num = len(self.jobs)
         if not self.is_numbered:
             return f"{num - len(names)} of {num}" if len(names) < num else ""
@@ -74,16 +74,16 @@ class Plan:
 
     @property
     def continuation(self) -> str:
-        """The command that runs what is left of it; a study needs no ``resume``."""
+        """The shell command that runs the remaining jobs; a study needs no ``resume``."""
         directory = f"hydra.sweep.dir={text(str(self.directory))}"
         added = (directory,) if self.is_study else (directory, "resume=auto")
         return continuation("python train.py -m", self.overrides, *added)
 
 
 def combinations(overrides: list[str]) -> list[list[str]]:
-    """What Hydra's own sweeper makes of a command line: one list for each job.
+    """The overrides of each job, as Hydra's basic sweeper combines them.
 
-    Empty where it names what only Hydra can look up.
+    Empty for ``glob`` sweeps, which only Hydra can look up.
     """
     choices = []
     for override in OverridesParser.create().parse_overrides(overrides):
@@ -99,7 +99,7 @@ def combinations(overrides: list[str]) -> list[list[str]]:
 
 
 class Sweep(Callback):
-    """Hydra's callback: named in ``conf/config.yaml``, called around the jobs of a sweep."""
+    """Hydra callback named in ``conf/config.yaml``; called around the jobs of a sweep."""
 
     plan: Plan | None = None
 
@@ -114,7 +114,7 @@ class Sweep(Callback):
             return
         take_gpu()
         if not hydra.launcher._target_.endswith(".BasicLauncher"):
-            # the live lines of jobs that run at once would overwrite each other
+            # live progress lines of concurrent jobs would overwrite each other
             os.environ["TTY_COMPATIBLE"] = "0"
             name_lines(job_name(config))
             end_with_parent(saves=True)
@@ -133,12 +133,12 @@ class Sweep(Callback):
 
     @staticmethod
     def finish() -> bool:
-        """Print the table of the sweep, if there was one; whether all of its jobs are well."""
+        """Print the table of the sweep, if there was one; returns whether no job failed."""
         if Sweep.plan is None:
             return True
         plan, Sweep.plan = Sweep.plan, None
         summaries, lines = read_summaries(plan.directory), []
-        if plan.is_study:  # it prints its results; here what went wrong
+        if plan.is_study:  # it prints its own results; list only failures here
             is_over = read_json(plan.directory / "study.json").get("finished", not summaries)
             summaries = {name: s for name, s in summaries.items() if s["status"] == "failed"}
         else:
@@ -152,21 +152,21 @@ class Sweep(Callback):
 
 
 def job_name(config: DictConfig) -> str:
-    """The run directory's name within the sweep."""
+    """The run directory relative to the sweep directory."""
     return os.path.relpath(config.hydra.runtime.output_dir, Path(config.hydra.sweep.dir).absolute())
 
 
 def share_directory(config: DictConfig, directory: Path) -> None:
-    """Give every job the same sweep directory, even where the working directory is another one.
+    """Give every job the same sweep directory, even if its working directory differs.
 
-    Launchers compose each job's config anew, from Hydra's overrides of the command line.
+    Launchers compose each job's config again, from Hydra's overrides of the command line.
     """
     with read_write(config), open_dict(config):
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={text(str(directory))}")
 
 
 def prepare_environment() -> None:
-    """Let the workers of launchers import the project's packages, wherever they run."""
+    """Let launchers' workers import the project's packages from any working directory."""
     others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(ROOT), *filter(None, others)]))
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent unless asked for
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry unless enabled

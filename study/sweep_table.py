@@ -1,4 +1,4 @@
-"""What became of the jobs of a sweep: a table of all, and of means over seeds."""
+"""Tables of a sweep: all jobs, and means over seeds."""
 
 import shlex
 import sys
@@ -17,11 +17,11 @@ from trainer.loggers.console import LOG_WIDTH, format_metric
 ENDED = ("completed", "stopped", "diverged", "pruned")
 JUDGED = ("completed", "stopped")
 
-Summaries = dict[str, dict[str, Any]]  # by the jobs' names
+Summaries = dict[str, dict[str, Any]]  # by job name
 
 
 def read_summaries(directory: Path) -> Summaries:
-    """The summaries of all jobs in a sweep directory, in the order of their numbers."""
+    """Read the summaries of all jobs in a sweep directory, in the order of their numbers."""
     summaries: Summaries = {}
     for folder in directory.iterdir() if directory.is_dir() else ():
         if not (folder / "summary.json").exists() and not (folder / ".hydra").is_dir():
@@ -31,12 +31,12 @@ def read_summaries(directory: Path) -> Summaries:
 
 
 def read_summary(file: Path) -> dict[str, Any]:
-    """What a job recorded at its end, or what is wrong with the record."""
+    """Read the summary of a job; says what is wrong if there is none or it is damaged."""
     if not file.exists():
         return {"status": "interrupted", "error": "no summary.json"}
     try:
         summary = showable(read_record(file))
-        if summary["status"] == "running":  # the sweep is over: joblib ends its workers so
+        if summary["status"] == "running":  # the sweep is over, so joblib killed the worker
             summary["status"] = "killed"
         monitor, best = str(summary.get("monitor", "")), summary.get("best")
         return summary | {
@@ -56,11 +56,11 @@ def number(value: Any) -> float | None:
 
 
 def print_sweep(directory: Path, summaries: Summaries, is_study: bool, lines: list[str]) -> None:
-    """The tables, where the sweep is, and what a person can do now.
+    """Print the tables, the sweep directory and the next commands.
 
     Args:
-        is_study: the means are in its own table of results.
-        lines: to print below.
+        is_study: omit means, since a study prints its own table of results.
+        lines: further lines to print below.
     """
     console = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
     given = [summary["overrides"] for summary in summaries.values() if "overrides" in summary]
@@ -105,7 +105,7 @@ def table_of_jobs(summaries: Summaries) -> Table:
 
 
 def by_candidate(summaries: Summaries) -> dict[str, list[dict[str, Any]]]:
-    """The jobs that differ in nothing but their seeds, by what they have in common."""
+    """Group the jobs that differ only in their seeds, by the overrides they share."""
     groups = defaultdict(list)
     for summary in summaries.values():
         words = [word for word in summary["own"] if not word.startswith("seed=")]

@@ -1,4 +1,4 @@
-"""The study as a Hydra sweeper (``python train.py -m study=...``): from settings to results."""
+"""The Hydra sweeper that runs a study: ``python train.py -m study=...``."""
 
 from functools import partial
 from pathlib import Path
@@ -29,12 +29,12 @@ class StudySweeper(Sweeper):
     """Tunes every candidate with an equal budget and judges the best settings on fresh seeds.
 
     Args:
-        mode: for ``hydra.mode`` to take over.
-        settings: see :class:`study.protocol.Protocol`.
+        mode: not used here; ``hydra.mode`` interpolates it.
+        settings: those of :class:`study.protocol.Protocol`.
     """
 
     def __init__(self, mode: str, **settings: Any) -> None:
-        # Hydra has resolved them: what is left, such as a candidate's ${...}, is for the runs
+        # Hydra has resolved them; remaining interpolations, such as a candidate's, are for the runs
         plain = OmegaConf.to_container(OmegaConf.create(settings), resolve=False)
         assert isinstance(plain, dict)
         self.settings = {str(key): value for key, value in plain.items()}
@@ -78,17 +78,17 @@ def conduct(
     group: str,
     tags: tuple[str, ...],
 ) -> Study:
-    """Check, forecast, tune and repeat; or go on with what ``directory`` holds of it.
+    """Run a study (preflight, forecast, tuning, repeats), or resume the one in ``directory``.
 
     Args:
         settings: ``hydra.sweeper``, see :class:`study.protocol.Protocol`.
-        arguments: the overrides of the command line; every run gets them.
-        compose: overrides to the config that Hydra composes for a run.
-        group: W&B's group of all runs.
-        tags: W&B's tags of all runs; each gets its candidate's name as one more.
+        arguments: overrides of the command line, for every run.
+        compose: returns the config that Hydra composes from overrides.
+        group: W&B group of all runs.
+        tags: W&B tags of all runs, in addition to each run's candidate.
 
     Raises:
-        ConfigError: the settings contradict each other, or a candidate does not run.
+        ConfigError: if the settings are wrong or contradictory, or a candidate does not run.
     """
     protocol = Protocol.of(settings)
     check_arguments(arguments, protocol)
@@ -107,7 +107,7 @@ def conduct(
         measured=record.measured(before, monitor),
         tags=tags,
     )
-    # a report knows the place of runs while they run
+    # so that a report finds runs that have not ended yet
     jobs.on_launch = partial(record.keep_results, study)
     study.conduct()
     record.keep_results(study, finished=True)
@@ -116,10 +116,10 @@ def conduct(
 
 
 def check_arguments(arguments: tuple[str, ...], protocol: Protocol) -> None:
-    """Refuse what the study decides itself.
+    """Refuse overrides of settings that the study itself decides.
 
     Raises:
-        ConfigError: a sweep on the command line, or a value for a setting that is tuned.
+        ConfigError: if an override is a sweep, or sets what the study sets or tunes.
     """
     parser = OverridesParser.create()
     chosen = {

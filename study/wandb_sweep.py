@@ -1,10 +1,10 @@
-"""Write a study as sweeps of Weights & Biases, for ``wandb sweep`` and ``wandb agent``.
+"""Export a study as Weights & Biases sweeps, for ``wandb sweep`` and ``wandb agent``.
 
     python -m study.wandb_sweep mnist_optimizers sweeps/
 
-writes one YAML for each candidate; several for one with a conditional space, which a W&B sweep does
-not know: they share its trials. W&B's server then chooses the settings. Halving, replicates and the
-repeats over fresh seeds are not part of a W&B sweep.
+writes one YAML file per candidate. A conditional space, which W&B does not support, is split into
+several sweeps that share the candidate's trials. W&B's server then chooses the settings. Halving,
+replicates and repeats on fresh seeds are not part of a W&B sweep.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from study.protocol import Candidate, Protocol
 from study.space import Dimension
 from trainer.loggers.wandb_names import project
 
-METHODS = {"grid": "grid", "tpe": "bayes"}  # W&B has no quasi-random sequences: random
+METHODS = {"grid": "grid", "tpe": "bayes"}  # others, such as sobol: random
 
 
 def main() -> int:
@@ -63,7 +63,7 @@ def write(study: str, folder: Path) -> None:
 
 
 def losses(protocol: Protocol) -> list[str]:
-    """The parts of a study's protocol that a W&B sweep does not have."""
+    """The parts of a study's protocol that a W&B sweep does not support."""
     lost = []
     if protocol.sampler not in (*METHODS, "random"):
         lost.append(f"sampler={protocol.sampler}, it draws at random")
@@ -77,7 +77,7 @@ def losses(protocol: Protocol) -> list[str]:
 def sweeps_of(
     study: str, protocol: Protocol, candidate: Candidate, cfg: DictConfig
 ) -> list[dict[str, Any]]:
-    """W&B's descriptions of one candidate's sweeps, one for each branch of its space.
+    """W&B sweep configurations of a candidate, one per branch of its space.
 
     Args:
         cfg: the study's composed config.
@@ -87,7 +87,7 @@ def sweeps_of(
     sweeps = []
     for number, (settled, dimensions) in enumerate(branches):
         choices = [f"{key}={text(value)}" for key, value in settled.items()]
-        # the shares add up to the candidate's trials; a grid ends by itself
+        # the shares add up to the candidate's trials; a grid ends on its own
         share = protocol.trials if method == "grid" else (protocol.trials + number) // len(branches)
         fixed = [
             f"study={study}",
@@ -109,7 +109,7 @@ def sweeps_of(
                 "metric": {"name": cfg.monitor, "goal": f"{monitor_of(cfg).mode}imize"},
                 "run_cap": max(1, share),
                 "parameters": {d.key: parameter(d, method) for d in dimensions},
-                # without hyphens, the agent's arguments are Hydra's overrides
+                # without hyphens the agent's arguments are Hydra overrides
                 "command": ["${env}", "${interpreter}", "${program}", *fixed, "${args_no_hyphens}"],
             }
         )
@@ -117,10 +117,10 @@ def sweeps_of(
 
 
 def parameter(dimension: Dimension, method: str) -> dict[str, Any]:
-    """W&B's description of one setting.
+    """W&B's parameter configuration of a setting.
 
-    An interval of ``1 - value``, or of whole numbers on a logarithmic scale, becomes values evenly
-    spaced on its scale: W&B has no such distribution.
+    W&B has no distribution for an interval of ``1 - value`` or of integers on a logarithmic scale,
+    so these become a list of values, evenly spaced on that scale.
     """
     if dimension.choices:
         plain = all(isinstance(choice, str | int | float | bool) for choice in dimension.choices)

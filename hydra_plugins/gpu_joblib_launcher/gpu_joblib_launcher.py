@@ -1,4 +1,4 @@
-"""Hydra finds plugins in the package ``hydra_plugins`` alone; the rest is in :mod:`study`."""
+"""Hydra finds plugins only in ``hydra_plugins``; the launcher itself is in :mod:`study`."""
 
 from contextlib import suppress
 
@@ -12,7 +12,7 @@ with suppress(ImportError):  # without joblib there is no such launcher
         """See :class:`study.joblib_launcher.JoblibLauncher`."""
 
     class JoblibSettings(SearchPathPlugin):
-        """Called when all plugins are loaded: Hydra's own for joblib may come after ours."""
+        """Replaces the settings after all plugins are loaded, as Hydra's may load after ours."""
 
         def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
             joblib_launcher.register_settings()

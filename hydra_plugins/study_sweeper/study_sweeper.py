@@ -1,4 +1,4 @@
-"""Hydra finds plugins in the package ``hydra_plugins`` alone; the sweeper is in :mod:`study`."""
+"""Hydra finds plugins only in ``hydra_plugins``; the sweeper itself is in :mod:`study`."""
 
 from study import sweeper
 
