@@ -1,4 +1,4 @@
-"""Samples read one by one, in worker processes that live as long as the loader."""
+"""Reads samples one by one, in worker processes that live as long as the loader."""
 
 import atexit
 import signal
@@ -21,18 +21,17 @@ from data.draws import (
 )
 from data.splits import Batch, InOrder, StreamedSplit
 
-# what a terminal or a cluster sends to every process of a job
+# sent by a terminal or a cluster to every process of a job
 GROUP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 Item = tuple[int | None, int]  # epoch (None: evaluation), index of the sample
 
 
 class SampleReader:
-    """Batches of a split that is not resident. Every pass uses the same worker processes.
+    """Reads batches of a split that is not resident; every pass uses the same worker processes.
 
-    Random numbers that a sample draws while it is read, from the global generators of Python, numpy
-    or torch, depend in training on the run's seed, the epoch and the sample's index; in evaluation
-    on the index.
+    Before each sample, the global generators of Python, numpy and torch are seeded: in training by
+    the run's seed, the epoch and the sample's index, in evaluation by the index alone.
     """
 
     def __init__(
@@ -55,27 +54,27 @@ class SampleReader:
             pin_memory=device.type == "cuda",
             generator=seeded(seed, WORKER_STREAM),
         )
-        # at exit multiprocessing waits for its processes, and these ignore its SIGTERM
+        # at exit multiprocessing joins its processes, and these ignore its SIGTERM
         atexit.register(self.close)
 
     def read(self, batches: Iterable[Tensor], epoch: int | None = None) -> Iterator[Batch]:
-        """Batches of the samples at these indices, on the device, in this order.
+        """Yield batches of the samples at these indices, in this order, on the device.
 
         Args:
-            epoch: of training; None for evaluation.
+            epoch: training epoch; None for evaluation.
 
         Raises:
-            ConfigError: a sample cannot be read, or is no tuple of tensors and numbers.
+            ConfigError: if a sample cannot be read, or is no tuple of tensors and numbers.
         """
         self.items.batches, self.items.epoch = batches, epoch
         try:
             for batch in self.loader:
                 yield tuple(tensor.to(self.device, non_blocking=True) for tensor in checked(batch))
         except Exception as error:
-            # its traceback would keep the workers from being ended by `close`
+            # frames in its traceback would keep the workers alive after `close`
             clear_frames(error.__traceback__)
             if isinstance(error, ConfigError):
-                # from a worker it comes with the worker's traceback, its own line last
+                # a worker's error carries the worker's traceback, with the message in the last line
                 message = str(error).strip().rpartition("ConfigError: ")[2]
                 raise ConfigError(message) from None
             raise
@@ -87,9 +86,9 @@ class SampleReader:
 
 
 def begin_worker(worker_id: int) -> None:
-    """Leave signals to the parent: it ends its workers after it has saved what the run has reached.
+    """Ignore job signals: the parent ends its workers once it has saved the run's state.
 
-    That the parent was killed, torch's watchdog would notice after five seconds or not at all.
+    A worker also ends when its parent is killed; torch's watchdog needs 5 s or fails to notice.
     """
     end_with_parent(saves=False)
     for name in GROUP_SIGNALS:
@@ -98,7 +97,7 @@ def begin_worker(worker_id: int) -> None:
 
 
 class BatchItems:
-    """The batch sampler: what the workers are to read in the pass at hand."""
+    """Batch sampler: the items that the workers read in the current pass."""
 
     def __init__(self) -> None:
         self.batches: Iterable[Tensor] = ()
@@ -110,15 +109,15 @@ class BatchItems:
 
 
 class SeededSamples(Dataset[Any]):
-    """The samples of ``split``, each read with the global generators at a state of its own."""
+    """The samples of ``split``, with the global generators seeded before each."""
 
     def __init__(self, split: Any, seed: int) -> None:
         self.split = split
         self.seed = seed
 
     def __getitems__(self, items: list[Item]) -> list[Any]:
-        """What torch calls for a batch."""
-        if isinstance(self.split, InOrder):  # mixing begins with the neighbour of the first
+        """Read a batch; torch calls this in place of ``__getitem__``."""
+        if isinstance(self.split, InOrder):  # mixing puts the last sample first: read in order
             found = {item: self.sample(*item) for item in sorted(items, key=lambda item: item[1])}
             return [found[item] for item in items]
         return [self.sample(epoch, index) for epoch, index in items]
@@ -142,7 +141,7 @@ class SeededSamples(Dataset[Any]):
 
 
 def checked(batch: Any) -> list[Tensor] | tuple[Tensor, ...]:
-    """Raises: ConfigError: the samples were no tuples of tensors and numbers."""
+    """Raises: ConfigError: if the samples were no tuples of tensors and numbers."""
     if isinstance(batch, list | tuple) and all(isinstance(part, Tensor) for part in batch):
         return batch
     raise ConfigError(

@@ -1,4 +1,4 @@
-"""Real tables that scikit-learn carries: nothing to download."""
+"""Real tables that come with scikit-learn: nothing to download."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,12 +14,12 @@ FRACTIONS = {"val": 0.15, "test": 0.15}
 
 
 def diabetes(root: str = "") -> Splits:
-    """442 patients, 10 measurements, and how far the disease went in a year (25 to 346).
+    """442 patients, 10 measurements; the target is disease progression in a year (25 to 346).
 
-    310 for training, 66 each for validation and test. ``root`` is not used: nothing is kept.
+    310 training, 66 validation and 66 test rows. ``root`` is not used: nothing is cached.
     Source: Efron, Hastie, Johnstone and Tibshirani, Least Angle Regression, 2004.
     """
-    from sklearn.datasets import load_diabetes  # costs seconds: only for the runs that use it
+    from sklearn.datasets import load_diabetes  # takes seconds to import: only when used
 
     table = load_diabetes(scaled=False)
     parts = split(table.data, torch.as_tensor(table.target, dtype=torch.float32)[:, None])
@@ -33,12 +33,12 @@ def diabetes(root: str = "") -> Splits:
 
 
 def breast_cancer(root: str = "") -> Splits:
-    """569 tumours, 30 measurements of their cells, malignant or benign.
+    """569 tumours, 30 measurements of their cell nuclei, malignant or benign.
 
-    398 for training, 85 for validation and 86 for test, both classes alike. ``root`` is not used:
-    nothing is kept. Source: UCI, Breast Cancer Wisconsin (Diagnostic).
+    398 training, 85 validation and 86 test rows, stratified by class. ``root`` is not used:
+    nothing is cached. Source: UCI, Breast Cancer Wisconsin (Diagnostic).
     """
-    from sklearn.datasets import load_breast_cancer  # costs seconds: only for the runs that use it
+    from sklearn.datasets import load_breast_cancer  # takes seconds to import: only when used
 
     table = load_breast_cancer()
     parts = split(table.data, torch.as_tensor(table.target).long())
@@ -51,7 +51,7 @@ def breast_cancer(root: str = "") -> Splits:
 
 
 def split(rows: Any, targets: Tensor) -> dict[str, TensorSplit]:
-    """The rows in fixed parts, every class in the same proportions."""
+    """Fixed training, validation and test splits of the rows, stratified by class."""
     inputs = torch.as_tensor(rows, dtype=torch.float32)
     return split_off({"train": TensorSplit(inputs, targets)}, FRACTIONS)
 

@@ -1,7 +1,7 @@
-"""What the data of a run looked like, kept beside its weights: ``spec.json``.
+"""The data spec of a run, saved next to its weights as ``spec.json``.
 
-With it a finished run can be used without its data set. The file names the class of the spec, which
-is a dataclass with a ``kind`` in one of the packages that a config may name.
+With it a finished run can be used without its data set. The file names the class of the spec, a
+dataclass with a ``kind`` in one of the packages that a config may name.
 """
 
 import json
@@ -23,10 +23,10 @@ def spec_content(spec: Any) -> dict[str, Any]:
 
 
 def read_spec(file: Path) -> Any:
-    """The spec that a run directory holds.
+    """Read the spec of a run directory.
 
     Raises:
-        ConfigError: the file is missing or damaged, or names a class that is no spec.
+        ConfigError: if the file is missing or damaged, or names a class that is no spec.
     """
     try:
         content = read_record(file)

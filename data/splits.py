@@ -1,4 +1,4 @@
-"""What a data set hands to the program: its splits, their spec, how a batch is prepared."""
+"""The interface of a data set: its splits, their spec, and how a batch is prepared."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -14,7 +14,7 @@ from core.errors import ConfigError
 from core.instantiate import Part
 from data.draws import BatchDraws
 
-UNLABELLED = 255  # in a mask, uint8 (N, H, W): a pixel of no class, in no loss and no metric
+UNLABELLED = 255  # in a mask, uint8 (N, H, W): pixel without a class, ignored by losses and metrics
 
 Batch = tuple[Tensor, ...]
 Prepare = Callable[[Batch, BatchDraws | None], Batch]
@@ -23,7 +23,7 @@ Mix = Callable[[Batch, BatchDraws], Batch]
 
 
 class TensorSplit:
-    """A split that fits in memory: tensors whose first dimension counts the samples.
+    """A resident split: tensors whose first dimension counts the samples.
 
     It is moved to the training device once; a batch is one gather per tensor.
     """
@@ -46,23 +46,23 @@ class TensorSplit:
         return moved
 
     def epoch_order(self, generator: torch.Generator) -> Tensor:
-        """The indices of an epoch in the order of training, the same in every process."""
+        """The sample indices of an epoch in training order, the same in every process."""
         return torch.randperm(len(self), generator=generator)
 
     def take(self, indices: Tensor) -> "TensorSplit":
-        """The samples at ``indices`` alone."""
+        """The subset at ``indices``."""
         return TensorSplit(*self.gather(indices))
 
     def take_for_evaluation(self, indices: Tensor) -> "TensorSplit":
-        """The training samples at ``indices`` in the form that evaluation measures."""
+        """The subset at ``indices`` in the form that evaluation measures."""
         return self.take(indices)
 
     def batch(self, indices: Tensor) -> Batch:
-        """The samples at ``indices``, which are on the CPU, where the split is."""
+        """The samples at ``indices`` (on the CPU), gathered on the split's device."""
         return self.gather(indices.to(self.tensors[0].device, non_blocking=True))
 
     def gather(self, indices: Tensor) -> Batch:
-        """The same for indices that are where the split is."""
+        """Like :meth:`batch`, for ``indices`` on the split's device."""
         return tuple(tensor.index_select(0, indices) for tensor in self.tensors)
 
 
@@ -80,13 +80,13 @@ class StreamedSplit(Dataset[Batch], ABC):
         """The sample as training sees it.
 
         Args:
-            generator: for whatever is random about it; starts at the run's seed, the epoch and the
-                index, so that neither the number of workers nor an interruption changes a sample.
+            generator: source of randomness, seeded by the run's seed, the epoch and the index, so
+                that neither the number of workers nor resuming changes a sample.
         """
 
     @abstractmethod
     def take(self, indices: Tensor) -> "StreamedSplit":
-        """The samples at ``indices`` alone."""
+        """The subset at ``indices``."""
 
     def identity(self) -> tuple[Tensor, ...]:
         """A cheap fingerprint of the samples."""
@@ -95,11 +95,11 @@ class StreamedSplit(Dataset[Batch], ABC):
 
 @dataclass(frozen=True)
 class Quantities:
-    """The numbers that a regression predicts, one entry each.
+    """The targets of a regression, one entry per predicted number.
 
     Attributes:
-        units: of the values; empty where there is none.
-        mean, std: of the training targets, in these units: models predict ``(y - mean) / std``.
+        units: unit of each target; empty if it has none.
+        mean, std: statistics of the training targets; models predict ``(y - mean) / std``.
     """
 
     names: tuple[str, ...]
@@ -114,10 +114,10 @@ class Quantities:
 
 
 def quantities(names: Sequence[str], units: Sequence[str], targets: Tensor) -> Quantities:
-    """Those of the training targets ``(N, len(names))``.
+    """The quantities with the statistics of the training targets ``(N, len(names))``.
 
     Raises:
-        ConfigError: one of them is the same in all samples, or not finite.
+        ConfigError: if a target is constant or not finite.
     """
     values = targets.double()
     mean, std = values.mean(0), values.std(0, correction=0)
@@ -130,7 +130,7 @@ def quantities(names: Sequence[str], units: Sequence[str], targets: Tensor) -> Q
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What models, objectives and predictions need to know of an image data set.
+    """Properties of an image data set that models, objectives and predictions need.
 
     Model settings that are null in the config are filled from the attribute of the same name.
     """
@@ -138,15 +138,15 @@ class ImageSpec:
     name: str
     in_channels: int
     image_size: tuple[int, int]  # height, width in pixels
-    class_names: tuple[str, ...]  # of images, or of the pixels of masks; empty: see quantities
+    class_names: tuple[str, ...]  # of images or of mask pixels; empty for regression
     mean: tuple[float, ...]  # per channel, of images in [0, 1]
     std: tuple[float, ...]
-    synthetic: bool = False  # generated: every record says so
-    background: float | None = None  # see data.background; None: the borders differ, or are RGB
-    quantities: Quantities | None = None  # what is to be predicted, where it is no class
+    synthetic: bool = False  # generated data, marked in every record
+    background: float | None = None  # shared border brightness; None: they differ, or RGB
+    quantities: Quantities | None = None  # targets of a regression
 
     kind: ClassVar[str] = "image"
-    usual_model: ClassVar[str] = "lightcnn"  # of conf/model, to suggest for such data
+    usual_model: ClassVar[str] = "lightcnn"  # name in conf/model to suggest for such data
 
     def __post_init__(self) -> None:
         if min(self.in_channels, *self.image_size) < 1 or not self.num_outputs:
@@ -156,12 +156,12 @@ class ImageSpec:
 
     @property
     def num_outputs(self) -> int:
-        """Of a model: one for every class or quantity."""
+        """Number of model outputs: one per class or quantity."""
         return len(self.quantities.names if self.quantities else self.class_names)
 
     @property
     def num_classes(self) -> int:
-        """The same under the name that most models have for it."""
+        """Alias of ``num_outputs``, under the name that most models use."""
         return self.num_outputs
 
     @property
@@ -179,20 +179,22 @@ class ImageSpec:
 
 @dataclass
 class Splits(Part):
-    """A data set: any of the splits is a ``TensorSplit``, a ``StreamedSplit`` or a map-style
-    torch ``Dataset``; validation and test may be None.
+    """A data set: its splits, their spec, and how a batch is prepared.
+
+    A split is a ``TensorSplit``, a ``StreamedSplit`` or a torch ``Dataset``; ``val`` and ``test``
+    may be None.
 
     Attributes:
-        spec: what models and objectives need to know.
+        spec: properties that models and objectives need.
         prepare: turns a raw batch, already on the device, into the model's input; gets random
             draws for training batches and None for evaluation.
-        notes: what a person should know, such as texts that were cut.
-        train_eval: samples of ``train`` that every evaluation measures as well; None: none.
-        collate: makes a batch, a tuple of tensors, of a list of samples, such as those of different
-            sizes; None: they are stacked, and should be of one size.
+        notes: messages to the user, for example that documents were truncated.
+        train_eval: training samples that every evaluation measures as well; None: none.
+        collate: turns a list of samples into a batch, a tuple of tensors; None: stack samples,
+            which must have the same size.
 
     Raises:
-        ConfigError: a split has no length, or no access by index and is no iterable data set.
+        ConfigError: if a split has no length.
     """
 
     train: Any
@@ -210,10 +212,10 @@ class Splits(Part):
 
 
 def indexed(split: Any, name: str) -> Any:
-    """The split, an iterable one as :class:`InOrder`.
+    """The split, wrapped in :class:`InOrder` if it is iterable.
 
     Raises:
-        ConfigError: it has no length.
+        ConfigError: if it has no length.
     """
     if split is not None and not hasattr(split, "__len__"):
         raise ConfigError(
@@ -224,11 +226,11 @@ def indexed(split: Any, name: str) -> Any:
 
 
 class InOrder(Dataset[Any]):
-    """An iterable data set as one that is read by index, from low to high.
+    """Access by ascending index to an iterable data set.
 
-    Every process and worker reads all of it and passes over what is not its own; going on in the
-    middle passes over what was there before. ``set_epoch``, where it has that, is called before
-    each pass of training: what it shuffles should depend on nothing else.
+    Every process and worker iterates over all samples and skips those of the others; resuming
+    skips the samples already seen. ``set_epoch``, if the data set has it, is called before each
+    training pass; shuffling should depend on nothing else.
     """
 
     def __init__(self, samples: Any) -> None:
@@ -241,7 +243,7 @@ class InOrder(Dataset[Any]):
         return len(self.samples)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Of what a worker process is given: it begins anew."""
+        """Pickle without the iterator: a worker process starts its own."""
         return self.__dict__ | {"iterator": None}
 
     def epoch_order(self, generator: torch.Generator) -> Tensor:
@@ -253,14 +255,14 @@ class InOrder(Dataset[Any]):
     def read(
         self, index: int, epoch: int | None, before_each: Callable[[int], None] = lambda _: None
     ) -> Any:
-        """The sample at ``index`` of a pass.
+        """The sample at ``index`` of the pass for ``epoch``.
 
         Args:
-            epoch: of training; None for evaluation.
-            before_each: called with the index of every sample that is read on the way.
+            epoch: training epoch; None for evaluation.
+            before_each: called with the index of every sample before it is read or skipped.
 
         Raises:
-            ConfigError: there are fewer samples than the length says.
+            ConfigError: if there are fewer samples than the length says.
         """
         if self.iterator is None or epoch != self.epoch or index < self.position:
             if epoch is not None and hasattr(self.samples, "set_epoch"):

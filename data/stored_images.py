@@ -1,4 +1,4 @@
-"""Encoded images, read one by one or all at the start: from a sequence of them to splits."""
+"""Splits of encoded images, streamed or all decoded at the start."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ from data.splits import Batch, Splits, StreamedSplit, TensorSplit
 
 
 class Source(Protocol):
-    """Images by their places: the path or the bytes of a file, or as PIL has them."""
+    """A sequence of encoded images: file paths, file contents or PIL images."""
 
     def __len__(self) -> int: ...
 
@@ -31,11 +31,11 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class StoredImages(StreamedSplit):
-    """Images of ``source``; cropped at random in training, centred in evaluation."""
+    """Images of ``source``; random crops in training, centred crops in evaluation."""
 
     name: str  # of the source, for messages
     source: Source
-    places: Tensor  # (N,), in the source
+    places: Tensor  # (N,), indices into the source
     labels: Tensor  # (N,), int64
     decoder: Decoder
 
@@ -64,19 +64,19 @@ class StoredImages(StreamedSplit):
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """What all sets of encoded images let a user choose; see ``conf/data/_stored_images.yaml``.
+    """Settings shared by all sets of encoded images; see ``conf/data/_stored_images.yaml``.
 
     Attributes:
-        image_size: height and width, or one number for both; None: all images have the same.
-        channels: 1 or 3.
-        val_fraction: share of training for validation where there is no such split.
+        image_size: height and width, or one number for both; None: all images have one size.
+        channels: 1 (grayscale) or 3 (RGB).
+        val_fraction: share of training for validation if there is no such split.
         resident: ``True`` to decode all images at the start, ``False`` to stream them, ``"auto"``
             to choose by ``max_resident_bytes``.
         max_pixels, min_crop_area: see :class:`data.decode.Decoder`.
         mean, std, augment: see :func:`data.images.image_splits`.
 
     Raises:
-        ConfigError: one of them is out of range.
+        ConfigError: if a setting is out of range.
     """
 
     image_size: Any
@@ -105,7 +105,7 @@ class ImageSettings:
             )
 
     def decoder(self, first: Any, name: str = "") -> Decoder:
-        """The decoder that they describe; the size of the first image counts where none is set."""
+        """The decoder for these settings; without an ``image_size``, ``first`` gives the size."""
         return Decoder(
             size=size_of(first, name) if self.image_size is None else as_size(self.image_size),
             channels=self.channels,
@@ -117,7 +117,7 @@ class ImageSettings:
     def stored(
         self, name: str, sources: dict[str, Source], labels: dict[str, Tensor]
     ) -> dict[str, StoredImages]:
-        """The images of the sources of ``train``, and of ``val`` and ``test`` if there are such."""
+        """Streamed splits of ``sources``: ``train``, and optionally ``val`` and ``test``."""
         decoder = self.decoder(sources["train"][0], f"0 of {name}")
         return {
             split: StoredImages(
@@ -136,14 +136,14 @@ class ImageSettings:
         test_fraction: float | None = None,
         cache: Path | None = None,
     ) -> dict[str, Any]:
-        """Streamed splits with those that are missing, decoded where all fit in memory.
+        """Add missing validation and test splits, and decode all images if they fit in memory.
 
         Args:
-            test_fraction: of training, where there is no test split; None: then there is none.
+            test_fraction: share of training if there is no test split; None: leave it missing.
             cache: see :func:`in_memory`.
 
         Raises:
-            ConfigError: an image cannot be read.
+            ConfigError: if an image cannot be read.
         """
         if test_fraction is not None:
             parts = split_off(parts, {"test": test_fraction})
@@ -157,7 +157,7 @@ class ImageSettings:
         return parts
 
     def splits(self, name: str, parts: dict[str, Any], class_names: Sequence[str]) -> Splits:
-        """``parts`` as a data set."""
+        """The data set made of ``parts``."""
         built = image_splits(
             name, *train_val_test(parts), class_names, self.mean, self.std, self.augment
         )
@@ -170,21 +170,21 @@ class ImageSettings:
 
 
 def image_settings(settings: dict[str, Any], source: Callable[..., Splits]) -> ImageSettings:
-    """What ``source`` was given beside its own settings, which a typo may have been meant for.
+    """Check the ``settings`` that ``source`` shares; a typo may also be meant for its own ones.
 
     Raises:
-        ConfigError: one of them is unknown, of a wrong type or out of range.
+        ConfigError: if a setting is unknown, of a wrong type or out of range.
     """
     node = {"_target_": f"{__name__}.ImageSettings", **settings}
     return instantiate(node, "data", within=source)
 
 
 def in_memory(parts: dict[str, Any], cache: Path | None) -> dict[str, TensorSplit]:
-    """All samples decoded, or as they were decoded before if neither files nor settings changed.
+    """Decode all samples, or load them from ``cache`` if neither files nor settings changed.
 
     Args:
-        cache: a file beside the images, for splits that say their ``files`` and ``decoding``;
-            None: none is kept.
+        cache: file next to the images, for splits with ``files`` and ``decoding``; None: no
+            cache.
     """
 
     def decode() -> tuple[Tensor, ...]:
@@ -204,7 +204,7 @@ def in_memory(parts: dict[str, Any], cache: Path | None) -> dict[str, TensorSpli
 
 
 def decode_all(split: StreamedSplit, like: Batch) -> tuple[Tensor, ...]:
-    """All samples, each in the shape of ``like``, decoded in parallel: PIL lets threads run."""
+    """Decode all samples, shaped as ``like``, in threads: PIL releases the GIL."""
     tensors = tuple(torch.empty(len(split), *part.shape, dtype=part.dtype) for part in like)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for place, sample in enumerate(pool.map(split.__getitem__, range(len(split)))):
@@ -214,7 +214,7 @@ def decode_all(split: StreamedSplit, like: Batch) -> tuple[Tensor, ...]:
 
 
 def files_digest(files: dict[str, Sequence[str]], root: Path, how: str) -> str:
-    """Of the files' names, sizes and times of change, and of how they are read."""
+    """Hash of the files' names, sizes and modification times, and of how they are decoded."""
     digest = hashlib.sha256(f"{VERSION} {PIL.__version__} {how}".encode())
     for name, paths in files.items():
         for path in paths:
@@ -225,7 +225,7 @@ def files_digest(files: dict[str, Sequence[str]], root: Path, how: str) -> str:
 
 
 def status(path: str) -> os.stat_result:
-    """Size and time of change of an image file; it may be a link to one that is gone."""
+    """``os.stat`` of an image file; ConfigError if it is a dangling link."""
     with reading(path):
         return os.stat(path)
 
@@ -233,12 +233,12 @@ def status(path: str) -> os.stat_result:
 def class_numbers(
     labels: dict[str, Sequence[Any]], setting: str
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The labels of every split as int64 classes ``(N,)``, and the classes' names.
+    """The labels of every split as int64 classes ``(N,)``, and the class names.
 
-    Whole numbers are classes as they stand; names are numbered in their order.
+    Integers are class numbers already; names are numbered in sorted order.
 
     Raises:
-        ConfigError: they are neither; it names the ``setting``.
+        ConfigError: if labels are neither; names the ``setting``.
     """
     found = [label for part in labels.values() for label in part]
     if all(isinstance(label, int) for label in found):

@@ -1,4 +1,4 @@
-"""Generated images: for trying sizes and shapes that no real data set at hand has."""
+"""Generated images, to try sizes and shapes without a real data set."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from data.images import Augment, as_size, image_splits
 from data.splits import Splits, TensorSplit
 
 SEED = 5000
-PATTERN_SIZE = 4  # pixels of a class's pattern before it is enlarged: smooth, so that nets learn it
+PATTERN_SIZE = 4  # pixels before upsampling: smooth patterns, which networks learn
 
 
 def synthetic_images(
@@ -28,15 +28,15 @@ def synthetic_images(
     root: str = "",
     augment: Sequence[Augment] = (),
 ) -> Splits:
-    """A smooth random pattern for every class; its samples vary in contrast and have noise.
+    """A smooth random pattern per class; samples differ in contrast and noise.
 
-    The images depend on these settings alone. ``root`` is not used: nothing is kept.
+    The images depend on these settings alone. ``root`` is not used: nothing is cached.
 
     Args:
-        noise: deviation of the noise, in deviations of the pattern.
+        noise: standard deviation of the noise, relative to that of the pattern.
 
     Raises:
-        ConfigError: a size or number is below 1 (2 for the classes).
+        ConfigError: if a size or number is below 1 (2 for the classes).
     """
     height, width = as_size(image_size)
     numbers = {"num_train": num_train, "num_val": num_val, "num_test": num_test}
@@ -56,7 +56,7 @@ def synthetic_images(
 
 
 def sample(patterns: Tensor, count: int, noise: float, generator: torch.Generator) -> TensorSplit:
-    """``count`` images, the classes in turn."""
+    """``count`` images, cycling through the classes."""
     labels = torch.arange(count) % len(patterns)
     images = torch.empty(count, *patterns.shape[1:], dtype=torch.uint8)
     for part, its_labels in zip(images.split(1000), labels.split(1000), strict=True):

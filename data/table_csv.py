@@ -1,4 +1,4 @@
-"""Tables from CSV files: numbers and categories, and one or several columns to predict."""
+"""Tables from CSV files: columns of numbers or categories, one or several of them targets."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,11 +15,11 @@ from data.text_files import name_of, read_table, split_files, split_off_rows
 
 MISSING = ("", "na", "nan", "n/a", "null", "none", "?")  # in lower case
 TARGET_TYPES = ("auto", "numbers", "classes", "labels")
-SHOWN = 5  # names in a message
+SHOWN = 5  # names listed in a message
 
 
 class Row(NamedTuple):
-    """The cells of a row by column, with its file, as a setting names it, and its first line."""
+    """The cells of a row by column name, with its file (and its setting) and first line."""
 
     where: str
     line: int
@@ -43,27 +43,27 @@ def table_csv(
     leave_out: Any,
     delimiter: str | None,
 ) -> Splits:
-    """The rows of a CSV file with a header; every column that is no target is an input.
+    """A CSV file with a header; every column that is no target is an input.
 
-    A column holds numbers, or categories if none of its cells is a number. What is missing is said,
-    see :class:`data.tables.EncodeTable`. Validation and test come from files of their own, else
-    they are fractions of ``path``, the same whatever the run's seed.
+    A column is numeric, or categorical if none of its cells is a number. Missing cells are encoded
+    as such, see :class:`data.tables.EncodeTable`. Validation and test are files of their own or
+    fractions of ``path``, the same for every seed.
 
     Args:
-        root: the folder that relative paths start from.
+        root: base folder of relative paths.
         target: column to predict, or a list of them.
-        val_path: null: ``val.csv`` beside ``path`` if that is called ``train.csv``.
+        val_path: null: ``val.csv`` next to ``path`` if that is called ``train.csv``.
         test_path: the same with ``test.csv``.
-        target_type: ``numbers``; ``classes``, one for each different cell; ``labels``, columns of 0
-            and 1 that hold for a row or not; ``auto``: numbers, or classes where there is text.
-        units: of the numbers, for each target, or for all.
-        categories: columns of numbers that are categories, such as postcodes.
-        leave_out: columns that are no inputs, such as a row's number.
-        delimiter: between the columns; null: see :func:`data.text_files.read_table`.
+        target_type: ``numbers``; ``classes``, one per distinct cell; ``labels``, columns of 0 and 1
+            (multi-label); ``auto``: numbers, or classes if the cells are text.
+        units: unit of each target, or one for all.
+        categories: numeric columns to treat as categories, such as postcodes.
+        leave_out: columns to ignore, such as a row number.
+        delimiter: column separator; null: see :func:`data.text_files.read_table`.
 
     Raises:
-        ConfigError: a file is missing, empty or damaged, a column is missing or mixes text and
-            numbers, a target is missing or of the wrong kind.
+        ConfigError: if a file is missing, empty or damaged, a column is missing or mixes text and
+            numbers, or a target is missing or of the wrong kind.
     """
     targets = names_in(target, "target")
     if not targets:
@@ -111,7 +111,7 @@ def table_csv(
 
 
 def names_in(value: Any, setting: str) -> list[str]:
-    """One name or a list of them."""
+    """A name or a list of names, as a list."""
     names = [value] if isinstance(value, str) else value or []
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"data.{setting}={value} should be the name of a column, or a list")
@@ -130,7 +130,7 @@ def units_of(units: Any, targets: Sequence[str]) -> list[str]:
 def rows_of(
     file: Path, where: str, columns: dict[str, str], delimiter: str | None, notes: list[str]
 ) -> list[Row]:
-    """The rows of a file whose columns have different names; see :func:`read_table`."""
+    """The rows of a file, whose columns must have different names; see :func:`read_table`."""
     header, rows = read_table(file, where, columns, delimiter, notes)
     for name in header:
         if header.count(name) > 1:
@@ -139,14 +139,14 @@ def rows_of(
 
 
 def classes_of(rows: Sequence[Row], targets: Sequence[str]) -> list[str]:
-    """Classes by which to split evenly: one for all where a target has many different values."""
+    """Classes to stratify splits by; all alike if a target has many distinct values."""
     cells = [row.cells[targets[0]] for row in rows]
     are_many = len(targets) > 1 or len(set(cells)) > math.sqrt(len(rows))
     return [""] * len(rows) if are_many else cells
 
 
 def number(cell: str) -> float | None:
-    """None: it is no number."""
+    """The cell as a number; None if it is none."""
     try:
         return float(cell)
     except ValueError:
@@ -158,17 +158,17 @@ def is_missing(cell: str) -> bool:
 
 
 def kind_of(parts: dict[str, list[Row]], targets: Sequence[str]) -> str:
-    """One column of nothing but text is classes; text among numbers is a mistake in these."""
+    """``classes`` for one column of text alone, else ``numbers``, where text is an error."""
     cells = [row.cells[name] for rows in parts.values() for row in rows for name in targets]
     are_text = all(number(cell) is None for cell in cells if not is_missing(cell))
     return "classes" if are_text and len(targets) == 1 else "numbers"
 
 
 def column_of(name: str, rows: Sequence[Row], categories: Sequence[str]) -> Column:
-    """What the training rows say of a column.
+    """The column, its type and statistics inferred from the training rows.
 
     Raises:
-        ConfigError: it has numbers and text.
+        ConfigError: if it mixes numbers and text.
     """
     there = [row for row in rows if not is_missing(row.cells[name])]
     text = [row for row in there if number(row.cells[name]) is None]
@@ -188,7 +188,7 @@ def column_of(name: str, rows: Sequence[Row], categories: Sequence[str]) -> Colu
 def raw_rows(
     rows: Sequence[Row], columns: Sequence[Column], split: str, notes: list[str]
 ) -> Tensor:
-    """The rows as float32 ``(N, columns)``; ``notes`` gets what is missing or unknown."""
+    """The rows as float32 ``(N, columns)``; ``notes`` gets the missing and unknown cells."""
     raw = torch.tensor([[value_of(row, column) for column in columns] for row in rows])
     missing = {
         column.name: sum(is_missing(row.cells[column.name]) for row in rows) for column in columns
@@ -206,7 +206,7 @@ def raw_rows(
 
 
 def value_of(row: Row, column: Column) -> float:
-    """A cell as its place among the categories, or as the number it is."""
+    """A cell's number, or its index among the categories."""
     cell = row.cells[column.name]
     if column.categories:
         cell = "" if is_missing(cell) else cell
@@ -215,14 +215,14 @@ def value_of(row: Row, column: Column) -> float:
 
 
 def finite(row: Row, name: str, shown: str) -> float:
-    """Raises: ConfigError: the cell is no number; ``shown`` says which."""
+    """Raises: ConfigError: if the cell is no finite number; ``shown`` describes it."""
     value = number(row.cells[name])
     if value is None or not math.isfinite(value):
         raise ConfigError(f"{row}: {shown} should be a number")
     return value
 
 
-Told = tuple[dict[str, Tensor], tuple[str, ...]]  # the targets of each split; names of classes
+Told = tuple[dict[str, Tensor], tuple[str, ...]]  # targets of each split; class names
 
 
 def as_numbers(parts: dict[str, list[Row]], targets: Sequence[str]) -> Told:
@@ -272,10 +272,10 @@ TARGETS = {"numbers": as_numbers, "classes": as_classes, "labels": as_labels}
 def read_rows(
     file: Path, columns: Sequence[Column], delimiter: str | None
 ) -> Iterator[tuple[int, Tensor, list[str]]]:
-    """Line, raw row ``(columns,)`` and what is odd of every row of a CSV file, to predict from.
+    """Yield line, raw row ``(columns,)`` and notes of every row of a CSV file to predict from.
 
     Raises:
-        ConfigError: it cannot be read, lacks a column, or has text in place of a number.
+        ConfigError: if the file cannot be read, lacks a column, or has text in a numeric one.
     """
     names = {column.name: "a column of the training table" for column in columns}
     for row in rows_of(file, str(file), names, delimiter, []):

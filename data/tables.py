@@ -1,7 +1,7 @@
-"""Tables of numbers and categories, encoded for a model by what their training rows show.
+"""Tables of numbers and categories, encoded with the statistics of the training rows.
 
-A row is kept raw, as float32 ``(columns,)``: the number itself or the place of its category, NaN
-where it is missing. Encoding is part of the exported model, as the normalization of images is.
+A row is stored raw as float32 ``(columns,)``: a number or the index of a category, NaN where it is
+missing. The encoding is part of the exported model, like the normalization of images.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from data.held_out import train_val_test
 from data.splits import Quantities, Splits, TensorSplit
 
-UNKNOWN = -1.0  # a category that training has not: none of its inputs is 1
+UNKNOWN = -1.0  # a category that training does not have: encoded as zeros
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column, and what encoding it takes.
+    """A column and its encoding.
 
     Attributes:
-        mean, std: of the training values that are there.
-        categories: in the order of their places; empty: the column holds numbers. The last is ""
-            where training has rows without one.
-        has_missing: numbers only: a further input says where they are missing.
+        mean, std: statistics of the training values, missing ones left out.
+        categories: names in the order of their indices; empty: a numeric column. The last is "" if
+            it is missing in some training rows.
+        has_missing: numeric only: values are missing in training, and an extra input marks them.
     """
 
     name: str
@@ -36,25 +36,25 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Inputs of a model that encode it."""
+        """Number of model inputs that it is encoded as."""
         return len(self.categories) or 1 + self.has_missing
 
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What models, objectives and predictions need to know of a table.
+    """Properties of a table that models, objectives and predictions need.
 
     Model settings that are null in the config are filled from the attribute of the same name.
     """
 
     name: str
     columns: tuple[Column, ...]
-    class_names: tuple[str, ...]  # empty: see quantities
+    class_names: tuple[str, ...]  # empty for regression
     quantities: Quantities | None = None
     synthetic: bool = False
 
     kind: ClassVar[str] = "table"
-    usual_model: ClassVar[str] = "mlp"  # of conf/model, to suggest for such data
+    usual_model: ClassVar[str] = "mlp"  # name in conf/model to suggest for such data
 
     def __post_init__(self) -> None:
         if not self.columns or not self.num_outputs:
@@ -66,12 +66,12 @@ class TableSpec:
 
     @property
     def num_outputs(self) -> int:
-        """Of a model: one for every class or quantity."""
+        """Number of model outputs: one per class or quantity."""
         return len(self.quantities.names if self.quantities else self.class_names)
 
     @property
     def num_classes(self) -> int:
-        """The same under the name that most models have for it."""
+        """Alias of ``num_outputs``, under the name that most models use."""
         return self.num_outputs
 
     def example(self, count: int) -> Tensor:
@@ -82,8 +82,8 @@ class TableSpec:
 class EncodeTable(nn.Module):
     """Raw rows ``(N, columns)`` -> ``(N, in_features)``.
 
-    Numbers are standardized by training's mean and deviation, a missing one is the mean and has a
-    1 in an input of its own; a category is a 1 among zeros.
+    Numbers are standardized by the training mean and deviation; a missing one becomes the mean,
+    with a 1 in an extra input. Categories are one-hot.
     """
 
     numbers: Tensor
@@ -137,9 +137,9 @@ class PrepareTable:
 
 
 def numeric_column(name: str, values: Tensor) -> Column:
-    """A column of the training values ``(N,)``, NaN where they are missing.
+    """The column with the statistics of its training values ``(N,)``, NaN where missing.
 
-    One without two different values is encoded as zeros.
+    A constant column is encoded as zeros.
     """
     there = values[~values.isnan()].double()
     deviation = there.std(correction=0).item() if len(there) else 0.0
@@ -152,13 +152,13 @@ def numeric_column(name: str, values: Tensor) -> Column:
 
 
 def table_splits(spec: TableSpec, parts: dict[str, TensorSplit], notes: list[str]) -> Splits:
-    """Splits of raw rows ``(N, columns)`` with what is to be told of them.
+    """Data set of raw rows ``(N, columns)`` with their targets.
 
-    That are int64 classes ``(N,)``; where rows have several, uint8 ``(N, classes)`` of 0 and 1; or
+    Targets are int64 classes ``(N,)``; uint8 labels ``(N, classes)`` of 0 and 1 (multi-label); or
     float32 ``(N, quantities)``.
 
     Args:
-        parts: ``train``, and ``val`` and ``test`` where there are such.
+        parts: ``train``, and optionally ``val`` and ``test``.
     """
     prepare = PrepareTable(spec.columns)
     return Splits(*train_val_test(parts), spec, prepare=prepare, notes=notes)

@@ -1,7 +1,7 @@
-"""Corpora for language models: Python's own documentation, or a text file of one's own.
+"""Corpora for language models: Python's own documentation or a text file.
 
-The text is cut into training, validation and test part in this order, and the tokenizer learns from
-the training part alone.
+The text is split into training, validation and test parts, in this order. The tokenizer is trained
+on the training part alone.
 """
 
 import hashlib
@@ -22,19 +22,19 @@ from data.text_files import read_text
 from data.tokenizer import TOKENIZERS
 from data.windows import Blocks, Lanes, RandomWindows
 
-PIECE = 1_000_000  # characters that are encoded at once
+PIECE = 1_000_000  # characters to encode at once
 
 
 @dataclass(frozen=True)
 class TextSpec:
-    """What models, objectives and predictions need to know of a corpus.
+    """Properties of a corpus that models, objectives and predictions need.
 
     Model settings that are null in the config are filled from the attribute of the same name.
 
     Attributes:
-        context_length: tokens a training sample has.
+        context_length: tokens per training sample.
         tokenizer_kind: a name in ``data.tokenizer.TOKENIZERS``.
-        tokenizer_content: what builds the tokenizer again, so that the spec alone can decode.
+        tokenizer_content: the serialized tokenizer, so that the spec alone can decode.
     """
 
     name: str
@@ -45,14 +45,14 @@ class TextSpec:
     synthetic: bool = False
 
     kind: ClassVar[str] = "text"
-    usual_model: ClassVar[str] = "transformer"  # of conf/model, to suggest for such data
+    usual_model: ClassVar[str] = "transformer"  # name in conf/model to suggest for such data
 
     @cached_property
     def tokenizer(self) -> Any:
         return TOKENIZERS[self.tokenizer_kind](self.tokenizer_content)
 
     def encode(self, text: str) -> list[int]:
-        """Raises: ConfigError: ``text`` has characters without a token; the message names them."""
+        """Raises: ConfigError: if ``text`` has characters without a token; names them."""
         return self.tokenizer.encode(text).tolist()
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -73,17 +73,17 @@ def corpus(
     test_fraction: float,
     lanes: int | None,
 ) -> Splits:
-    """A text, resident as tokens.
+    """A text corpus, resident as tokens.
 
     Args:
         path: a UTF-8 text file; null: the language reference that ``help()`` shows.
-        root: where the tokens are kept for the next run.
-        val_fraction, test_fraction: share of the text; 0 is no split.
-        lanes: null for shuffled windows, else see :class:`data.windows.Lanes`.
+        root: folder in which the tokens are cached.
+        val_fraction, test_fraction: share of the text; 0: no such split.
+        lanes: null: shuffled windows; else see :class:`data.windows.Lanes`.
 
     Raises:
-        ConfigError: the file is missing, empty, no UTF-8 text, or shorter than a window; a setting
-            is wrong.
+        ConfigError: if the file is missing, empty, no UTF-8 text, or shorter than a window, or a
+            setting is wrong.
     """
     if tokenizer not in TOKENIZERS:
         raise ConfigError(f"data.tokenizer={tokenizer} should be one of {', '.join(TOKENIZERS)}")
@@ -120,14 +120,14 @@ def corpus(
 
 
 def python_docs() -> str:
-    """465,000 characters of English that Python carries."""
+    """465,000 characters of English text that come with Python."""
     from pydoc_data.topics import topics
 
     return "\n\n".join(topics[name] for name in sorted(topics))
 
 
 def evaluation_split(tokens: Tensor, context_length: int, lanes: int | None) -> Blocks | None:
-    """Blocks of the context's length, or a block for every lane; None without a target."""
+    """Blocks of ``context_length`` tokens, or one per lane; None if there is no target."""
     num_targets = len(tokens) - 1
     if num_targets < 1:
         return None
@@ -137,7 +137,7 @@ def evaluation_split(tokens: Tensor, context_length: int, lanes: int | None) -> 
 def tokenized(
     text: str, tokenizer: str, vocab_size: int, fractions: tuple[float, float], cache: Path
 ) -> tuple[str, list[Tensor]]:
-    """The tokenizer's content, and the tokens of the three parts; kept in ``cache``."""
+    """The serialized tokenizer and the tokens of the three parts, cached in ``cache``."""
     train_end = int(len(text) * (1 - sum(fractions)))
     val_end = len(text) - int(len(text) * fractions[1])
     bounds = (0, train_end, val_end, len(text))
@@ -155,7 +155,7 @@ def tokenized(
 
 
 def encoded(tokenizer: Any, text: str, dtype: torch.dtype) -> Tensor:
-    """The tokens ``(T,)``; of a long text in pieces, for a list of Python's takes 16 bytes each."""
+    """Encode to ``(T,)``, a long text in pieces: Python lists take 16 bytes a token."""
     size = PIECE if tokenizer.is_per_character else max(len(text), 1)
     pieces = [
         tokenizer.encode(text[start : start + size]).to(dtype)

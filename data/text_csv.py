@@ -1,4 +1,4 @@
-"""Labelled documents from CSV files, as the tokens of a pretrained model's own tokenizer."""
+"""Labelled documents from CSV files, tokenized by a pretrained model's tokenizer."""
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -13,8 +13,8 @@ from data.splits import Splits
 from data.text_files import name_of, read_csv, split_files, split_off_rows
 from models.pretrained import locate
 
-Rows = list[tuple[str, str]]  # texts and labels, as written
-CLASSES_SHOWN = 20  # in a message
+Rows = list[tuple[str, str]]  # text and label as in the file
+CLASSES_SHOWN = 20  # class names listed in a message
 
 
 def text_csv(
@@ -30,22 +30,22 @@ def text_csv(
     tokenizer: Any,
     max_length: int,
 ) -> Splits:
-    """The texts of a CSV file with a header; the classes are its labels, sorted.
+    """Text classification from a CSV file with a header; its sorted labels are the classes.
 
-    Validation and test come from files of their own, else they are fractions of ``path``, every
-    class alike and the same whatever the run's seed.
+    Validation and test are files of their own or stratified fractions of ``path``, the same for
+    every seed.
 
     Args:
-        root: the folder that relative paths start from.
-        val_path: null: ``val.csv`` beside ``path`` if that is called ``train.csv``.
+        root: base folder of relative paths.
+        val_path: null: ``val.csv`` next to ``path`` if that is called ``train.csv``.
         test_path: the same with ``test.csv``.
-        delimiter: between the columns; null: see :func:`data.text_files.read_csv`.
-        tokenizer: the model whose tokenizer it is; see :func:`models.pretrained.locate`.
-        max_length: tokens of a text, its special tokens included; longer ones are cut.
+        delimiter: column separator; null: see :func:`data.text_files.read_csv`.
+        tokenizer: model that the tokenizer belongs to; see :func:`models.pretrained.locate`.
+        max_length: maximum number of tokens, special ones included; longer texts are truncated.
 
     Raises:
-        ConfigError: a file is missing, empty or damaged, lacks a column, or has a label that the
-            training part does not have; there is no such tokenizer.
+        ConfigError: if a file is missing, empty or damaged, lacks a column, or has a label that the
+            training part does not have; or there is no such tokenizer.
     """
     if text_column == label_column:
         raise ConfigError(f"data.text_column and data.label_column are both {text_column}")
@@ -72,14 +72,14 @@ def document_splits(
     max_length: int,
     notes: list[str],
 ) -> Splits:
-    """Splits of labelled texts; the classes are the labels of training, sorted.
+    """Data set of labelled texts; the sorted training labels are the classes.
 
     Args:
-        rows: of ``train``, and of ``val`` and ``test`` where there are such.
-        fractions: of training, for the splits that are missing; 0: none.
+        rows: those of ``train``, and optionally of ``val`` and ``test``.
+        fractions: share of training for each split that is missing; 0: none.
 
     Raises:
-        ConfigError: there is one class, or a label that training has not; no such tokenizer.
+        ConfigError: if there is one class, a label that training lacks, or no such tokenizer.
     """
     if max_length < 3:
         raise ConfigError(f"data.max_length={max_length} should be 3 or more")
@@ -96,7 +96,7 @@ def document_splits(
 
 
 def repeated(parts: dict[str, Rows]) -> Iterator[str]:
-    """A line for every split that measures how well training is remembered."""
+    """A note for every evaluation split with documents that are also in training."""
     known = {text for text, _ in parts["train"]}
     for name in ("val", "test"):
         count = sum(text in known for text, _ in parts.get(name, ()))
@@ -105,7 +105,7 @@ def repeated(parts: dict[str, Rows]) -> Iterator[str]:
 
 
 def alike(class_names: Sequence[str]) -> Iterator[str]:
-    """A line for labels that may be meant as one class, such as ``pos`` and ``Pos``."""
+    """A note for labels that may be meant as one class, such as ``pos`` and ``Pos``."""
     spellings: dict[Any, list[str]] = {}
     for name in class_names:
         try:
@@ -121,8 +121,8 @@ def alike(class_names: Sequence[str]) -> Iterator[str]:
 def make_spec(
     name: str, class_names: tuple[str, ...], tokenizer: Any, max_length: int
 ) -> TextClassificationSpec:
-    """The spec with all of the tokenizer ``tokenizer``, and its model's architecture."""
-    # costs seconds: only for the runs that use it
+    """The spec, with the serialized tokenizer and its model's config."""
+    # takes seconds to import: only when used
     from transformers import AutoConfig, AutoTokenizer
 
     source = locate(tokenizer, "data.tokenizer")
@@ -135,7 +135,7 @@ def make_spec(
     try:
         found = AutoConfig.from_pretrained(source, trust_remote_code=False)
         architecture = found.to_json_string()
-    except (OSError, ValueError, KeyError):  # a tokenizer alone
+    except (OSError, ValueError, KeyError):  # a tokenizer without a model
         architecture = None
     return TextClassificationSpec(
         name=name,
@@ -150,7 +150,7 @@ def make_spec(
 def token_split(
     rows: Rows, spec: TextClassificationSpec, name: str, notes: list[str]
 ) -> TokenSplit:
-    """The rows as tokens and class numbers, resident; ``notes`` gets how many were cut."""
+    """The rows as tokens and class numbers; ``notes`` gets the number of truncated ones."""
     for _, label in rows:
         if label not in spec.class_names:
             shown = ", ".join(spec.class_names[:CLASSES_SHOWN])

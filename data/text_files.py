@@ -1,4 +1,4 @@
-"""Text files and CSV tables, as they are read everywhere."""
+"""Reads text files and CSV tables."""
 
 import csv
 import io
@@ -21,13 +21,13 @@ NAMES = {"\t": "tab"}
 def read_text(file: Path, where: str) -> str:
     r"""The text of a UTF-8 file, with ``\n`` for every line break and without byte-order marks.
 
-    Joined files have a mark wherever one of them began.
+    Concatenated files have a mark at the start of each.
 
     Args:
         where: the setting and the file, for messages.
 
     Raises:
-        ConfigError: the file cannot be read, or is no UTF-8 text.
+        ConfigError: if the file cannot be read or is no UTF-8 text.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -42,7 +42,7 @@ def read_text(file: Path, where: str) -> str:
 
 
 def read_lines(file: Path, column: str, delimiter: str | None) -> list[tuple[int, str]]:
-    """The texts of a CSV file's column, or the lines of another file, with their line numbers."""
+    """Line numbers and texts: a column of a CSV file, or the lines of any other file."""
     if file.suffix.lower() in (".csv", ".tsv"):
         rows = read_csv(file, str(file), {column: "data.text_column"}, delimiter, [])
         return [(line, text) for line, (text,) in rows]
@@ -53,16 +53,16 @@ def read_lines(file: Path, column: str, delimiter: str | None) -> list[tuple[int
 def read_csv(
     file: Path, where: str, columns: dict[str, str], delimiter: str | None, notes: list[str]
 ) -> list[tuple[int, list[str]]]:
-    """The chosen columns of a CSV file with a header, by row, and each row's first line.
+    """The first line number and the chosen cells of every row of a CSV file with a header.
 
     Args:
-        columns: name of a column -> the setting that names it, or what else it is.
-        delimiter: null chooses the one of , ; tab | with which the header has the columns.
-        notes: gets a line if that is no comma.
+        columns: name of a column -> the setting that names it, or a description.
+        delimiter: null: the one of , ; tab | with which the header has these columns.
+        notes: gets a note if that is not a comma.
 
     Raises:
-        ConfigError: the file cannot be read, lacks a column, has a row of more or fewer cells than
-            the header, or an empty cell in one of the columns.
+        ConfigError: if the file cannot be read, lacks a column, has rows of more or fewer cells
+            than the header, or an empty cell in one of the columns.
     """
     header, rows = read_table(file, where, columns, delimiter, notes)
     places = [header.index(column) for column in columns]
@@ -76,11 +76,11 @@ def read_csv(
 def read_table(
     file: Path, where: str, columns: dict[str, str], delimiter: str | None, notes: list[str]
 ) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header of a CSV file, and the cells of every row with its first line.
+    """The header of a CSV file, and the first line number and cells of every row.
 
-    Args, raises: see :func:`read_csv`; empty cells are returned as they are.
+    Arguments and errors as in :func:`read_csv`, but empty cells are allowed.
     """
-    csv.field_size_limit(sys.maxsize)  # a text may be longer than csv's own 131,072 characters
+    csv.field_size_limit(sys.maxsize)  # csv's default limits a cell to 131,072 characters
     text = read_text(file, where)
     chosen = as_character(delimiter) if delimiter else sniffed(text, list(columns), where)
     name = NAMES.get(chosen, chosen)
@@ -105,7 +105,7 @@ def read_table(
 
 
 def records(text: str, delimiter: str, where: str) -> Iterator[tuple[int, list[str]]]:
-    """The first line and the cells of every row that is not blank."""
+    """Yield the first line number and the cells of every row that is not blank."""
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1
@@ -127,12 +127,12 @@ def as_character(delimiter: str) -> str:
 
 
 def sniffed(text: str, columns: Sequence[str], where: str) -> str:
-    """The delimiter with which the header has the columns, else the most columns."""
+    """The delimiter with which the header has these columns, else the most columns."""
 
     def fit(delimiter: str) -> tuple[bool, int]:
         try:
             _, header = next(records(text, delimiter, where), (1, []))
-        except ConfigError:  # quotes that end elsewhere
+        except ConfigError:  # quotes do not match with this delimiter
             return False, 0
         return set(columns) <= set(header), len(header)
 
@@ -161,7 +161,7 @@ def split_files(
 ) -> dict[str, tuple[Path, str]]:
     """The file of each split, and the setting that names it, for messages.
 
-    Of validation and test the given ones, else ``val.csv`` and ``test.csv`` beside a ``train.csv``.
+    Validation and test default to ``val.csv`` and ``test.csv`` next to a ``train.csv``.
     """
     source = Path(root) / path
     found = {"train": (source, f"data.path={source}")}
@@ -173,17 +173,17 @@ def split_files(
 
 
 def name_of(source: Path) -> str:
-    """What a data set is called: as its file, or as the folder of a ``train.csv``."""
+    """The name of a data set: that of its file, or of the folder of a ``train.csv``."""
     return source.parent.name if source.name == "train.csv" else source.stem
 
 
 def split_off_rows(
     parts: dict[str, list[Any]], classes: Sequence[Any], fractions: dict[str, float]
 ) -> dict[str, list[Any]]:
-    """The rows of every split, with those that are missing taken from ``train``.
+    """``parts`` with the missing splits taken from ``train``.
 
     Args:
-        classes: of the rows of ``train``, every one in the same proportions afterwards.
+        classes: class of each row of ``train``, to stratify by.
         fractions: see :func:`data.held_out.held_out`.
     """
     names = sorted(set(classes))

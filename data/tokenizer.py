@@ -1,8 +1,8 @@
-"""Text to token ids and back. A tokenizer is its ``content``, a text that a spec can carry.
+"""Tokenizers: text to token ids and back, each serialized as a string, its ``content``.
 
-Add one as a class with the same methods and name it in ``TOKENIZERS``. ``train`` gets the whole
-text, the part that may be learned from, and the number of tokens wanted; ``Tokenizer(content)``
-builds it again anywhere. ``is_per_character``: a text may be encoded piece by piece.
+To add one, write a class with the same methods and name it in ``TOKENIZERS``. ``train`` gets the
+whole text, its training part, and the vocabulary size; ``Tokenizer(content)`` restores it.
+``is_per_character``: a text may be encoded in pieces.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from core.errors import ConfigError
 
 
 class CharTokenizer:
-    """A token per character; ``content`` is all characters in order of their code."""
+    """One token per character; ``content`` is all characters, sorted by code point."""
 
     is_per_character = True
 
@@ -25,15 +25,15 @@ class CharTokenizer:
 
     @classmethod
     def train(cls, text: str, train_text: str, vocab_size: int) -> "CharTokenizer":
-        # of the whole text: which characters exist is nothing to overfit to, and one that only
-        # the validation split has must have a token
+        # from the whole text: a character that only the validation split has needs a token too, and
+        # the set of characters is nothing to overfit to
         return cls("".join(sorted(set(text))))
 
     def encode(self, text: str) -> Tensor:
         """The tokens of ``text``, int64 ``(T,)``.
 
         Raises:
-            ConfigError: ``text`` has characters without a token.
+            ConfigError: if ``text`` has characters without a token.
         """
         token_of = {character: token for token, character in enumerate(self.content)}
         unknown = sorted(set(text) - token_of.keys())
@@ -47,12 +47,12 @@ class CharTokenizer:
         return "".join(self.content[token] for token in tokens)
 
     def token_bytes(self) -> list[int]:
-        """How many UTF-8 bytes each token stands for: makes losses of tokenizers comparable."""
+        """UTF-8 bytes per token, with which losses of different tokenizers are comparable."""
         return [len(character.encode()) for character in self.content]
 
 
 class ByteTokenizer:
-    """A token per UTF-8 byte: no training, no unknown characters."""
+    """One token per UTF-8 byte: no training, no unknown characters."""
 
     is_per_character = True
 
@@ -75,7 +75,7 @@ class ByteTokenizer:
 
 
 class BPETokenizer:
-    """Byte-pair encoding over bytes (GPT-2's kind); ``content`` is the JSON of ``tokenizers``."""
+    """Byte-level BPE like GPT-2's; ``content`` is the JSON of ``tokenizers``."""
 
     is_per_character = False
 
@@ -112,7 +112,7 @@ class BPETokenizer:
         return self.pairs.decode(list(tokens))
 
     def token_bytes(self) -> list[int]:
-        # a token is spelled with one character for each of its bytes
+        # in the vocabulary, a token is written with one character per byte
         spelling = {token: text for text, token in self.pairs.get_vocab().items()}
         return [len(spelling[token]) for token in range(self.vocab_size)]
 

@@ -30,11 +30,11 @@ def mnist(
 ) -> Splits:
     """55,000 training, 5,000 validation and 10,000 test digits, 1x28x28.
 
-    Read from ``root/MNIST/raw``; downloaded only if that is not there. Validation is a twelfth of
-    the 60,000 digits for training, the same proportion of every class.
+    Read from ``root/MNIST/raw``; downloaded if missing. Validation is a twelfth of the 60,000
+    training digits, stratified by class.
 
     Raises:
-        ConfigError: a file is damaged, or the files can neither be found nor downloaded.
+        ConfigError: if a file is damaged, or the files can be neither found nor downloaded.
     """
     parts = published("MNIST", root, val_fraction=1 / 12)
     return image_splits("mnist", *train_val_test(parts), "0123456789", mean, std, augment)
@@ -48,18 +48,18 @@ def cifar10(
 ) -> Splits:
     """45,000 training, 5,000 validation and 10,000 test images, 3x32x32.
 
-    Read from ``root/cifar-10-batches-py``; downloaded if that is not there or not as published.
-    Validation is a tenth of the 50,000 images for training, every class alike.
+    Read from ``root/cifar-10-batches-py``; downloaded if missing or not as published. Validation is
+    a tenth of the 50,000 training images, stratified by class.
 
     Raises:
-        ConfigError: the files can neither be found nor downloaded.
+        ConfigError: if the files can be neither found nor downloaded.
     """
     parts = published("CIFAR10", root, val_fraction=0.1)
     return image_splits("cifar10", *train_val_test(parts), CIFAR10_CLASSES, mean, std, augment)
 
 
 def published(name: str, root: str, val_fraction: float) -> dict[str, TensorSplit]:
-    """The splits of torchvision's ``name``, which it holds as arrays."""
+    """The splits of torchvision's data set ``name``, which holds its images as arrays."""
     parts: dict[str, TensorSplit] = {}
     for part in ("train", "test"):
         found = read_set(set_class(name), root, {"train": part == "train"})
@@ -77,17 +77,17 @@ def torchvision_set(
 ) -> Splits:
     """Any data set of ``torchvision.datasets`` whose samples are an image and its class.
 
-    Images that torchvision holds as an array are taken as they are, unless ``image_size`` is given;
-    others are decoded as those of an image folder, see :func:`data.image_folder.image_folder`.
+    Images that torchvision holds as an array are used as they are unless ``image_size`` is given;
+    others are decoded like those of :func:`data.image_folder.image_folder`.
 
     Args:
         options: further arguments of the class, such as ``split: letters`` of EMNIST.
-        test_fraction: of the training part, where the set has no test part.
+        test_fraction: share of training, if the data set has no test split.
         settings: see :class:`data.stored_images.ImageSettings`.
 
     Raises:
-        ConfigError: there is no such set, it is none for classification, it can neither be read
-            nor downloaded, or a setting is wrong.
+        ConfigError: if there is no such data set, it is not for classification, it can be neither
+            read nor downloaded, or a setting is wrong.
     """
     images = image_settings(settings, torchvision_set)
     kind, options = set_class(name), options or {}
@@ -119,8 +119,8 @@ class Images:
 
 
 def set_class(name: str) -> type:
-    """Raises: ConfigError: torchvision has no data set of that name."""
-    from torchvision import datasets  # costs a second: only for the runs that use it
+    """Raises: ConfigError: if torchvision has no data set of that name."""
+    from torchvision import datasets  # takes a second to import: only when used
 
     found = getattr(datasets, name, None) if name in datasets.__all__ else None
     if not (inspect.isclass(found) and issubclass(found, datasets.VisionDataset)):
@@ -131,7 +131,7 @@ def set_class(name: str) -> type:
 
 
 def arguments_of(kind: type) -> set[str]:
-    """Of the class, and of those above it to which it hands further ones."""
+    """Constructor arguments of a class, and of its bases if it passes further ones on."""
     found: set[str] = set()
     for base in kind.__mro__:
         parameters = inspect.signature(base).parameters
@@ -142,7 +142,7 @@ def arguments_of(kind: type) -> set[str]:
 
 
 def parts_of(kind: type, options: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The splits to ask for, and with what arguments: ``train`` or ``split``, as the class has."""
+    """The splits to read, and their constructor arguments: ``train`` or ``split``."""
     taken = arguments_of(kind)
     if "train" in taken:
         return [("train", {"train": True}), ("test", {"train": False})]
@@ -152,17 +152,17 @@ def parts_of(kind: type, options: dict[str, Any]) -> list[tuple[str, dict[str, A
 
 
 def read_set(kind: type, root: str, options: dict[str, Any]) -> Any:
-    """The set, downloaded if it is not there; None where it has no such split.
+    """The data set, downloaded if missing; None if it has no such split.
 
     Raises:
-        ConfigError: it can neither be read nor downloaded.
+        ConfigError: if it can be neither read nor downloaded.
     """
     own = {"root": root, "download": True}
     settings = {key: own[key] for key in own if key in arguments_of(kind)} | options
     unknown = options.get("split") in ("val", "test")
     try:
         return kind(**settings)
-    except Exception as error:  # no network, no permission, whatever a damaged file raises
+    except Exception as error:  # no network, no permission, a damaged file
         if isinstance(error, ValueError) and unknown and "split" in str(error):
             return None
         if isinstance(error, ValueError) and options.get("split") == "train":
@@ -175,10 +175,10 @@ def read_set(kind: type, root: str, options: dict[str, Any]) -> Any:
 
 
 def labels_of(samples: Any, name: str, part: str, root: str) -> Tensor:
-    """The classes of all samples ``(N,)``; where only reading them tells, kept in ``root``.
+    """The classes of all samples ``(N,)``; cached in ``root`` if every sample must be read.
 
     Raises:
-        ConfigError: the samples are no images with one class each.
+        ConfigError: if the samples are no images with one class each.
     """
     found = getattr(samples, "targets", getattr(samples, "labels", None))
     try:
@@ -202,14 +202,14 @@ def labels_of(samples: Any, name: str, part: str, root: str) -> Tensor:
 
 
 def names_of(samples: Any, labels: Tensor) -> tuple[str, ...]:
-    """The names of the classes, or their numbers."""
+    """The names of the classes, or their numbers as names."""
     count = int(labels.max()) + 1
     names = getattr(samples, "classes", None) or list(getattr(samples, "class_to_idx", ()))
     return tuple(map(str, names if len(names) >= count else range(count)))
 
 
 def array_of(samples: Any) -> Tensor | None:
-    """All images as uint8 ``(N, C, H, W)``, where the set holds them so."""
+    """All images as uint8 ``(N, C, H, W)``; None if the data set holds no such array."""
     data = getattr(samples, "data", None)
     try:
         images = torch.as_tensor(data)
@@ -221,7 +221,7 @@ def array_of(samples: Any) -> Tensor | None:
 
 
 def channels_first(images: Tensor) -> Tensor:
-    """``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)`` as the last."""
+    """Convert ``(N, H, W)`` or ``(N, H, W, C)`` to ``(N, C, H, W)``."""
     if images.ndim == 3:
         return images[:, None]
     if images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):

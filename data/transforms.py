@@ -1,4 +1,4 @@
-"""Transforms of ``torchvision.transforms.v2`` by name, on single training samples."""
+"""Applies transforms of ``torchvision.transforms.v2`` by name to single training samples."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +15,9 @@ from data.splits import Batch, StreamedSplit, TensorSplit
 
 
 class Transformed(StreamedSplit):
-    """``split`` with ``transforms`` on each training sample; evaluation sees it as it is.
+    """Applies ``transforms`` to each training sample of ``split``; evaluation is unchanged.
 
-    They draw from torch's global generator, which the loader starts at the seed, epoch and index.
+    They draw from torch's global generator, which the loader seeds by run, epoch and index.
     """
 
     def __init__(self, split: Any, transforms: Sequence[nn.Module]) -> None:
@@ -50,15 +50,15 @@ class Transformed(StreamedSplit):
 
 
 def transformed(split: Any, named: Any, kind: str) -> Transformed:
-    """The training split with transforms, after they were tried on its first sample.
+    """The training split with transforms, each checked on its first sample.
 
     Args:
-        named: names, or mappings of ``name`` and settings of the class.
-        kind: of the data.
+        named: names, or mappings of ``name`` and arguments of the class.
+        kind: kind of the data's spec.
 
     Raises:
-        ConfigError: there is no such transform, it refuses its settings, or it makes something else
-            than a uint8 image of the same size; the data are no images.
+        ConfigError: if there is no such transform, it rejects its arguments, it does not return a
+            uint8 image of the same size, or the data are no images.
     """
     if kind != "image" or not isinstance(split, TensorSplit | StreamedSplit):
         raise ConfigError("data.transforms are for images; leave them out")
@@ -73,7 +73,7 @@ def transformed(split: Any, named: Any, kind: str) -> Transformed:
 
 
 def build(entry: Any, where: str) -> nn.Module:
-    """Raises: ConfigError: there is no such transform, or it refuses its settings."""
+    """Raises: ConfigError: if there is no such transform, or it rejects its arguments."""
     settings = dict(entry) if isinstance(entry, dict) else {"name": entry}
     target = f"torchvision.transforms.v2.{settings.pop('name', None)}"
     return instantiate({"_target_": target, **settings}, where)

@@ -1,7 +1,7 @@
-"""Shards of tar files in the form of WebDataset: ``000123.jpg`` beside ``000123.cls``.
+"""WebDataset shards: tar files with ``000123.jpg`` next to ``000123.cls``.
 
-Shards are indexed once, by the headers in them; a sample is then read where it lies. So an epoch is
-shuffled as a whole, and shared by processes and workers and resumed as any other data set is.
+Shards are indexed once by their headers, and samples are then read by offset. So an epoch is
+shuffled globally, and split over processes and resumed like any other data set.
 """
 
 import json
@@ -33,20 +33,20 @@ def webdataset(
     test_fraction: float,
     **settings: Any,
 ) -> Splits:
-    """The images of the shards below ``root`` and their classes.
+    """Image classification from the shards in ``root``.
 
     A class is a number or a name in ``KEY.cls`` or ``KEY.txt``, or an entry of ``KEY.json``.
 
     Args:
-        train, val, test: patterns of the shards' names, such as ``train-*.tar``.
-        label_key: the entry of a JSON file.
-        class_names: of numbered classes; None: the numbers, or the names themselves.
-        test_fraction: of training, where no shard has the pattern.
+        train, val, test: glob patterns of shard names, such as ``train-*.tar``.
+        label_key: key of the class in a JSON file.
+        class_names: names for numbered classes; None: the numbers, or the names in the shards.
+        test_fraction: share of training, if no shard matches ``test``.
         settings: see :class:`data.stored_images.ImageSettings`.
 
     Raises:
-        ConfigError: there are no shards, one is damaged or compressed, a sample lacks its image or
-            class, or a setting is wrong.
+        ConfigError: if there are no shards, one is damaged or compressed, a sample lacks its image
+            or class, or a setting is wrong.
     """
     images = image_settings(settings, webdataset)
     folder = Path(root)
@@ -70,13 +70,13 @@ def webdataset(
 
 
 class Shards:
-    """The images of several shards, as the bytes of their files, and the labels as they stand.
+    """The encoded images of several shards, as bytes, and their labels as in the files.
 
     Args:
-        cache: keeps the index for as long as no shard changes.
+        cache: file for the index, valid for as long as no shard changes.
 
     Raises:
-        ConfigError: a shard is damaged or compressed, or a sample lacks its image or label.
+        ConfigError: if a shard is damaged or compressed, or a sample lacks its image or label.
     """
 
     def __init__(self, files: Sequence[Path], label_key: str, cache: Path) -> None:
@@ -98,7 +98,7 @@ class Shards:
 
 
 def index_of(files: Sequence[Path], label_key: str) -> tuple[Tensor, Tensor]:
-    """Shard, offset and size of every image ``(N, 3)``, and the labels as JSON in uint8."""
+    """Shard, offset and size of every image ``(N, 3)``, and the labels as JSON bytes (uint8)."""
     where, labels = [], []
     for number, file in enumerate(files):
         for image, label in samples_of(file, label_key):
@@ -111,7 +111,7 @@ def index_of(files: Sequence[Path], label_key: str) -> tuple[Tensor, Tensor]:
 
 
 def samples_of(file: Path, label_key: str) -> Iterator[tuple[tarfile.TarInfo, int | str]]:
-    """Where each image of a shard lies, and its label."""
+    """Yield the tar member and the label of each image of a shard."""
     images: dict[str, tarfile.TarInfo] = {}
     labels: dict[str, int | str] = {}
     try:
@@ -137,7 +137,7 @@ def samples_of(file: Path, label_key: str) -> Iterator[tuple[tarfile.TarInfo, in
 
 
 def label_in(content: str, suffix: str, label_key: str, where: str) -> int | str:
-    """A number, or a name."""
+    """The label as an integer if it is one, else as a name."""
     label: Any = content.strip()
     if suffix == ".json":
         entries = json.loads(content)

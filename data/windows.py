@@ -1,7 +1,7 @@
-"""Splits of a text: windows of a resident token tensor, in the orders that training needs.
+"""Splits of a text: windows of a resident token tensor, in random or sequential order.
 
-A sample is ``length`` tokens and, as targets, the same moved on by one. Tokens stay in the smallest
-type that holds them; only a batch becomes int64.
+A sample is ``length`` tokens, with the same shifted by one as targets. Tokens are stored in the
+smallest dtype that fits; only batches are int64.
 """
 
 import torch
@@ -9,11 +9,11 @@ from torch import Tensor
 
 from data.splits import Batch, TensorSplit
 
-IGNORE = -100  # a target that is not counted; what cross_entropy ignores
+IGNORE = -100  # a target that is not counted: cross_entropy's default ignore_index
 
 
 class Windows(TensorSplit):
-    """Base of the splits below: a text of ``(T,)`` tokens, and the length of a sample."""
+    """Base class: a text of ``(T,)`` tokens, and the length of a sample."""
 
     def __init__(self, tokens: Tensor, length: int) -> None:
         super().__init__(tokens)
@@ -22,7 +22,7 @@ class Windows(TensorSplit):
     def at(self, starts: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and targets ``(N, length)`` of the windows that begin at ``starts``.
 
-        Places beyond the end hold the last token.
+        Positions beyond the end repeat the last token.
         """
         tokens = self.tensors[0]
         places = starts[:, None] + torch.arange(self.length + 1, device=starts.device)
@@ -31,11 +31,10 @@ class Windows(TensorSplit):
 
 
 class RandomWindows(Windows):
-    """Shuffled windows from random places; a sample's index is its first token.
+    """Shuffled windows at random positions; a sample's index is its first token.
 
-    An epoch is as many windows as fit into the text side by side, one from each of as many equal
-    stretches of starting points: random like drawing every start anew, but no part of the text is
-    left out or favoured.
+    An epoch has as many windows as fit into the text side by side. One start is drawn from each of
+    as many equal intervals, so that no part of the text is left out or favoured.
     """
 
     def __len__(self) -> int:
@@ -48,11 +47,11 @@ class RandomWindows(Windows):
         return starts[torch.randperm(count, generator=generator)]
 
     def take(self, indices: Tensor) -> "RandomWindows":
-        """A text long enough for so many windows: the beginning of this one."""
+        """The beginning of the text, long enough for ``len(indices)`` windows."""
         return RandomWindows(self.tensors[0][: len(indices) * self.length + 1], self.length)
 
     def take_for_evaluation(self, indices: Tensor) -> TensorSplit:
-        """Of the windows that lie side by side, those at ``indices``."""
+        """The windows at ``indices`` when the text is cut into consecutive windows."""
         return TensorSplit(*self.at(indices * self.length))
 
     def gather(self, indices: Tensor) -> Batch:
@@ -61,9 +60,9 @@ class RandomWindows(Windows):
 
 
 class Lanes(Windows):
-    """The text as ``lanes`` stretches read side by side, for models that carry a state along.
+    """The text as ``lanes`` parallel streams, for models that carry a state across batches.
 
-    Update ``k`` reads the ``k``-th window of every lane, so a batch continues the one before it.
+    Update ``k`` reads the ``k``-th window of every lane, so each batch continues the previous one.
     """
 
     def __init__(self, tokens: Tensor, length: int, lanes: int) -> None:
@@ -78,26 +77,26 @@ class Lanes(Windows):
         return torch.arange(len(self))
 
     def take(self, indices: Tensor) -> "Lanes":
-        """A text long enough for so many windows: the beginning of this one."""
+        """The beginning of the text, long enough for ``len(indices)`` windows."""
         return Lanes(self.tensors[0][: len(indices) * self.length + 1], self.length, self.lanes)
 
     def take_for_evaluation(self, indices: Tensor) -> TensorSplit:
-        """The beginning of every lane, so many windows in all, rounded up to whole windows."""
+        """The first windows of every lane, at least ``len(indices)`` in all."""
         windows = -(-len(indices) // self.lanes)
         starts = torch.arange(self.lanes) * self.lane_length
         return TensorSplit(*Windows(self.tensors[0], windows * self.length).at(starts))
 
     def gather(self, indices: Tensor) -> Batch:
-        """Inputs and targets ``(N, length)``, lane ``(N,)``, whether it begins there ``(N,)``."""
+        """Inputs and targets ``(N, length)``, lane ``(N,)``, whether it starts here ``(N,)``."""
         lane, window = indices % self.lanes, indices // self.lanes
         inputs, targets = self.at(lane * self.lane_length + window * self.length)
         return inputs, targets, lane, window == 0
 
 
 class Blocks(Windows):
-    """The text cut into consecutive blocks, every target in exactly one: for evaluation.
+    """Consecutive blocks of the text, with every target in exactly one, for evaluation.
 
-    The last block is filled up with targets to ``IGNORE``.
+    The last block is padded with ``IGNORE`` as targets.
     """
 
     def __len__(self) -> int:
