@@ -170,7 +170,7 @@ class ImageSettings:
 
 
 def image_settings(settings: dict[str, Any], source: Callable[..., Splits]) -> ImageSettings:
-    """Check the ``settings`` that ``source`` shares; a typo may also be meant for its own ones.
+    """The shared ``settings`` of ``source``, checked; typo hints consider its own names, too.
 
     Raises:
         ConfigError: if a setting is unknown, of a wrong type or out of range.
@@ -183,8 +183,7 @@ def in_memory(parts: dict[str, Any], cache: Path | None) -> dict[str, TensorSpli
     """Decode all samples, or load them from ``cache`` if neither files nor settings changed.
 
     Args:
-        cache: file next to the images, for splits with ``files`` and ``decoding``; None: no
-            cache.
+        cache: file next to the images, for splits with ``files`` and ``decoding``; None: none.
     """
 
     def decode() -> tuple[Tensor, ...]:

@@ -46,7 +46,7 @@ def table_csv(
     """A CSV file with a header; every column that is no target is an input.
 
     A column is numeric, or categorical if none of its cells is a number. Missing cells are encoded
-    as such, see :class:`data.tables.EncodeTable`. Validation and test are files of their own or
+    as such, see :class:`data.tables.EncodeTable`. Validation and test are separate files or
     fractions of ``path``, the same for every seed.
 
     Args:

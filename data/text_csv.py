@@ -32,8 +32,8 @@ def text_csv(
 ) -> Splits:
     """Text classification from a CSV file with a header; its sorted labels are the classes.
 
-    Validation and test are files of their own or stratified fractions of ``path``, the same for
-    every seed.
+    Validation and test are separate files or stratified fractions of ``path``, the same for every
+    seed.
 
     Args:
         root: base folder of relative paths.

@@ -9,18 +9,18 @@ from torch.nn import functional as F
 from models.positions import rotate
 
 HALF = (torch.bfloat16, torch.float16)
-MOST_TOKENS = 256  # with more, bf16 is as fast or faster
+MOST_TOKENS = 256  # with more, bf16 is at least as fast
 # takes the keys and values of new tokens, returns those of all tokens so far
 Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention, ``(N, T, width)`` to the same (arXiv:1706.03762).
+    """Multi-head self-attention on ``(N, T, width)`` (arXiv:1706.03762).
 
     Args:
-        width: of a token; a multiple of ``num_heads``.
-        dropout: share of the attention's weights dropped in training.
-        is_causal: a token attends to itself and those before it.
+        width: channels of a token; a multiple of ``num_heads``.
+        dropout: dropout rate of the attention weights.
+        is_causal: a token attends only to itself and earlier ones.
     """
 
     def __init__(
@@ -47,17 +47,17 @@ class SelfAttention(nn.Module):
         mask: Tensor | None = None,
         extend: Extend | None = None,
     ) -> Tensor:
-        """Attend.
+        """Attend; the output has the shape of ``x``.
 
         Args:
             table: rotary angles, see :func:`models.positions.rotary_table`.
-            mask: in place of ``is_causal``, see :func:`attend`.
-            extend: what remembers keys and values of earlier tokens.
+            mask: replaces ``is_causal``, see :func:`attend`.
+            extend: key-value cache of earlier tokens.
         """
         count, length, width = x.shape
         qkv = to_attention_dtype(self.qkv(x)).view(count, length, 3, self.num_heads, -1)
         qkv = qkv.permute(2, 0, 3, 1, 4)  # queries, keys, values: each (N, heads, T, head_width)
-        both, values = qkv.split([2, 1])  # whose gradient is one concatenation, unlike indexing's
+        both, values = qkv.split([2, 1])  # its gradient is one concatenation, unlike indexing's
         queries, keys = both if table is None else rotate(both, table)
         values = values.squeeze(0)
         if extend is not None:
@@ -68,7 +68,7 @@ class SelfAttention(nn.Module):
             values,
             mask,
             dropout=self.dropout if self.training else 0.0,
-            # a single token is the last: it sees all
+            # a single token is the last one and attends to all
             is_causal=self.is_causal and mask is None and length > 1,
         )
         return self.out_proj(attended.transpose(1, 2).reshape(count, length, width))
@@ -84,16 +84,16 @@ def attend(
 ) -> Tensor:
     """``softmax(queries @ keys.T / sqrt(width) + mask) @ values`` (arXiv:1706.03762).
 
-    On CPUs, for few tokens, in single precision whatever autocast says: there the gradient of
-    torch's kernel takes up to several times as long in bf16.
+    On CPUs, short sequences are computed in fp32 even under autocast: the backward of torch's
+    kernel is up to several times slower in bf16 there.
 
     Args:
         queries: ``(..., T, width)``; ``keys`` and ``values`` ``(..., S, width)``.
-        mask: ``(T, S)``, or with the leading dimensions: true where it may look, or what to add.
-        dropout: share of the weights dropped.
+        mask: ``(T, S)`` or with the leading dimensions: true where attention is allowed, or a bias.
+        dropout: dropout rate of the attention weights.
 
     Returns:
-        ``(..., T, width)``; of single precision where it works in that.
+        ``(..., T, width)``; fp32 where it is computed in fp32.
     """
     if not attends_in_fp32(queries):
         return F.scaled_dot_product_attention(queries, keys, values, mask, dropout, is_causal)
@@ -104,13 +104,13 @@ def attend(
 
 
 def attends_in_fp32(x: Tensor) -> bool:
-    """Whether :func:`attend` computes ``(..., T, width)`` in fp32, whatever autocast says."""
+    """Whether :func:`attend` computes ``(..., T, width)`` in fp32 even under autocast."""
     is_short = x.shape[-2] <= MOST_TOKENS
     return is_short and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 
 def to_attention_dtype(x: Tensor) -> Tensor:
-    """``(..., T, width)`` in the precision that :func:`attend` computes in."""
+    """Cast ``(..., T, width)`` to the precision that :func:`attend` computes in."""
     return to_fp32(x) if attends_in_fp32(x) else x
 
 

@@ -1,6 +1,6 @@
 """A BERT-type encoder with a classification head: ``model=bert model.pretrained=FOLDER``.
 
-Any encoder of ``transformers`` that has a ``last_hidden_state``.
+Works with any encoder of ``transformers`` that returns a ``last_hidden_state``.
 """
 
 import json
@@ -15,12 +15,12 @@ from models.pretrained import locate
 
 
 class TextClassifier(nn.Module):
-    """The encoder's states pooled to one vector a text, dropout, a linear classifier.
+    """Encoder, pooling to one vector per text, dropout, linear classifier.
 
     Tokens ``(N, T)`` and their mask ``(N, T)``, false where padded -> ``(N, num_classes)``.
 
     Args:
-        pooling: ``mean`` over the tokens that are no padding, or ``cls``, the first token's state.
+        pooling: ``mean`` over the non-padding tokens, or ``cls``, the state of the first token.
     """
 
     def __init__(
@@ -57,18 +57,18 @@ def bert(
     pooling: Literal["mean", "cls"],
     dropout: float,
 ) -> TextClassifier:
-    """A classifier on the encoder ``pretrained``, or on one of random weights.
+    """A text classifier on a pretrained or randomly initialized encoder.
 
     Args:
         pretrained: see :func:`models.pretrained.locate`; null or false: random weights.
-        architecture: the encoder's configuration as JSON, for random weights.
-        max_length: of a text in tokens.
+        architecture: JSON config of the encoder, for random weights.
+        max_length: maximum number of tokens of a text.
 
     Raises:
-        ConfigError: there is no such encoder, weights of it are missing, or its positions end
-            before ``max_length``.
+        ConfigError: if there is no such encoder, it lacks weights, or it has fewer than
+            ``max_length`` positions.
     """
-    from transformers import AutoConfig, AutoModel  # costs seconds: only for the runs that use it
+    from transformers import AutoConfig, AutoModel  # takes seconds to import: only when used
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # the program has its own console
@@ -80,12 +80,12 @@ def bert(
                 source,
                 dtype=torch.float32,
                 weights_only=True,
-                trust_remote_code=False,  # else a terminal is asked
+                trust_remote_code=False,  # else transformers prompts on the terminal
                 output_loading_info=True,
             )
-        except Exception as error:  # whatever a damaged or missing file raises
+        except Exception as error:  # a damaged or missing file can raise anything
             why = reason(error)
-            if isinstance(error, UnpicklingError):  # of a pytorch_model.bin
+            if isinstance(error, UnpicklingError):  # from a pytorch_model.bin
                 why = "its weights are damaged, or hold more than tensors, which could run any code"
             raise ConfigError(f"model.pretrained={pretrained} cannot be loaded: {why}") from error
         if missing := sorted(key for key in found["missing_keys"] if not key.startswith("pooler.")):
@@ -106,5 +106,5 @@ def bert(
         raise ConfigError(
             f"data.max_length={max_length} is more than the {positions} positions of the encoder"
         )
-    encoder.pooler = None  # a layer that only the pretraining needed
+    encoder.pooler = None  # a layer that only pretraining used
     return TextClassifier(encoder, encoder.config.hidden_size, num_classes, pooling, dropout)

@@ -62,17 +62,17 @@ def flatten_map(x: Tensor) -> Tensor:
 def mean_of_map(x: Tensor) -> Tensor:
     """``(N, C, H, W)`` -> ``(N, C)``, global average pooling.
 
-    The gradient of ``x.mean((2, 3))`` comes back in another memory format than ``channels_last``,
-    and every sum with it is a transposition: a tenth of an update of LightCNN.
+    The gradient of ``x.mean((2, 3))`` is not in ``channels_last``, so every sum with it transposes
+    memory: a tenth of an update of LightCNN.
     """
     return x.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
 
 def divided(image_size: tuple[int, int], factor: int, why: str = "") -> tuple[int, int]:
-    """Height and width of an image's map, each a ``factor`` smaller.
+    """Height and width of an image divided by ``factor``.
 
     Raises:
-        ValueError: that is no whole number; ``why`` ends the message.
+        ValueError: if they are not divisible; ``why`` ends the message.
     """
     height, width = image_size
     if height % factor or width % factor:
@@ -81,7 +81,7 @@ def divided(image_size: tuple[int, int], factor: int, why: str = "") -> tuple[in
 
 
 def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """The identity, or a 1x1 projection where the shape changes."""
+    """The identity, or a 1x1 projection if the shape changes."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     return conv_norm(in_channels, out_channels, 1, stride)

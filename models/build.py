@@ -1,4 +1,4 @@
-"""The model a config describes, shaped for its data."""
+"""Builds the model that a config describes, sized for its data."""
 
 import hashlib
 import re
@@ -14,7 +14,7 @@ FROM_DATA = (
     "in_channels", "image_size", "num_classes", "vocab_size", "context_length", "max_length",
     "in_features", "num_outputs",
 )  # fmt: skip
-SIZES = (*FROM_DATA, "height", "width")  # that ${from_data:NAME} may name
+SIZES = (*FROM_DATA, "height", "width")  # names allowed in ${from_data:NAME}
 NUM_FIRST = 5000
 AVX2_FLOATS = 8
 PLACEHOLDER = re.compile(r"\$\{from_data:\s*(\w+)\s*\}")
@@ -26,17 +26,17 @@ def build_model(
     device: torch.device,
     channels_last: bool = False,
 ) -> nn.Module:
-    """The model on its device.
+    """Build the model on ``device``.
 
     Settings that are null are filled from the attribute of the same name of the data's ``spec``
-    (``in_channels``, ``num_classes``, ...), so one model file serves every data set.
+    (``in_channels``, ``num_classes``, ...), so one model config serves every data set.
 
     Args:
-        channels_last: memory format of four-dimensional weights; others stay as they are, and so
-            do all of them on a CPU that would compute wrong gradients.
+        channels_last: use this memory format for four-dimensional weights, except on CPUs where
+            it would give wrong gradients.
 
     Raises:
-        ConfigError: a setting is wrong, the data do not suit it, or it is no model to train here.
+        ConfigError: if a setting is wrong, the data do not fit, or it is no model to train here.
     """
     model = instantiate(fill_from_data(settings, spec), "model")
     if not isinstance(model, nn.Module):
@@ -54,9 +54,9 @@ def build_model(
 
 
 def onednn_overflows(model: nn.Module) -> bool:
-    """Whether the model has a strided 1 x 1 convolution of fewer channels than a vector holds.
+    """Whether the model has a strided 1 x 1 convolution with fewer channels than SIMD lanes.
 
-    In ``channels_last``, oneDNN's AVX2 kernel for the gradient of its weights then writes past its
+    In ``channels_last``, oneDNN's AVX2 kernel for its weight gradient then writes past its
     workspace: a crash, or wrong gradients (github.com/uxlfoundation/oneDNN/issues/6035).
     """
     return any(
@@ -69,11 +69,12 @@ def onednn_overflows(model: nn.Module) -> bool:
 
 
 def fill_from_data(settings: dict[str, Any], spec: Any) -> dict[str, Any]:
-    """``settings`` with what they take from the data: every null that the data have a property of
-    the same name for, and ``${from_data:num_classes}`` under whatever name, at any depth.
+    """Fill ``settings`` from the data's ``spec``.
+
+    A null takes the attribute of the same name; ``${from_data:NAME}``, at any depth, takes NAME.
 
     Raises:
-        ConfigError: the data are of another kind than the model is for, or a size is not positive.
+        ConfigError: if the data are of a kind the model is not for, or a size is not positive.
     """
     filled = {
         key: getattr(spec, key, None)
@@ -97,10 +98,10 @@ def fill_from_data(settings: dict[str, Any], spec: Any) -> dict[str, Any]:
 
 
 def with_data_properties(value: Any, spec: Any, where: str) -> Any:
-    """``value`` with every ``${from_data:NAME}`` in it replaced by what the data have.
+    """``value`` with every ``${from_data:NAME}`` in it replaced by that property of the data.
 
     Raises:
-        ConfigError: the data have no such property, or it is a part of a longer text.
+        ConfigError: if the data have no such property, or it is a part of a longer string.
     """
     if isinstance(value, dict):
         return {
@@ -122,9 +123,9 @@ def with_data_properties(value: Any, spec: Any, where: str) -> Any:
 
 
 def initialize_from_data(model: nn.Module, data: Any) -> None:
-    """Let a model that has ``initialize_from`` take its first weights from training samples.
+    """Call the model's ``initialize_from``, if it has one, with training inputs.
 
-    It is given the inputs of the first :data:`NUM_FIRST` of the training split, not augmented.
+    It gets the first :data:`NUM_FIRST` inputs of the training split, not augmented.
 
     Args:
         data: the run's ``Loader``.
@@ -138,17 +139,17 @@ def initialize_from_data(model: nn.Module, data: Any) -> None:
 
 
 def num_parameters(model: nn.Module) -> int:
-    """Trainable parameters."""
+    """Number of trainable parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def num_frozen_parameters(model: nn.Module) -> int:
-    """Those that are not trained."""
+    """Number of frozen parameters."""
     return sum(p.numel() for p in model.parameters() if not p.requires_grad)
 
 
 def weights_hash(weights: dict[str, Tensor]) -> str:
-    """Hash of a flat state dict: equal hashes prove an equal start."""
+    """Hash of a flat state dict; equal hashes prove equal initial weights."""
     digest = hashlib.sha256()
     for name, value in sorted(weights.items()):
         digest.update(name.encode())

@@ -20,7 +20,7 @@ class CustomCNN(nn.Module):
         self.features = nn.Sequential(
             nn.Conv2d(in_channels, 32, 3, padding=1),
             nn.MaxPool2d(2),
-            nn.ReLU(inplace=True),  # the same as before the pooling, at a quarter of the cost
+            nn.ReLU(inplace=True),  # equivalent to ReLU before pooling, at a quarter of the cost
             nn.Conv2d(32, 64, 3, padding=1),
             nn.MaxPool2d(2),
             nn.ReLU(inplace=True),

@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from models.blocks import divided
 from models.generative import GenerativeModel
 
-SMALLEST_MAP = 4  # pixels; where the halving of the image ends
+SMALLEST_MAP = 4  # pixels; the image is halved down to this size
 
 
 class DCGAN(GenerativeModel):
-    """Both networks of the pair; :meth:`generate` uses the first alone.
+    """Generator and discriminator; :meth:`generate` uses the generator alone.
 
-    The image is halved down to a map of 4 to 7 pixels, or as far as its size is even: 28 px are two
-    levels, 32 px three, 64 px four. Channels double with every halving.
+    The image is halved down to a map of 4 to 7 pixels, or for as long as its size is even: 28 px
+    are two levels, 32 px three, 64 px four. Channels double with every halving.
 
     Args:
         image_size: height and width in pixels; both multiples of 4.
@@ -38,7 +38,7 @@ class DCGAN(GenerativeModel):
         return self.generator(noise)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile both networks: training calls them, never the pair."""
+        """Compile the networks separately: training calls each on its own."""
         self.generator.compile(*args, **kwargs)
         self.discriminator.compile(*args, **kwargs)
 
@@ -67,7 +67,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, in_channels: int, widths: list[int], smallest: tuple[int, int]) -> None:
         super().__init__()
-        # no norm at the image itself, as in the paper
+        # no norm after the input layer, as in the paper
         layers = [nn.Conv2d(in_channels, widths[0], 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         for before, after in pairwise(widths):
             conv = nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False)
@@ -84,7 +84,7 @@ def norm_relu(conv: nn.ConvTranspose2d) -> nn.Sequential:
 
 
 def halved(image_size: tuple[int, int]) -> tuple[tuple[int, int], int]:
-    """The smallest map of an image, and the number of halvings down to it."""
+    """Size of the smallest map, and the number of halvings down to it."""
     divided(image_size, 4)
     height, width = image_size
     num_levels = 0
@@ -94,7 +94,7 @@ def halved(image_size: tuple[int, int]) -> tuple[tuple[int, int], int]:
 
 
 def init_dcgan(module: nn.Module) -> None:
-    """The paper's start: weights from N(0, 0.02), scales of norms from N(1, 0.02), no biases."""
+    """The paper's initialization: weights N(0, 0.02), norm scales N(1, 0.02), biases 0."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):

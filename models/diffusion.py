@@ -1,4 +1,4 @@
-"""Gaussian diffusion: how images become noise, step by step, and the way back.
+"""Gaussian diffusion: the noising process, and DDIM sampling.
 
 ``alpha_bar[t]`` is the share of the image's variance left after ``t`` of ``num_steps`` steps:
 ``x_t = sqrt(alpha_bar[t]) * x_0 + sqrt(1 - alpha_bar[t]) * noise`` (arXiv:2006.11239).
@@ -16,13 +16,12 @@ MAX_BETA = 0.999
 
 
 class CosineDiffusion(nn.Module):
-    """The cosine schedule of ``num_steps`` steps: a buffer, saved with the model's weights.
+    """Cosine noise schedule of ``num_steps`` steps, a buffer saved with the model's weights.
 
     Args:
-        prediction: what the network says of ``x_t``: ``noise``, or ``velocity``, ``sqrt(alpha_bar)
-            * noise - sqrt(1 - alpha_bar) * image`` (arXiv:2202.00512). Near the last step, an error
-            in the noise becomes one in the image that is a thousand times as large, an error in
-            the velocity one of the same size.
+        prediction: what the network predicts from ``x_t``: ``noise``, or ``velocity``,
+            ``sqrt(alpha_bar) * noise - sqrt(1 - alpha_bar) * image`` (arXiv:2202.00512). Near the
+            last step, a noise error grows a thousandfold in the image; a velocity error does not.
     """
 
     alpha_bar: Tensor  # (num_steps + 1,), from 1 at t = 0 down to nearly 0
@@ -38,18 +37,18 @@ class CosineDiffusion(nn.Module):
         self.register_buffer("alpha_bar", cosine_alpha_bar(num_steps).float())
 
     def add_noise(self, images: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """``images`` after ``t`` steps, one ``t`` in 1..num_steps an image."""
+        """``images`` after ``t`` steps of noise, with one ``t`` in 1..num_steps per image."""
         alpha_bar = self.alpha_bar[t].view(-1, 1, 1, 1)
         return alpha_bar.sqrt() * images + (1 - alpha_bar).sqrt() * noise
 
     def target(self, images: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the network should say of ``add_noise(images, noise, t)``."""
+        """The training target of the network for ``add_noise(images, noise, t)``."""
         if self.prediction == "noise":
             return noise
         return self.add_noise(noise, -images, t)
 
     def denoised(self, x: Tensor, predicted: Tensor, t: int) -> Tensor:
-        """The images that ``predicted`` takes ``x`` to have been before ``t`` steps."""
+        """Estimate the clean images from ``x`` at step ``t`` and the network's prediction."""
         signal, noise = self.alpha_bar[t].sqrt(), (1 - self.alpha_bar[t]).sqrt()
         if self.prediction == "noise":
             return (x - noise * predicted) / signal
@@ -58,18 +57,17 @@ class CosineDiffusion(nn.Module):
     def ddim(
         self, predict: Callable[[Tensor, Tensor], Tensor], x: Tensor, sample_steps: int
     ) -> Tensor:
-        """From noise ``x`` to images, deterministically (DDIM with eta = 0, arXiv:2010.02502).
+        """Turn noise ``x`` into images by deterministic DDIM (eta = 0, arXiv:2010.02502).
 
         Args:
-            predict: the network, ``(x_t, t) ->`` what it predicts, in the shape of ``x_t``; ``t``
-                is ``(N,)``.
-            sample_steps: evaluations of ``predict``, evenly spaced over the schedule's
-                ``num_steps`` and no more than these.
+            predict: the network, ``(x_t, t)`` -> a prediction in the shape of ``x_t``; ``t`` is
+                ``(N,)``.
+            sample_steps: number of network evaluations, evenly spaced; at most ``num_steps``.
         """
         times = torch.linspace(self.num_steps, 0, sample_steps + 1).round().long().tolist()
         for now, then in pairwise(times):
             predicted = predict(x, torch.full((len(x),), now, device=x.device)).float()
-            image = self.denoised(x, predicted, now).clamp(-1, 1)  # where images lie
+            image = self.denoised(x, predicted, now).clamp(-1, 1)  # the range of images
             alpha_bar, target = self.alpha_bar[now], self.alpha_bar[then]
             noise = (x - alpha_bar.sqrt() * image) / (1 - alpha_bar).sqrt()
             x = target.sqrt() * image + (1 - target).sqrt() * noise

@@ -1,8 +1,8 @@
-"""Autoregressive generation: a token at a time, each drawn from what the model expects next.
+"""Autoregressive generation, one sampled token at a time.
 
-A model here maps ``(tokens, state)`` to ``(logits, state)``, with ``new_state(count)`` for a start:
-a Transformer's state is its key-value cache, a recurrent net's its hidden state. One without
-``new_state`` maps ``tokens`` to ``logits`` and reads the whole text again for every token.
+A model maps ``(tokens, state)`` to ``(logits, state)``, and ``new_state(count)`` makes an empty
+state: the key-value cache of a Transformer, the hidden state of a recurrent network. A model
+without ``new_state`` maps ``tokens`` to ``logits`` and reads the whole context for every token.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 from core.errors import ConfigError
 from models.outputs import prediction_of
 
-LEAST_TEMPERATURE = 1e-6  # logits divided by less may overflow; it is as good as none
+LEAST_TEMPERATURE = 1e-6  # lower ones count as 0: dividing logits by them may overflow
 
 
 @torch.no_grad()
@@ -30,24 +30,24 @@ def generate(
 ) -> Tensor:
     """Continue ``tokens``.
 
-    A Transformer that has filled its context goes on from the last half of it, so any length can be
-    generated, and no position is used that training did not have. The same holds for a prompt
+    When a Transformer's context is full, generation continues from its last half, so that any
+    length can be generated without positions unseen in training. The same holds for a prompt
     longer than the context.
 
     Args:
         model: a language model.
         tokens: ``(N, T)`` prompts, at least one token each.
         temperature: below 1 prefers likely tokens, above 1 unlikely ones; 0 takes the likeliest.
-        top_k: draw from so many likeliest tokens only.
-        top_p: draw from the fewest tokens that have this probability together (arXiv:1904.09751).
-        generator: of the random numbers, on the device of ``tokens``.
+        top_k: sample from this many of the likeliest tokens only.
+        top_p: sample from the fewest tokens with this total probability (arXiv:1904.09751).
+        generator: random generator on the device of ``tokens``.
         context_length: see :func:`context_limit`.
 
     Returns:
         ``(N, T + max_new_tokens)``: prompt and continuation.
 
     Raises:
-        ConfigError: an empty prompt, or a setting out of range.
+        ConfigError: if the prompt is empty or a setting is out of range.
     """
     if tokens.shape[1] == 0:
         raise ConfigError("the prompt is empty: generation needs a token to start from")
@@ -63,8 +63,8 @@ def generate(
     model.eval()
     context_length = context_limit(model, context_length)
     state: Any = None
-    read = 0  # tokens of the text that the state has seen
-    begin = 0  # first token of the present context
+    read = 0  # number of tokens that the state has seen
+    begin = 0  # first token of the current context
     for _ in range(max_new_tokens):
         length = tokens.shape[1]
         if context_length is not None and length - begin > context_length:
@@ -84,9 +84,9 @@ def generate(
 
 
 def context_limit(model: Any, trained_length: int | None) -> int | None:
-    """The most tokens that ``model`` reads together; None: any number, as a recurrent one.
+    """Maximum number of tokens that ``model`` reads at once; None: unlimited (recurrent models).
 
-    A foreign model that does not say it gets no more than it was trained on.
+    A custom model without ``context_length`` is limited to its length in training.
     """
     fallback = None if hasattr(model, "new_state") else trained_length
     return getattr(model, "context_length", fallback)
@@ -99,7 +99,7 @@ def draw(
     top_p: float | None,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """One token ``(N, 1)`` for each row of ``logits (N, vocab_size)``."""
+    """Sample one token ``(N, 1)`` for each row of ``logits (N, vocab_size)``."""
     if temperature < LEAST_TEMPERATURE:
         return logits.argmax(-1, keepdim=True)
     logits = logits / temperature
@@ -109,7 +109,7 @@ def draw(
     probabilities = logits.softmax(-1)
     if top_p is not None:
         ordered, tokens = probabilities.sort(-1, descending=True)
-        # what is likelier than a token decides, so the likeliest one always stays
+        # the probability of all likelier tokens decides, so the likeliest one always stays
         beyond = ordered.cumsum(-1) - ordered >= top_p
         probabilities = probabilities.scatter(-1, tokens, ordered.masked_fill(beyond, 0.0))
     return torch.multinomial(probabilities, 1, generator=generator)

@@ -1,4 +1,4 @@
-"""What every generator of images has in common: noise in, images out."""
+"""Base class of image generators: noise in, images out."""
 
 import torch
 from torch import Tensor, nn
@@ -7,9 +7,9 @@ SAMPLES_AT_ONCE = 250  # bounds the memory of :meth:`GenerativeModel.sample`
 
 
 class GenerativeModel(nn.Module):
-    """Base of models that turn noise of ``noise_shape`` into images, one image a row of noise.
+    """Base of models that turn noise of ``noise_shape`` into images, one per row of noise.
 
-    Subclasses implement ``generate``; the image is a function of the weights and the noise alone.
+    Subclasses implement ``generate``; an image must depend on the weights and the noise alone.
     """
 
     noise_shape: tuple[int, ...]
@@ -19,7 +19,7 @@ class GenerativeModel(nn.Module):
         raise NotImplementedError
 
     def noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """``(count, *noise_shape)``, drawn on the CPU so that every device gets the same."""
+        """Noise ``(count, *noise_shape)``, drawn on the CPU: the same on every device."""
         return torch.randn(count, *self.noise_shape, generator=generator)
 
     @torch.no_grad()
@@ -27,7 +27,7 @@ class GenerativeModel(nn.Module):
         """``count`` images ``(count, C, H, W)`` in [0, 1], on the model's device.
 
         Args:
-            generator: of the CPU; None draws from torch's global one.
+            generator: CPU generator; None: torch's global one.
         """
         device = next(self.parameters()).device
         parts = self.noise(count, generator).split(SAMPLES_AT_ONCE)

@@ -1,4 +1,4 @@
-"""LightCNN: a classifier of small images for embedded devices, under 100,000 parameters."""
+"""LightCNN: a small image classifier for embedded devices, under 100,000 parameters."""
 
 from torch import Tensor, nn
 
@@ -8,8 +8,8 @@ from models.blocks import DepthwiseSeparable, SqueezeExcitation, conv_norm, divi
 class LightCNN(nn.Module):
     """Two convolutions, a depthwise-separable one, squeeze-and-excitation, a linear classifier.
 
-    ``(N, in_channels, H, W)`` -> ``(N, num_classes)``. The stem and the pooling each halve the
-    map, so 28x28 digits reach the classifier as ``64 x 7 x 7``; ``image_size`` fixes its width.
+    ``(N, in_channels, H, W)`` -> ``(N, num_classes)``. The stem and the pooling each halve the map,
+    so 28x28 digits reach the classifier as ``64 x 7 x 7``; ``image_size`` fixes its input width.
 
     Args:
         image_size: height and width in pixels; both multiples of 4.
@@ -29,7 +29,7 @@ class LightCNN(nn.Module):
             nn.ReLU(inplace=True),
             conv_norm(16, 32),
             nn.MaxPool2d(2),
-            nn.ReLU(inplace=True),  # the same as before the pooling, at a quarter of the cost
+            nn.ReLU(inplace=True),  # equivalent to ReLU before pooling, at a quarter of the cost
             DepthwiseSeparable(32, 64),
             SqueezeExcitation(64),
         )

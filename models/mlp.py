@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """``(N, in_features)`` -> ``(N, num_outputs)``: linear, ReLU and dropout for every width.
+    """``(N, in_features)`` -> ``(N, num_outputs)``: hidden layers of linear, ReLU and dropout.
 
     Args:
-        widths: of the hidden layers; none: a linear model.
+        widths: sizes of the hidden layers; empty: a linear model.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What models return: a tensor, or one among other things."""
+"""Finds the prediction in what a model returns."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,11 +9,11 @@ NAMES = ("logits", "out")  # transformers and torchvision's GoogLeNet; torchvisi
 
 
 def prediction_of(output: Any) -> Any:
-    """The tensor that counts in what a model returned: its logits, or what else it predicts.
+    """The prediction in a model's output, such as its logits.
 
-    Of a mapping, such as a ``ModelOutput`` of transformers, and of a named tuple it is ``logits``
-    or ``out``; of any other tuple or list the first entry, which the rest, such as features or a
-    state, only accompanies. What is none of these is returned as it is.
+    It is ``logits`` or ``out`` of a mapping (such as a ``ModelOutput`` of transformers) or of a
+    named tuple, and the first entry of other tuples and lists, where the rest is features or a
+    state. Any other output is returned unchanged.
     """
     if isinstance(output, Tensor):
         return output
@@ -27,7 +27,7 @@ def prediction_of(output: Any) -> Any:
 
 
 def described(output: Any) -> str:
-    """What a model returned, for messages: a tensor's shape, the contents of what holds several."""
+    """A model's output in words, for messages: a tensor's shape, the contents of a container."""
     if isinstance(output, Tensor):
         return str(tuple(output.shape))
     kind = type(output).__name__

@@ -1,6 +1,6 @@
-"""Relative positions for attention: what a token sees of another depends on their distance alone.
+"""Relative positions for attention: only the distance between two tokens matters.
 
-Rotary embeddings turn queries and keys before their product; ALiBi adds a bias to the product.
+Rotary embeddings rotate queries and keys before their product; ALiBi adds a bias to the product.
 """
 
 import torch
@@ -12,7 +12,7 @@ ROTARY_BASE = 10_000.0
 def rotary_table(length: int, head_width: int) -> Tensor:
     """Cosines and signed sines of the rotary angles (RoFormer, arXiv:2104.09864).
 
-    Position ``p`` turns the ``i``-th pair of a head's channels by ``p / 10000 ** (2i / width)``.
+    Position ``p`` rotates pair ``i`` of a head's channels by ``p / 10000 ** (2i / head_width)``.
     A pair is the channels ``i`` and ``i + head_width / 2``.
 
     Returns:
@@ -25,7 +25,7 @@ def rotary_table(length: int, head_width: int) -> Tensor:
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turn every pair of channels by the angle of its position.
+    """Rotate every pair of channels by the angle of its position.
 
     Args:
         x: ``(..., T, head_width)``.
@@ -37,11 +37,11 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
 
 def alibi_bias(num_heads: int, length: int) -> Tensor:
-    """Attention bias growing with the distance, a slope for each head (ALiBi, arXiv:2108.12409).
+    """Attention bias growing with the distance, one slope per head (ALiBi, arXiv:2108.12409).
 
     Returns:
-        ``(num_heads, length, length)``: ``-slope * (query - key)``, minus infinity for keys that
-        are still to come. The slopes fall geometrically from ``2 ** (-8 / num_heads)`` to 1/256.
+        ``(num_heads, length, length)``: ``-slope * (query - key)``, minus infinity for later keys.
+        The slopes fall geometrically from ``2 ** (-8 / num_heads)`` to 1/256.
     """
     slopes = 2.0 ** (-8.0 * torch.arange(1, num_heads + 1) / num_heads)
     places = torch.arange(length)

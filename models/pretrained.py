@@ -1,4 +1,4 @@
-"""Where a pretrained model lies: in a folder, an installed package, or on the Hugging Face hub."""
+"""Locates a pretrained model: in a folder, a package, or on the Hugging Face hub."""
 
 import importlib.util
 from pathlib import Path
@@ -10,7 +10,7 @@ PACKAGE = "package:"
 
 
 def locate(reference: Any, where: str) -> str:
-    """What ``transformers``' ``from_pretrained`` takes for ``reference``.
+    """Resolve ``reference`` to what ``from_pretrained`` of ``transformers`` accepts.
 
     Args:
         reference: a folder; ``package:NAME/FOLDER``, a folder inside the installed package NAME; or
@@ -18,7 +18,7 @@ def locate(reference: Any, where: str) -> str:
         where: dotted name of the setting, for messages.
 
     Raises:
-        ConfigError: the package is not installed, or there is no such folder.
+        ConfigError: if the package is not installed, or there is no such folder.
     """
     if not isinstance(reference, str) or not reference:
         raise ConfigError(
@@ -32,7 +32,7 @@ def locate(reference: Any, where: str) -> str:
             raise ConfigError(f"{where}={reference}: there is no such folder")
         return str(folder) if folder.is_dir() else reference
     name, _, inside = reference.removeprefix(PACKAGE).partition("/")
-    # found without importing the package, which may import much else
+    # located without importing the package, which may import much else
     package = importlib.util.find_spec(name) if name.isidentifier() else None
     if package is None or not package.submodule_search_locations:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""LSTM and GRU language models, which carry what they have read in a state of fixed size."""
+"""LSTM and GRU language models, with a state of fixed size."""
 
 import math
 
@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 
 class RecurrentModel(nn.Module):
-    """Next-token logits: ``(N, T)`` tokens to ``(N, T, vocab_size)``, for T of any length.
+    """Next-token logits: ``(N, T)`` tokens to ``(N, T, vocab_size)``, for any T.
 
     Args:
         cell: ``lstm`` or ``gru``.
         width: channels of the embedding and of every layer.
-        tie_weights: the output layer is the embedding (arXiv:1608.05859).
+        tie_weights: use the embedding as the output layer (arXiv:1608.05859).
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class RecurrentModel(nn.Module):
             self.head.weight = self.embedding.weight
 
     def initialize(self) -> None:
-        """Logits begin near zero, and an LSTM begins by remembering (forget gate's bias 1)."""
+        """Start with logits near zero, and with a forget-gate bias of 1 in an LSTM."""
         for parameter in (self.embedding.weight, self.head.weight):
             nn.init.normal_(parameter, std=1 / math.sqrt(self.embedding.embedding_dim))
         nn.init.zeros_(self.head.bias)
@@ -55,9 +55,9 @@ class RecurrentModel(nn.Module):
                     forget.fill_(1.0)
 
     def new_state(self, count: int) -> Tensor:
-        """The state before any token: zeros ``(parts, num_layers, count, width)``.
+        """The initial state: zeros ``(parts, num_layers, count, width)``.
 
-        A GRU has one part, the output; an LSTM also has its cell's.
+        The parts are the hidden state and, in an LSTM, the cell state.
         """
         parts = 2 if self.cell == "lstm" else 1
         width = self.embedding.embedding_dim

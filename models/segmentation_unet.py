@@ -13,12 +13,12 @@ from models.blocks import Residual, divided
 class SegmentationUNet(nn.Module):
     """``(N, in_channels, H, W)`` -> logits ``(N, num_classes, H, W)``.
 
-    Residual blocks halve the map from level to level; on the way back it is enlarged, and a block
-    joins it with the encoder's map of that size.
+    Residual blocks halve the map at each level. The decoder upsamples it, and residual blocks join
+    it with the encoder's map of the same size.
 
     Args:
         image_size: height and width in pixels; divisible by 2 for every level but the first.
-        widths: channels of the levels.
+        widths: channels of each level.
     """
 
     def __init__(

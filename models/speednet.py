@@ -3,18 +3,18 @@
 import torch
 from torch import Tensor, nn
 
-EPSILON = 5e-4  # keeps directions that images hardly vary in from being blown up
+EPSILON = 5e-4  # limits the gain of directions in which images hardly vary
 
 
 class SpeedNet(nn.Module):
     """``(N, in_channels, 32, 32)`` -> ``(N, num_classes)``.
 
-    A fixed first layer that whitens patches of 2 x 2 pixels, three groups of two convolutions that
-    begin as the identity, and small logits. Batch norms have a bias and no scale.
+    A frozen layer that whitens patches of 2 x 2 pixels, three groups of two convolutions that start
+    as the identity, and scaled-down logits. Batch norms have a bias and no scale.
 
     Args:
-        widths: channels of the groups.
-        logit_scale: what the logits are multiplied with.
+        widths: channels of each group.
+        logit_scale: factor of the logits.
     """
 
     def __init__(
@@ -38,8 +38,10 @@ class SpeedNet(nn.Module):
         self.logit_scale = logit_scale
 
     def initialize_from(self, images: Tensor) -> None:
-        """Whiten the patches of ``images`` ``(N, C, H, W)``: each principal direction, and its
-        negative, divided by its standard deviation."""
+        """Set the whitening layer from the patches of ``images`` ``(N, C, H, W)``.
+
+        Its filters are the principal directions and their negatives, divided by the deviation.
+        """
         patches = nn.functional.unfold(images.float().contiguous(), 2)  # (N, C * 4, places)
         patches = patches.transpose(1, 2).flatten(0, 1)
         covariance = patches.T @ patches / len(patches)
@@ -70,14 +72,14 @@ class ConvGroup(nn.Module):
 
 
 def identity_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """A 3 x 3 convolution whose first outputs begin as its inputs."""
+    """A 3 x 3 convolution whose first output channels start as its inputs."""
     conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
     nn.init.dirac_(conv.weight.data[:in_channels])
     return conv
 
 
 def norm(channels: int) -> nn.BatchNorm2d:
-    """Statistics of the last few batches; a bias, no scale."""
+    """Batch norm with a bias and no scale, which averages over the last few batches."""
     layer = nn.BatchNorm2d(channels, momentum=0.4)
     layer.weight.requires_grad_(False)
     return layer

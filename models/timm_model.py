@@ -1,7 +1,7 @@
 """Any classifier of timm or torchvision as a ``model=`` option.
 
 ``model=timm model.name=resnet18`` is timm's, ``model=timm model.name=torchvision/resnet18`` is
-torchvision's. ``model.pretrained=true`` begins with published weights and a new classifier.
+torchvision's. ``model.pretrained=true`` starts from published weights with a new classifier.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ def timm_model(
     """Create the model ``name``; further settings go to its constructor.
 
     Raises:
-        ConfigError: there is no model of that name, or its weights cannot be loaded.
+        ConfigError: if there is no model of that name, or its weights cannot be loaded.
     """
     library, _, own_name = name.rpartition("/")
     try:
         if library == "torchvision":
             return torchvision_model(own_name, in_channels, num_classes, pretrained, **settings)
-        import timm  # costs seconds: only for the runs that use it
+        import timm  # takes seconds to import: only when used
 
         if not timm.is_model(name):
             raise unknown(name, "timm", timm.list_models())
@@ -47,13 +47,13 @@ def torchvision_model(
     name: str, in_channels: int, num_classes: int, pretrained: bool, **settings: Any
 ) -> nn.Module:
     """torchvision's model ``name`` with a new classifier, fitted to the data's channels."""
-    from torchvision import models  # costs a second: only for the runs that use it
+    from torchvision import models  # takes a second to import: only when used
 
     names = models.list_models(module=models)
     if name not in names:
         raise unknown(name, "torchvision", names)
     if name in ("googlenet", "inception_v3"):
-        settings = {"aux_logits": False, **settings}  # or they return tuples in training
+        settings = {"aux_logits": False, **settings}  # else training returns tuples
     model = models.get_model(name, weights="DEFAULT" if pretrained else None, **settings)
     replace_stem(model, in_channels)
     replace_classifier(model, num_classes)
@@ -67,7 +67,7 @@ def unknown(name: str, library: str, known: Sequence[str]) -> ConfigError:
 
 
 def replace_stem(model: nn.Module, in_channels: int) -> None:
-    """Let the first convolution take ``in_channels``; grey images get the answers of RGB ones."""
+    """Adapt the first convolution to ``in_channels``; grey images give the output of RGB ones."""
     conv = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     if conv.in_channels != in_channels:
         mean = conv.weight.detach().mean(1, keepdim=True) * (conv.in_channels / in_channels)
@@ -76,7 +76,7 @@ def replace_stem(model: nn.Module, in_channels: int) -> None:
 
 
 def replace_classifier(model: nn.Module, num_classes: int) -> None:
-    """Put a new layer of ``num_classes`` outputs in place of the last one."""
+    """Replace the last layer by a new one of ``num_classes`` outputs."""
     linear = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)]
     if linear:
         name, last = linear[-1]

@@ -1,6 +1,6 @@
 """Transformer: a decoder-only language model with relative positions.
 
-Pre-norm blocks of causal self-attention and a GELU network (GPT-2), rotary positions by default.
+Pre-norm blocks of causal self-attention and a GELU MLP (GPT-2), rotary positions by default.
 """
 
 import math
@@ -17,7 +17,7 @@ INIT_STD = 0.02  # GPT-2's
 
 
 class KeyValueCache:
-    """Keys and values of the tokens a model has read, so that none is computed twice.
+    """Keys and values of the tokens that the model has read.
 
     ``(num_layers, 2, N, num_heads, capacity, head_width)``, of which ``length`` tokens are filled.
     """
@@ -27,7 +27,7 @@ class KeyValueCache:
         self.length = 0
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the new tokens of one layer; all its keys and values so far, without gradient."""
+        """Append new tokens to a layer; returns all its keys and values so far, detached."""
         end = self.length + keys.shape[2]
         self.memory[layer, 0, :, :, self.length : end] = keys.detach()
         self.memory[layer, 1, :, :, self.length : end] = values.detach()
@@ -61,8 +61,8 @@ class Transformer(nn.Module):
 
     Args:
         width: channels of a token; a multiple of ``2 * num_heads``.
-        positions: ``rotary`` or ``alibi``; both know distances only.
-        tie_weights: the output layer is the embedding (arXiv:1608.05859).
+        positions: ``rotary`` or ``alibi``; both are relative.
+        tie_weights: use the embedding as the output layer (arXiv:1608.05859).
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Transformer(nn.Module):
             self.head.weight = self.embedding.weight
 
     def initialize(self) -> None:
-        """GPT-2's: what is added to the residual stream shrinks with the number of additions."""
+        """GPT-2's initialization: residual projections are scaled by ``1 / sqrt(2 * layers)``."""
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
                 is_added = name.endswith(("out_proj.weight", "down_proj.weight"))
@@ -108,7 +108,7 @@ class Transformer(nn.Module):
                 nn.init.normal_(parameter, std=INIT_STD / depth)
 
     def new_state(self, count: int) -> KeyValueCache:
-        """An empty memory for ``count`` texts."""
+        """An empty cache for ``count`` texts."""
         weight = self.embedding.weight
         head_width = weight.shape[1] // self.num_heads
         size = (len(self.blocks), 2, count, self.num_heads, self.context_length, head_width)
@@ -117,10 +117,10 @@ class Transformer(nn.Module):
     def forward(
         self, tokens: Tensor, state: KeyValueCache | None = None
     ) -> tuple[Tensor, KeyValueCache | None]:
-        """Logits, and ``state`` grown by ``tokens`` where one is given (it is changed in place).
+        """Logits, and ``state`` extended by ``tokens`` in place, if given.
 
         Raises:
-            ValueError: more tokens than the context holds.
+            ValueError: if there are more tokens than ``context_length``.
         """
         start = 0 if state is None else state.length
         end = start + tokens.shape[1]
@@ -136,10 +136,10 @@ class Transformer(nn.Module):
         return self.head(self.norm(x)), state
 
     def mask(self, start: int, end: int) -> Tensor | None:
-        """What is added to the attention of tokens ``start`` to ``end`` on all up to ``end``."""
+        """Attention mask or bias of tokens ``start`` to ``end`` over all tokens up to ``end``."""
         if self.bias is not None:
             return self.bias[:, start:end, :end].to(self.embedding.weight.dtype)
         if start == 0 or end - start == 1:
-            return None  # plainly causal
+            return None  # plain causal attention
         later = torch.ones(end - start, end, dtype=torch.bool, device=self.embedding.weight.device)
         return later.tril(start)

@@ -1,7 +1,7 @@
-"""U-Net for diffusion on small images: residual blocks that know the time, attention at the bottom.
+"""U-Net for diffusion on small images: time-conditioned residual blocks, attention at the bottom.
 
-The encoder halves the map from level to level, the decoder doubles it and takes the encoder's maps
-of the same size as further input (arXiv:1505.04597, arXiv:2006.11239).
+The encoder halves the map at each level; the decoder doubles it and concatenates the encoder's map
+of the same size (arXiv:1505.04597, arXiv:2006.11239).
 """
 
 import math
@@ -16,19 +16,19 @@ from models.blocks import divided
 from models.diffusion import CosineDiffusion
 from models.generative import GenerativeModel
 
-GROUPS = 8  # of every GroupNorm; channels are multiples of it
+GROUPS = 8  # groups of every GroupNorm; channels are multiples of it
 LONGEST_PERIOD = 10_000.0  # of the time embedding, in steps
 
 
 class UNet(GenerativeModel):
-    """Noisy images ``(N, C, H, W)`` and times ``(N,)`` -> what the diffusion has it predict.
+    """Noisy images ``(N, C, H, W)`` and times ``(N,)`` -> the diffusion's prediction.
 
     Args:
         image_size: height and width in pixels; divisible by 2 for every level but the first.
         width: channels of the first level, a multiple of 8.
         multipliers: channels of each level, as multiples of ``width``; attention at the last.
         num_steps, prediction: see :class:`models.diffusion.CosineDiffusion`.
-        sample_steps: of DDIM, each one evaluation of the network; may be changed after training.
+        sample_steps: DDIM steps, one network evaluation each; may be changed after training.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class UNet(GenerativeModel):
 
 
 class Level(nn.Module):
-    """What happens at one size of the map: a residual block, then attention where it is cheap."""
+    """One resolution: a residual block, then optional attention."""
 
     def __init__(
         self, in_channels: int, out_channels: int, time_dim: int, has_attention: bool
@@ -104,7 +104,7 @@ class Level(nn.Module):
 
 
 class TimedResidual(nn.Module):
-    """Norm, SiLU, convolution, twice, the time added in between; a shortcut around both.
+    """Two stages of norm, SiLU and convolution, the time added in between, and a shortcut.
 
     The second convolution starts at zero, so that the block starts as its shortcut.
     """
@@ -127,7 +127,7 @@ class TimedResidual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Single-head self-attention over the positions of a map, added to it."""
+    """Single-head self-attention over the positions of a map, with a residual connection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

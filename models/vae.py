@@ -9,13 +9,13 @@ from models.generative import GenerativeModel
 
 
 class VAE(GenerativeModel):
-    """``(N, C, H, W)`` -> logits of its reconstruction, the same shape, from the mean of its code.
+    """``(N, C, H, W)`` -> logits of the reconstruction from the mean of the code, same shape.
 
-    Training draws codes between :class:`Encoder` and :class:`Decoder` itself.
+    In training, the objective calls :class:`Encoder` and :class:`Decoder` and samples the code.
 
     Args:
         image_size: height and width in pixels; both multiples of 4.
-        latent_dim: length of the code.
+        latent_dim: size of the code.
         width: channels of the larger map; the smaller one has twice as many.
     """
 
@@ -36,13 +36,13 @@ class VAE(GenerativeModel):
         return 2 * self.decoder(noise).sigmoid() - 1
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile both networks: training calls them, never the pair."""
+        """Compile the networks separately: training calls each on its own."""
         self.encoder.compile(*args, **kwargs)
         self.decoder.compile(*args, **kwargs)
 
 
 class Encoder(nn.Module):
-    """``(N, C, H, W)`` -> mean and logarithm of the variance of the code, each ``(N, latent)``."""
+    """``(N, C, H, W)`` -> mean and log-variance of the code, each ``(N, latent_dim)``."""
 
     def __init__(
         self, in_channels: int, smallest: tuple[int, int], latent_dim: int, width: int
@@ -63,7 +63,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Codes ``(N, latent)`` -> logits of the pixels ``(N, C, H, W)``."""
+    """Codes ``(N, latent_dim)`` -> logits of the pixels ``(N, C, H, W)``."""
 
     def __init__(
         self, out_channels: int, smallest: tuple[int, int], latent_dim: int, width: int

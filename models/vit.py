@@ -8,17 +8,17 @@ from models.blocks import divided
 
 
 class VisionTransformer(nn.Module):
-    """Patches become tokens, tokens attend to each other, their mean is classified.
+    """Patch embedding, transformer blocks, mean over the tokens, linear classifier.
 
-    ``(N, in_channels, H, W)`` -> ``(N, num_classes)``. The mean over the tokens takes the place of
-    a class token and learns as well (arXiv:2205.01580).
+    ``(N, in_channels, H, W)`` -> ``(N, num_classes)``. The mean over the tokens replaces the class
+    token and works as well (arXiv:2205.01580).
 
     Args:
         image_size: height and width in pixels; both multiples of ``patch_size``.
         patch_size: side of a square patch in pixels.
-        width: features of a token; a multiple of ``num_heads``.
+        width: channels of a token; a multiple of ``num_heads``.
         depth: number of blocks.
-        dropout: share of the features dropped after the embedding and in every block.
+        dropout: dropout rate after the embedding and in every block.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class VisionTransformer(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a two-layer perceptron; each normalized before and added to its input.
+    """Pre-norm transformer block: attention, then MLP, each with a residual connection.
 
     ``(N, tokens, width)`` -> the same shape.
     """
