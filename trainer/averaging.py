@@ -91,8 +91,11 @@ def kind_of_average(settings: TrainerSettings) -> str | None:
     """``ema``, ``swa`` or None; ``ema_decay`` alone implies ``ema``.
 
     Raises:
-        ConfigError: if ``ema_decay`` is given with ``swa``.
+        ConfigError: if a setting belongs to another kind of average.
     """
+    every = settings.swa_every_steps
+    if every is not None and settings.average != "swa":
+        raise ConfigError(f"trainer.swa_every_steps={every} needs trainer.average=swa")
     if settings.ema_decay is None:
         return settings.average
     if settings.average == "swa":

@@ -83,6 +83,7 @@ def test_schedule_free_weights_have_statistics_of_their_own(train, monkeypatch):
             ("trainer.average=swa", "optim=schedulefree_sgd"),
             "average=swa does not go with SGDSched",
         ),
+        (("trainer.average=ema", "trainer.swa_every_steps=2"), "swa_every_steps=2 needs .*=swa"),
         (("trainer.ema_decay=0.9", "optim=schedulefree_sgd"), "ema_decay=0.9 does not go with SGD"),
     ],
 )
