@@ -1,4 +1,4 @@
-"""Where a comparison is not like for like, or says less than it seems to."""
+"""Caveats: where a comparison is not like for like, or weaker than it looks."""
 
 import json
 from collections import defaultdict
@@ -13,12 +13,12 @@ from analysis.statistics import WELCH
 from analysis.tuning import at_the_edge, swept_keys, trials_of
 from analysis.words import listed, shown
 
-UNEVEN = 1.5  # times the fastest
-FEW_UNITS = 5  # of four, a t-interval reaches 1.6 standard deviations of a run to either side
+UNEVEN = 1.5  # slowest over fastest time of the same work
+FEW_UNITS = 5  # with four, the half-width of a t-interval is 1.6 standard deviations
 
 
 def caveats(comparison: Comparison) -> list[str]:
-    """Sentences a reader must see beside the table; none if there is nothing to say."""
+    """Sentences to print with the table; empty if there is nothing to warn about."""
     return [
         *units(comparison),
         *left_out(comparison),
@@ -86,12 +86,12 @@ def left_out(comparison: Comparison) -> Iterator[str]:
 
 
 def differing(rows: Sequence[Row]) -> Iterator[str]:
-    """What must be alike for values and costs to be comparable; a model may be what differs."""
+    """Facts that must agree for values and costs to be comparable; models may differ."""
     found: dict[str, dict[str, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         for run in row.runs:
             for name, value in facts_of(run).items():
-                found[name][value][row.name] = None  # a set in order
+                found[name][value][row.name] = None  # an ordered set
     for name, values in found.items():
         if len(values) > 1 and name != "model":
             whose = [f"{value} ({listed(list(names))})" for value, names in values.items()]
@@ -99,12 +99,12 @@ def differing(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def unpaired(runs: Sequence[Run]) -> Iterator[str]:
-    """The same seed must mean the same samples in the same order, and the same initial weights."""
+    """Runs of the same seed must have the same order of samples and initial weights."""
     orders: dict[Any, set[str]] = defaultdict(set)
     weights: dict[Any, set[str]] = defaultdict(set)
     for run in runs:
         summary = run.summary
-        # a hash follows the samples consumed: only runs of the same length can agree
+        # the hash covers the samples consumed: only runs of the same length can agree
         orders[run.seed, summary["steps"], summary["skipped_steps"]].add(summary["data_order_hash"])
         weights[run.seed, str(run.config["model"])].add(summary["initial_weights_hash"])
     for found, what in ((orders, "order of samples"), (weights, "initial weights")):
@@ -128,8 +128,8 @@ def is_measured_in_part(summary: dict[str, Any]) -> bool:
 
 
 def busy(rows: Sequence[Row]) -> Iterator[str]:
-    """The same model and batch take the same time outside of the optimizer, on an even machine."""
-    times: dict[str, dict[str, float]] = defaultdict(dict)  # by what a step does, then by candidate
+    """Warn if the same work outside the optimizer took unequal times: the load varied."""
+    times: dict[str, dict[str, float]] = defaultdict(dict)  # by work of a step, then candidate
     for row in rows:
         if {"step_ms", "optimizer_step_ms"} <= set(row.cost):
             config, summary = row.runs[0].config, row.runs[0].summary
@@ -148,7 +148,7 @@ def busy(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def kernels(rows: Sequence[Row]) -> Iterator[str]:
-    """A fused optimizer is faster than one that goes tensor by tensor, whatever it computes."""
+    """Warn if only some optimizers use fused or foreach kernels, which are faster."""
     found: dict[str, dict[str, None]] = defaultdict(dict)
     for row in rows:
         for run in row.runs[:1]:
@@ -171,7 +171,7 @@ def budgets(comparison: Comparison) -> Iterator[str]:
         tried = ", ".join(f"{family} {count}" for family, count in counts.items())
         yield f"Unequal tuning budgets (settings tried): {tried}."
     if any(run.phase for run in comparison.runs):
-        return  # a study knows the bounds of its spaces
+        return  # a study itself reports settings at the bounds of its spaces
     for key in swept_keys(trials):
         for family, of_family in trials.groupby("family", sort=False):
             if edge := at_the_edge(of_family, key, comparison.question):

@@ -1,4 +1,4 @@
-"""What a comparison shows, in sentences; templates say how to read the table, and the methods."""
+"""The outcome of a comparison in sentences, and the templates of notes and methods."""
 
 import re
 from collections import defaultdict
@@ -20,7 +20,7 @@ UNCERTAIN = "no detectable difference"
 
 
 def claims(comparison: Comparison) -> Iterator[str]:
-    """The outcome, with everything that a reader needs to weigh it."""
+    """The outcome in sentences, with what a reader needs to weigh it."""
     rows, metric = comparison.rows, comparison.question.decides
     first, *others = [row for row in rows if row.value]
     by_verdict: dict[str, list[Row]] = defaultdict(list)
@@ -59,7 +59,7 @@ def claims(comparison: Comparison) -> Iterator[str]:
 
 
 def claims_against(comparison: Comparison, baseline: str) -> str:
-    """Who is better and who is worse than a baseline, as one sentence."""
+    """One sentence on which candidates are better or worse than a baseline."""
     question = comparison.question
     pairs = against(comparison.rows, baseline)
     groups: dict[str, list[str]] = {kind: [] for kind in ("better", "worse", UNCERTAIN)}
@@ -80,7 +80,7 @@ def claims_against(comparison: Comparison, baseline: str) -> str:
 def in_words(comparison: Comparison, row: Row) -> str:
     """A candidate's value with its interval, or why it has none."""
     value, metric = row.value, comparison.question.decides
-    assert value is not None  # what is named has one
+    assert value is not None  # only candidates with a value are named
     mean = metric_value(metric, value.mean)
     if value.low is None:
         unit = comparison.unit
@@ -90,20 +90,20 @@ def in_words(comparison: Comparison, row: Row) -> str:
 
 
 def to_rival(row: Row, metric: str) -> str:
-    """A candidate, how far it is from its rival, and how sure that is."""
-    assert row.difference is not None  # it was compared
+    """A candidate with its difference from its rival and the p-value."""
+    assert row.difference is not None  # set for every compared row
     return with_p(row, row.difference, metric, f" vs. {row.rival}")
 
 
 def with_p(row: Row, difference: Difference, metric: str, other: str = "") -> str:
-    """A candidate, how far it is from another, and how sure that is."""
+    """A candidate with its difference from another and the p-value."""
     p = difference.adjusted_p
     sure = "not tested" if p is None else f"p = {p_value(p)}".replace("= <", "<")
     return f"{row.name} ({change(metric, difference)}{other}, {sure})"
 
 
 def notes_and_methods(comparison: Comparison, studies: Sequence[Study]) -> tuple[str, str]:
-    """How to read the table, and the protocol as a paragraph of methods."""
+    """How to read the tables, and the methods paragraph of a paper."""
     question, runs, rows = comparison.question, comparison.used, comparison.rows
     estimates = [estimate for row in rows for estimate in (row.validation, row.value)]
     context = {
@@ -130,7 +130,7 @@ def notes_and_methods(comparison: Comparison, studies: Sequence[Study]) -> tuple
 
 
 def template(name: str) -> Template:
-    """A template of this folder; values are escaped in HTML and, by ``md``, in Markdown."""
+    """A template of this folder; HTML is escaped, and Markdown by the filter ``md``."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=name.endswith(".html"),

@@ -1,4 +1,4 @@
-"""Rows compared: which candidate may be the best, and how far the others are from it."""
+"""Compare rows: which candidates may be the best, and how far behind the others are."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,8 +22,8 @@ from analysis.statistics import (
     unpaired,
 )
 
-# what the tests allow to say of a candidate
-BEST = "best"  # every other is detectably worse than some candidate, and it is not
+# verdicts
+BEST = "best"  # the only one that no other is detectably better than
 MAY_BE_BEST = "may be best"
 WORSE = "worse"
 UNTESTED = "cannot be tested"
@@ -34,11 +34,11 @@ LEAST_UNITS = 2
 @dataclass(frozen=True)
 class Comparison:
     question: Question
-    rows: list[Row]  # the best first
-    untuned: list[Row]  # of a study, the candidates as they are
+    rows: list[Row]  # best first
+    untuned: list[Row]  # a study's candidates with their default settings
     runs: list[Run]
-    targets: list[float]  # values whose cost in steps and seconds is counted, the easiest first
-    target: float  # what was asked for, if anything was; else the middle one
+    targets: list[float]  # values to report the cost of reaching, easiest first
+    target: float  # the requested one, else the middle one
 
     @property
     def best(self) -> Row:
@@ -46,7 +46,7 @@ class Comparison:
 
     @property
     def used(self) -> list[Run]:
-        """The runs whose values stand in the table."""
+        """The finished runs behind the values in the tables."""
         return [run for row in self.rows for run in row.runs]
 
     @property
@@ -60,11 +60,11 @@ class Comparison:
 
     @property
     def tests(self) -> list[str]:
-        """The tests that were applied."""
+        """Names of the applied tests."""
         return sorted({row.difference.test for row in self.rows if row.difference} - {""})
 
     def metrics(self, start: str, end: str) -> list[str]:
-        """The recorded metrics so named; several where training has several phases."""
+        """Recorded metrics by prefix and suffix; several if training has several phases."""
         names = {name for run in self.used for name in run.curves}
         return sorted(name for name in names if name.startswith(start) and name.endswith(end))
 
@@ -75,16 +75,16 @@ def compare(
     mode: str | None = None,
     target: float | None = None,
 ) -> Comparison:
-    """Make a row for every candidate, the best first, and test them against each other.
+    """Compute a row per candidate, best first, and test all pairs.
 
     Args:
-        metric: to compare on; None: what the runs monitor.
-        mode: ``max`` or ``min``; None: as the runs monitor ``metric``.
-        target: a value whose cost is counted; None: the runs' own, if they have one.
+        metric: to compare on; None: the one that the runs monitor.
+        mode: ``max`` or ``min``; None: the one with which the runs monitor ``metric``.
+        target: value to report the cost of reaching; None: ``trainer.target`` if all runs share it.
 
     Raises:
-        ReportError: no run has a value to compare, the runs monitor different metrics, or nothing
-            tells which way is better.
+        ReportError: if no run has a value to compare, the runs monitor different metrics, or the
+            mode of the metric is not known.
     """
     question = ask(runs, metric, mode)
     for run in runs:
@@ -116,7 +116,7 @@ def compare(
 
 
 def without_test(rows: Sequence[Row]) -> list[str]:
-    """The candidates of which no run was tested."""
+    """Candidates without a tested run."""
     return [row.name for row in rows if row.runs and all(run.test is None for run in row.runs)]
 
 
@@ -125,7 +125,7 @@ def standing(row: Row, question: Question) -> tuple[bool, float]:
 
 
 def count_divergence(runs: Sequence[Run], question: Question) -> None:
-    """Give runs that diverged the worst value that any run has, so they lose in every pair."""
+    """Give diverged runs the worst value of any finished run, so that they lose every pair."""
     finished = [run for run in runs if run.finished]
     validation = [run.validation for run in finished if run.validation is not None]
     test = [run.test for run in finished if run.test is not None]
@@ -135,13 +135,13 @@ def count_divergence(runs: Sequence[Run], question: Question) -> None:
 
 
 def asked_target(runs: Sequence[Run]) -> float | None:
-    """The ``trainer.target`` that all runs had, if they had one."""
+    """The ``trainer.target`` that all runs share, else None."""
     targets = {nested(run.config, "trainer", "target") for run in runs}
     return targets.pop() if len(targets) == 1 else None
 
 
 def targets(rows: Sequence[Row], question: Question, asked: float | None) -> list[float]:
-    """What was asked for, and what candidates reach in half of their runs: all, half, the best."""
+    """Values that all, half (or: ``asked``) and the best of the rows reach in half their runs."""
     medians = sorted(
         float(np.median([question.key(run.validation) for run in row.runs]))
         for row in rows
@@ -154,17 +154,17 @@ def targets(rows: Sequence[Row], question: Question, asked: float | None) -> lis
 
 
 def judge(rows: Sequence[Row], question: Question) -> None:
-    """Test every pair of rows, correct for all of them, and say what that allows to say.
+    """Test every pair of rows, corrected for all pairs, and set the verdicts.
 
-    All pairs count, since the first row is the best by the very values that are tested: any other
-    could have stood in its place.
+    The correction covers all pairs because the tested values also determine which row is first: it
+    could have been any other.
     """
     tested = {row.name: row for row in rows if row.scores}
     found = all_differences(list(tested.values()))
     for name, row in tested.items():
         to_others = {other: found[name, other] for other in tested if other != name}
         if not to_others:
-            row.verdict = ""  # there is nothing that it was compared with
+            row.verdict = ""  # nothing to compare it with
             return
         better = [other for other, diff in to_others.items() if is_worse(diff, question)]
         may_be_best = any(diff.p is not None for diff in to_others.values())
@@ -179,7 +179,7 @@ def judge(rows: Sequence[Row], question: Question) -> None:
 
 
 def all_differences(rows: Sequence[Row]) -> dict[tuple[str, str], Difference]:
-    """Each row minus each other, with p corrected for all pairs that can be tested."""
+    """Every row minus every other, with p corrected for all pairs that can be tested."""
     pairs = list(combinations(rows, 2))
     both = {}
     for (one, other), diff in zip(pairs, differences(pairs), strict=True):
@@ -188,16 +188,16 @@ def all_differences(rows: Sequence[Row]) -> dict[tuple[str, str], Difference]:
 
 
 def against(rows: Sequence[Row], baseline: str) -> list[tuple[Row, Difference]]:
-    """Each other row, and that row minus ``baseline``, with p corrected for these pairs alone.
+    """Every other row and its difference from ``baseline``, p corrected for these pairs only.
 
-    That is right for a baseline that was named before any result was seen.
+    This is valid for a baseline that was chosen before any result was seen.
 
     Raises:
-        ReportError: no row of that name has a value.
+        ReportError: if no row of that name has a value.
     """
     tested = {row.name: row for row in rows if row.scores}
     if baseline not in tested:
-        names = "; ".join(tested)  # which may have commas
+        names = "; ".join(tested)  # names may contain commas
         raise ReportError(f"--against {baseline}: no such candidate with a value among {names}")
     others = [row for row in tested.values() if row.name != baseline]
     found = differences([(row, tested[baseline]) for row in others])
@@ -205,14 +205,14 @@ def against(rows: Sequence[Row], baseline: str) -> list[tuple[Row, Difference]]:
 
 
 def differences(pairs: Sequence[tuple[Row, Row]]) -> list[Difference]:
-    """Of each pair the first minus the second, with p corrected for all that can be tested."""
+    """First minus second of each pair, with p corrected for all pairs that can be tested."""
     found = [apart(one.scores, other.scores, len(pairs)) for one, other in pairs]
     adjusted = iter(holm([diff.p for diff in found if diff.p is not None]))
     return [replace(diff, adjusted_p=None if diff.p is None else next(adjusted)) for diff in found]
 
 
 def apart(row: Mapping[Key, float], other: Mapping[Key, float], num_pairs: int) -> Difference:
-    """A row minus another: paired by unit and seed, unless there are too few pairs."""
+    """One row minus another, paired by unit and seed unless there are too few pairs."""
     shared = {key: row[key] - other[key] for key in row if key in other}
     differences = list(unit_means(shared).values())
     if len(differences) >= LEAST_UNITS:
@@ -226,12 +226,12 @@ def mirrored(diff: Difference) -> Difference:
 
 
 def is_worse(diff: Difference, question: Question) -> bool:
-    """Whether a difference to another is detectably to the worse."""
+    """Whether a difference is detectable and to the worse."""
     return diff.adjusted_p is not None and diff.adjusted_p < ALPHA and question.key(diff.mean) < 0
 
 
 def wins(row: Row, rival: Row, question: Question) -> Estimate | None:
-    """How often a run beats the rival's of the same unit and seed."""
+    """How often a run beats the rival's run with the same unit and seed."""
     tables = []  # units by seeds
     for of in (row, rival):
         lost = {(run.unit, run.seed): math.inf for run in of.diverged}
@@ -243,7 +243,7 @@ def wins(row: Row, rival: Row, question: Question) -> Estimate | None:
 
 
 def measure_to_best(rows: Sequence[Row], question: Question) -> None:
-    """How far each is from the best other; with intervals, over the units that all have."""
+    """Set every row's difference from the best other, with intervals over the shared units."""
     means = [unit_means(row.scores) for row in rows]
     units = pd.DataFrame(means).dropna(axis=1).to_numpy().T
     is_enough = len(units) >= LEAST_UNITS

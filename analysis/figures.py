@@ -16,20 +16,20 @@ from analysis.tuning_figures import of_tuning
 from analysis.words import interval, intervals, metric_value, shown, words
 
 MAX_POINTS = 240  # per line; more would only make the file larger
-FEW_POINTS = 12  # up to here each point gets a dot
+FEW_POINTS = 12  # lines with at most this many points have a dot at each
 UNITS = {"step": "updates", "seconds": "training time (s)"}
 COSTS = {
     "train_seconds": "training time (s)",
     "optimizer_step_ms": "time in the optimizer (ms per update)",
     "state_bytes_per_parameter": "optimizer state (bytes per parameter)",
 }
-DECADES_OF_RATE = 1e-4  # of the highest: the end of a schedule may be near zero
+DECADES_OF_RATE = 1e-4  # lowest rate shown, as a share of the highest: schedules end near zero
 FOREST_ROW = 0.44  # inches
-NAME_LENGTH = 40  # letters of a candidate beside its value
+NAME_LENGTH = 40  # characters of a name in a forest plot
 
 
 def figures_of(comparison: Comparison) -> dict[str, list[Figure]]:
-    """The figures by the part of the page they stand in."""
+    """Figures by section of the page."""
     rows = [row for row in comparison.rows if row.runs]
     return {
         "result": [of_results(rows, comparison.question, comparison.unit)],
@@ -50,7 +50,7 @@ def palette_of(comparison: Comparison) -> Palette:
 
 @dataclass(frozen=True)
 class Bar:
-    """A row of a forest plot: a mean with its interval, and the values that it is of."""
+    """A row of a forest plot: a mean with its interval, and the individual values."""
 
     name: str
     text: str  # at the end of the row
@@ -60,7 +60,7 @@ class Bar:
 
 
 def of_results(rows: Sequence[Row], question: Question, unit: str) -> Figure:
-    """The headline: each candidate's mean and interval, and its units, on one scale."""
+    """Forest plot of each candidate's mean, interval and individual units."""
     placed = [(row, row.value) for row in rows if row.value]
     values = [value for _, value in placed]
     bars = [
@@ -81,10 +81,10 @@ def of_results(rows: Sequence[Row], question: Question, unit: str) -> Figure:
 def forest(
     title: str, metric: str, note: str, bars: Sequence[Bar], inside: Sequence[float]
 ) -> Figure:
-    """Means with intervals, one above the other.
+    """Forest plot: means with intervals, one row each.
 
     Args:
-        inside: the means to be told apart; of others only the side is shown, by an arrow.
+        inside: the means that the axis must resolve; others are arrows at its edge.
     """
 
     def draw(plot: Plot) -> None:
@@ -146,7 +146,7 @@ def against(rows: Sequence[Row], question: Question, cost: str) -> Figure:
 
 
 def of_training(rows: Sequence[Row], comparison: Comparison) -> Iterator[Figure]:
-    """Validation, losses and rate as training went; the former two over steps and over seconds."""
+    """Curves of validation and losses, over steps and seconds, and of the learning rate."""
     validation = comparison.question.validation
     for metric in (validation, *comparison.metrics("train/", "loss")):
         larger = metric == validation and comparison.question.larger_is_better
@@ -160,7 +160,7 @@ def of_training(rows: Sequence[Row], comparison: Comparison) -> Iterator[Figure]
 
 
 def curves(rows: Sequence[Row], metric: str, x: str, larger: bool) -> Iterator[Figure]:
-    """A metric of every candidate; no figure if none recorded it."""
+    """Curves of a metric, one per candidate; no figure if none recorded it."""
     found = [(row, mean_curve(row.runs, metric)) for row in rows]
     lines = [(row, curve) for row, curve in found if not curve.empty]
     if not lines:
@@ -190,7 +190,7 @@ def curves(rows: Sequence[Row], metric: str, x: str, larger: bool) -> Iterator[F
 
 
 def against_fit(rows: Sequence[Row], question: Question, loss: str) -> Iterator[Figure]:
-    """Validation against the loss on fixed training samples, both as training went."""
+    """Validation against the loss on fixed training samples, over the course of training."""
     metric, larger = question.validation, question.larger_is_better
     lines = []
     for row in rows:
@@ -199,7 +199,7 @@ def against_fit(rows: Sequence[Row], question: Question, loss: str) -> Iterator[
         if fit.empty or value.empty:
             continue
         both = value.merge(fit, on="step", suffixes=("", "_fit"))
-        both = both[both["mean_fit"] == both["mean_fit"].cummin()]  # the rest goes back and forth
+        both = both[both["mean_fit"] == both["mean_fit"].cummin()]  # the rest would zigzag
         if not both.empty:
             lines.append((row, both))
     if not lines:
@@ -228,10 +228,10 @@ def against_fit(rows: Sequence[Row], question: Question, loss: str) -> Iterator[
 
 
 def worth_showing(curves: Sequence[pd.DataFrame], metric: str, larger: bool) -> list[float]:
-    """The values that curves are to be told apart by.
+    """The values that the axis of a figure of curves must resolve.
 
-    Of a learning rate its upper decades; else those from the first tenth on, of the curves that
-    end well.
+    For learning rates, their upper decades; else the values after the first tenth, of the curves
+    that end well.
     """
     if metric.endswith("/lr"):
         rates = [rate for curve in curves for rate in curve["mean"]]
@@ -249,7 +249,7 @@ def worth_showing(curves: Sequence[pd.DataFrame], metric: str, larger: bool) -> 
 def mean_curve(runs: Sequence[Run], metric: str) -> pd.DataFrame:
     """Columns step, seconds, mean, low and high of ``metric`` at the steps that all runs recorded.
 
-    Runs of a candidate take different times: seconds are the mean of the runs' at a step.
+    Seconds are averaged over the runs at each step.
     """
     curves = [curve for run in runs if not (curve := run.curve(metric)).empty]
     if not curves:

@@ -1,6 +1,6 @@
-"""What a report says, and how: as one HTML file (no network, no script) and as Markdown.
+"""Reports as one HTML file (no network, no script) and as Markdown.
 
-Names of runs, overrides and errors come from whoever made the runs; the templates escape each.
+Run names, overrides and error messages are untrusted text: the templates escape them.
 """
 
 from abc import ABC, abstractmethod
@@ -23,29 +23,29 @@ from analysis.tables import frame, tables
 
 
 class Document(ABC):
-    """What a report says, whatever shows it."""
+    """The content of a report, independent of the output format."""
 
     page_template: ClassVar[str]
     title: str
     claims: list[str]
     caveats: list[str]
-    tables: list[pd.DataFrame]  # in words
-    frame: pd.DataFrame  # in numbers
+    tables: list[pd.DataFrame]  # formatted for reading
+    frame: pd.DataFrame  # plain numbers, for report.csv
     notes: str  # how to read the tables
     methods: str
     palette: Palette
-    parts: "Sequence[Report]" = ()  # reports that this one stands on
+    parts: "Sequence[Report]" = ()  # the reports of single workloads
 
     @abstractmethod
     def figures(self) -> dict[str, list[Figure]]:
-        """The figures by the part of the page they stand in."""
+        """Figures by section of the page."""
 
     @abstractmethod
     def details(self) -> dict[str, Any]:
-        """What else the template of the page shows."""
+        """Further variables of the page template."""
 
     def page(self) -> str:
-        """All of it as HTML."""
+        """The whole report as HTML."""
         return template(self.page_template).render(
             report=self,
             made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -57,11 +57,11 @@ class Document(ABC):
         )
 
     def markdown(self) -> str:
-        """All but the figures."""
+        """The report as Markdown, without figures."""
         return template("report.md").render(report=self)
 
     def save_figures(self, folder: Path) -> None:
-        """Every figure as SVG, PDF and PNG at the widths of a paper's column and page."""
+        """Save every figure as SVG, PDF and PNG, at the column and page width of a paper."""
         folder.mkdir(parents=True, exist_ok=True)
         for figures in self.figures().values():
             for figure in figures:

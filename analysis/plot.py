@@ -1,6 +1,6 @@
-"""Plots on matplotlib's axes, for the page (SVG in the page's own colours) and for a paper.
+"""Plots with matplotlib, for the page (SVG with CSS colours) and for a paper.
 
-A candidate's colour is its name's, on every page and on paper.
+A candidate's colour depends on its name, so it is the same on every page and in every figure.
 """
 
 import math
@@ -30,8 +30,8 @@ COLOURS = (
 CSS_VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", PAPER: "paper"} | {
     colour: f"c{i}" for i, colour in enumerate(COLOURS)
 }
-NUM_LOOKS = 2 * len(COLOURS)  # solid, then dashed; all others are grey
-# names that keep their look whoever else is compared
+NUM_LOOKS = 2 * len(COLOURS)  # solid, then dashed; further names are grey
+# names whose look does not depend on the other candidates
 KNOWN = (
     "sgd", "adamw", "adam", "radam", "lamb", "adafactor", "rmsprop", "muon",
     "lion", "nadam", "adan", "schedulefree_adamw", "schedulefree_sgd", "soap", "prodigy", "sam",
@@ -52,10 +52,10 @@ PAPER_STYLE: Any = STYLE | {
 PAGE_WIDTH = 4.2  # inches
 PAPER_WIDTHS = {"column": 3.25, "page": 6.75}
 FORMATS = ("svg", "pdf", "png")
-METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same file every time
+METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # for reproducible files
 
 LOG_FROM = 5  # values that span more than this factor are shown on a logarithmic scale
-LEAST_ERROR = 5e-5  # an accuracy of 100 % has no logarithm of its error
+LEAST_ERROR = 5e-5  # lower bound of an error on a log scale, for an accuracy of 100 %
 SHARES = (0.1, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
 
 
@@ -68,14 +68,14 @@ class Look:
     line: Literal["-", "--"] = "-"  # matplotlib's names of line styles
 
 
-OTHER = Look("series other", SOFT)  # of the many that share a look
+OTHER = Look("series other", SOFT)  # shared by all names beyond NUM_LOOKS
 
 
 class Palette:
     """The looks of all names of a page.
 
     Args:
-        names: in the order of their standing; from the 17th on they share one look.
+        names: best first; from the 17th on they share one look.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -99,20 +99,20 @@ class Palette:
 
 
 def known(name: str) -> str | None:
-    """The optimizer that a candidate's name begins with; of ``study/sgd`` the second part."""
+    """The optimizer that a candidate's name starts with, after any ``study/`` prefix."""
     bare = name.rpartition("/")[2]
     found = [word for word in KNOWN if bare == word or re.match(rf"{word}[_,]", bare)]
     return max(found, key=len, default=None)
 
 
 class Plot:
-    """Axes and the looks of candidates."""
+    """Matplotlib axes on which candidates are drawn in their looks."""
 
     def __init__(self, axes: "Axes", palette: Palette) -> None:
         self.axes, self.palette = axes, palette
 
     def x_axis(self, label: str, values: Sequence[float] = ()) -> None:
-        """Name the axis; logarithmic if ``values`` span enough."""
+        """Label the axis; logarithmic if the range of ``values`` is large."""
         self.axes.set_xlabel(label)
         if values and spans(values):
             self.axes.set_xscale("log")
@@ -125,13 +125,13 @@ class Plot:
         inside: Sequence[float] = (),
         larger_is_better: bool = True,
     ) -> None:
-        """Name the axis after the metric; errors and losses that span enough are logarithmic.
+        """Label the axis with the metric; losses and errors with a large range are logarithmic.
 
-        Of an accuracy the error is, so that 99 and 99.9 % are as far apart as 90 and 99 %.
+        Accuracies have a log scale of their error: 99 and 99.9 % are as far apart as 90 and 99 %.
 
         Args:
-            inside: the values to be told apart; arrows point at those that are worse than all of
-                them. Empty: all.
+            inside: the values that the axis must resolve; worse ones become arrows at its edge.
+                Empty: all.
         """
         from matplotlib.ticker import FixedLocator, NullLocator
 
@@ -158,9 +158,9 @@ class Plot:
         return not self.axes.get_autoscaley_on() and not low <= value <= high
 
     def mark(self, name: str, x: Any, y: Any, kind: str, tip: str = "", **style: Any) -> None:
-        """A candidate's marks or line; hovering shows ``tip``, or its name."""
+        """Draw a candidate's markers or line; hovering shows ``tip``, or its name."""
         look, order = self.palette[name], self.palette.order
-        depth = 3 - order.get(name, len(order)) / (len(order) + 1)  # the best lie on top
+        depth = 3 - order.get(name, len(order)) / (len(order) + 1)  # the best on top
         style = {"color": look.colour, "zorder": depth, **style}
         (drawn,) = self.axes.plot(x, y, kind, **style)
         drawn.set_gid(f"{look.css_class}|{tip or name}")
@@ -174,7 +174,7 @@ class Plot:
         area.set_gid(f"{look.css_class}|{name}")
 
     def dot(self, name: str, x: float, y: float, tip: str, hollow: bool = False) -> None:
-        """A mark with what hovering shows; an arrow at the edge if it lies outside."""
+        """Draw a marker with a hover text; an arrow at the edge if it is off scale."""
         if self.is_outside(y):
             is_top = y > self.axes.get_ylim()[1]
             self.at_edge(name, x, "^" if is_top else "v", tip, is_top)
@@ -184,7 +184,7 @@ class Plot:
         self.mark(name, x, y, "o", tip, markersize=5.5, markerfacecolor=fill, markeredgecolor=rim)
 
     def at_edge(self, name: str, x: float, kind: str, tip: str, is_top: bool) -> None:
-        """A mark at the upper or lower edge, for a value that lies outside or a failure."""
+        """Draw a marker at the upper or lower edge, for an off-scale value or a failure."""
         y, place = 0.97 if is_top else 0.03, self.axes.get_xaxis_transform()
         self.mark(name, x, y, kind, tip, transform=place, markersize=5.5, clip_on=False)
 
@@ -196,9 +196,9 @@ def name_axis(axis: Any, metric: str) -> None:
 
 
 def hopeful(values: Sequence[float], larger_is_better: bool) -> list[float]:
-    """The values that a figure should tell apart: hopeless ones would flatten the differences.
+    """The values that a figure must resolve; much worse ones would flatten the differences.
 
-    They reach from the best to four times as far as the median.
+    They are at most four times as far from the best as the median is.
     """
     sign = 1 if larger_is_better else -1
     best = max(sign * value for value in values)
@@ -207,7 +207,7 @@ def hopeful(values: Sequence[float], larger_is_better: bool) -> list[float]:
 
 
 def spans(values: Sequence[float]) -> bool:
-    """Whether positive values are so far apart that they need a logarithmic scale."""
+    """Whether values are positive and have a range that needs a logarithmic scale."""
     return min(values) > 0 and max(values) >= LOG_FROM * min(values)
 
 
@@ -220,7 +220,7 @@ def accuracy_of(position: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def log_ticks(axis: Any, values: Sequence[float]) -> None:
-    """Ticks at powers of ten, or closer where there are few, as plain numbers."""
+    """Ticks at powers of ten, or at 1, 2 and 5 for short ranges, as plain numbers."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     subs = (1.0, 2.0, 5.0) if math.log10(max(values) / min(values)) < 2 else (1.0,)
@@ -231,11 +231,11 @@ def log_ticks(axis: Any, values: Sequence[float]) -> None:
 
 @dataclass(frozen=True)
 class Figure:
-    """What one figure shows.
+    """One figure: its texts, and the function that draws it.
 
     Attributes:
-        names: of the legend, in order; empty if the plot names them itself.
-        height: in inches; None: in proportion to the width.
+        names: legend entries in order; empty if the plot has labels of its own.
+        height: in inches; None: proportional to the width.
         is_wide: whether it needs the width of a page.
     """
 
@@ -248,7 +248,7 @@ class Figure:
 
 
 def inline_svg(figure: Figure, palette: Palette) -> Markup:
-    """The figure for the page: colours are the page's own, so it is right in light and dark."""
+    """The figure as inline SVG with CSS variables for colours, for light and dark pages."""
     text = rendered(figure, palette, (1 + figure.is_wide) * PAGE_WIDTH, "svg", STYLE).decode()
     text = re.sub(
         r"<!--.*?-->|<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S
@@ -264,7 +264,7 @@ def inline_svg(figure: Figure, palette: Palette) -> Markup:
 
 
 def save(figure: Figure, palette: Palette, folder: Path) -> None:
-    """The figure for a paper: at the widths of a column and of a page, fonts embedded."""
+    """Save the figure for a paper, at column and page width, with embedded fonts."""
     name = re.sub(r"\W+", "_", figure.title).strip("_")
     for width, inches in PAPER_WIDTHS.items():
         if figure.is_wide and inches < PAGE_WIDTH:
@@ -280,11 +280,11 @@ def rendered(figure: Figure, palette: Palette, inches: float, kind: str, style: 
     from matplotlib.lines import Line2D
 
     with matplotlib.rc_context(style), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks
+        warnings.filterwarnings("ignore", "Glyph")  # the font may lack the script of a name
         height = figure.height or min(0.66 * inches, 3.0)
         canvas = Canvas(figsize=(inches, height), layout="constrained")
         figure.draw(Plot(canvas.subplots(), palette))
-        if style is PAPER_STYLE and figure.names:  # the page has legends of its own
+        if style is PAPER_STYLE and figure.names:  # the page has its legends in HTML
             handles = [
                 Line2D([], [], color=palette[name].colour, linestyle=palette[name].line, label=name)
                 for name in figure.names

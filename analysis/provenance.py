@@ -17,7 +17,7 @@ def facts_of(run: Run) -> dict[str, str]:
     summary, trainer = run.summary, run.config["trainer"]
     synthetic = " (synthetic)" if summary["synthetic_data"] else ""
     counts = [f"{n:,} {SPLITS.get(split, split)}" for split, n in summary["num_samples"].items()]
-    # what the run was given, not what it used: an early stop is a result
+    # the configured length, not the one used: early stopping is a result
     if trainer["max_steps"]:
         length = f"{trainer['max_steps']} steps"
     elif trainer["limit_train_steps"]:
@@ -42,7 +42,7 @@ def facts_of(run: Run) -> dict[str, str]:
 
 
 def facts(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Every value that a fact has among finished runs, with its count where there are several."""
+    """All values of each fact over the finished runs, with counts if there are several."""
     of_runs = [facts_of(run) for run in runs]
     return {name: counted(facts[name] for facts in of_runs) for name in of_runs[0]}
 
@@ -55,7 +55,7 @@ def counted(values: Iterable[str]) -> list[str]:
 
 
 def run_table(comparison: Comparison) -> pd.DataFrame:
-    """One row per run, in words; columns that no run fills are left out."""
+    """One row of text per run, without the columns that are empty for all."""
     metric = comparison.question.validation
     rows = [
         {
@@ -73,7 +73,7 @@ def run_table(comparison: Comparison) -> pd.DataFrame:
             "error": str(run.summary.get("error") or ""),
         }
         for run in comparison.runs
-        # what a run that diverged counts as is no value of its own
+        # a diverged run has been given the worst value of the others
         for validation in [None if run.status == DIVERGED else run.validation]
     ]
     table = pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""What runs are compared on: which metric, and which way it is better."""
+"""The metric that runs are compared on, and whether larger or smaller is better."""
 
 import math
 from collections import Counter
@@ -12,10 +12,10 @@ from analysis.runs import REPEAT, TUNE, UNFINISHED, UNTUNED, ReportError, Run
 class Question:
     """What the runs are compared on."""
 
-    validation: str  # the monitored metric; it chooses settings
-    test: str | None  # its twin on the test split
+    validation: str  # the monitored metric, on which settings are selected
+    test: str | None  # the same metric on the test split
     larger_is_better: bool
-    is_tested: bool = False  # whether candidates are compared on ``test``: every one of them has it
+    is_tested: bool = False  # whether ``test`` is compared: all candidates have it
 
     @property
     def decides(self) -> str:
@@ -27,7 +27,7 @@ class Question:
         return "higher is better" if self.larger_is_better else "lower is better"
 
     def answer(self, run: Run) -> None:
-        """Set the best value that a run reached on validation, and its last on test."""
+        """Set a run's best validation value and its test value."""
         run.test = run.number(self.test) if self.test else None
         if run.summary.get("monitor") == self.validation:
             run.validation = run.number("best", "value")
@@ -38,14 +38,14 @@ class Question:
         return run.test if self.is_tested else run.validation
 
     def key(self, value: float | None) -> float:
-        """Larger is better; a missing value is the worst. Of a value it is its own inverse."""
+        """Sort key: larger is better, missing is worst. Applied twice, it gives the value."""
         if value is None:
             return -math.inf
         return value if self.larger_is_better else -value
 
 
 def ask(runs: Sequence[Run], metric: str | None, mode: str | None) -> Question:
-    """Settle what the runs are compared on."""
+    """Determine what the runs are compared on."""
     judged = [run for run in reported(runs) if run.phase != UNTUNED]
     if not any(run.finished for run in judged):
         statuses = Counter(run.status for run in judged)
@@ -78,6 +78,6 @@ def ask(runs: Sequence[Run], metric: str | None, mode: str | None) -> Question:
 
 
 def reported(runs: Sequence[Run]) -> list[Run]:
-    """The runs that rows stand on: of a study the repeats alone, as soon as one has ended."""
+    """The runs behind the rows; a study's trials are left out once a repeat has ended."""
     has_repeats = any(run.phase == REPEAT and run.status != UNFINISHED for run in runs)
     return [run for run in runs if run.phase != TUNE or not has_repeats]

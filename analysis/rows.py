@@ -18,7 +18,7 @@ COSTS = (
 )  # fmt: skip
 NO_VALUE = "no value"
 
-Key = tuple[str, str]  # of a run: its unit and its seed
+Key = tuple[str, str]  # unit and seed of a run
 
 
 @dataclass(frozen=True)
@@ -40,21 +40,21 @@ class Row:
     """One candidate: its runs at the best setting of every replicate, or of all runs."""
 
     name: str
-    settings: list[Setting]  # those settings
+    settings: list[Setting]  # the best of every replicate
     runs: list[Run]  # one finished run per seed
-    diverged: list[Run]  # at those settings; their values are the worst of all
-    num_replaced: int  # runs at those settings that were run again with the same seed
-    without_value: list[Run]  # finished, but a value that is compared is missing
-    statuses: Counter[str]  # of all its runs, whatever the setting
+    diverged: list[Run]  # at those settings; they count with the worst value
+    num_replaced: int  # runs superseded by a later one with the same seed and setting
+    without_value: list[Run]  # ended, but without a value to compare
+    statuses: Counter[str]  # of all its runs, at any setting
     num_settings: int
-    is_chosen: bool  # the settings were chosen by the very runs that are reported
-    is_untuned: bool  # a study's candidate as it is, beside the tuned one
+    is_chosen: bool  # whether settings were selected on the reported runs
+    is_untuned: bool  # whether it has a study's default settings
     validation: Estimate | None
-    value: Estimate | None  # what candidates are compared on
-    scores: dict[Key, float]  # of which ``value`` is the mean
-    cost: dict[str, Estimate] = field(default_factory=dict)  # those that its runs recorded
-    hits: list[Hit] = field(default_factory=list)  # by target, the easiest first
-    # the first row that is detectably better, else the first other: of that the following two are
+    value: Estimate | None  # on the metric that candidates are compared on
+    scores: dict[Key, float]  # ``value`` is the mean over their units
+    cost: dict[str, Estimate] = field(default_factory=dict)  # those recorded by its runs
+    hits: list[Hit] = field(default_factory=list)  # one per target, easiest first
+    # the first row that is detectably better, else the first other; the next two refer to it
     rival: str = ""
     difference: Difference | None = None
     wins: Estimate | None = None  # how often its run beats the rival's
@@ -71,7 +71,7 @@ class Row:
 
 
 def rows_of(runs: Sequence[Run], question: Question, phases: set[str]) -> list[Row]:
-    """A row for every candidate, from its runs of some phases."""
+    """A row per candidate, from its runs of the given phases."""
     by_candidate: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         by_candidate[run.candidate].append(run)
@@ -81,7 +81,7 @@ def rows_of(runs: Sequence[Run], question: Question, phases: set[str]) -> list[R
 def row_of(name: str, runs: Sequence[Run], question: Question, phases: set[str]) -> Row:
     used = [run for run in runs if run.phase in phases]
     replicates = sorted({run.replicate for run in used}, key=lambda r: -1 if r is None else r)
-    # replicates choose anew, unless it is the trials themselves that are reported
+    # every replicate selects its own setting, unless the reported runs are the trials
     groups = (
         [[run for run in used if run.replicate == r] for r in replicates]
         if REPEAT in phases
@@ -126,7 +126,7 @@ def best_setting(runs: Sequence[Run], question: Question) -> tuple[Setting, list
 
 
 def over_units(values: Mapping[Key, float], metric: str) -> Estimate:
-    """The mean of units' means."""
+    """Estimate from the means of the units."""
     return estimate(list(unit_means(values).values()), *possible(metric))
 
 
@@ -136,7 +136,7 @@ def unit_means(values: Mapping[Key, float]) -> dict[str, float]:
 
 
 def merit(runs: Sequence[Run], question: Question) -> tuple[bool, int, bool, float]:
-    """How good a setting is: fewest broken runs, run to the end, then the mean on validation."""
+    """Sort key of a setting: few broken runs, run to the end, then the mean on validation."""
     finished = [run for run in runs if run.finished]
     found = of_known([run.validation for run in finished])
     broken = sum(run.status in BROKEN for run in runs)
@@ -147,18 +147,18 @@ def merit(runs: Sequence[Run], question: Question) -> tuple[bool, int, bool, flo
 def of_known(
     values: Sequence[float | None], least: float = -math.inf, greatest: float = math.inf
 ) -> Estimate | None:
-    """The estimate of those that are known; None if there are none."""
+    """The estimate from the values that are not None; None without any."""
     known = [value for value in values if value is not None]
     return estimate(known, least, greatest) if known else None
 
 
 def possible(metric: str) -> tuple[float, float]:
-    """The least and the greatest value that a metric can have."""
+    """The range of values that a metric can have."""
     return (0.0, 1.0) if is_share(metric) else (-math.inf, math.inf)
 
 
 def add_costs(row: Row, question: Question, targets: Sequence[float]) -> None:
-    """What the runs cost, and what it cost to reach each target."""
+    """Add the costs of the runs, and the cost of reaching each target."""
     for name in COSTS:
         if cost := of_known([cost_of(run, name) for run in row.runs], least=0.0):
             row.cost[name] = cost

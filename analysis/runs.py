@@ -1,7 +1,7 @@
-"""Read run directories: plain JSON and YAML, whatever state a run was left in.
+"""Read run directories, whatever state a run was left in.
 
-Nothing here builds an object that a file names, and no checkpoint is opened. A run that was killed
-may have half a last line; one that failed early has the config as composed and a summary.
+Only plain JSON and YAML is read; no checkpoint is opened, and no object that a file names is built.
+A killed run may have a truncated last line; one that failed early has an unresolved config.
 """
 
 import json
@@ -22,18 +22,18 @@ from pydantic import BaseModel, ValidationError
 from core.errors import reason
 from core.records import lines_of, printable, read_record, showable
 
-SUMMARY_FILE = "summary.json"  # makes a directory a run's; there from the first moment
-STUDY_FILE = "study.json"  # makes a directory a study's
-PREFLIGHT = "preflight"  # of a study: runs of a few steps, which are no results
+SUMMARY_FILE = "summary.json"  # marks a run directory; written when a run starts
+STUDY_FILE = "study.json"  # marks the directory of a study
+PREFLIGHT = "preflight"  # folder of a study with runs of a few steps, which are not results
 FINISHED = ("completed", "stopped")
 DIVERGED = "diverged"
-BROKEN = (DIVERGED, "failed")  # a trial that ended so counts as the worst value
+BROKEN = (DIVERGED, "failed")  # such trials count as the worst value
 UNFINISHED = "unfinished"  # still running, or killed
 UNREADABLE = "unreadable"  # its config or its summary is damaged
 TUNE, REPEAT, UNTUNED = "tune", "repeat", "untuned"  # phases of a study
 
-MAX_METRICS = 1000  # of a run
-# the metrics that a report draws, beside what is compared, and of how many parts of a run
+MAX_METRICS = 1000  # per run
+# metrics that a report draws besides the compared one, at up to DRAWN_PARTS points of a run
 DRAWN = (("train/", "loss"), ("train_eval/", "loss"), ("optim/", "lr"))
 DRAWN_PARTS = 500
 
@@ -42,7 +42,7 @@ Curves = dict[str, NDArray[np.float64]]  # by metric (n, 3): step, seconds, valu
 
 
 class FinishedSummary(BaseModel, strict=True):
-    """What a report reads of the summary of a finished run, beside its metrics."""
+    """Fields of a finished run's summary that a report reads, besides its metrics."""
 
     monitor: str | None
     monitor_mode: str
@@ -69,7 +69,7 @@ class FinishedSummary(BaseModel, strict=True):
 
 
 class Length(BaseModel, strict=True):
-    """The settings of the trainer that a report reads."""
+    """Trainer settings that a report reads."""
 
     max_epochs: int | None
     max_steps: int | None
@@ -77,7 +77,7 @@ class Length(BaseModel, strict=True):
 
 
 class FinishedConfig(BaseModel, strict=True):
-    """The sections of a config that a report reads."""
+    """Config sections that a report reads."""
 
     model: dict[str, Any]
     data: dict[str, Any]
@@ -86,33 +86,33 @@ class FinishedConfig(BaseModel, strict=True):
 
 
 class ReportError(Exception):
-    """A mistake a person can correct: ``report.py`` prints it as one line."""
+    """A user error; ``report.py`` prints it as one line."""
 
 
 @dataclass(eq=False)
 class Run:
-    """One run as its records show it, and its place in the comparison."""
+    """One run: its records and its role in the comparison."""
 
     path: Path
-    name: str  # the path below the directory that was asked for
+    name: str  # path relative to the directory given
     summary: dict[str, Any]
-    config: dict[str, Any]  # resolved; as composed if the run failed before it wrote its own
+    config: dict[str, Any]  # resolved, or as composed if the run failed early
     choices: dict[str, str]  # config group to option, such as optim to sgd_cosine
-    curves: Curves  # of the metrics that a report may show
-    metrics: set[str]  # all that were recorded
+    curves: Curves  # only of metrics that a report may show
+    metrics: set[str]  # names of all recorded ones
     damaged_lines: int
-    problems: list[str] = field(default_factory=list)  # with its summary and its config
-    candidate: str = ""  # what it is compared as
-    family: str = ""  # the choices alone, within which settings are tuned
-    setting: Setting = ()  # the swept numbers of the family
-    phase: str = ""  # in a study
-    replicate: int | None = None  # in a study of several: the tuning that it belongs to
-    validation: float | None = None  # the best it reached
+    problems: list[str] = field(default_factory=list)  # errors in reading its summary and config
+    candidate: str = ""  # the name under which it is compared
+    family: str = ""  # its choices; settings are tuned within a family
+    setting: Setting = ()  # its values of the numbers swept in the family
+    phase: str = ""  # in a study: TUNE, REPEAT or UNTUNED
+    replicate: int | None = None  # the tuning it belongs to, in a study with several
+    validation: float | None = None  # its best value
     test: float | None = None
 
     @property
     def status(self) -> str:
-        """How it ended, or that its files do not say."""
+        """How the run ended, or ``unfinished`` or ``unreadable``."""
         status = str(self.summary.get("status", "running"))
         if not self.config or (status in FINISHED and not self.is_whole):
             return UNREADABLE
@@ -120,7 +120,7 @@ class Run:
 
     @cached_property
     def is_whole(self) -> bool:
-        """Whether the records of a finished run are as training writes them."""
+        """Whether the records of a finished run have all fields, of the right types."""
         try:
             FinishedSummary.model_validate(self.summary)
             FinishedConfig.model_validate(self.config)
@@ -138,23 +138,23 @@ class Run:
 
     @property
     def unit(self) -> str:
-        """What counts once in every test: seeds of one tuning share its luck."""
+        """The independent unit of the tests: the replicate, else the seed."""
         return self.seed if self.replicate is None else f"replicate {self.replicate}"
 
     @property
     def overrides(self) -> list[str]:
-        """Of its command line."""
+        """The overrides of its command line."""
         return list(self.summary.get("overrides", []))
 
     @property
     def ended_early(self) -> bool:
-        """Whether it was to end before its horizon: at a rung of a study, or at a limit."""
+        """Whether it was configured to end before its horizon, by a study's rung or a limit."""
         planned, horizon = self.number("planned_steps"), self.number("horizon_steps")
         return planned is not None and horizon is not None and planned < horizon
 
     @property
     def is_partial(self) -> bool:
-        """Whether a study cut the run short; its value is an early one."""
+        """Whether a study stopped the run early, so that its value is an early one."""
         return self.phase == TUNE and self.ended_early
 
     def number(self, *keys: str) -> float | None:
@@ -173,16 +173,16 @@ def read_runs(directories: Iterable[Path], metric: str | None = None) -> list[Ru
     """Every run below the given directories, in the order of their names.
 
     Args:
-        metric: what runs are to be compared on; None: what each monitors.
+        metric: the one to compare on; None: the one each run monitors.
 
     Raises:
-        ReportError: a directory does not exist, or holds no run at all.
+        ReportError: if a directory does not exist, or there is no run in any.
     """
     runs: dict[Path, Run] = {}
     for directory in directories:
         if not directory.exists():
             raise ReportError(f"{directory}: no such directory")
-        if not directory.is_dir():  # DIR/* means the files of a sweep, too
+        if not directory.is_dir():  # DIR/* also matches the files of a sweep
             continue
         for path in find(directory):
             name = path.name if path == directory else str(path.relative_to(directory))
@@ -197,7 +197,7 @@ def read_runs(directories: Iterable[Path], metric: str | None = None) -> list[Ru
 
 
 def find(directory: Path) -> Iterator[Path]:
-    """The run directories at or below ``directory``; runs hold no runs, preflights no results."""
+    """Run directories at or below ``directory``, without preflights; runs are not nested."""
     if (directory / SUMMARY_FILE).exists():
         yield directory
         return
@@ -235,10 +235,10 @@ def read_run(path: Path, name: str, metric: str | None = None) -> Run:
 
 
 def read_mapping(file: Path, problems: list[str] | None = None) -> dict[str, Any]:
-    """A JSON or YAML mapping as it can be shown; empty where there is none that can be read.
+    """Read a JSON or YAML mapping, made printable; empty if it is missing or unreadable.
 
     Args:
-        problems: gets what is wrong with a file that is there.
+        problems: list to which the error of an unreadable file is appended.
     """
     try:
         content = showable(read_record(file))
@@ -255,14 +255,14 @@ def read_mapping(file: Path, problems: list[str] | None = None) -> dict[str, Any
 
 
 def read_curves(file: Path, compared: str, part: int) -> tuple[Curves, set[str], int]:
-    """What a report shows of the events, the names of all metrics, and how many lines are damaged.
+    """Read the curves a report needs, the names of all metrics, and the number of damaged lines.
 
-    Hundreds of long runs fit into memory: kept is every value of ``compared`` and of metrics of
-    validation, and of what is only drawn the first in every ``part`` updates.
+    So that hundreds of long runs fit into memory, only ``compared`` and validation metrics are kept
+    in full. Metrics that are only drawn keep the first value in every ``part`` updates.
     """
     curves: dict[str, array[float]] = defaultdict(lambda: array("d"))
     names: set[str] = set()
-    parts: dict[str, float] = {}  # that the last value of a metric is of
+    parts: dict[str, float] = {}  # part of the last kept value, by metric
     damaged = 0
     try:
         for line in lines_of(file):
@@ -283,7 +283,7 @@ def read_curves(file: Path, compared: str, part: int) -> tuple[Curves, set[str],
                 if is_next or name == compared or name.startswith("val/"):
                     curves[name].extend((step, seconds, value))
                     parts[name] = step // part
-    except (OSError, ValueError):  # none, or none of this program's
+    except (OSError, ValueError):  # missing, or not a file of this program
         damaged += file.exists()
     shown = {printable(n): np.frombuffer(curve).reshape(-1, 3) for n, curve in curves.items()}
     return shown, set(map(printable, names)), damaged

@@ -1,8 +1,8 @@
 """The statistics of a comparison: intervals, paired tests, the best candidate, the cost of tuning.
 
-Where candidates were tuned several times, the unit is the replicate: a value is the mean over the
-seeds of one tuning, paired across candidates. Seeds of one tuning share its luck, so as units they
-would test the settings that it found, not the candidates.
+If candidates were tuned several times, the unit is the replicate: a value is the mean over the
+seeds of one tuning, paired across candidates. Seeds of one tuning share the setting that it found,
+so as units they would test these settings, not the candidates.
 """
 
 import math
@@ -18,15 +18,15 @@ ALPHA = 1 - CONFIDENCE
 WELCH = "Welch's t"
 PAIRED_T = "paired t"
 SIGN_FLIP = "exact sign-flip"
-MOST_FLIPPED = 16  # pairs; their 65,536 patterns of signs take a tenth of a second
-ROOM = 4  # times the least p that sign flips can have
-NUM_RESAMPLES = 2000  # of a bootstrap
-ROUNDING = 1e-9  # relative: differences of one test image in 10,000 are known to 1e-12
+MOST_FLIPPED = 16  # pairs; their 65,536 sign patterns take a tenth of a second
+ROOM = 4  # the level must exceed the smallest p of sign flips by this factor
+NUM_RESAMPLES = 2000  # bootstrap resamples
+ROUNDING = 1e-9  # relative; a difference of one test image in 10,000 is exact to 1e-12
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its 95 % t-interval; none if the seeds show no spread."""
+    """A mean with its 95 % t-interval, or with none if the values do not vary."""
 
     mean: float
     low: float | None
@@ -35,7 +35,7 @@ class Estimate:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the interval ends at what is possible, to one side or both."""
+        """Whether the interval was clipped to the possible range."""
         if self.low is None or self.high is None:
             return False
         return not math.isclose(self.high - self.mean, self.mean - self.low, rel_tol=1e-6)
@@ -43,12 +43,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference(Estimate):
-    """A candidate minus another; n counts pairs, or the smaller sample.
+    """One candidate minus another; n is the number of pairs, or the smaller sample size.
 
     Attributes:
-        p: two-sided; None: cannot be tested.
-        test: what was applied, in words; empty if nothing was.
-        adjusted_p: after Holm's correction.
+        p: two-sided p-value; None if it cannot be tested.
+        test: name of the applied test; empty if there was none.
+        adjusted_p: p after Holm's correction.
     """
 
     p: float | None = None
@@ -61,12 +61,12 @@ def estimate(
 ) -> Estimate:
     """Mean and t-interval of a sample.
 
-    Values that are all alike, as few seeds on a small test set can be, have no interval either:
-    one of no width would claim certainty.
+    Equal values, which a few seeds on a small test set can give, have no interval: a width of zero
+    would claim certainty.
 
     Args:
         values: one finite value per seed; at least one.
-        least, greatest: what is possible; the interval ends there.
+        least, greatest: possible range, to which the interval is clipped.
     """
     sample, n = np.asarray(values, dtype=float), len(values)
     mean = float(sample.mean())
@@ -77,11 +77,11 @@ def estimate(
 
 
 def unpaired(a: Sequence[float], b: Sequence[float]) -> Difference:
-    """How far two samples without pairs are apart, by Welch's t-test; n is the smaller one's."""
+    """Difference of two unpaired samples by Welch's t-test; n is that of the smaller one."""
     apart = Difference(float(np.mean(a) - np.mean(b)), None, None, min(len(a), len(b)))
     if apart.n < 2 or (np.ptp(a) == 0 and np.ptp(b) == 0):
         return apart
-    from scipy import stats  # 50 MB and half a second, for a test that is seldom needed
+    from scipy import stats  # takes 50 MB and half a second, and is rarely needed
 
     result = stats.ttest_ind(a, b, equal_var=False)
     low, high = map(float, result.confidence_interval(CONFIDENCE))
@@ -89,7 +89,7 @@ def unpaired(a: Sequence[float], b: Sequence[float]) -> Difference:
 
 
 def paired(differences: Sequence[float], num_comparisons: float) -> Difference:
-    """Mean of paired differences with its t-interval, and whether it could be zero.
+    """Mean of paired differences with its t-interval, tested against zero.
 
     Args:
         differences: one per pair; at least one.
@@ -107,13 +107,13 @@ def paired(differences: Sequence[float], num_comparisons: float) -> Difference:
 def paired_p(differences: ArrayLike, num_comparisons: float) -> NDArray[np.float64]:
     """Two-sided p that the mean of paired differences is zero.
 
-    The exact sign-flip test where it can reject, the paired t-test with fewer pairs. Which of them
-    depends on numbers that are known before the data, never on a look at the data. Differences that
-    are all alike leave t no variance: sign flips then, whose p of 2/2^n is as sure as n pairs get.
+    Uses the exact sign-flip test if it can reject, and the paired t-test with fewer pairs. The
+    choice depends only on sizes that are known in advance, never on the data. Equal differences
+    have no variance for t, so they get the p of sign flips, 2/2^n.
 
     Args:
-        differences: (..., n), along the last axis those of one comparison.
-        num_comparisons: how many p-values will be corrected together; infinite: always t.
+        differences: (..., n); the last axis holds one comparison.
+        num_comparisons: how many p-values will be corrected together; if infinite, always t.
     """
     sample = np.asarray(differences, dtype=float)
     n = sample.shape[-1]
@@ -127,9 +127,9 @@ def paired_p(differences: ArrayLike, num_comparisons: float) -> NDArray[np.float
 
 
 def can_flip(n: int, num_comparisons: float) -> bool:
-    """Whether the least p of n sign flips, 2/2^n, is well below Holm's strictest level.
+    """Whether the smallest p of n sign flips, 2/2^n, is well below Holm's strictest level.
 
-    Where it only just is, the test detects less than t does with fewer pairs.
+    If it is only just below, the test has less power than t with fewer pairs.
     """
     return n <= MOST_FLIPPED and ROOM * 2.0 ** (1 - n) < ALPHA / num_comparisons
 
@@ -137,14 +137,14 @@ def can_flip(n: int, num_comparisons: float) -> bool:
 def sign_flip(differences: ArrayLike) -> NDArray[np.float64]:
     """Two-sided p of the exact sign-flip test (Fisher 1935, The Design of Experiments, 21).
 
-    Between equals every difference could as well have had the other sign: p is the share of all
-    2^n patterns of signs whose mean is as far from zero as the one that was found.
+    Under the null hypothesis each difference is as likely to have the opposite sign: p is the share
+    of all 2^n sign patterns whose mean is at least as far from zero as the observed one.
 
     Args:
         differences: (..., n), n at most `MOST_FLIPPED`.
     """
     sample = np.asarray(differences, dtype=float)
-    others = np.arange(sample.shape[-1] - 1)[:, None]  # the first sign is fixed: the rest mirrors
+    others = np.arange(sample.shape[-1] - 1)[:, None]  # the first sign is fixed, by symmetry
     signs = 1.0 - 2.0 * (np.arange(2 ** len(others)) >> others & 1)
     sums = np.abs(sample[..., :1] + sample[..., 1:] @ signs)
     rounding = ROUNDING * np.abs(sample).sum(axis=-1, keepdims=True)
@@ -152,17 +152,17 @@ def sign_flip(differences: ArrayLike) -> NDArray[np.float64]:
 
 
 def is_alike(sample: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether the values along the last axis are all the same but for rounding."""
+    """Whether all values along the last axis are equal up to rounding."""
     return np.ptp(sample, axis=-1) <= ROUNDING * np.abs(sample).max(axis=-1)
 
 
 def upper_t(p: ArrayLike, freedom: ArrayLike) -> NDArray[np.float64]:
-    """What Student's t distribution exceeds with probability ``p``."""
+    """The value that Student's t distribution exceeds with probability ``p``."""
     return -special.stdtrit(freedom, p)
 
 
 def standard_error(sample: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of the mean along the last axis; of a single value it is zero."""
+    """Standard error of the mean along the last axis; zero for a single value."""
     n = sample.shape[-1]
     return sample.std(axis=-1) / math.sqrt(max(n - 1, 1))
 
@@ -194,10 +194,10 @@ def pairwise_p(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def may_be_best(values: ArrayLike, sign: float) -> NDArray[np.bool_]:
-    """Which candidates no other is detectably better than, after Holm over all pairs; (k,).
+    """Whether no other candidate is detectably better, Holm-corrected over all pairs; (k,).
 
-    Among equals somebody is left out in at most 5 % of studies. Leaving out whoever has an interval
-    of `to_the_best` that ends at zero would do so in a quarter of all studies of seven.
+    If all are equal, at most 5 % of studies exclude one. Excluding all whose interval of
+    `to_the_best` ends at zero would do so in a quarter of the studies with seven candidates.
 
     Args:
         values: (n replicates, k candidates), without gaps.
@@ -212,18 +212,18 @@ def to_the_best(values: ArrayLike, sign: float) -> tuple[NDArray[np.float64], ND
     """Simultaneous 95 % intervals of each candidate's mean minus the best other's; (k,) each.
 
     Hsu's constrained multiple comparisons with the best (Hsu 1984, Annals of Statistics 12:1136;
-    Hsu 1996, Multiple Comparisons, chapter 4). Every interval has zero in it or as an end. A pair
-    whose differences are all alike has no spread to judge by: its bounds are infinite.
+    Hsu 1996, Multiple Comparisons, chapter 4). Every interval contains zero or ends there. A pair
+    with equal differences has no spread, so its bounds are infinite.
 
     Args:
         values: (n replicates, k candidates), without gaps; both at least 2.
         sign: 1 where larger is better, -1 where smaller is.
     """
-    # Only the k - 1 one-sided bounds of the truly best b need to hold, each at 5 % / (k - 1), so
-    # whatever the covariance: b - j <= mean of (b - j) + margin, for every j. They say that
-    # - b minus the best other is at most `most` of b, so that b is among `candidates`;
+    # Only the k - 1 one-sided bounds of the true best b must hold, each at 5 % / (k - 1), which
+    # allows any covariance: b - j <= mean of (b - j) + margin, for every j. It follows that
+    # - b minus the best other is at most `most` of b, so b is among `candidates`;
     # - any other i minus b is at least its lower bound with b, so at least `least` of i.
-    # The other two ends hold at any rate: b minus the best other is >= 0, i minus b is <= 0.
+    # The other two ends always hold: b minus the best other is >= 0, i minus b is <= 0.
     sample = sign * np.asarray(values, dtype=float).T
     k, n = sample.shape
     apart = sample[:, None] - sample  # (i, j, replicate): i minus j
@@ -240,16 +240,16 @@ def to_the_best(values: ArrayLike, sign: float) -> tuple[NDArray[np.float64], ND
 def probability_of_improvement(a: ArrayLike, b: ArrayLike, sign: float) -> Estimate:
     """How often a run of A beats the run of B with the same replicate and seed; ties count half.
 
-    Bouthillier et al. 2021, arXiv:2103.03098; Agarwal et al. 2021, arXiv:2108.13264. The mean over
-    replicates of the share of their seeds, with a 95 % percentile bootstrap over replicates, and
-    over seeds within each. No interval of a single replicate, or without spread.
+    Bouthillier et al. 2021, arXiv:2103.03098; Agarwal et al. 2021, arXiv:2108.13264. The share of
+    wins per replicate, averaged, with a 95 % percentile bootstrap over replicates and over seeds
+    within each. A single replicate, or no spread, gives no interval.
 
     Args:
-        a, b: (replicates, seeds); NaN: there is no such run; infinite: it diverged, and loses.
+        a, b: (replicates, seeds); NaN if there is no run, infinite if it diverged and so loses.
         sign: 1 where larger is better, -1 where smaller is.
 
     Raises:
-        ValueError: no replicate and seed has a run of both.
+        ValueError: if no replicate and seed has a run of both.
     """
     pair = np.stack([np.asarray(a, dtype=float), np.asarray(b, dtype=float)])
     ours, theirs = np.where(np.isinf(pair), -math.inf, sign * pair)
@@ -280,12 +280,12 @@ def expected_best(
 ) -> NDArray[np.float64]:
     """Expected value of the trial with the best validation among k, for k = 1 to n.
 
-    The k are drawn without replacement from the n that were run, so the one of rank i, from the
-    worst, is the best with probability C(i-1, k-1) / C(n, k) (Tang et al. 2020, arXiv:2004.14373;
-    with replacement, which is biased: Dodge et al. 2019, arXiv:1909.03004).
+    The k trials are drawn without replacement from the n that were run, so the trial of rank i from
+    the worst is the best with probability C(i-1, k-1) / C(n, k) (Tang et al. 2020,
+    arXiv:2004.14373). Drawing with replacement is biased (Dodge et al. 2019, arXiv:1909.03004).
 
     Args:
-        test: what each trial is worth; None: its validation. Among ties any may be taken.
+        test: the value of each trial; None: its validation. Ties are averaged.
     """
     score = np.asarray(validation, dtype=float) * (1.0 if larger_is_better else -1.0)
     worth = np.asarray(validation if test is None else test, dtype=float)
@@ -293,20 +293,20 @@ def expected_best(
     _, group, size = np.unique(score, return_inverse=True, return_counts=True)
     ordered = (np.bincount(group, worth) / size)[np.sort(group)]
     k = np.arange(1, n + 1)[:, None]
-    # [k, i]: all k draws are among the i worst
+    # at [k, i]: probability that all k draws are among the i worst
     at_most = np.cumprod(np.maximum(np.arange(n + 1) - k + 1, 0) / (n - k + 1), axis=0)
     return np.diff(at_most, axis=1) @ ordered
 
 
 def median_time(times: Sequence[float], num_runs: int) -> float:
-    """Median time to a target over all runs; a run that missed it took for ever.
+    """Median time to a target over all runs; a run that missed it counts as infinite.
 
     Args:
         times: of the runs that reached the target.
-        num_runs: with those that did not; at least 1.
+        num_runs: all runs, with those that did not; at least 1.
 
     Returns:
-        infinite if half of the runs or more missed it.
+        Infinite if half of the runs or more missed it.
     """
     return float(np.median([*times, *[math.inf] * (num_runs - len(times))]))
 

@@ -1,7 +1,7 @@
-"""The record of a study, ``study.json``: which run was a trial of what, and by which protocol.
+"""The record of a study, ``study.json``: its protocol and the role of every run.
 
-The study sweeper writes it before any run begins, and again as the study goes on; a plain sweep has
-none, and its candidates are told from the configs.
+The study sweeper writes it before the first run and updates it as the study goes on. A plain sweep
+has none; its candidates are inferred from the configs.
 """
 
 import json
@@ -24,7 +24,7 @@ from analysis.runs import (
 )
 from analysis.words import listed, metric_value
 
-TRIALS_A_NUMBER = 5  # of each tuning: fewer and the best setting is mostly luck
+TRIALS_A_NUMBER = 5  # trials per tuned number; with fewer, the best is mostly luck
 
 
 class Halving(BaseModel, strict=True):
@@ -33,7 +33,7 @@ class Halving(BaseModel, strict=True):
 
 
 class Compute(BaseModel, strict=True):
-    """Updates of tuning."""
+    """The cost of tuning, in updates."""
 
     steps: int
     steps_without_halving: int
@@ -57,7 +57,7 @@ class Protocol(BaseModel, strict=True):
 
 
 class Entry(BaseModel, strict=True):
-    """The place of a run."""
+    """The role of a run in the study."""
 
     run_dir: str
     phase: Literal["tune", "repeat", "untuned"]
@@ -82,7 +82,7 @@ class Best(BaseModel, strict=True):
 
 
 class StudyRecord(BaseModel, strict=True):
-    """What a report reads of ``study.json``."""
+    """The fields of ``study.json`` that a report reads."""
 
     protocol: Protocol
     runs: list[Entry]
@@ -95,13 +95,13 @@ class StudyRecord(BaseModel, strict=True):
 
 
 class Study:
-    """What a study set out to do, and its runs.
+    """The protocol of a study, and its runs.
 
     Attributes:
-        prefix: of its candidates' names, where several studies are compared.
+        prefix: prepended to its candidates' names if several studies are compared.
 
     Raises:
-        ReportError: its record cannot be read.
+        ReportError: if its record cannot be read.
     """
 
     def __init__(self, directory: Path, runs: list[Run]) -> None:
@@ -126,7 +126,7 @@ class Study:
         self.candidates = {name: node for name, node in candidates.items() if node is not None}
 
     def place(self) -> None:
-        """Give every run its place; none to repeats of what is no longer the best setting."""
+        """Assign every run its role; repeats of a superseded best setting have none."""
         entries = {entry.run_dir: entry for entry in self.record.runs}
         for run in self.runs:
             if entry := entries.get(run.path.resolve().name):
@@ -142,7 +142,7 @@ class Study:
                 )
 
     def unfinished(self) -> str:
-        """A sentence saying that the study is not over; empty if it is."""
+        """A sentence that the study is not finished; empty if it is."""
         if self.record.finished:
             return ""
         ended = sum(run.phase == REPEAT and run.status in FINISHED + BROKEN for run in self.runs)
@@ -174,17 +174,17 @@ class Study:
 
     @property
     def is_extended(self) -> bool:
-        """Whether spaces were widened, and every candidate tuned once more."""
+        """Whether search spaces were widened and every candidate was tuned again."""
         tuned = [entry.trial or 0 for entry in self.record.runs if entry.phase == TUNE]
         return max(tuned, default=0) >= self.protocol.trials
 
     @property
     def trials(self) -> int:
-        """Of a candidate, in every replicate."""
+        """Number of trials per candidate and replicate."""
         return self.protocol.trials * (1 + self.is_extended)
 
     def doubts(self) -> Iterator[str]:
-        """What in the study itself speaks against its verdict: small budgets, bounds, an audit."""
+        """Weaknesses of the study: small budgets, best settings at bounds, a failed audit."""
         numbers = {
             f"{self.prefix}{name}": len(candidate.space)
             for name, candidate in self.candidates.items()
@@ -215,7 +215,7 @@ class Study:
         yield from audit(self.record)
 
     def spaces(self) -> list[list[str]]:
-        """For each tuned setting: candidate, key, what was searched, overrides, source."""
+        """One row per tuned setting: candidate, key, search space, overrides, source."""
         return [
             [
                 f"{self.prefix}{name}",
@@ -230,7 +230,7 @@ class Study:
 
 
 def audit(record: StudyRecord) -> Iterator[str]:
-    """Whether halving changed what was chosen: known once pruned trials were run to the end."""
+    """Whether halving changed the selected setting; known if pruned trials were audited."""
     num_audited = sum(entry.audited is not None for entry in record.runs)
     better = max if record.monitor_mode == "max" else min
     changed = set()

@@ -1,9 +1,9 @@
-"""What report.py is given: the runs of some directories, and who is compared with whom.
+"""The input of report.py: the runs of some directories, grouped into candidates and settings.
 
 A *candidate* is a combination of choices (an optimizer and its schedule, a model). A *setting* is a
-point of the numbers swept within a candidate (a learning rate). Runs that differ in neither repeat
-each other over seeds. The record of a study says which run is what; else it is told from what
-differs between the runs.
+point of the numbers swept within a candidate (a learning rate). Runs that agree in both are
+repetitions over seeds. A study records the role of every run; in a plain sweep it is inferred from
+the differences between the runs.
 """
 
 import json
@@ -27,7 +27,7 @@ from analysis.runs import (
 from analysis.study import Study
 from analysis.words import label
 
-# where a run happened, not what it was; differences that matter are reported as caveats
+# circumstances that do not distinguish candidates; those that matter become caveats
 NOT_COMPARED = (
     "seed", "resume", "wandb", "monitor_mode", "data.root", "data.num_workers",
     "trainer.progress", "trainer.num_threads", "trainer.checkpoint", "trainer.log_every_steps",
@@ -35,7 +35,7 @@ NOT_COMPARED = (
 )  # fmt: skip
 RECIPES = ("experiment", "optim", "model")  # groups that choose other groups
 ONE_FAMILY = "all runs"
-UNKNOWN = "unknown"  # of a run that left no readable config
+UNKNOWN = "unknown"  # candidate of runs without a readable config
 MAX_SETTINGS_AS_CANDIDATES = 20
 
 Leaves = dict[str, Any]  # a run's config as dotted keys, and its choices
@@ -43,7 +43,7 @@ Leaves = dict[str, Any]  # a run's config as dotted keys, and its choices
 
 @dataclass(frozen=True)
 class Sweep:
-    """Runs in their places, and how they came about."""
+    """Runs with their roles, their studies, and the commands that started them."""
 
     runs: list[Run]
     studies: list[Study]
@@ -53,21 +53,21 @@ class Sweep:
 def read_sweep(
     directories: Sequence[Path], by: Sequence[str] = (), metric: str | None = None
 ) -> Sweep:
-    """Read the runs below ``directories`` and give each its place.
+    """Read the runs below ``directories`` and assign candidates and settings.
 
     Args:
-        by: groups or config keys that tell candidates apart, also within a study.
-        metric: what runs are to be compared on; None: what each monitors.
+        by: groups or config keys that distinguish candidates, also within a study.
+        metric: the one to compare on; None: the one each run monitors.
 
     Raises:
-        ReportError: there are no runs, or none has a key of ``by``.
+        ReportError: if there are no runs, or none has a key of ``by``.
     """
     commands = [command for path in directories for command in command_of(path)]
     return placed(read_runs(directories, metric), commands, by)
 
 
 def placed(runs: Sequence[Run], commands: list[str], by: Sequence[str] = ()) -> Sweep:
-    """Give runs their places: those of a study by its record, all others by what differs."""
+    """Assign candidates and settings: by the record of a study, else by what differs."""
     folders: dict[Path, list[Run]] = defaultdict(list)
     for run in runs:
         folders[run.path.resolve().parent].append(run)
@@ -88,7 +88,7 @@ def placed(runs: Sequence[Run], commands: list[str], by: Sequence[str] = ()) -> 
 
 
 def names_of(studies: Sequence[Study]) -> list[str]:
-    """What tells studies apart: their names, or their directories'."""
+    """Distinct names of the studies: their own, else those of their directories."""
     names = [study.protocol.name for study in studies]
     for kind in ([study.directory.name for study in studies], [str(s.directory) for s in studies]):
         names = names if len(set(names)) == len(names) else kind
@@ -96,7 +96,7 @@ def names_of(studies: Sequence[Study]) -> list[str]:
 
 
 def command_of(directory: Path) -> list[str]:
-    """The sweep's command line as Hydra recorded it, if it did."""
+    """The sweep's command line, if Hydra recorded it."""
     recorded = nested(read_mapping(directory / "multirun.yaml"), "hydra", "overrides")
     given = [
         override
@@ -108,7 +108,7 @@ def command_of(directory: Path) -> list[str]:
 
 
 def regroup(runs: Sequence[Run], by: Sequence[str]) -> None:
-    """Assign candidates as ``--by`` asks; what a study tuned, and when, stays."""
+    """Assign candidates by the keys of ``--by``; settings and phases of a study are kept."""
     places = [(run.candidate, run.setting) for run in runs]
     assign(runs, by)
     for run, (candidate, setting) in zip(runs, places, strict=True):
@@ -121,11 +121,11 @@ def assign(runs: Sequence[Run], by: Sequence[str] = ()) -> None:
     """Give every run its candidate, family and setting.
 
     Args:
-        by: groups or config keys that tell candidates apart; without any, every choice that
-            differs does, and if no choice differs, every swept number.
+        by: groups or config keys that distinguish candidates; by default every choice that
+            differs or, if none does, every swept number.
 
     Raises:
-        ReportError: no run has a key of ``by``.
+        ReportError: if no run has a key of ``by``.
     """
     known = [run for run in runs if run.config]
     for run in runs:
@@ -152,11 +152,11 @@ def check_keys(by: Sequence[str], leaves: Sequence[Leaves]) -> list[str]:
 
 
 def choice_axes(runs: Sequence[Run], leaves: Sequence[Leaves]) -> list[str]:
-    """The fewest choices that tell apart whatever choices tell apart.
+    """A minimal set of choices that distinguishes all combinations of choices.
 
-    Groups given on the command line come first, then recipes, so that ``optim`` stands for the
-    optimizer and the schedule that it picks; values that are no numbers (``trainer.precision``)
-    count as choices too.
+    Groups given on the command line come first, then recipes, so that ``optim`` represents the
+    optimizer and the schedule that it picks. Non-numeric values (``trainer.precision``) count as
+    choices too.
     """
     given = {override.lstrip("+").split("=")[0] for run in runs for override in run.overrides}
     groups = {key for run in runs for key in run.choices}
@@ -190,14 +190,14 @@ def swept(leaves: Sequence[Leaves], families: Sequence[tuple[Any, ...]]) -> list
 
 
 def leaves_of(run: Run) -> Leaves:
-    """What can tell a run from others."""
+    """Config keys and choices that can distinguish a run from others."""
     leaves = {**flat(run.config), **run.choices}
     unimportant = tuple(f"{name}." for name in NOT_COMPARED)
     return {key: value for key, value in leaves.items() if not f"{key}.".startswith(unimportant)}
 
 
 def without_unresolved(leaves: Sequence[Leaves]) -> list[Leaves]:
-    """Without keys that some runs have as composed, ``${data.root}``: those that failed early."""
+    """Drop keys that only some runs, which failed early, have unresolved (``${data.root}``)."""
     interpolated = [
         {key for key, value in leaf.items() if str(value).startswith("${")} for leaf in leaves
     ]
@@ -207,9 +207,9 @@ def without_unresolved(leaves: Sequence[Leaves]) -> list[Leaves]:
 
 
 def completed(leaves: Sequence[Leaves]) -> list[Leaves]:
-    """With settings that some lack and that say nothing in others, such as false.
+    """Add settings that some runs lack and that are off in others, such as false.
 
-    The program has got them since, or has lost them: such runs are the same.
+    They were added or removed by another version of the program: such runs are equivalent.
     """
     off = {
         key: value

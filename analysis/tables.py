@@ -1,4 +1,4 @@
-"""The tables of a comparison: in numbers for CSV, in words for everything else."""
+"""The tables of a comparison: plain numbers for CSV, formatted text for the rest."""
 
 import math
 from collections import defaultdict
@@ -42,7 +42,7 @@ LATEX = str.maketrans(
 
 
 def frame(comparison: Comparison) -> pd.DataFrame:
-    """One row per candidate, plain numbers: what ``report.csv`` holds."""
+    """The content of ``report.csv``: plain numbers, one row per candidate."""
     return pd.DataFrame([record(row, comparison) for row in every_row(comparison)])
 
 
@@ -96,9 +96,9 @@ def spread(metric: str, around: Estimate | None) -> dict[str, float | None]:
 
 
 def tables(comparison: Comparison) -> list[pd.DataFrame]:
-    """Cells for people, on quality, tuning, targets and cost: one table would be too wide.
+    """Formatted tables of quality, tuning, targets and cost; one table would be too wide.
 
-    A column that no row fills is left out, and so is a row that fills none.
+    Empty columns and rows are left out.
     """
     found = []
     rows = every_row(comparison)
@@ -142,7 +142,7 @@ def tuning(rows: list[Row]) -> dict[str, list[str]]:
 
 
 def best_settings(row: Row) -> str:
-    """What replicates chose: each number from the least to the greatest, other values listed."""
+    """The settings that replicates chose: numbers as a range, other values listed."""
     found: dict[str, list[Any]] = defaultdict(list)
     for setting in row.settings:
         for key, value in setting:
@@ -159,7 +159,7 @@ def span(values: list[Any]) -> Any:
 
 
 def times(comparison: Comparison, rows: list[Row]) -> dict[str, list[str]]:
-    """Validation, where it is not what candidates are compared on, and the way to each target."""
+    """Validation, unless candidates are compared on it, and the cost to reach each target."""
     metric = comparison.question.validation
     values = intervals(metric, [row.validation for row in rows])
     columns = {words(metric): values} if comparison.question.is_tested else {}

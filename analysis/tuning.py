@@ -1,7 +1,7 @@
-"""What tuning cost and what it bought: the trials of each family of settings.
+"""The trials of tuning, and the expected value of the best of k.
 
-A trial is one setting of a family; its value is the mean over its seeds, or NaN if a seed broke
-down. Of a trial that was pruned it is what the trial had reached by then, no more than a bound.
+A trial is one setting of a family. Its value is the mean over its seeds, or NaN if a seed diverged
+or failed. The value of a pruned trial is the one it had reached, which is only a bound.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from analysis.question import Question
 from analysis.runs import BROKEN, FINISHED, REPEAT, UNTUNED, Run
 from analysis.statistics import Estimate, estimate, expected_best
 
-COUNTED = (*FINISHED, "pruned", *BROKEN)  # a trial still running or interrupted is none yet
+COUNTED = (*FINISHED, "pruned", *BROKEN)  # not those still running or interrupted
 COLUMNS = ["family", "setting", "value", "is_partial"]
 
 
 def trials_of(runs: Sequence[Run]) -> pd.DataFrame:
-    """The trials of every family that was tuned: that has more than one setting.
+    """The trials of every tuned family, i.e. with more than one setting.
 
-    ``COLUMNS``, and one for each swept number, the learning rate first.
+    Columns: ``COLUMNS``, then one per swept number, learning rates first.
     """
     rows = [
         (run.family, run.setting, None if run.status in BROKEN else run.validation, run.is_partial)
@@ -42,13 +42,13 @@ def trials_of(runs: Sequence[Run]) -> pd.DataFrame:
 def expected_curves(
     runs: Sequence[Run], question: Question
 ) -> tuple[str, dict[str, list[Estimate]]]:
-    """What the best of 1, 2, ... trials is worth, by family; over replicates where there are any.
+    """Expected value of the best of 1, 2, ... trials, by family; a mean over replicates.
 
-    On test, of the trial that is best on validation, where every trial was tested. One that broke
-    down counts as the worst of all.
+    The best trial is the one with the best validation. Its value is on test if every trial was
+    tested. Diverged and failed trials count as the worst.
 
     Returns:
-        The metric, and the curves.
+        The metric, and the curves by family.
     """
     tried = [run for run in runs if run.phase not in (REPEAT, UNTUNED) and run.status in COUNTED]
     rows = [
@@ -80,7 +80,7 @@ def expected_curves(
             for _, of in of_family.groupby("replicate")
         ]
         if max(map(len, by_replicate)) > 1:
-            # a replicate that was left unfinished has fewer trials
+            # an unfinished replicate has fewer trials
             curves[str(family)] = [estimate(at) for at in zip(*by_replicate, strict=False)]
     return question.decides if is_tested else question.validation, curves
 
@@ -94,7 +94,7 @@ def swept_keys(trials: pd.DataFrame) -> list[str]:
 
 
 def best_by(trials: pd.DataFrame, key: str, question: Question) -> pd.Series:
-    """The best value at each value of a setting, of the trials that were run to the end."""
+    """The best value at each value of ``key``, among trials that ran to the end."""
     full = trials[~trials["is_partial"]].dropna(subset=[key, "value"]).groupby(key)["value"]
     return full.max() if question.larger_is_better else full.min()
 
@@ -102,7 +102,7 @@ def best_by(trials: pd.DataFrame, key: str, question: Question) -> pd.Series:
 def at_the_edge(trials: pd.DataFrame, key: str, question: Question) -> str | None:
     """``lowest`` or ``highest`` if the best trial has the extreme value of ``key``.
 
-    The optimum then may lie outside of what was searched.
+    The optimum may then lie outside the searched range.
     """
     best = best_by(trials, key, question)
     if trials[key].nunique() < 3 or best.empty:

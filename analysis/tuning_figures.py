@@ -1,4 +1,4 @@
-"""The figures of a report on tuning: what searching bought, and how much each setting matters."""
+"""Figures of tuning: expected best value after k trials, and sensitivity to each setting."""
 
 import math
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from analysis.words import label, listed, metric_value, shown, words
 
 
 def of_tuning(comparison: Comparison, palette: Palette) -> Iterator[Figure]:
-    """What searching for settings bought, and how much each setting matters."""
+    """The expected best value after k trials, and the sensitivity to each setting."""
     question = comparison.question
     trials = trials_of(comparison.runs)
     order = palette.order
@@ -28,7 +28,7 @@ def of_tuning(comparison: Comparison, palette: Palette) -> Iterator[Figure]:
 
 
 def tuning_cost(comparison: Comparison, palette: Palette) -> Figure | None:
-    """What the best of 1, 2, ... random trials is worth."""
+    """Expected value of the best of 1, 2, ... random trials."""
     metric, found = expected_curves(comparison.runs, comparison.question)
     order = palette.order
     curves = dict(sorted(found.items(), key=lambda item: order.get(item[0], len(order))))
@@ -59,7 +59,7 @@ def tuning_cost(comparison: Comparison, palette: Palette) -> Figure | None:
 
 
 def sensitivity(tried: pd.DataFrame, key: str, question: Question, target: float) -> Figure:
-    """Validation by one swept number."""
+    """Validation of all trials against one swept number."""
     metric, larger = question.validation, question.larger_is_better
     families = dict(list(tried.groupby("family", sort=False)))
     bests = {family: best_by(trials, key, question) for family, trials in families.items()}
@@ -107,7 +107,7 @@ def sensitivity(tried: pd.DataFrame, key: str, question: Question, target: float
 
 
 def reaching(best: pd.Series, question: Question, target: float) -> str:
-    """From where to where a swept number reaches the target, in words."""
+    """The range of a swept number in which the target is reached, in words."""
     good = best.index[best.map(question.key) >= question.key(target)]
     if good.empty:
         return "nowhere"

@@ -1,4 +1,4 @@
-"""The report in Weights & Biases: one summary run of the runs' group, and a workspace around it.
+"""Log the report to Weights & Biases: a summary run in the runs' group, and a workspace.
 
 The summary run works offline too and needs no account. The workspace needs a server and the
 optional package ``wandb-workspaces``.
@@ -23,10 +23,10 @@ LOGIN_SECONDS = 30
 
 
 def publish(report: Report, files: list[Path]) -> str:
-    """Log the table and the page as a run of the group; what was done, in one line.
+    """Log the table and the page as a run of the group, and return a message.
 
     Raises:
-        ReportError: W&B cannot be reached, or refuses.
+        ReportError: if W&B cannot be reached, or refuses.
     """
     comparison, runs = report.comparison, report.comparison.runs
     group = most_common(runs, "group") or runs[0].path.resolve().parent.name
@@ -49,7 +49,7 @@ def publish(report: Report, files: list[Path]) -> str:
             name=f"report of {group}",
             job_type="report",
             id=f"report-{hashlib.sha256(group.encode()).hexdigest()[:12]}",
-            resume="allow",  # a second report of the group takes the place of the first
+            resume="allow",  # a second report of the group replaces the first
             mode=mode,  # type: ignore[arg-type]  # one of W&B's own
             dir=files[0].parent,
             config={"candidate": "report", "monitor": comparison.question.validation},
@@ -80,7 +80,7 @@ def log(run: wandb.Run, report: Report, files: list[Path]) -> None:
 
 
 def save_workspace(comparison: Comparison, entity: str, project: str, group: str) -> str:
-    """A saved view of the project: the group's runs by candidate, over steps and over time."""
+    """Save a workspace that shows the group's runs by candidate, over steps and time."""
     try:
         panels: Any = import_module("wandb_workspaces.reports.v2")
         workspaces: Any = import_module("wandb_workspaces.workspaces")
@@ -102,7 +102,7 @@ def save_workspace(comparison: Comparison, entity: str, project: str, group: str
             entity=entity,
             project=project,
             name=f"Study {group}",
-            auto_generate_panels=True,  # samples, tables and whatever else was logged
+            auto_generate_panels=True,  # samples, tables and everything else that was logged
             sections=[
                 workspaces.Section(name="Curves", panels=curves, is_open=True),
                 workspaces.Section(name="Results", panels=bars, is_open=True),
@@ -119,6 +119,6 @@ def save_workspace(comparison: Comparison, entity: str, project: str, group: str
 
 
 def most_common(runs: list[Run], key: str) -> str | None:
-    """The ``key`` of most runs' W&B runs."""
+    """The most common value of ``key`` among the W&B runs."""
     found = [nested(run.summary, "wandb", key) or nested(run.config, "wandb", key) for run in runs]
     return Counter(found).most_common(1)[0][0]

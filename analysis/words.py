@@ -1,4 +1,4 @@
-"""Numbers, metrics and settings as a reader wants them, with no more digits than there are."""
+"""Format numbers, metrics and settings for readers, with meaningful digits only."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -22,13 +22,13 @@ def is_share(metric: str) -> bool:
 
 
 def words(metric: str) -> str:
-    """A metric as a reader calls it: ``test/accuracy`` is "test accuracy"."""
+    """A metric's name in plain words: ``test/accuracy`` is "test accuracy"."""
     parts = metric.removeprefix("optim/").split("/")
     return " ".join(WORDS.get(part, part.replace("_", " ")) for part in parts)
 
 
 def label(values: Iterable[tuple[str, Any]]) -> str:
-    """Choices by their names, other keys as overrides: ``sgd_cosine, trainer.precision=bf16``."""
+    """Choices by name, other keys as overrides: ``sgd_cosine, trainer.precision=bf16``."""
     parts = []
     for key, value in values:
         text = f"{value:g}" if isinstance(value, float) else str(value)
@@ -38,7 +38,7 @@ def label(values: Iterable[tuple[str, Any]]) -> str:
 
 
 def listed(names: Sequence[str], separator: str = ", ", most: int = 6) -> str:
-    """``a, b and c``; ``a, b and 7 more`` of many."""
+    """Join names: ``a, b and c``, or ``a, b and 7 more`` beyond ``most``."""
     if len(names) > most:
         names = [*names[:most], f"{len(names) - most} more"]
     return " and ".join(part for part in (separator.join(names[:-1]), *names[-1:]) if part)
@@ -56,15 +56,15 @@ def shown(value: float, digits: int = 4) -> str:
 
 
 def metric_value(metric: str, value: float) -> str:
-    """Shares as percentages, everything else with four digits."""
+    """Shares as percentages, everything else with four significant digits."""
     return f"{value:.2%}" if is_share(metric) else shown(value)
 
 
 def intervals(metric: str, estimates: Sequence[Estimate | None]) -> list[str]:
-    """A column of means with half their intervals: ``97.10% ± 0.60``.
+    """A column of means with the half-widths of their intervals: ``97.10% ± 0.60``.
 
-    An interval that was cut to what is possible has no half. If there is one, all are given by
-    their ends: ``99.10% [97.40, 100.00]``.
+    A clipped interval is asymmetric. If there is one, the whole column shows both ends:
+    ``99.10% [97.40, 100.00]``.
     """
     in_brackets = any(estimate.is_cut for estimate in estimates if estimate)
     error = bounds if in_brackets else half
@@ -80,7 +80,7 @@ def interval(metric: str, estimate: Estimate) -> str:
 
 
 def half(metric: str, around: Estimate) -> str:
-    """`` ± 0.60``; nothing where there is no interval."""
+    """The half-width as `` ± 0.60``; empty without an interval."""
     if around.high is None:
         return ""
     width = around.high - around.mean
@@ -88,7 +88,7 @@ def half(metric: str, around: Estimate) -> str:
 
 
 def bounds(metric: str, around: Estimate) -> str:
-    """`` [97.40, 100.00]``; nothing where there is no interval."""
+    """Both ends as `` [97.40, 100.00]``; empty without an interval."""
     if around.low is None or around.high is None:
         return ""
     if is_share(metric):
@@ -97,13 +97,13 @@ def bounds(metric: str, around: Estimate) -> str:
 
 
 def change(metric: str, difference: Difference) -> str:
-    """``−1.13 ± 0.90 pp``: a signed difference; of shares in percentage points."""
+    """A signed difference: ``−1.13 ± 0.90 pp``. Shares are in percentage points."""
     unit = " pp" if is_share(metric) else ""
     return f"{signed(metric, difference.mean)}{half(metric, difference)}{unit}"
 
 
 def signed(metric: str, value: float) -> str:
-    """``+0.20``; of shares in percentage points."""
+    """A signed number: ``+0.20``. Shares are in percentage points."""
     text = f"{100 * value:+.2f}" if is_share(metric) else ("+" * (value > 0)) + shown(value, 3)
     return text.replace("-", MINUS)
 

@@ -16,14 +16,14 @@ from analysis.words import listed, metric_value, shown
 from analysis.workloads import Workload
 
 FAR_BEHIND = 10.0  # standard deviations
-FULL_COLOUR = 0.55  # opacity: text on it must be readable, on light and on dark paper
+FULL_COLOUR = 0.55  # opacity at which text stays readable, on light and dark pages
 MANY_WORKLOADS = 4  # more need a wide figure
-LETTERS = 12  # of a heading, a line
-APART = 0.006  # of the height: lines on the same value
+LETTERS = 12  # per line of a heading
+APART = 0.006  # shift between lines of the same value, as a share of the height
 
 
 def heat_map(workloads: Sequence[Workload]) -> Figure:
-    """Candidates by workloads: how far behind the best, and the verdict."""
+    """Heat map of candidates by workloads: value, verdict and distance to the best."""
     names = workloads[0].names
     headings = [textwrap.fill(workload.heading, LETTERS) for workload in workloads]
 
@@ -59,7 +59,7 @@ def heat_map(workloads: Sequence[Workload]) -> Figure:
 
 
 def cell(workload: Workload, i: int) -> tuple[str, str]:
-    """The value of a candidate and the verdict."""
+    """The value and the verdict of a candidate."""
     row = workload.rows[i]
     metric = workload.comparison.question.decides
     value = metric_value(metric, row.value.mean) if row.value else "–"
@@ -67,7 +67,7 @@ def cell(workload: Workload, i: int) -> tuple[str, str]:
 
 
 def shade(behind: float) -> float:
-    """Logarithmic: what is hopeless anyway should not hide the rest."""
+    """Opacity of a cell; logarithmic, so that the worst do not hide the rest."""
     share = math.log1p(behind) / math.log1p(FAR_BEHIND)
     return 0.0 if math.isnan(share) else FULL_COLOUR * min(1.0, share)
 
@@ -78,9 +78,9 @@ def in_words(behind: float) -> str:
 
 
 def profiles(workloads: Sequence[Workload]) -> list[Figure]:
-    """On how many workloads a candidate reaches the target nearly as fast as the fastest.
+    """Performance profiles of the updates to the target, relative to the fastest candidate.
 
-    Dolan & Moré 2002, doi:10.1007/s101070100263. None where no target was reached.
+    Dolan & Moré 2002, doi:10.1007/s101070100263. Empty if no target was reached.
     """
     names = workloads[0].names
     ratios = np.array([workload.slowdown for workload in workloads]).T  # by candidate
@@ -114,7 +114,7 @@ def profiles(workloads: Sequence[Workload]) -> list[Figure]:
 
 
 def rank_forest(ranks: pd.DataFrame, means: Sequence[Estimate], texts: Sequence[str]) -> Figure:
-    """Each candidate's mean rank with its interval, and the mean ranks on single workloads."""
+    """Each candidate's mean rank with its interval, and its ranks on individual workloads."""
     bars = [
         Bar(str(name), text, mean, ranks.loc[name].tolist())
         for name, mean, text in zip(ranks.index, means, texts, strict=True)

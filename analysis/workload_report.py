@@ -1,4 +1,4 @@
-"""What a report over workloads says."""
+"""The report over several workloads: its sentences, table and figures."""
 
 import os
 import shlex
@@ -19,7 +19,7 @@ from analysis.words import listed
 from analysis.workload_figures import cell, heat_map, profiles, rank_forest
 from analysis.workloads import by_mean, first_of, mean_ranks, rank_table, workloads_of
 
-FEW = 2  # workloads that a sentence names
+FEW = 2  # workloads that a sentence lists; more are counted
 
 
 class WorkloadsReport(Document):
@@ -27,10 +27,10 @@ class WorkloadsReport(Document):
 
     Args:
         sweeps: by workload.
-        metric, mode: what all are compared on; None: what each study monitors.
+        metric, mode: to compare all on; None: those that each study monitors.
 
     Raises:
-        ReportError: a workload cannot be compared.
+        ReportError: if a workload cannot be compared.
     """
 
     page_template = "workloads.html"
@@ -61,7 +61,7 @@ class WorkloadsReport(Document):
         self.palette = Palette([*self.names, *(row.name for row in rows)])
 
     def on(self, i: int) -> dict[str, list[str]]:
-        """The workloads by what can be said there of a candidate."""
+        """The workloads by the verdict there on candidate ``i``."""
         found: dict[str, list[str]] = defaultdict(list)
         for workload in self.workloads:
             verdict = workload.rows[i].verdict
@@ -69,7 +69,7 @@ class WorkloadsReport(Document):
         return found
 
     def verdicts(self) -> list[str]:
-        """Who may be the best where, and who is not."""
+        """On which workloads each candidate may be the best, and on which it is worse."""
         num = len(self.workloads)
         everywhere, others = [], []
         for i, name in enumerate(self.names):
@@ -89,7 +89,7 @@ class WorkloadsReport(Document):
         return [f"{who} may be the best on {every}.", *[f"{'; '.join(others)}."] * bool(others)]
 
     def order(self) -> list[str]:
-        """The order by mean rank, and whether it hangs on a single workload."""
+        """The order by mean rank, and whether it depends on a single workload."""
         first = first_of(self.ranks)
         left = {name: self.ranks.drop(columns=name) for name in self.ranks}
         said = [f"Lowest mean rank: {listed(first)}, {self.rank_texts[0]} of {len(self.names)}."]
@@ -111,7 +111,7 @@ class WorkloadsReport(Document):
         return [" ".join(said), scope]
 
     def limits(self) -> list[str]:
-        """What stands against ranks and verdicts over these workloads."""
+        """Caveats about ranks and verdicts over these workloads."""
         rows = [row for part in self.parts for row in part.comparison.rows]
         found = {
             "Not run on all workloads, so left out here:": {row.name for row in rows}
@@ -128,7 +128,7 @@ class WorkloadsReport(Document):
         return [f"{said} {listed(sorted(names))}." for said, names in found.items() if names]
 
     def of_parts(self) -> list[str]:
-        """What stands against the verdicts of single workloads; what several share is said once."""
+        """Caveats about the verdicts on single workloads; shared ones are stated once."""
         found: dict[str, list[str]] = defaultdict(list)
         for part in self.parts:
             for said in (*part.doubts, *part.caveats):

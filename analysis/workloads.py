@@ -1,7 +1,7 @@
-"""Studies of several workloads: the same candidates on other data, models, objectives or metrics.
+"""Studies of several workloads: the same candidates on different data, models or metrics.
 
-Each workload is compared by itself. Values of different metrics have no mean: over workloads only
-verdicts are counted, and ranks and distances in a common unit compared.
+Each workload is compared by itself. Values of different metrics cannot be averaged: over workloads,
+verdicts are counted, and ranks and distances in a common unit are compared.
 """
 
 import math
@@ -23,9 +23,9 @@ from analysis.study import Study
 from analysis.sweep import Sweep, command_of, leaves_of, names_of, placed, without_unresolved
 from analysis.words import listed, words
 
-TASK = ("model", "data", "objective")  # what makes a workload, together with the metric
+TASK = ("model", "data", "objective")  # sections that define a workload, with the metric
 LEAST_SHARED = 2  # candidates
-DIGITS = 12  # of a rank or a value, after the point: what differs by rounding alone is a tie
+DIGITS = 12  # decimals to which ranks and values are rounded, so that rounding errors are ties
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Workload:
 
     @property
     def heading(self) -> str:
-        """Over the column of a table, where it may be wrapped."""
+        """The heading of its column in a table; may be wrapped."""
         return f"{self.name.replace('_', ' ')} ({words(self.comparison.question.decides)})"
 
     @cached_property
@@ -63,7 +63,7 @@ class Workload:
     def ranks(self) -> NDArray[np.float64]:
         """Ranks of the candidates within each replicate that all have; (n, k).
 
-        Where they share none, those of their means; n is 1 then.
+        If they share none, the ranks of their means, with n = 1.
         """
         found = {row.name: unit_means(row.scores) for row in self.rows if row.scores}
         shared = pd.DataFrame(found).dropna().map(self.comparison.question.key)
@@ -72,10 +72,10 @@ class Workload:
 
     @cached_property
     def behind(self) -> NDArray[np.float64]:
-        """How far behind the best of the study, in standard deviations between replicates or seeds.
+        """Distance to the study's best, in standard deviations between replicates or seeds.
 
-        Of these the candidates' median: one that breaks down now and then would hide all distances.
-        NaN where there is no spread.
+        The unit is the median over candidates: one that may diverge would hide all distances.
+        NaN without spread.
         """
         rows = [row for row in self.comparison.rows if row.num_units > 1]
         spreads = [np.std(list(unit_means(row.scores).values()), ddof=1) for row in rows]
@@ -86,7 +86,7 @@ class Workload:
 
     @cached_property
     def slowdown(self) -> NDArray[np.float64]:
-        """Updates to the target as a multiple of the fastest's; infinite: not reached."""
+        """Updates to the target as a multiple of the fastest's; infinite if not reached."""
         target = self.comparison.target
         updates = np.array([hit.steps for r in self.rows for hit in r.hits if hit.target == target])
         is_reached = np.isfinite(updates)
@@ -95,15 +95,15 @@ class Workload:
 
 
 def by_workload(sweep: Sweep, by: Sequence[str], metric: str | None) -> dict[str, Sweep]:
-    """The studies of a sweep by name, if they are of several workloads; else none.
+    """The studies of a sweep by name, if they cover several workloads; else empty.
 
     Args:
         by: as for `read_sweep`.
-        metric: what all are to be compared on, if anything was asked for.
+        metric: the one to compare all on, if requested.
 
     Raises:
-        ReportError: they share too few candidates to be compared in any way, some are of the same
-            workload, or some runs are of no study.
+        ReportError: if they share too few candidates and monitor different metrics, some are of
+            the same workload, or some runs belong to no study.
     """
     studies = sweep.studies
     if len(studies) < 2 or len(set(tasks := tasks_of(studies))) < 2:
@@ -130,7 +130,7 @@ def by_workload(sweep: Sweep, by: Sequence[str], metric: str | None) -> dict[str
 
 
 def tasks_of(studies: Sequence[Study]) -> list[tuple[str, ...]]:
-    """Per study its metric, and the settings of model, data and objective that no study varies."""
+    """Per study: its metric, and the model, data and objective settings that no study varies."""
     runs = [(i, run) for i, study in enumerate(studies) for run in study.runs if run.config]
     leaves = without_unresolved([leaves_of(run) for _, run in runs])
     table = pd.DataFrame(leaves, index=[i for i, _ in runs]).reindex(
@@ -148,10 +148,10 @@ def candidates_of(study: Study) -> set[str]:
 
 
 def workloads_of(sweeps: dict[str, Sweep], metric: str | None, mode: str | None) -> list[Workload]:
-    """The workloads; their candidates are in the order of their mean ranks.
+    """The workloads, with their candidates in the order of mean ranks.
 
     Raises:
-        ReportError: a workload cannot be compared.
+        ReportError: if a workload cannot be compared.
     """
     reports = []
     for name, sweep in sweeps.items():
@@ -168,7 +168,7 @@ def workloads_of(sweeps: dict[str, Sweep], metric: str | None, mode: str | None)
 
 
 def rank_table(workloads: Sequence[Workload]) -> pd.DataFrame:
-    """The mean rank of every candidate, a row, on every workload."""
+    """The mean rank of every candidate (rows) on every workload (columns)."""
     means = {workload.name: workload.ranks.mean(axis=0) for workload in workloads}
     return pd.DataFrame(means, index=workloads[0].names)
 
@@ -182,13 +182,13 @@ def ranks_of(values: ArrayLike) -> NDArray[np.float64]:
 def mean_ranks(workloads: Sequence[NDArray[np.float64]]) -> list[Estimate]:
     """Each candidate's mean rank over workloads, with a 95 % t-interval over their replicates.
 
-    Degrees of freedom are Welch's and Satterthwaite's. The workloads are given: the interval is
-    about other replicates on them, not about other workloads. Ranks are taken within replicates. A
-    bootstrap of the ranks of means would be biased to the middle: among five near equals on four
-    workloads its interval holds the truth in 42 % of cases (n = 3), this one in 96 %.
+    Degrees of freedom follow Welch and Satterthwaite. Workloads are fixed: the interval covers
+    other replicates on them, not other workloads. Ranks are taken within replicates, since a
+    bootstrap of the ranks of means is biased to the middle: for five near equals on four workloads
+    its interval contains the truth in 42 % of cases (n = 3), this one in 96 %.
 
     Args:
-        workloads: of each the ranks, (n replicates, k candidates).
+        workloads: the ranks on each, (n replicates, k candidates).
     """
     means = np.mean([ranks.mean(axis=0) for ranks in workloads], axis=0)
     num = np.array([[len(ranks)] for ranks in workloads])
@@ -207,12 +207,12 @@ def mean_ranks(workloads: Sequence[NDArray[np.float64]]) -> list[Estimate]:
 
 
 def by_mean(ranks: pd.DataFrame) -> list[str]:
-    """Candidates, the rows, by their mean over workloads; ties in the order they have."""
+    """Candidates (rows) sorted by their mean over workloads; ties keep their order."""
     return list(means_of(ranks).sort_values(kind="stable").index)
 
 
 def first_of(ranks: pd.DataFrame) -> list[str]:
-    """Those with the lowest mean."""
+    """The candidates with the lowest mean."""
     means = means_of(ranks)
     return list(means.index[means == means.min()])
 

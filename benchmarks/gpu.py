@@ -1,12 +1,12 @@
-"""An update of each kind of network: by the trainer, by a bare loop, as one CUDA graph.
+"""Time per update of each kind of network: the trainer, a bare loop, and one CUDA graph.
 
     python benchmarks/gpu.py [--device cpu] [--families lightcnn,vit] [--updates 200]
 
-As ``update.py`` has it, in the device's precision: trainer and bare loop take turns, and once more
-with ``trainer.cuda_graph=true``. Images are not augmented; those of customcnn, speednet and
-resnet50 are generated. The bare loop of lstm, dcgan and ddpm computes the objective's metrics, too.
-Prints Markdown: median and quartiles over the turns; the trainer's peak memory, on a CPU the
-process's; the kernels of one update, on a CPU operators.
+Measured as in ``update.py``, in the device's default precision: trainer and bare loop take turns,
+then again with ``trainer.cuda_graph=true``. Images are not augmented; customcnn, speednet and
+resnet50 use generated ones. The bare loop of lstm, dcgan and ddpm also computes the objective's
+metrics. Prints Markdown: median and quartiles over the turns; peak memory of the trainer (on a CPU,
+of the process); the number of kernels per update (on a CPU, of operators).
 """
 
 import argparse
@@ -59,12 +59,12 @@ def main() -> None:
             graphed = [quartiles(graph), quartiles(over_bare)]
         except ConfigError:
             graphed = ["refused", ""]
-        del bare  # nor its trainer: the next family's peak is its own
+        del bare  # and its trainer, so that they do not count in the next family's peak
         print("|", " | ".join([name, *map(quartiles, times), *graphed, *facts]), "|", flush=True)
 
 
 def measured(bare: BareLoop, ms: float) -> list[str]:
-    """Samples of an update, images or tokens a second, MiB, kernels of both loops."""
+    """Batch size, images or tokens per second, peak MiB, kernels of both loops."""
     update = [(inputs, *_)] = next(bare.data.train(0))
     count = len(inputs) if inputs.is_floating_point() else inputs.numel()
     kernels = map(num_kernels, (lambda: bare.trainer.train_step(update), bare.update))
@@ -73,7 +73,7 @@ def measured(bare: BareLoop, ms: float) -> list[str]:
 
 
 def num_kernels(work: Callable[[], None]) -> str:
-    """What the device executes, without copies; operators where there is no GPU."""
+    """Number of kernels, without copies; operators if there is no GPU."""
     kind = "CUDA" if torch.cuda.is_initialized() else "CPU"
     with profile(activities=[getattr(ProfilerActivity, kind)], acc_events=True) as found:
         work()

@@ -1,10 +1,10 @@
-"""Which differences a study detects: by replicates and candidates, and by how a budget is split.
+"""Which differences a study detects, by replicates, candidates and split of the budget.
 
     python benchmarks/power.py
 
-Simulated studies, judged as the report judges them (`analysis.statistics.may_be_best`). One
-candidate is the best, the others trail it by the same difference. Differences are in deviations of
-the seeds, and in points where that is 0.3. Prints Markdown; some minutes on one core.
+Simulates studies and judges them as the report does (`analysis.statistics.may_be_best`). One
+candidate is the best, the others trail it by the same difference, in standard deviations over
+seeds, and in points if that deviation is 0.3. Prints Markdown; takes some minutes on one core.
 """
 
 import sys
@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from analysis.statistics import may_be_best
 
-NUM_STUDIES = 1000  # a power of 80 % is known to 1.3 points
-POINTS = 0.3  # a deviation of the seeds
+NUM_STUDIES = 1000  # a power of 80 % has a standard error of 1.3 points
+POINTS = 0.3  # standard deviation over seeds
 TRIALS = 5
 SPLITS = {  # runs a candidate -> replicates, trials, seeds per replicate
     24: [(1, 16, 8), (2, 8, 4), (3, 6, 2), (4, 4, 2), (4, 5, 1), (6, 3, 1), (8, 2, 1)],
@@ -33,7 +33,7 @@ def main() -> None:
     for replicates in (3, 5, 8, 10, 15):
         least = [detected(rng.standard_normal((NUM_STUDIES, replicates, k))) for k in (2, 3, 7)]
         for seeds in (1, 2):
-            # tuning varies as much as seeds do
+            # tuning has the same variance as seeds
             found = [difference * np.sqrt(1 + 1 / seeds) for difference in least]
             shown = " | ".join(f"{value:.1f} ({value * POINTS:.1f})" for value in found)
             print(f"| {replicates} | {seeds} | {replicates * (TRIALS + seeds)} | {shown} |")
@@ -51,22 +51,22 @@ def main() -> None:
 
 
 def detected(noise: np.ndarray) -> float:
-    """The difference, in deviations of a replicate, that is detected in 80 % of studies."""
+    """The difference detected in 80 % of studies, in standard deviations of a replicate."""
     return brentq(lambda difference: power(noise, difference) - 0.8, 0.0, 50.0, xtol=0.01)
 
 
 def power(values: np.ndarray, difference: float) -> float:
-    """How often a candidate that trails the first by so much is called worse."""
+    """How often a candidate that trails the first by ``difference`` is called worse."""
     ahead = difference * (np.arange(values.shape[-1]) == 0)
     return 1 - float(np.mean([may_be_best(study + ahead, 1)[1:] for study in values]))
 
 
 def tuning(rng: np.random.Generator, replicates: int, trials: int, seeds: int):
-    """Values of three equals, (studies, units, 3), and what their tuned settings lose.
+    """Values of three equal candidates, (studies, units, 3), and the loss of their tuned settings.
 
-    A trial's setting loses an exponential amount, four deviations of the seeds in the mean: most
-    are far from the best and few are near it. The trial with the best single run is chosen. Units
-    are replicates, or the seeds where there is one replicate only.
+    The loss of a trial's setting is exponential with a mean of four standard deviations over seeds:
+    most are far from the best and few near it. The trial with the best single run is selected.
+    Units are replicates, or seeds if there is one replicate only.
     """
     size = (NUM_STUDIES, replicates, 3)
     losses = 4 * rng.exponential(size=(*size, trials))

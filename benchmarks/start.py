@@ -1,11 +1,11 @@
-"""What a whole command costs beside ``import torch``: ``debug=fast``, with W&B off and offline.
+"""Time of a whole ``debug=fast`` command relative to ``import torch``, W&B off and offline.
 
     python benchmarks/start.py [--repeats 9]
 
-Each is a process of its own, and they take turns. ``--without-uncompiled`` measures the commands
-with torch's optimizers as they are (see ``optim/uncompiled.py``).
+The commands take turns, each in its own process. ``--without-uncompiled`` measures them with
+unmodified torch optimizers (see ``optim/uncompiled.py``).
 
-Wall time, on a quiet machine. Prints Markdown: medians and ranges; ratios are within a turn.
+Needs a quiet machine. Prints Markdown: medians and ranges of wall time; ratios are within a turn.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def seconds_of(*arguments: str) -> float:
-    """Wall seconds of a Python process; a script is given ``debug=fast`` and a run directory."""
+    """Wall seconds of a Python process; scripts get ``debug=fast`` and a run directory."""
     with tempfile.TemporaryDirectory() as folder:
         more = (
             ["debug=fast", f"hydra.run.dir={folder}/run"] if arguments[-1][:6] == "wandb." else []

@@ -1,10 +1,9 @@
-"""What word counts reach: TF-IDF and logistic regression beside a fine-tuned encoder.
+"""Baseline for a fine-tuned text encoder: TF-IDF features and logistic regression.
 
     python benchmarks/text_baseline.py FOLDER
 
-FOLDER holds train.csv, val.csv and test.csv with the columns text and label. The strength of the
-regularization, the longest n-gram and the weights of the classes are chosen on the validation
-texts, as a careful user would.
+FOLDER holds train.csv, val.csv and test.csv with the columns text and label. The regularization,
+the longest n-gram and the class weights are selected on the validation split.
 """
 
 import argparse
@@ -16,7 +15,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
-STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # inverse: large fits closely
+STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # inverse regularization: large values fit closely
 LONGEST = (1, 2)  # words in an n-gram
 CLASS_WEIGHTS = (None, "balanced")
 

@@ -1,11 +1,11 @@
-"""What the trainer adds to an update of a bare loop, at batch 64 and 512.
+"""Overhead of the trainer over a bare loop, per update at batch sizes 64 and 512.
 
     python benchmarks/update.py [--turns 40]
 
-LightCNN on mnist5k in fp32, without augmentation. The trainer runs as ``train.py`` runs it, with
-metrics, records, W&B offline, progress and a checkpoint; evaluation is left out. The bare loop has
-the same network, optimizer and resident tensors. The two take turns of five updates within one
-process, so that a machine that becomes slower does so for both. Wall time, on a quiet machine.
+LightCNN on mnist5k in fp32, without augmentation. The trainer runs as in ``train.py``, with
+metrics, records, W&B offline, progress and a checkpoint, but without evaluation. The bare loop has
+the same network, optimizer and resident tensors. They take turns of five updates in one process, so
+that changes in the machine's load affect both. Measures wall time: needs a quiet machine.
 Prints Markdown: median and quartiles over the turns.
 """
 
@@ -41,7 +41,7 @@ from trainer.distributed.device import autocast, peak_memory_bytes, synchronize
 from trainer.trainer import Trainer
 
 LIMITS = {64: 1.05, 512: 1.03}  # batch size -> trainer / bare loop, at most
-TURN = 5  # updates of one loop before it is the other's turn
+TURN = 5  # updates of one loop before the other takes over
 WARM_UP = 2  # turns
 
 
@@ -60,8 +60,8 @@ def main() -> None:
 
 
 def race(turns: int, *overrides: str) -> tuple[Any, ...]:
-    """Of each turn: ms an update of the trainer and of the bare loop, their ratio; that loop."""
-    gc.collect()  # the race before, which would count as memory of this one
+    """Per turn: ms per update of the trainer and of the bare loop, their ratio; the loop."""
+    gc.collect()  # frees the previous race, which would count in the peak memory
     steps = (turns + WARM_UP) * TURN
     laps = [time.perf_counter()]
     loops: list[BareLoop] = []
@@ -80,7 +80,7 @@ def race(turns: int, *overrides: str) -> tuple[Any, ...]:
         synchronize(trainer.device)
         laps.append(time.perf_counter())
         if trainer.progress.step == steps:
-            trainer.progress.stop_reason = "the last turn is over"  # no evaluation comes
+            trainer.progress.stop_reason = "the last turn is over"  # skips the evaluation
 
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
@@ -102,10 +102,10 @@ def race(turns: int, *overrides: str) -> tuple[Any, ...]:
 
 
 class BareLoop:
-    """The loop of a tutorial, on the trainer's tensors."""
+    """A plain training loop, as in tutorials, on the trainer's tensors."""
 
     def __init__(self, trainer: Trainer) -> None:
-        self.peak_bytes = peak_memory_bytes(trainer.device)  # before there is this loop
+        self.peak_bytes = peak_memory_bytes(trainer.device)  # before this loop allocates
         self.trainer, self.data, self.precision = trainer, trainer.data, trainer.precision
         self.order = cycle(self.data.epoch_order(0).split(self.data.batch_size))
         optimizers: dict[str, Any] = {phase.name: phase.optimizer for phase in trainer.phases}
@@ -113,7 +113,7 @@ class BareLoop:
         for phase in trainer.phases:
             self.optimizers[phase.name].state.clear()
             for group in self.optimizers[phase.name].param_groups:
-                group |= {"lr": phase.lr, "capturable": False}  # where the trainer has a graph
+                group |= {"lr": phase.lr, "capturable": False}  # True under a CUDA graph
 
     def update(self) -> None:
         batch = self.data.prepare(self.data.splits["train"].batch(next(self.order)), None)
@@ -125,7 +125,7 @@ class BareLoop:
             optimizer.step()
 
     def loss(self, phase: str, batch: Batch) -> Tensor:
-        if type(self.objective) in (Classification, LanguageModeling):  # others: with metrics
+        if type(self.objective) in (Classification, LanguageModeling):  # others compute metrics too
             *inputs, targets = batch
             logits = prediction_of(self.objective.model(*inputs))
             return F.cross_entropy(logits.flatten(0, -2), targets.flatten())
@@ -133,7 +133,7 @@ class BareLoop:
 
 
 def print_circumstances() -> None:
-    """When, where and with what the figures below were measured."""
+    """Print date, hardware and versions of the measurement."""
     print(f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores,")
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__},")
     print(f"Python {platform.python_version()}, load average {os.getloadavg()[0]:.1f}")
