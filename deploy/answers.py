@@ -65,10 +65,10 @@ class Classes(Answers):
     def answer(self, sample: Sample, outputs: Tensor, options: argparse.Namespace) -> Answer:
         names = self.spec.class_names
         best = outputs.softmax(1).topk(min(options.top_k or 1, len(names)))
-        found = zip(best.indices[0].tolist(), best.values[0].tolist(), strict=True)
+        ranked = zip(best.indices[0].tolist(), best.values[0].tolist(), strict=True)
         rows = [
             {"input": sample.name, "rank": rank, "class": names[index], "probability": probability}
-            for rank, (index, probability) in enumerate(found, 1)
+            for rank, (index, probability) in enumerate(ranked, 1)
         ]
         return [f"{row['class']}  {row['probability']:.2%}" for row in rows], rows
 
@@ -83,27 +83,27 @@ class Labels(Answers):
         self.threshold: float = objective.get("threshold", 0.5)
 
     def scores(self, outputs: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        return (self.hold(outputs) == (targets == 1)).float()
+        return (self.is_present(outputs) == (targets == 1)).float()
 
     def agree(self, outputs: Tensor, expected: Tensor) -> Tensor:
-        return (self.hold(outputs) == self.hold(expected)).all(1)
+        return (self.is_present(outputs) == self.is_present(expected)).all(1)
 
-    def hold(self, outputs: Tensor) -> Tensor:
+    def is_present(self, outputs: Tensor) -> Tensor:
         return outputs.sigmoid() > self.threshold
 
     def answer(self, sample: Sample, outputs: Tensor, options: argparse.Namespace) -> Answer:
-        found = zip(
+        labels = zip(
             self.spec.class_names,
             outputs[0].sigmoid().tolist(),
-            self.hold(outputs)[0].tolist(),
+            self.is_present(outputs)[0].tolist(),
             strict=True,
         )
         rows = [
             {"input": sample.name, "label": label, "probability": probability, "holds": holds}
-            for label, probability, holds in found
+            for label, probability, holds in labels
         ]
-        holding = [f"{r['label']}  {r['probability']:.2%}" for r in rows if r["holds"]]
-        return holding or ["no label"], rows
+        present = [f"{r['label']}  {r['probability']:.2%}" for r in rows if r["holds"]]
+        return present or ["no label"], rows
 
 
 class Pictures(Answers):
@@ -113,7 +113,7 @@ class Pictures(Answers):
 
     def __init__(self, spec: Any, objective: dict[str, Any]) -> None:
         super().__init__(spec, objective)
-        self.written: Counter[str] = Counter()
+        self.name_counts: Counter[str] = Counter()
 
     def file(self, sample: Sample, kind: str, options: argparse.Namespace) -> Path:
         """The path of the answer, in ``--output`` or the run's ``predictions/``.
@@ -124,8 +124,8 @@ class Pictures(Answers):
         folder: Path = options.output or options.run_dir / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{sample.file.stem}_{kind}"
-        self.written[name] += 1
-        number = self.written[name]
+        self.name_counts[name] += 1
+        number = self.name_counts[name]
         return folder / (f"{name}.png" if number == 1 else f"{name}_{number}.png")
 
 
@@ -160,17 +160,17 @@ def save_mask(mask: Tensor, image: Path, file: Path) -> None:
 
     Regions that were cropped from the image are unlabelled.
     """
-    with Image.open(image) as opened:
-        width, height = upright_size(opened)
+    with Image.open(image) as source:
+        width, height = upright_size(source)
     left, top, right, bottom = map(
         round, centred_crop((width, height), (mask.shape[0], mask.shape[1]))
     )
-    content = Image.fromarray(mask.numpy())
-    whole = Image.new("L", (width, height), UNLABELLED)
+    cropped = Image.fromarray(mask.numpy())
+    full = Image.new("L", (width, height), UNLABELLED)
     size = (right - left, bottom - top)
-    whole.paste(content.resize(size, Image.Resampling.NEAREST), (left, top))
-    whole.putpalette(palette().flatten().tolist())  # turns the L image into a palette image
-    whole.save(file)
+    full.paste(cropped.resize(size, Image.Resampling.NEAREST), (left, top))
+    full.putpalette(palette().flatten().tolist())  # turns the L image into a palette image
+    full.save(file)
 
 
 class Reconstructions(Pictures):
@@ -220,10 +220,11 @@ class Values(Answers):
         return ((outputs - expected).abs() <= allowed).all(1)
 
     def answer(self, sample: Sample, outputs: Tensor, options: argparse.Namespace) -> Answer:
-        known = self.spec.quantities
+        quantities = self.spec.quantities
+        columns = quantities.names, quantities.units, outputs[0].tolist()
         rows = [
             {"input": sample.name, "target": name, "value": value, "unit": unit}
-            for name, unit, value in zip(known.names, known.units, outputs[0].tolist(), strict=True)
+            for name, unit, value in zip(*columns, strict=True)
         ]
         return [f"{r['target']}  {r['value']:.6g} {r['unit']}".rstrip() for r in rows], rows
 

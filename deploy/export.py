@@ -108,8 +108,8 @@ def quantize_int8(float_model: Path, int8_model: Path, inputs: Tensor) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    (described,) = onnxruntime.InferenceSession(float_model).get_inputs()
-    batches = ({described.name: batch.numpy()} for batch in inputs.split(1))
+    (model_input,) = onnxruntime.InferenceSession(float_model).get_inputs()
+    batches = ({model_input.name: batch.numpy()} for batch in inputs.split(1))
 
     class Calibration(CalibrationDataReader):
         def get_next(self) -> dict[str, Any] | None:
@@ -136,10 +136,10 @@ def onnx_predict(file: Path, num_threads: int) -> Predict:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    (described,) = session.get_inputs()
+    (model_input,) = session.get_inputs()
 
     def predict(inputs: Tensor) -> Tensor:
-        (outputs,) = session.run(None, {described.name: inputs.numpy()})
+        (outputs,) = session.run(None, {model_input.name: inputs.numpy()})
         return torch.from_numpy(outputs)
 
     return predict

@@ -23,7 +23,7 @@ from trainer.distributed.device import DTYPES, choose_precision, prepare_process
 from trainer.evaluation import evaluate
 
 CPU = torch.device("cpu")
-USED_AT_ONCE = {"seed", "model", "objective", "trainer"}  # the data often stay unused
+USED_ON_OPENING = {"seed", "model", "objective", "trainer"}  # the data often stay unused
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ class FinishedRun:
 
 def newest_run() -> Path:
     """The directory of the run that started last, below ``outputs`` and ``multirun``."""
-    found = [file for name in ("outputs", "multirun") for file in Path(name).glob("**/spec.json")]
-    if not found:
+    files = [file for name in ("outputs", "multirun") for file in Path(name).glob("**/spec.json")]
+    if not files:
         raise ConfigError("latest: there is no run directory below outputs/ or multirun/")
-    return max(found, key=lambda file: file.stat().st_mtime).parent
+    return max(files, key=lambda file: file.stat().st_mtime).parent
 
 
 def open_run(run_dir: Path) -> FinishedRun:
@@ -101,7 +101,7 @@ def open_run(run_dir: Path) -> FinishedRun:
         raise ConfigError(f"there is no directory {run_dir}")
     spec = read_spec(run_dir / "spec.json")
     config = read_config(run_dir / "config.yaml")
-    for part in USED_AT_ONCE & config.keys():
+    for part in USED_ON_OPENING & config.keys():
         config[part] = from_environment(config[part], part)
     try:
         settings = needed_settings(config)
@@ -127,10 +127,10 @@ def needed_settings(config: dict[str, Any]) -> TrainerSettings:
     Raises:
         ConfigError: if a setting is missing or has a wrong type or value.
     """
-    needed = {field.name: config[field.name] for field in fields(Needed) if field.name in config}
-    settings = checked(Needed, needed)
+    sections = {field.name: config[field.name] for field in fields(Needed) if field.name in config}
+    settings = checked(Needed, sections)
     for name in ("model", "data", "objective"):
-        if "_target_" not in needed[name]:
+        if "_target_" not in sections[name]:
             raise ConfigError(f"{name}._target_ is missing")
     return replace(settings.trainer, accelerator="cpu")
 

@@ -13,8 +13,8 @@ from data.splits import ImageSpec
 
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
 WAS_INVERTED = "inverted, since its ground is the opposite of training's; --no-invert: as it is"
-SHADING = 0.15  # contrast, relative to the image's maximum, below which a pixel is paper, not ink
-OTHER_GROUND = 0.25  # difference in border brightness, in [0, 1], of another background
+MIN_CONTRAST = 0.15  # share of the contrast below which a pixel is paper, not ink
+BACKGROUND_TOLERANCE = 0.25  # difference in border brightness, in [0, 1], of another background
 
 
 def image_files(paths: list[Path]) -> Iterator[Path]:
@@ -64,12 +64,12 @@ def read_image(
         if spec.in_channels == 1 and image.mode not in GREY_MODES:
             notes.append("converted to grayscale")
     if size != spec.image_size[::-1]:
-        notes.append(fitting(size, spec.image_size[::-1]))
+        notes.append(resize_note(size, spec.image_size[::-1]))
     if invert or (invert is None and has_opposite_ground(pixels, spec.background)):
         notes.append("inverted" if invert else WAS_INVERTED)
         return inverted(pixels, spec.background), notes
     border = border_brightness(pixels).item()
-    if spec.background is not None and abs(border - spec.background) > OTHER_GROUND:
+    if spec.background is not None and abs(border - spec.background) > BACKGROUND_TOLERANCE:
         notes.append(
             f"the border's brightness is {border:.2f}, in training {spec.background:.2f}: "
             "another ground, or the image must be inverted (--invert)"
@@ -83,8 +83,8 @@ def has_opposite_ground(pixels: Tensor, background: float | None) -> bool:
         return False
     border, mean = border_brightness(pixels).item(), pixels.float().mean().item() / 255
     if background < 0.5:
-        return border > background + OTHER_GROUND and mean < border
-    return border < background - OTHER_GROUND and mean > border
+        return border > background + BACKGROUND_TOLERANCE and mean < border
+    return border < background - BACKGROUND_TOLERANCE and mean > border
 
 
 def inverted(pixels: Tensor, background: float | None) -> Tensor:
@@ -94,12 +94,12 @@ def inverted(pixels: Tensor, background: float | None) -> Tensor:
     values = pixels.float() / 255
     darker = border_brightness(pixels) - values  # than the border
     ink = (darker if background < 0.5 else -darker).clamp(min=0)
-    ink = (ink / ink.max().clamp(min=1e-6) - SHADING).clamp(min=0) / (1 - SHADING)
+    ink = (ink / ink.max().clamp(min=1e-6) - MIN_CONTRAST).clamp(min=0) / (1 - MIN_CONTRAST)
     foreground = 1.0 if background < 0.5 else 0.0
     return (255 * (background + ink * (foreground - background))).round().to(pixels.dtype)
 
 
-def fitting(size: tuple[int, int], target: tuple[int, int]) -> str:
+def resize_note(size: tuple[int, int], target: tuple[int, int]) -> str:
     """Note on how an image was cropped and resized; sizes are ``(width, height)``."""
     scale = min(size[0] / target[0], size[1] / target[1])
     crop = (round(scale * target[0]), round(scale * target[1]))

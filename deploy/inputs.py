@@ -53,22 +53,22 @@ def images(run: FinishedRun, options: argparse.Namespace) -> Samples:
 
 def texts(run: FinishedRun, options: argparse.Namespace) -> Samples:
     """Texts given by ``--text``, in a column of CSV files, or as lines of other files."""
-    found = {text: text for text in options.text or ()}  # name -> text
-    if not all(text.strip() for text in found):
+    named_texts = {text: text for text in options.text or ()}  # name -> text
+    if not all(text.strip() for text in named_texts):
         raise ConfigError("--text is empty")
     data = run.config["data"]
     for file in options.inputs:
         lines = read_lines(file, data.get("text_column") or "text", data.get("delimiter"))
-        found |= {f"{file}:{line}": text for line, text in lines}
-    for name, text in found.items():
-        beyond = run.spec.tokens_beyond(text)
+        named_texts |= {f"{file}:{line}": text for line, text in lines}
+    for name, text in named_texts.items():
+        num_ignored = run.spec.tokens_beyond(text)
         note = (
             f" is longer than the {run.spec.max_length} tokens of data.max_length: its last "
-            f"{beyond} are not read"
+            f"{num_ignored} are not read"
         )
-        shown = "" if name == text and len(found) == 1 else name
+        shown = "" if name == text and len(named_texts) == 1 else name
         subject = "the text" if name == text else name
-        yield Sample(name, shown, run.spec.encode([text]), subject, [note] if beyond else [])
+        yield Sample(name, shown, run.spec.encode([text]), subject, [note] if num_ignored else [])
 
 
 def rows(run: FinishedRun, options: argparse.Namespace) -> Samples:

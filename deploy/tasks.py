@@ -38,9 +38,9 @@ def answer(run: FinishedRun, options: argparse.Namespace) -> Outcome:
             raise ConfigError(
                 f"{sample.name}: the model's outputs are not finite: its training diverged"
             )
-        words, its_rows = answers.answer(sample, outputs, options)
-        print(printable("  ".join([sample.shown, *words] if sample.shown else words)))
-        rows += its_rows
+        parts, sample_rows = answers.answer(sample, outputs, options)
+        print(printable("  ".join([sample.shown, *parts] if sample.shown else parts)))
+        rows += sample_rows
     for text, (first, *others) in subjects.items():
         note(f"{first}{f' and {len(others)} more' if others else ''}{text}")
     return exit_code, rows

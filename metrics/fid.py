@@ -83,16 +83,14 @@ def load_extractor(run_dir: str, spec: Any) -> Extractor:
             shape, or its checkpoint is missing or damaged.
     """
     where = f"objective.fid_extractor={run_dir}"
-    own = read_spec(Path(run_dir) / "spec.json")
+    trained_on = read_spec(Path(run_dir) / "spec.json")
     model = read_config(Path(run_dir) / "config.yaml").get("model")
     if not isinstance(model, dict) or model.get("_target_") != "models.lightcnn.LightCNN":
         raise ConfigError(f"{where} is no run of a LightCNN")
-    if (own.in_channels, own.image_size) != (spec.in_channels, spec.image_size):
-        raise ConfigError(
-            f"{where} was trained on {own.in_channels}x{own.image_size[0]}x{own.image_size[1]} "
-            f"images, {spec.name} has {spec.in_channels}x{spec.image_size[0]}x{spec.image_size[1]}"
-        )
-    network = instantiate(fill_from_data(model, own), "model")
+    shapes = [f"{s.in_channels}x{s.image_size[0]}x{s.image_size[1]}" for s in (trained_on, spec)]
+    if shapes[0] != shapes[1]:
+        raise ConfigError(f"{where} was trained on {shapes[0]} images, {spec.name} has {shapes[1]}")
+    network = instantiate(fill_from_data(model, trained_on), "model")
     checkpoints = [Path(run_dir) / "checkpoints" / name for name in ("best.pt", "last.pt")]
     file = next(filter(Path.is_file, checkpoints), None)
     if file is None:
@@ -104,7 +102,7 @@ def load_extractor(run_dir: str, spec: Any) -> Extractor:
         raise ConfigError(
             f"{where}: {file.name} is damaged, or not of the model in config.yaml"
         ) from error
-    return Extractor(network, own)
+    return Extractor(network, trained_on)
 
 
 def own_extractor(data: Loader, cache: Path) -> Extractor:
@@ -118,18 +116,18 @@ def own_extractor(data: Loader, cache: Path) -> Extractor:
         network = LightCNN(spec.in_channels, spec.num_classes, spec.image_size)
     file = cache / f"fid_lightcnn_{spec.name}.pt"
     recipe = (EPOCHS, BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY, SEED)
-    made_from = repr((str(network), spec.name, data.fingerprint, recipe))
+    cache_key = repr((str(network), spec.name, data.fingerprint, recipe))
     names = network.state_dict().keys()
     weights = None
     if ranks_of_this_process().is_main:
-        with repeatable():
-            weights = fingerprinted(file, made_from, lambda: train(network, data, file))
+        with deterministic():
+            weights = fingerprinted(file, cache_key, lambda: train(network, data, file))
     network.load_state_dict(dict(zip(names, broadcast(weights), strict=True)))
     return Extractor(network, spec)
 
 
 @contextmanager
-def repeatable() -> Iterator[None]:
+def deterministic() -> Iterator[None]:
     """Reproducible arithmetic: one thread, no TF32, deterministic cuDNN."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -176,5 +174,5 @@ def train(network: LightCNN, data: Loader, file: Path) -> tuple[Tensor, ...]:
 @torch.no_grad()
 def val_accuracy(network: nn.Module, data: Loader) -> float:
     batches = data.prepared("val", torch.arange(len(data.splits["val"])).split(IMAGES_AT_ONCE))
-    right = [network(images).argmax(1) == labels for images, labels in batches]
-    return float(torch.cat(right).float().mean())
+    correct = [network(images).argmax(1) == labels for images, labels in batches]
+    return float(torch.cat(correct).float().mean())

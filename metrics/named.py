@@ -20,7 +20,7 @@ from core.errors import ConfigError, reason
 
 # short name -> torchmetrics class; classification classes are prefixed by the task, such as
 # MulticlassF1Score
-SHORT = {
+SHORT_NAMES = {
     "f1": "F1Score",
     "precision": "Precision",
     "recall": "Recall",
@@ -43,7 +43,7 @@ SHORT = {
     "psnr": "PeakSignalNoiseRatio",
     "ssim": "StructuralSimilarityIndexMeasure",
 }
-SETTINGS: dict[str, dict[str, Any]] = {
+DEFAULTS: dict[str, dict[str, Any]] = {
     "balanced_accuracy": {"average": "macro"},
     "rmse": {"squared": False},
 }
@@ -52,7 +52,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "regression": ("regression",),
     "images": ("regression", "image"),
 }
-OF_COLUMNS = ("r2", "pearson", "spearman")  # reject images
+NOT_FOR_IMAGES = ("r2", "pearson", "spearman")  # reject images
 TOP = re.compile(r"top(\d+)")  # top5: top-5 accuracy
 
 
@@ -92,13 +92,13 @@ class NamedMetrics:
                 )
             self.metrics[name] = build(entry, task, sizes or {})
         if example is not None and self.metrics:
-            self.try_on(*example, task)
+            self.validate(*example, task)
 
     @property
     def names(self) -> list[str]:
         return list(self.metrics)
 
-    def try_on(self, predictions: Tensor, targets: Tensor, task: str) -> None:
+    def validate(self, predictions: Tensor, targets: Tensor, task: str) -> None:
         """Raise ConfigError if a metric fails on the example or returns another shape."""
         for name, metric in self.metrics.items():
             try:
@@ -140,13 +140,13 @@ class NamedMetrics:
         for name, metric in self.metrics.items():
             try:
                 with warnings.catch_warnings(action="ignore"):  # such as classes without samples
-                    found = metric.compute().tolist()
+                    result = metric.compute().tolist()
             except ValueError as error:  # such as R2 of a single sample
                 raise ConfigError(f"objective.metrics: {name}: {reason(error)}") from error
-            if isinstance(found, list) and len(found) > 1:
-                values |= {f"{name}/{part}": v for part, v in zip(self.parts, found, strict=True)}
+            if isinstance(result, list) and len(result) > 1:
+                values |= {f"{name}/{part}": v for part, v in zip(self.parts, result, strict=True)}
             else:
-                values[name] = found[0] if isinstance(found, list) else found
+                values[name] = result[0] if isinstance(result, list) else result
         return values
 
 
@@ -157,15 +157,15 @@ def entries(named: Any) -> list[dict[str, Any]]:
         ConfigError: if an entry is neither a name nor a mapping with a valid ``name``.
     """
     listed = named if isinstance(named, list | tuple) else [] if named is None else [named]
-    found = [entry if isinstance(entry, dict) else {"name": entry} for entry in listed]
-    for entry in found:
+    mappings = [entry if isinstance(entry, dict) else {"name": entry} for entry in listed]
+    for entry in mappings:
         names = (entry.get("name"), recorded_name(entry))
         if not all(isinstance(name, str) and name.isidentifier() for name in names):
             raise ConfigError(
                 f"objective.metrics={named} should be a list of names, or of mappings such as "
                 "{name: f1, average: micro, as: f1_micro}"
             )
-    return found
+    return mappings
 
 
 def recorded_name(entry: dict[str, Any]) -> Any:
@@ -180,17 +180,17 @@ def build(entry: dict[str, Any], task: str, sizes: dict[str, Any]) -> Any:
     """
     name = entry["name"]
     kind = metric_class(name, task)
-    settings = SETTINGS.get(name, {})
+    settings = DEFAULTS.get(name, {})
     if top := TOP.fullmatch(name):
         settings = {"top_k": int(top[1]), "average": "micro"}
-    taken = signature(kind).parameters  # pass only the sizes that the class accepts
-    known = {key: value for key, value in {"task": task, **sizes}.items() if key in taken}
+    accepted = signature(kind).parameters  # pass only the sizes that the class accepts
+    common = {key: value for key, value in {"task": task, **sizes}.items() if key in accepted}
     given = {key: value for key, value in entry.items() if key not in ("name", "as")}
     # a process may have no sample of a small split
     warnings.filterwarnings("ignore", ".*was called before the ``update`` method")
     try:
         with warnings.catch_warnings(action="ignore"):  # that it stores all samples
-            return kind(**known | settings | given, dist_sync_fn=gather_parts)
+            return kind(**common | settings | given, dist_sync_fn=gather_parts)
     except Exception as error:  # torchmetrics may raise anything
         raise ConfigError(
             f"objective.metrics: {kind.__name__} refused its settings: {reason(error)}"
@@ -209,9 +209,9 @@ def metric_class(name: str, task: str) -> Any:
         module = importlib.import_module(f"torchmetrics.{package}")  # a second to import
         classes |= {known: getattr(module, known) for known in module.__all__}
     classes = {known: kind for known, kind in classes.items() if known.startswith(prefix)}
-    short = {key: prefix + known for key, known in SHORT.items() if prefix + known in classes}
+    short = {key: prefix + known for key, known in SHORT_NAMES.items() if prefix + known in classes}
     if task == "images":
-        short = {key: known for key, known in short.items() if key not in OF_COLUMNS}
+        short = {key: known for key, known in short.items() if key not in NOT_FOR_IMAGES}
     known = f"{prefix}Accuracy" if TOP.fullmatch(name) else short.get(name, name)
     if known not in classes:
         nearest = get_close_matches(name, [*short, *classes], n=1, cutoff=0.5)

@@ -221,15 +221,15 @@ def check_output(
         output: the model's output, see :func:`models.outputs.prediction_of`.
         alone: see :func:`check_fit`.
     """
-    found = output if alone else prediction_of(output)
-    if isinstance(found, Tensor) and tuple(found.shape) == shape:
+    prediction = output if alone else prediction_of(output)
+    if isinstance(prediction, Tensor) and tuple(prediction.shape) == shape:
         return
-    what = described(output)
-    if found is not output:
-        what += f", of which {described(found)} counts,"
+    description = described(output)
+    if prediction is not output:
+        description += f", of which {described(prediction)} counts,"
     raise ConfigError(
-        f"{misfit}: {type(model).__name__} returns {what} for two samples, it should be one "
-        f"tensor {shape}"
+        f"{misfit}: {type(model).__name__} returns {description} for two samples, it "
+        f"should be one tensor {shape}"
     )
 
 

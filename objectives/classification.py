@@ -93,15 +93,15 @@ class Classification(Supervised):
         )
 
     def check_targets(self, targets: Tensor, split: str) -> None:
-        found = None
+        actual = None
         if targets.ndim != 1 or targets.dtype not in (torch.int64, torch.uint8):
-            found = described_tensor(targets)
+            actual = described_tensor(targets)
         elif targets.min() < 0 or targets.max() >= self.spec.num_classes:
-            found = f"{targets.min()} to {targets.max()}"
-        if found is not None:
+            actual = f"{targets.min()} to {targets.max()}"
+        if actual is not None:
             raise ConfigError(
                 f"objective=classification needs one class of each sample, int64 from 0 to "
-                f"{self.spec.num_classes - 1}; the labels of the {split} split are {found}"
+                f"{self.spec.num_classes - 1}; the labels of the {split} split are {actual}"
             )
 
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
@@ -146,8 +146,8 @@ class Classification(Supervised):
         columns = ["index", "label", "prediction", "confidence", "loss"]
         worst = samples["loss"].argsort(descending=True)[:WORST]
         rows = []
-        found = zip(*(samples[name][worst].tolist() for name in columns), strict=True)
-        for index, label, prediction, confidence, loss in found:
+        values = zip(*(samples[name][worst].tolist() for name in columns), strict=True)
+        for index, label, prediction, confidence, loss in values:
             scores = round(confidence, 4), round(loss, 4)
             sample = self.shown(split, index, folder)
             rows.append([index, names[label], names[prediction], *scores, sample])

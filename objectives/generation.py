@@ -89,10 +89,10 @@ class Generation(Objective):
         noise = model.noise(len(real), seeded(EVAL_SEED, LATENT_STREAM))
         generated, shown = self.generate(model, noise)
         shape = self.spec.example(len(real)).shape
-        static = 2 * torch.rand(shape, generator=seeded(EVAL_SEED, UNIFORM_STREAM)) - 1
+        uniform = 2 * torch.rand(shape, generator=seeded(EVAL_SEED, UNIFORM_STREAM)) - 1
         sets = {
             "fid": generated,
-            "fid_of_noise": self.features(static.to(self.device)),
+            "fid_of_noise": self.features(uniform.to(self.device)),
             "fid_of_training_images": self.training_features[: len(real)],
         }
         metrics = {name: frechet_distance(features, real) for name, features in sets.items()}
@@ -107,9 +107,9 @@ class Generation(Objective):
         low, high = (len(noise) * (ranks.rank + i) // ranks.world_size for i in (0, 1))
         features, images = [], []
         for part in noise[low:high].split(SAMPLES_AT_ONCE):
-            made = model.generate(part.to(self.device)).float()
-            features.append(self.features(made))
-            images.append(made[:GRID].cpu())
+            generated = model.generate(part.to(self.device)).float()
+            features.append(self.features(generated))
+            images.append(generated[:GRID].cpu())
         parts = gather((torch.cat(features), torch.cat(images)[:GRID]))
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])[:GRID]
 

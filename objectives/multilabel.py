@@ -53,13 +53,13 @@ class Multilabel(Supervised):
             raise ConfigError(f"objective.threshold={threshold} should be above 0 and below 1")
         super().__init__(model, spec, names, (2, len(names)), class_weights)
         self.threshold = threshold
-        own = [
+        defaults = [
             {"name": "average_precision", "as": "map"},
             {"name": "f1", "threshold": threshold},
             {"name": "exact_match", "threshold": threshold, "as": "subset_accuracy"},
         ]
         self.metrics = NamedMetrics(
-            [*own, *(metrics or ())],
+            [*defaults, *(metrics or ())],
             self.task,
             sizes={"num_labels": len(names)},
             parts=names,
@@ -68,15 +68,15 @@ class Multilabel(Supervised):
         )
 
     def check_targets(self, targets: Tensor, split: str) -> None:
-        count, found = len(self.names), None
+        count, actual = len(self.names), None
         if targets.shape[1:] != (count,):
-            found = described_tensor(targets)
+            actual = described_tensor(targets)
         elif not ((targets == 0) | (targets == 1)).all():
-            found = f"{targets.min()} to {targets.max()}"
-        if found is not None:
+            actual = f"{targets.min()} to {targets.max()}"
+        if actual is not None:
             raise ConfigError(
                 f"objective=multilabel needs 0 or 1 for each of the {count} labels, shape "
-                f"({count},); those of the {split} split are {found}"
+                f"({count},); those of the {split} split are {actual}"
             )
 
     def class_counts(self, targets: Tensor) -> Tensor:
@@ -112,8 +112,8 @@ class Multilabel(Supervised):
         from torchmetrics.functional.classification import multilabel_average_precision
 
         labels, probabilities = samples["label"].long(), samples["probability"]
-        told = probabilities > self.threshold
-        right = (told & (labels == 1)).sum(0)
+        predicted = probabilities > self.threshold
+        true_positives = (predicted & (labels == 1)).sum(0)
         with warnings.catch_warnings(action="ignore"):  # labels without samples are nan
             precisions = multilabel_average_precision(
                 probabilities, labels, num_labels=len(self.names), average="none"
@@ -121,9 +121,9 @@ class Multilabel(Supervised):
         values = [
             labels.sum(0),
             precisions,
-            right / told.sum(0),
-            right / labels.sum(0),
-            2 * right / (told.sum(0) + labels.sum(0)),
+            true_positives / predicted.sum(0),
+            true_positives / labels.sum(0),
+            2 * true_positives / (predicted.sum(0) + labels.sum(0)),
         ]
         columns = ["label", "samples", "average precision", "precision", "recall", "F1"]
         rows = zip(self.names, *(column.tolist() for column in values), strict=True)

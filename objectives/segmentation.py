@@ -55,13 +55,13 @@ class Segmentation(Supervised):
         shape = (2, spec.num_classes, *spec.image_size)
         super().__init__(model, spec, spec.class_names, shape, class_weights)
         fast = {"validate_args": False}  # skips another pass over all pixels
-        own = [
+        defaults = [
             {"name": "iou", "as": "miou", **fast},
             {"name": "iou", "average": "none", "zero_division": torch.nan, **fast},
             {"name": "balanced_accuracy", "average": "micro", "as": "pixel_accuracy", **fast},
         ]
         self.metrics = NamedMetrics(
-            [*own, *(metrics or ())],
+            [*defaults, *(metrics or ())],
             self.task,
             sizes={"num_classes": spec.num_classes, "ignore_index": UNLABELLED},
             parts=spec.class_names,
@@ -106,10 +106,10 @@ class Segmentation(Supervised):
         """A picture of some images, each with its mask and its predicted mask overlaid."""
         images, masks, predicted = self.shown
         mean, std = pixel_statistics(self.spec)
-        plain = images * std + mean
-        if plain.shape[1] not in (1, 3):
+        unnormalized = images * std + mean
+        if unnormalized.shape[1] not in (1, 3):
             return {}
-        rgb = plain.expand(-1, 3, -1, -1)
+        rgb = unnormalized.expand(-1, 3, -1, -1)
         file = folder / "masks.png"
         save_grid(torch.cat([rgb, overlay(rgb, masks), overlay(rgb, predicted)], 3), file)
         return {"masks": Picture(file, "image, mask, prediction")}

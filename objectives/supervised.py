@@ -123,11 +123,11 @@ def check_class_weights(weights: Any, names: Sequence[str]) -> None:
     if weights is None or weights == "balanced":
         return
     try:
-        given = torch.tensor(weights, dtype=torch.float32)
+        values = torch.tensor(weights, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError):  # not numbers
-        given = torch.zeros(0)
-    is_right = given.isfinite().all() and (given >= 0).all() and given.any()
-    if given.shape != (len(names),) or not is_right:
+        values = torch.zeros(0)
+    is_valid = values.isfinite().all() and (values >= 0).all() and values.any()
+    if values.shape != (len(names),) or not is_valid:
         raise ConfigError(
             f"objective.class_weights={weights} should be null, balanced or {len(names)} numbers, "
             f"0 or more and not all 0, one for each class: {', '.join(names)}"
@@ -136,8 +136,10 @@ def check_class_weights(weights: Any, names: Sequence[str]) -> None:
 
 def all_targets(split: Any) -> Tensor | None:
     """The targets of all samples ``(N, ...)``; None if the samples would have to be read."""
-    found = split.tensors[-1] if isinstance(split, TensorSplit) else getattr(split, "labels", None)
-    return found if isinstance(found, Tensor) else None
+    targets = (
+        split.tensors[-1] if isinstance(split, TensorSplit) else getattr(split, "labels", None)
+    )
+    return targets if isinstance(targets, Tensor) else None
 
 
 def described_tensor(values: Tensor) -> str:

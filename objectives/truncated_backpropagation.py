@@ -38,42 +38,42 @@ class TruncatedBackpropagation(LanguageModeling):
                 "objective=language_modeling suits it"
             )
         self.carried = state  # (parts, layers, lanes, width); a process updates only its lanes
-        self.own = torch.zeros(lanes, 1, dtype=torch.bool, device=state.device)
+        self.is_local = torch.zeros(lanes, 1, dtype=torch.bool, device=state.device)
 
     def setup(self, data: Loader) -> None:
         """Raise ConfigError unless every update reads exactly one window of each lane.
 
         Two windows of a lane in one update would both start from the state before the first.
         """
-        found = getattr(data.splits["train"], "lanes", None)
-        if not found == len(self.own) == data.batch_size:
+        lanes = getattr(data.splits["train"], "lanes", None)
+        if not lanes == len(self.is_local) == data.batch_size:
             raise ConfigError(
-                f"an update reads one window of every lane: data.lanes={found} and objective.lanes="
-                f"{len(self.own)} should be data.batch_size={data.batch_size}; leave them out"
+                f"an update reads one window of every lane: data.lanes={lanes} and objective.lanes="
+                f"{len(self.is_local)} should be data.batch_size={data.batch_size}; leave them out"
             )
 
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
-        inputs, targets, lane, begins = batch
-        state = self.carried[:, :, lane].masked_fill(begins[:, None], 0.0)
+        inputs, targets, lane, is_start = batch
+        state = self.carried[:, :, lane].masked_fill(is_start[:, None], 0.0)
         logits, state = self.model(inputs, state)
         self.carried[:, :, lane] = state.detach()
-        self.own[lane] = True
+        self.is_local[lane] = True
         return self.training_loss(logits, targets)
 
     def evaluate(self, model: nn.Module, batch: Batch) -> tuple[Sums, dict[str, Tensor]]:
         inputs, targets = batch
         length = self.spec.context_length  # bounds the memory of the logits
         loss, state = torch.zeros((), device=inputs.device), None
-        for some, following in zip(inputs.split(length, 1), targets.split(length, 1), strict=True):
-            logits, state = model(some, state)
-            self.update_metrics(logits, following)
-            loss = loss + cross_entropy(logits, following, reduction="sum")
+        for part, labels in zip(inputs.split(length, 1), targets.split(length, 1), strict=True):
+            logits, state = model(part, state)
+            self.update_metrics(logits, labels)
+            loss = loss + cross_entropy(logits, labels, reduction="sum")
         return self.sums(loss, targets), {}
 
     def state(self) -> dict[str, Tensor]:
-        if not self.own.any():
+        if not self.is_local.any():
             return {"carried": self.carried}
-        return {"carried": sum_over_ranks(self.carried * self.own)}
+        return {"carried": sum_over_ranks(self.carried * self.is_local)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Raise ConfigError if the state has another number of lanes."""
@@ -83,4 +83,4 @@ class TruncatedBackpropagation(LanguageModeling):
                 f"has data.batch_size={self.carried.shape[2]}"
             )
         self.carried.copy_(state["carried"])
-        self.own.fill_(False)
+        self.is_local.fill_(False)

@@ -89,11 +89,12 @@ def build_optimizer(
     groups = parameter_groups(module, weight_decay, settings["lr"], **grouping, flags=flags)
     if not groups:
         raise ConfigError(f"{where}: the model has no trainable parameters")
-    rest = next((key for key in ("rest_lr", "adamw_lr") if settings.get(key)), None)
-    if rest and settings["lr"] == 0 and "lr" in groups[0]:
+    rest_key = next((key for key in ("rest_lr", "adamw_lr") if settings.get(key)), None)
+    if rest_key and settings["lr"] == 0 and "lr" in groups[0]:
         raise ConfigError(
-            f"{where}.lr=0 leaves {where}.{rest} without the factors of param_groups.layer_decay "
-            "and of lr_scale in param_groups.rules: give a rate, or freeze by a rule"
+            f"{where}.lr=0 leaves {where}.{rest_key} without the factors of "
+            "param_groups.layer_decay and of lr_scale in param_groups.rules: give a rate, or "
+            "freeze by a rule"
         )
     if settings["_target_"] == TORCH_MUON and any(p.ndim != 2 for g in groups for p in g["params"]):
         raise ConfigError(

@@ -45,24 +45,24 @@ class MatricesAndRest(Optimizer):
                     group["lr"] = rest_lr * (group.get("lr", lr) / lr if lr else 1.0)
         self.parts: dict[bool, Optimizer] = {}
         for takes_matrices, build in ((True, matrices), (False, rest)):
-            own = [group for group in groups if group[self.flag] == takes_matrices]
-            if own:
-                part = build(own, lr=lr, weight_decay=weight_decay)
+            part_groups = [group for group in groups if group[self.flag] == takes_matrices]
+            if part_groups:
+                part = build(part_groups, lr=lr, weight_decay=weight_decay)
                 if any(isinstance(value, Optimizer) for value in vars(part).values()):
                     raise ValueError(
                         f"{type(part).__name__} is around another optimizer, whose state it would "
                         "not share: it cannot be matrices or rest"
                     )
                 self.parts[takes_matrices] = part
-        super().__init__(self.made(groups), {"lr": lr, "weight_decay": weight_decay})
-        self.share()
+        super().__init__(self.collect_groups(groups), {"lr": lr, "weight_decay": weight_decay})
+        self.share_state()
 
-    def made(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def collect_groups(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The parts' own copies of ``groups``, in the same order."""
-        own = {key: iter(part.param_groups) for key, part in self.parts.items()}
-        return [next(own[group[self.flag]]) for group in groups]
+        iterators = {key: iter(part.param_groups) for key, part in self.parts.items()}
+        return [next(iterators[group[self.flag]]) for group in groups]
 
-    def share(self) -> None:
+    def share_state(self) -> None:
         """Make both parts refer to the groups and the state of this optimizer."""
         for key, part in self.parts.items():
             part.param_groups = [group for group in self.param_groups if group[self.flag] == key]
@@ -85,12 +85,12 @@ class MatricesAndRest(Optimizer):
         for key, part in self.parts.items():
             groups = [group for group in saved if group[self.flag] == key]
             others = {i for group in saved if group[self.flag] != key for i in group["params"]}
-            own = {i: value for i, value in state_dict["state"].items() if i not in others}
-            part.load_state_dict({"state": own, "param_groups": groups})
+            part_state = {i: value for i, value in state_dict["state"].items() if i not in others}
+            part.load_state_dict({"state": part_state, "param_groups": groups})
             state |= part.state
-        self.param_groups = self.made(saved)
+        self.param_groups = self.collect_groups(saved)
         self.state = state
-        self.share()
+        self.share_state()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "parts": self.parts}
@@ -98,4 +98,4 @@ class MatricesAndRest(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Called by ``copy`` and ``pickle``."""
         super().__setstate__(state)
-        self.share()
+        self.share_state()

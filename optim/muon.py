@@ -16,7 +16,7 @@ Triple = tuple[float, float, float]
 EPS = 1e-7  # added to the norm of the matrix, as in the author's code
 RMS_OF_ADAMW = 0.2  # typical RMS of AdamW's update (arXiv:2502.16982, section 2.2)
 SAFETY = 1.01  # keeps singular values in the polynomials' interval despite rounding errors
-PAPER: list[Triple] = [  # arXiv:2505.16932, algorithm 1; the last triple repeats
+POLAR_EXPRESS: list[Triple] = [  # arXiv:2505.16932, algorithm 1; the last triple repeats
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
     (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
@@ -28,7 +28,7 @@ PAPER: list[Triple] = [  # arXiv:2505.16932, algorithm 1; the last triple repeat
 ]
 
 
-def shrunk(triple: Triple, factor: float) -> Triple:
+def rescaled(triple: Triple, factor: float) -> Triple:
     """The polynomial ``a x + b x^3 + c x^5`` of ``x / factor``."""
     a, b, c = triple
     return a / factor, b / factor**3, c / factor**5
@@ -37,9 +37,9 @@ def shrunk(triple: Triple, factor: float) -> Triple:
 COEFFICIENTS: dict[str, list[Triple]] = {
     "jordan": [(3.4445, -4.7750, 2.0315)],
     "polar_express": [
-        shrunk(PAPER[0], SAFETY**2),  # squared: the first also scales the input matrix
-        *(shrunk(triple, SAFETY) for triple in PAPER[1:-1]),
-        PAPER[-1],
+        rescaled(POLAR_EXPRESS[0], SAFETY**2),  # squared: the first also scales the input matrix
+        *(rescaled(triple, SAFETY) for triple in POLAR_EXPRESS[1:-1]),
+        POLAR_EXPRESS[-1],
     ],
 }
 
@@ -151,8 +151,8 @@ def orthogonal_like(direction: Any, triples: list[Triple], num_steps: int) -> Te
     A tensor sharded by FSDP is gathered on every process, and each keeps its shard of the result.
     """
     is_sharded = hasattr(direction, "full_tensor")
-    whole = direction.full_tensor() if is_sharded else direction
-    update = newton_schulz(whole.flatten(1), triples, num_steps).view(whole.shape).type_as(whole)
+    full = direction.full_tensor() if is_sharded else direction
+    update = newton_schulz(full.flatten(1), triples, num_steps).view(full.shape).type_as(full)
     if not is_sharded:
         return update
     from torch.distributed.tensor import distribute_tensor  # takes a second to import

@@ -64,10 +64,10 @@ def rehearse(
     ]
     if not all(isinstance(group.get("lr"), int | float) for group in groups):
         raise ConfigError(f"{where}: {name} keeps no learning rate for a schedule to set")
-    for stand_in in (small, like):
+    for stand_in in (tiny_parameters, same_shapes):
         for needs in TRIALS:
             try:
-                return try_out(Trial(settings, groups, where, needs, stand_in))
+                return run_trial(Trial(settings, groups, where, needs, stand_in))
             except ConfigError:
                 raise
             except Exception as error:  # a third-party optimizer may raise anything
@@ -106,7 +106,7 @@ class Trial:
         return optimizer
 
 
-def try_out(trial: Trial) -> Needs:
+def run_trial(trial: Trial) -> Needs:
     """Run a trial and return the optimizer's needs; restores the global RNG states.
 
     Raises:
@@ -116,19 +116,19 @@ def try_out(trial: Trial) -> Needs:
     python_state, numpy_state = random.getstate(), numpy.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):
-            before = generator_states()
-            twin = trial.after_steps(trial.groups)
-            draws = generator_states() != before
+            states = generator_states()
+            stepped = trial.after_steps(trial.groups)
+            draws = generator_states() != states
             if len({group["lr"] for group in trial.groups}) > 1:
                 check_rates(trial)
-            unsaved = not can_be_saved(twin, trial.groups)
+            unsaved = not can_be_saved(stepped, trial.groups)
             return replace(trial.needs, draws=draws, unsaved=unsaved)
     finally:
         random.setstate(python_state)
         numpy.random.set_state(numpy_state)
 
 
-def small(group: dict[str, Any]) -> dict[str, Any]:
+def tiny_parameters(group: dict[str, Any]) -> dict[str, Any]:
     """A tiny parameter for each number of dimensions in ``group``, sharded like those under FSDP.
 
     The four-dimensional one is ``channels_last`` if any of the group's is.
@@ -142,16 +142,16 @@ def small(group: dict[str, Any]) -> dict[str, Any]:
     return {**group, "params": params, "param_names": [name for name, _ in named.values()]}
 
 
-def like(group: dict[str, Any]) -> dict[str, Any]:
+def same_shapes(group: dict[str, Any]) -> dict[str, Any]:
     """Dummy parameters of the same shapes."""
     return {**group, "params": [nn.Parameter(torch.ones_like(p)) for p in group["params"]]}
 
 
-def can_be_saved(optimizer: Optimizer, before: list[dict[str, Any]]) -> bool:
+def can_be_saved(optimizer: Optimizer, initial: list[dict[str, Any]]) -> bool:
     """Whether the state survives ``torch.save`` and ``torch.load(weights_only=True)``.
 
     Args:
-        before: the groups before any update; entries that are still the same are not state.
+        initial: the groups before any update; entries that are still the same are not state.
     """
     file = io.BytesIO()
     try:
@@ -161,7 +161,7 @@ def can_be_saved(optimizer: Optimizer, before: list[dict[str, Any]]) -> bool:
                 state |= {key: full_tensor(value) for key, value in state.items()}
         content["param_groups"] = [
             {key: value for key, value in group.items() if value is not old.get(key)}
-            for group, old in zip(content["param_groups"], before, strict=True)
+            for group, old in zip(content["param_groups"], initial, strict=True)
         ]
         torch.save(content, file)
         file.seek(0)
@@ -195,17 +195,17 @@ def try_step(optimizer: Any, needs: Needs, scale: float = 1.0) -> None:
 def check_rates(trial: Trial) -> None:
     """Raise ConfigError if the optimizer ignores the learning rates of all groups but the first."""
 
-    def moved(rate: float) -> list[Tensor]:
-        usual = [{**group, "weight_decay": 0.0, "lr": 0.3} for group in trial.groups]
-        further = [{**group, "lr": rate} for group in usual[1:]]
+    def weights_at(rate: float) -> list[Tensor]:
+        base_groups = [{**group, "weight_decay": 0.0, "lr": 0.3} for group in trial.groups]
+        other_groups = [{**group, "lr": rate} for group in base_groups[1:]]
         at_rate = replace(trial, settings={**trial.settings, "lr": 0.3})  # the run's may be 0
-        _, *rest = at_rate.after_steps([usual[0], *further]).param_groups
+        _, *rest = at_rate.after_steps([base_groups[0], *other_groups]).param_groups
         return [full_tensor(p.detach()) for group in rest for p in group["params"]]
 
     name = trial.settings.get("name") or trial.settings["_target_"]
-    usual, slower = moved(0.3), moved(0.1)
-    is_same = all(map(torch.equal, usual, slower))
-    if is_same and any((tensor != 1).any() for tensor in usual):  # some skip the first updates
+    faster, slower = weights_at(0.3), weights_at(0.1)
+    is_same = all(map(torch.equal, faster, slower))
+    if is_same and any((tensor != 1).any() for tensor in faster):  # some skip the first updates
         raise ConfigError(
             f"{trial.where}: {name} has one rate for all parameters: param_groups.layer_decay and "
             "lr_scale in param_groups.rules would change nothing: do without them, or choose "

@@ -88,9 +88,9 @@ def rules_by_parameter(
     model: nn.Module, rules: Sequence[dict[str, Any]]
 ) -> dict[int, RuleSettings]:
     """The rule of each parameter that has one, keyed by ``id(parameter)``."""
-    found = rules_by_name(model, rules)
+    by_name = rules_by_name(model, rules)
     named = model.named_parameters(remove_duplicate=False)
-    return {id(parameter): found[name] for name, parameter in named if name in found}
+    return {id(parameter): by_name[name] for name, parameter in named if name in by_name}
 
 
 def layer_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
@@ -113,8 +113,8 @@ def layer_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
     trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     sizes: Counter[str] = Counter()
     for name, parameter in trained:
-        if found := BLOCK.match(name):
-            sizes[found[1]] += parameter.numel()
+        if block := BLOCK.match(name):
+            sizes[block[1]] += parameter.numel()
     if not sizes:
         raise ConfigError(
             f"param_groups.layer_decay={layer_decay}: {type(module).__name__} has no numbered "
@@ -123,9 +123,9 @@ def layer_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
     stack = sizes.most_common(1)[0][0]
     depths, depth = {}, 0
     for name, _ in trained:
-        found = BLOCK.match(name)
-        if found and found[1] == stack:
-            depth = int(found[2]) + 1
+        block = BLOCK.match(name)
+        if block and block[1] == stack:
+            depth = int(block[2]) + 1
             depths[name] = depth
         else:
             depths[name] = 0 if depth == 0 else -1  # -1: after the blocks

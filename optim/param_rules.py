@@ -29,7 +29,7 @@ def rules_by_name(module: nn.Module, rules: Sequence[dict[str, Any]]) -> dict[st
     for name, buffer in module.named_buffers():
         if name.endswith(STATISTICS):
             names[id(buffer)] = [name]
-    found: dict[str, RuleSettings] = {}
+    rule_of: dict[str, RuleSettings] = {}
     for number, settings in enumerate(rules):
         rule, where = RuleSettings(**settings), f"param_groups.rules[{number}]"
         try:
@@ -38,7 +38,7 @@ def rules_by_name(module: nn.Module, rules: Sequence[dict[str, Any]]) -> dict[st
             raise ConfigError(f"{where}.match={rule.match}: {error}") from error
         if rule.freeze and (rule.lr_scale != 1 or rule.weight_decay is not None):
             raise ConfigError(f"{where}: what is frozen has no rate and no weight decay")
-        matched = [own for own in names.values() if any(map(pattern.search, own))]
+        matched = [aliases for aliases in names.values() if any(map(pattern.search, aliases))]
         if not matched:
             shown = [name for name, _ in module.named_parameters()]
             if len(shown) > 2 * NAMES_SHOWN:
@@ -47,13 +47,13 @@ def rules_by_name(module: nn.Module, rules: Sequence[dict[str, Any]]) -> dict[st
                 f"{where}.match={rule.match} matches no parameter's name; there are "
                 f"{', '.join(shown)}"
             )
-        new = [own for own in matched if own[0] not in found]
-        if not new:
+        unclaimed = [aliases for aliases in matched if aliases[0] not in rule_of]
+        if not unclaimed:
             raise ConfigError(
                 f"{where}.match={rule.match} has no effect: rules before it match all that it does"
             )
-        found |= {name: rule for own in new for name in own}
-    return found
+        rule_of |= {name: rule for aliases in unclaimed for name in aliases}
+    return rule_of
 
 
 def freeze(module: nn.Module, rules: Sequence[dict[str, Any]]) -> list[nn.Module]:
@@ -69,12 +69,13 @@ def freeze(module: nn.Module, rules: Sequence[dict[str, Any]]) -> list[nn.Module
     for name, parameter in module.named_parameters(remove_duplicate=False):
         if name in frozen:
             parameter.requires_grad_(False)
-    kept = []
+    frozen_norms = []
     for name, layer in module.named_modules():
         if getattr(layer, STATISTICS, None) is None:
             continue
-        own = list(layer.parameters(recurse=False))
+        parameters = list(layer.parameters(recurse=False))
         is_named = f"{name}.{STATISTICS}".removeprefix(".") in frozen
-        if is_named if not own else not any(parameter.requires_grad for parameter in own):
-            kept.append(layer)
-    return kept
+        is_frozen = not any(parameter.requires_grad for parameter in parameters)
+        if is_frozen if parameters else is_named:
+            frozen_norms.append(layer)
+    return frozen_norms

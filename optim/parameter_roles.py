@@ -20,7 +20,7 @@ def undecayed(module: nn.Module) -> set[int]:
     with fewer than two dimensions, or not named ``weight`` and with a broadcast dimension of size
     1), and those listed by timm's ``no_weight_decay()`` of the model or a submodule.
     """
-    found = set()
+    ids = set()
     for prefix, submodule in module.named_modules():
         for name, parameter in submodule.named_parameters(recurse=False):
             is_repeated = not is_weight(name) and 1 in parameter.shape
@@ -31,13 +31,13 @@ def undecayed(module: nn.Module) -> set[int]:
                 or is_repeated
                 or POSITIONS.search(f"{prefix}.{name}")
             ):
-                found.add(id(parameter))
+                ids.add(id(parameter))
         if hasattr(submodule, "no_weight_decay"):
             patterns = [str(pattern) for pattern in submodule.no_weight_decay()]
             for name, parameter in submodule.named_parameters():
                 if any(fnmatch(name, pattern) for pattern in patterns):
-                    found.add(id(parameter))
-    return found
+                    ids.add(id(parameter))
+    return ids
 
 
 def hidden_matrices(module: nn.Module, not_hidden: Sequence[str], kernels: bool = True) -> set[int]:
@@ -55,8 +55,8 @@ def hidden_matrices(module: nn.Module, not_hidden: Sequence[str], kernels: bool 
         ConfigError: if an expression is invalid or matches no parameter.
     """
     layers = list(weight_matrices(module))
-    outside = [weight for layer, weight in layers if isinstance(layer, EMBEDDINGS)]
-    outside += [weight for _, weight in layers[:1] + layers[-1:]]
+    excluded = [weight for layer, weight in layers if isinstance(layer, EMBEDDINGS)]
+    excluded += [weight for _, weight in layers[:1] + layers[-1:]]
     for pattern in not_hidden:
         try:
             matched = [p for name, p in module.named_parameters() if re.search(pattern, name)]
@@ -64,12 +64,13 @@ def hidden_matrices(module: nn.Module, not_hidden: Sequence[str], kernels: bool 
             raise ConfigError(f"param_groups.not_hidden={pattern}: {error}") from error
         if not matched:
             raise ConfigError(f"param_groups.not_hidden={pattern} matches no parameter's name")
-        outside += matched
-    excluded = {id(parameter) for parameter in outside} | undecayed(module)
+        excluded += matched
+    excluded_ids = {id(parameter) for parameter in excluded} | undecayed(module)
     return {
         id(weight)
         for _, weight in layers
-        if id(weight) not in excluded and (weight.ndim == 2 or (kernels and weight.shape[1] > 1))
+        if id(weight) not in excluded_ids
+        and (weight.ndim == 2 or (kernels and weight.shape[1] > 1))
     }
 
 

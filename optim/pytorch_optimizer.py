@@ -30,17 +30,17 @@ def pytorch_optimizer(params: Any, name: str, lr: float, **settings: Any) -> Opt
     build: Any = load_optimizer(name)
     if name.lower() == "kron" and not opt_einsum.is_available():
         raise ConfigError(f"optimizer.name={name} needs the package opt_einsum: pip install it")
-    has = [
+    known = [
         parameter.name
         for parameter in inspect.signature(build).parameters.values()
         if parameter.kind is not parameter.VAR_KEYWORD and parameter.name != "params"
     ]
     if not settings.get("weight_decay"):  # a few optimizers have none
-        settings = {key: value for key, value in settings.items() if key in has or value != 0}
+        settings = {key: value for key, value in settings.items() if key in known or value != 0}
     for key in settings:
-        if key not in has:
-            nearest = get_close_matches(key, has, n=1)
-            hint = f"did you mean {nearest[0]}?" if nearest else f"it has {', '.join(has)}"
+        if key not in known:
+            nearest = get_close_matches(key, known, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"it has {', '.join(known)}"
             raise ConfigError(f"optimizer.{key}: {build.__name__} has no such setting; {hint}")
     try:
         return build(params, lr=lr, **settings)

@@ -35,8 +35,8 @@ class SettingSchedule:
             )
 
     def value(self, group: dict) -> float:
-        found = group.get(self.key, 0.0)
-        return float(found[0] if isinstance(found, tuple | list) else found)
+        current = group.get(self.key, 0.0)
+        return float(current[0] if isinstance(current, tuple | list) else current)
 
     def set(self, step: int, evaluations: Evaluations) -> None:
         values = {base: self.schedule(step, base, evaluations) for base in set(self.bases) if base}

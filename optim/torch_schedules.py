@@ -14,7 +14,7 @@ from optim.schedules import Evaluations, Horizon, warmup, warmup_end
 
 START_FACTOR = 0.01  # first factor of a warm-up
 # unsupported: they take metrics, other schedulers or functions
-ELSEWHERE = {
+UNSUPPORTED = {
     "ReduceLROnPlateau": "use scheduler=plateau",
     "SequentialLR": "a warm-up is scheduler.warmup_steps",
     "ChainedScheduler": "choose one of those it would hold",
@@ -49,7 +49,7 @@ def torch_schedule(
     begin = warmup_end(warmup_steps, warmup_fraction, horizon)
     if step < begin:
         return warmup(step, base_lr, begin, START_FACTOR)
-    rates = replayed(name, base_lr, min_factor, json.dumps(settings, sort_keys=True))
+    rates = replay_of(name, base_lr, min_factor, json.dumps(settings, sort_keys=True))
     return rates.at(step - begin)
 
 
@@ -73,10 +73,10 @@ class Replay:
 
 
 @cache
-def replayed(name: str, base_lr: float, min_factor: float, settings: str) -> Replay:
+def replay_of(name: str, base_lr: float, min_factor: float, settings: str) -> Replay:
     """A replay of the scheduler ``name`` on a dummy optimizer; ``settings`` is JSON (hashable)."""
-    if name in ELSEWHERE:
-        raise ConfigError(f"scheduler.name={name} does not go here: {ELSEWHERE[name]}")
+    if name in UNSUPPORTED:
+        raise ConfigError(f"scheduler.name={name} does not go here: {UNSUPPORTED[name]}")
     if name not in lr_scheduler.__all__:
         nearest = get_close_matches(name, lr_scheduler.__all__, n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
@@ -86,14 +86,14 @@ def replayed(name: str, base_lr: float, min_factor: float, settings: str) -> Rep
         raise ConfigError(
             "scheduler.cycle_momentum=true changes nothing here: use scheduler@momentum_schedule"
         )
-    own: dict[str, Any] = {}
+    fixed: dict[str, Any] = {}
     if name in ("CyclicLR", "OneCycleLR"):
-        own = {"max_lr": base_lr, "cycle_momentum": False}
+        fixed = {"max_lr": base_lr, "cycle_momentum": False}
     if name == "CyclicLR":
-        own["base_lr"] = min_factor * base_lr
+        fixed["base_lr"] = min_factor * base_lr
     try:
         optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=base_lr)
-        return Replay(getattr(lr_scheduler, name)(optimizer, **given, **own))
+        return Replay(getattr(lr_scheduler, name)(optimizer, **given, **fixed))
     except REFUSALS as error:
         raise ConfigError(f"scheduler: {name} refused its settings: {reason(error)}") from error
 
@@ -120,11 +120,11 @@ def plateau(
     if step < begin:
         return warmup(step, base_lr, begin, START_FACTOR)
     settings = (factor, patience, threshold, threshold_mode, cooldown, min_lr)
-    return reduced(base_lr, evaluations, settings)
+    return plateau_lr(base_lr, evaluations, settings)
 
 
 @lru_cache(maxsize=16)
-def reduced(base_lr: float, evaluations: Evaluations, settings: tuple[Any, ...]) -> float:
+def plateau_lr(base_lr: float, evaluations: Evaluations, settings: tuple[Any, ...]) -> float:
     """``base_lr`` as ``ReduceLROnPlateau`` reduces it over these evaluations."""
     names = ("factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr")
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=base_lr)
