@@ -58,21 +58,21 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> argparse.
     add("--text", type=utf8, action="append", help="text to classify; may be given repeatedly")
     add("--prompt", type=utf8, help="text to continue")
     add("--max-new-tokens", type=int, metavar="N", help="default 200")
-    add("--temperature", type=float, metavar="T", help="0: the likeliest token; default 1")
-    add("--top-k", type=count, metavar="K", help="classes to show, or tokens to draw from")
-    add("--top-p", type=float, metavar="P", help="draw from tokens of this probability together")
+    add("--temperature", type=float, metavar="T", help="0: greedy decoding; default 1")
+    add("--top-k", type=count, metavar="K", help="classes to show, or tokens to sample from")
+    add("--top-p", type=float, metavar="P", help="nucleus sampling: cumulative probability")
     add("--num-samples", type=count, metavar="N", help="images to generate")
-    add("--seed", type=seed, help="of generated text and images; default 0")
+    add("--seed", type=seed, help="seed of generated text and images; default 0")
     add(
         "--invert",
         action=argparse.BooleanOptionalAction,
-        help="swap light and dark; default: where the ground is the opposite of training's",
+        help="invert images; default: if the background is the opposite of training's",
     )
-    add("--test", action="store_true", default=None, help="measure the test split again")
+    add("--test", action="store_true", default=None, help="evaluate the test split again")
     add("--export", choices=["onnx", "torch"])
     add("--quantize", choices=["int8"])
     add("--output", type=Path, help="PNG of --num-samples; folder of --export, masks")
-    add("--json", type=Path, metavar="FILE", help="write the answers there, too")
+    add("--json", type=Path, metavar="FILE", help="also write the answers to this file")
     add("--csv", type=Path, metavar="FILE", help="the same as CSV")
     options = parser.parse_args(arguments)
     given = [name for name, value in vars(options).items() if value not in (None, [])]
@@ -88,7 +88,7 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> argparse.
         if option not in ("run_dir", options.task, *OPTIONS[options.task]):
             parser.error(f"{spelled(option)} has no effect with {spelled(options.task)}")
     if options.export == "torch" and options.quantize is not None:
-        parser.error("--quantize makes an ONNX model: leave --export torch out")
+        parser.error("--quantize writes an ONNX model: leave --export torch out")
     return options
 
 

@@ -12,7 +12,7 @@ from data.image_folder import files_under, is_image
 from data.splits import ImageSpec
 
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
-WAS_INVERTED = "inverted, since its ground is the opposite of training's; --no-invert: as it is"
+WAS_INVERTED = "inverted, as its background is the opposite of training's (--no-invert to keep)"
 MIN_CONTRAST = 0.15  # share of the contrast below which a pixel is paper, not ink
 BACKGROUND_TOLERANCE = 0.25  # difference in border brightness, in [0, 1], of another background
 
@@ -72,7 +72,7 @@ def read_image(
     if spec.background is not None and abs(border - spec.background) > BACKGROUND_TOLERANCE:
         notes.append(
             f"the border's brightness is {border:.2f}, in training {spec.background:.2f}: "
-            "another ground, or the image must be inverted (--invert)"
+            "another background, or the image must be inverted (--invert)"
         )
     return pixels, notes
 

@@ -63,8 +63,8 @@ def texts(run: FinishedRun, options: argparse.Namespace) -> Samples:
     for name, text in named_texts.items():
         num_ignored = run.spec.tokens_beyond(text)
         note = (
-            f" is longer than the {run.spec.max_length} tokens of data.max_length: its last "
-            f"{num_ignored} are not read"
+            f" is longer than data.max_length={run.spec.max_length} tokens: the last "
+            f"{num_ignored} are ignored"
         )
         shown = "" if name == text and len(named_texts) == 1 else name
         subject = "the text" if name == text else name

@@ -59,8 +59,8 @@ def continue_text(run: FinishedRun, options: argparse.Namespace) -> Outcome:
     context_length = context_limit(run.model, run.spec.context_length)
     if context_length is not None and tokens.shape[1] > context_length:
         note(
-            f"the prompt has {tokens.shape[1]} tokens and the model's context {context_length}: "
-            f"the text goes on from the last {max(context_length // 2, 1)}"
+            f"the prompt has {tokens.shape[1]} tokens, more than the model's context of "
+            f"{context_length}: only its last {max(context_length // 2, 1)} are used"
         )
     try:
         tokens = generate(

@@ -86,7 +86,7 @@ def load_extractor(run_dir: str, spec: Any) -> Extractor:
     trained_on = read_spec(Path(run_dir) / "spec.json")
     model = read_config(Path(run_dir) / "config.yaml").get("model")
     if not isinstance(model, dict) or model.get("_target_") != "models.lightcnn.LightCNN":
-        raise ConfigError(f"{where} is no run of a LightCNN")
+        raise ConfigError(f"{where} is not a run of a LightCNN")
     shapes = [f"{s.in_channels}x{s.image_size[0]}x{s.image_size[1]}" for s in (trained_on, spec)]
     if shapes[0] != shapes[1]:
         raise ConfigError(f"{where} was trained on {shapes[0]} images, {spec.name} has {shapes[1]}")
@@ -142,8 +142,8 @@ def train(network: LightCNN, data: Loader, file: Path) -> tuple[Tensor, ...]:
     """Train ``network`` without augmentation; returns its state dict's values, on the CPU."""
     count = len(data.splits["train"])
     print(
-        f"FID: training a LightCNN on the {count:,} training samples of {data.spec.name}, once, "
-        f"whose features the distance compares; it is kept in {file}",
+        f"FID: training a LightCNN on the {count:,} training samples of {data.spec.name} as "
+        f"feature extractor, once; it is kept in {file}",
         flush=True,
     )
     start = time.perf_counter()
@@ -166,7 +166,7 @@ def train(network: LightCNN, data: Loader, file: Path) -> tuple[Tensor, ...]:
     seconds = time.perf_counter() - start
     accuracy = ""
     if "val" in data.splits:
-        accuracy = f", {val_accuracy(network.eval(), data):.1%} right on validation"
+        accuracy = f", validation accuracy {val_accuracy(network.eval(), data):.1%}"
     print(f"FID: trained in {seconds:.0f} s{accuracy}", flush=True)
     return tuple(value.cpu() for value in network.state_dict().values())
 

@@ -113,7 +113,7 @@ class NamedMetrics:
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             if shape not in ((), (1,), (len(self.parts),)):
                 raise ConfigError(
-                    f"objective.metrics: {name} gives {shape}; a metric should be one number, or "
+                    f"objective.metrics: {name} returns {shape}; a metric should be one number, or "
                     "one for each class"
                 )
 

@@ -37,8 +37,8 @@ class Adversarial(Generation):
         super().__init__(model, spec, fid_extractor, fid_cache)
         if set(dict(model.named_children())) != {"generator", "discriminator"}:
             raise ConfigError(
-                f"{MISFIT}: {type(model).__name__} is no pair of a generator and a discriminator; "
-                "model=dcgan is"
+                f"{MISFIT}: {type(model).__name__} is not a pair of a generator and a "
+                "discriminator; use model=dcgan"
             )
         images = spec.example(2)
         noise = torch.zeros(2, *self.model.noise_shape)

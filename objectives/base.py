@@ -204,7 +204,7 @@ def try_model(model: nn.Module, inputs: Sequence[Tensor], misfit: str) -> Any:
         shapes = " and ".join(str(tuple(tensor.shape)) for tensor in inputs)
         why = reason(error)
         if why.startswith("view size is not compatible"):
-            why += " Or leave the model as it is and give trainer.channels_last=false"
+            why += " (or set trainer.channels_last=false)"
         raise ConfigError(
             f"{misfit}: {type(model).__name__} cannot take inputs of shape {shapes}: {why}"
         ) from error
@@ -226,10 +226,10 @@ def check_output(
         return
     description = described(output)
     if prediction is not output:
-        description += f", of which {described(prediction)} counts,"
+        description += f", with prediction {described(prediction)},"
     raise ConfigError(
-        f"{misfit}: {type(model).__name__} returns {description} for two samples, it "
-        f"should be one tensor {shape}"
+        f"{misfit}: {type(model).__name__} returns {description} for two samples instead of one "
+        f"tensor of shape {shape}"
     )
 
 

@@ -63,8 +63,8 @@ class Classification(Supervised):
             )
         if spec.num_classes < 2:
             raise ConfigError(
-                f"data={spec.name} has one class, {spec.class_names[0]}: there is nothing to learn "
-                "(folders of images are root/train/<class>/*)"
+                f"data={spec.name} has only one class, {spec.class_names[0]} "
+                "(image folders are root/train/<class>/*)"
             )
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"objective.label_smoothing={label_smoothing} should be in [0, 1)")
@@ -72,7 +72,7 @@ class Classification(Supervised):
         if views not in COUNTS or (views > 1 and not hasattr(spec, "image_size")):
             raise ConfigError(
                 f"objective.test_time_views={test_time_views} should be "
-                f"{', '.join(map(str, COUNTS[:-1]))} or {COUNTS[-1]}, and 1 for what are no images"
+                f"{', '.join(map(str, COUNTS[:-1]))} or {COUNTS[-1]}, and 1 without images"
             )
         if hasattr(model, "sample"):
             raise ConfigError(
@@ -100,7 +100,7 @@ class Classification(Supervised):
             actual = f"{targets.min()} to {targets.max()}"
         if actual is not None:
             raise ConfigError(
-                f"objective=classification needs one class of each sample, int64 from 0 to "
+                f"objective=classification needs one class per sample, an int64 from 0 to "
                 f"{self.spec.num_classes - 1}; the labels of the {split} split are {actual}"
             )
 

@@ -34,7 +34,7 @@ class Denoising(Generation):
     ) -> None:
         super().__init__(model, spec, fid_extractor, fid_cache)
         if not isinstance(getattr(model, "diffusion", None), CosineDiffusion):
-            raise ConfigError(f"{MISFIT}: {type(model).__name__} has no diffusion; model=unet does")
+            raise ConfigError(f"{MISFIT}: {type(model).__name__} has no diffusion; use model=unet")
         images = spec.example(2)
         inputs = [images, torch.ones(2, dtype=torch.long)]  # and timesteps
         check_fit(model, inputs, tuple(images.shape), MISFIT, alone=True)

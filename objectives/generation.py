@@ -46,11 +46,11 @@ class Generation(Objective):
         super().__init__(model)
         if not isinstance(model, GenerativeModel):
             raise ConfigError(
-                f"model and objective do not fit: {type(model).__name__} generates no images; "
-                "model=dcgan and model=unet do"
+                f"model and objective do not fit: {type(model).__name__} does not generate images; "
+                "use model=dcgan or model=unet"
             )
         if spec.kind != "image":
-            raise ConfigError(f"objective and data={spec.name} do not fit: the data are no images")
+            raise ConfigError(f"objective and data={spec.name} do not fit: the data are not images")
         self.spec = spec
         self.device = next(model.parameters()).device
         # from the data's normalization to [-1, 1]: 2 * (x * std + mean) - 1

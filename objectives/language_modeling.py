@@ -56,7 +56,7 @@ class LanguageModeling(Objective):
                 f"{sample_temperature} should be at least 0"
             )
         if getattr(spec, "kind", None) != "text":
-            raise ConfigError(f"objective=language_modeling needs a text, data={spec.name} is none")
+            raise ConfigError(f"objective=language_modeling needs text, data={spec.name} has none")
         check_fit(
             model,
             [spec.example(2)],

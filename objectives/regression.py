@@ -86,7 +86,7 @@ class Regression(Supervised):
         wanted = len(self.names)
         if not targets.is_floating_point() or targets.shape[1:] != (wanted,):
             raise ConfigError(
-                f"objective=regression needs {wanted} float of each sample, shape ({wanted},); the "
+                f"objective=regression needs {wanted} floats per sample, shape ({wanted},); the "
                 f"targets of the {split} split are {described_tensor(targets)}"
             )
         if not targets.isfinite().all():

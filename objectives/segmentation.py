@@ -49,7 +49,7 @@ class Segmentation(Supervised):
     ) -> None:
         if spec.kind != "image" or len(spec.class_names) < 2:
             raise ConfigError(
-                f"objective=segmentation needs images whose pixels are of two or more classes, "
+                f"objective=segmentation needs images whose pixels have two or more classes, "
                 f"data={spec.name} has none: data=digits_on_textures and data=mask_folder have"
             )
         shape = (2, spec.num_classes, *spec.image_size)
@@ -74,7 +74,7 @@ class Segmentation(Supervised):
         if targets.dtype != torch.uint8 or targets.shape[1:] != tuple(self.spec.image_size):
             height, width = self.spec.image_size
             raise ConfigError(
-                f"objective=segmentation needs a mask of the size of each image, uint8 of shape "
+                f"objective=segmentation needs a mask of each image's size, uint8 of shape "
                 f"({height}, {width}); those of the {split} split are {described_tensor(targets)}"
             )
         labelled = targets[targets != UNLABELLED]

@@ -34,8 +34,8 @@ class TruncatedBackpropagation(LanguageModeling):
         state = model.new_state(lanes) if hasattr(model, "new_state") else None  # type: ignore[operator]
         if not isinstance(state, Tensor):
             raise ConfigError(
-                f"{type(model).__name__} has no state to carry through a text: "
-                "objective=language_modeling suits it"
+                f"{type(model).__name__} has no recurrent state to carry: use "
+                "objective=language_modeling"
             )
         self.carried = state  # (parts, layers, lanes, width); a process updates only its lanes
         self.is_local = torch.zeros(lanes, 1, dtype=torch.bool, device=state.device)
@@ -79,7 +79,7 @@ class TruncatedBackpropagation(LanguageModeling):
         """Raise ConfigError if the state has another number of lanes."""
         if state["carried"].shape != self.carried.shape:
             raise ConfigError(
-                f"the checkpoint carries the state of {state['carried'].shape[2]} texts, this run "
+                f"the checkpoint has the state of {state['carried'].shape[2]} lanes, this run "
                 f"has data.batch_size={self.carried.shape[2]}"
             )
         self.carried.copy_(state["carried"])

@@ -64,14 +64,15 @@ class VariationalAutoencoder(Objective):
         super().__init__(model)
         if not isinstance(model, VAE):
             raise ConfigError(
-                f"model and objective=vae do not fit: {type(model).__name__} has no encoder and "
-                "decoder of codes; model=vae has"
+                f"model and objective=vae do not fit: {type(model).__name__} is not a VAE; use "
+                "model=vae"
             )
         if spec.kind != "image":
-            raise ConfigError(f"objective=vae and data={spec.name} do not fit: they are no images")
+            raise ConfigError(f"objective=vae needs images, data={spec.name} has none")
         if not 0 <= beta < math.inf or not 0 < noise_std < math.inf:
             raise ConfigError(
-                f"objective.beta={beta} should be 0 or more, objective.noise_std={noise_std} above"
+                f"objective.beta={beta} should be 0 or more and objective.noise_std={noise_std} "
+                "above 0"
             )
         if likelihood not in ("bernoulli", "gaussian"):
             raise ConfigError(f"objective.likelihood={likelihood} should be bernoulli or gaussian")

@@ -41,8 +41,8 @@ class Schedule:
         value = self.value(step, base, evaluations)
         if not value > -ROUNDING:
             raise ConfigError(
-                f"{self.where} makes {base:g} to {value:g} at update {step + 1}: it should stay at "
-                "0 or more"
+                f"{self.where} changes {base:g} to {value:g} at update {step + 1}: it should stay "
+                "at 0 or more"
             )
         return value
 
@@ -66,7 +66,7 @@ def build_optimizer(
         ConfigError: if a setting is invalid.
     """
     if "lr" not in settings:
-        raise ConfigError(f"{where}.lr is missing: every optimizer is given a learning rate")
+        raise ConfigError(f"{where}.lr is missing: every optimizer needs a learning rate")
     weight_decay = settings.get("weight_decay", 0.0)
     for key in ("lr", "weight_decay", "rest_lr", "adamw_lr"):
         value = settings.get(key, 0.0)
@@ -78,9 +78,7 @@ def build_optimizer(
     for part, node in settings.items():  # inner optimizers
         for key in ("lr", "weight_decay"):
             if isinstance(node, dict) and key in node:
-                raise ConfigError(
-                    f"{where}.{part}.{key} would change nothing: {part} is given {where}.{key}"
-                )
+                raise ConfigError(f"{where}.{part}.{key} has no effect: {part} uses {where}.{key}")
     flags = group_flags(settings)
     if "weight_decay" not in settings:  # a few optimizers take only one group
         if any(rule.get("weight_decay") for rule in grouping.get("rules", ())):
@@ -92,14 +90,13 @@ def build_optimizer(
     rest_key = next((key for key in ("rest_lr", "adamw_lr") if settings.get(key)), None)
     if rest_key and settings["lr"] == 0 and "lr" in groups[0]:
         raise ConfigError(
-            f"{where}.lr=0 leaves {where}.{rest_key} without the factors of "
-            "param_groups.layer_decay and of lr_scale in param_groups.rules: give a rate, or "
-            "freeze by a rule"
+            f"{where}.lr=0 with {where}.{rest_key} does not work with param_groups.layer_decay or "
+            "lr_scale in param_groups.rules: set a rate above 0, or freeze by a rule"
         )
     if settings["_target_"] == TORCH_MUON and any(p.ndim != 2 for g in groups for p in g["params"]):
         raise ConfigError(
-            f"{where}: torch's Muon takes matrices alone: choose optimizer=torch_muon, which gives "
-            "it the hidden ones and AdamW the rest"
+            f"{where}: torch's Muon takes only matrices: use optimizer=torch_muon, which leaves "
+            "all other parameters to AdamW"
         )
     return instantiate(settings, where, params=groups)
 
@@ -125,8 +122,8 @@ def build_schedule(
     parameters = inspect.signature(target).parameters
     if inspect.isclass(target) or not {"step", "base_lr", "horizon"} <= set(parameters):
         raise ConfigError(
-            f"{where}._target_={settings['_target_']} is no schedule: here they are functions "
-            "(step, base_lr, horizon, ...) -> lr; optim/schedules.py has those that there are"
+            f"{where}._target_={settings['_target_']} is not a schedule, a function "
+            "(step, base_lr, horizon, ...) -> lr; see optim/schedules.py"
         )
     later = ("step", "base_lr", "evaluations")
     function = instantiate({**settings, "_partial_": True}, where, later=later, horizon=horizon)

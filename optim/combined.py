@@ -37,7 +37,7 @@ class MatricesAndRest(Optimizer):
     ) -> None:
         for name, build in (("matrices", matrices), ("rest", rest)):
             if not callable(build):
-                raise ValueError(f"{name}={build} should be an optimizer's node, _partial_: true")
+                raise ValueError(f"{name}={build} should be an optimizer node with _partial_: true")
         groups = list(params)
         if rest_lr is not None:
             for group in groups:
@@ -50,8 +50,8 @@ class MatricesAndRest(Optimizer):
                 part = build(part_groups, lr=lr, weight_decay=weight_decay)
                 if any(isinstance(value, Optimizer) for value in vars(part).values()):
                     raise ValueError(
-                        f"{type(part).__name__} is around another optimizer, whose state it would "
-                        "not share: it cannot be matrices or rest"
+                        f"{type(part).__name__} wraps another optimizer, whose state would not be "
+                        "shared: it cannot be matrices or rest"
                     )
                 self.parts[takes_matrices] = part
         super().__init__(self.collect_groups(groups), {"lr": lr, "weight_decay": weight_decay})

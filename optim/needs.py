@@ -63,7 +63,7 @@ def rehearse(
         for group in optimizer.param_groups
     ]
     if not all(isinstance(group.get("lr"), int | float) for group in groups):
-        raise ConfigError(f"{where}: {name} keeps no learning rate for a schedule to set")
+        raise ConfigError(f"{where}: {name} has no learning rate that a schedule could set")
     for stand_in in (tiny_parameters, same_shapes):
         for needs in TRIALS:
             try:
@@ -74,16 +74,16 @@ def rehearse(
                 problem = problem or error
         if any(hasattr(parameter, "full_tensor") for parameter in module.parameters()):
             raise ConfigError(
-                f"{where}: {name} needs whole parameters, which trainer.strategy=fsdp spreads over "
-                "the processes: use trainer.strategy=ddp"
+                f"{where}: {name} needs unsharded parameters: use trainer.strategy=ddp instead of "
+                "fsdp"
             ) from problem
     assert problem is not None
     why = reason(problem)
     if why.startswith("view size is not compatible"):
-        why += " Or leave the optimizer as it is and give trainer.channels_last=false"
+        why += " (or set trainer.channels_last=false)"
     raise ConfigError(
-        f"{where}: {name} cannot be used here, be it with gradients alone, with such as can be "
-        f"differentiated again or with a closure: {why}"
+        f"{where}: {name} cannot be used here: a trial step failed with gradients, with "
+        f"create_graph=True and with a closure: {why}"
     ) from problem
 
 
@@ -207,9 +207,9 @@ def check_rates(trial: Trial) -> None:
     is_same = all(map(torch.equal, faster, slower))
     if is_same and any((tensor != 1).any() for tensor in faster):  # some skip the first updates
         raise ConfigError(
-            f"{trial.where}: {name} has one rate for all parameters: param_groups.layer_decay and "
-            "lr_scale in param_groups.rules would change nothing: do without them, or choose "
-            "another optimizer"
+            f"{trial.where}: {name} has one learning rate for all parameters: remove "
+            "param_groups.layer_decay and lr_scale in param_groups.rules, or choose another "
+            "optimizer"
         )
 
 

@@ -53,9 +53,9 @@ def parameter_groups(
         members[flag] = hidden_matrices(module, not_hidden, kernels=flag == "use_muon")
         if not members[flag]:
             raise ConfigError(
-                f"Muon is for the matrices of hidden layers, and {type(module).__name__} has none "
-                "between its first and its last layer: choose another optimizer (convolution "
-                "kernels are matrices for optimizer=muon alone)"
+                f"{type(module).__name__} has no hidden matrices for Muon between its first and "
+                "last layers: choose another optimizer (only optimizer=muon also takes convolution "
+                "kernels)"
             )
     scales = {} if layer_decay is None else layer_scales(module, layer_decay)
     rule_of = rules_by_parameter(root or module, rules)

@@ -37,7 +37,7 @@ def rules_by_name(module: nn.Module, rules: Sequence[dict[str, Any]]) -> dict[st
         except re.error as error:
             raise ConfigError(f"{where}.match={rule.match}: {error}") from error
         if rule.freeze and (rule.lr_scale != 1 or rule.weight_decay is not None):
-            raise ConfigError(f"{where}: what is frozen has no rate and no weight decay")
+            raise ConfigError(f"{where}: freeze excludes lr_scale and weight_decay")
         matched = [aliases for aliases in names.values() if any(map(pattern.search, aliases))]
         if not matched:
             shown = [name for name, _ in module.named_parameters()]
@@ -50,7 +50,7 @@ def rules_by_name(module: nn.Module, rules: Sequence[dict[str, Any]]) -> dict[st
         unclaimed = [aliases for aliases in matched if aliases[0] not in rule_of]
         if not unclaimed:
             raise ConfigError(
-                f"{where}.match={rule.match} has no effect: rules before it match all that it does"
+                f"{where}.match={rule.match} has no effect: earlier rules match the same names"
             )
         rule_of |= {name: rule for aliases in unclaimed for name in aliases}
     return rule_of

@@ -23,7 +23,7 @@ def pytorch_optimizer(params: Any, name: str, lr: float, **settings: Any) -> Opt
     names = get_supported_optimizers()
     if name.lower() not in names:
         nearest = get_close_matches(name.lower(), names, n=3)
-        hint = f"; near it: {', '.join(nearest)}" if nearest else ""
+        hint = f"; closest: {', '.join(nearest)}" if nearest else ""
         raise ConfigError(
             f"optimizer.name={name}: pytorch_optimizer has no optimizer of this name{hint}"
         )

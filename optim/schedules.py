@@ -146,8 +146,8 @@ def wsd(
     decay = horizon.total_steps - round(decay_fraction * horizon.total_steps)
     if decay < begin:
         raise ConfigError(
-            f"scheduler.decay_fraction={decay_fraction} begins before the warm-up is over, at "
-            f"update {begin} of {horizon.total_steps}: shorten one of them"
+            f"scheduler.decay_fraction={decay_fraction} starts the decay before the warm-up "
+            f"ends at update {begin} of {horizon.total_steps}: shorten one of them"
         )
     if step <= decay:
         return warmup(step, base_lr, begin, start_factor)
@@ -237,8 +237,8 @@ def warmup_end(steps: int | None, fraction: float, horizon: Horizon) -> int:
         return round(fraction * horizon.total_steps)
     if fraction:
         raise ConfigError(
-            f"scheduler.warmup_steps={steps} and scheduler.warmup_fraction={fraction} say the "
-            "same thing twice: set one of them to null or 0"
+            f"scheduler.warmup_steps={steps} and scheduler.warmup_fraction={fraction} set "
+            "the warm-up twice: set one of them to null or 0"
         )
     if steps < 0:
         raise ConfigError(f"scheduler.warmup_steps={steps} should be at least 0")

@@ -46,7 +46,7 @@ class SettingSchedule:
             value = values[base]
             if self.name == "momentum" and value >= 1:
                 raise ConfigError(
-                    f"momentum_schedule makes {base:g} to {value:g} at update {step + 1}: it "
+                    f"momentum_schedule changes {base:g} to {value:g} at update {step + 1}: it "
                     "should stay below 1"
                 )
             group[self.key] = (value, *group["betas"][1:]) if self.key == "betas" else value

@@ -25,7 +25,7 @@ def timm_optimizer(
 
     if name not in list_optimizers():
         nearest = get_close_matches(name, [str(known) for known in list_optimizers()], n=3)
-        hint = f"; near it: {', '.join(nearest)}" if nearest else ""
+        hint = f"; closest: {', '.join(nearest)}" if nearest else ""
         raise ConfigError(f"optimizer.name={name}: timm has no optimizer of this name{hint}")
     info = get_optimizer_info(name)
     defaults = {"momentum": MOMENTUM} if info.has_momentum else {}

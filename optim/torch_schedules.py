@@ -17,10 +17,10 @@ START_FACTOR = 0.01  # first factor of a warm-up
 UNSUPPORTED = {
     "ReduceLROnPlateau": "use scheduler=plateau",
     "SequentialLR": "a warm-up is scheduler.warmup_steps",
-    "ChainedScheduler": "choose one of those it would hold",
+    "ChainedScheduler": "choose a single scheduler",
     "LambdaLR": "write a function of the step: docs/train/extend.md",
     "MultiplicativeLR": "write a function of the step: docs/train/extend.md",
-    "LRScheduler": "choose one of its kinds",
+    "LRScheduler": "choose one of its subclasses",
 }
 
 
@@ -76,7 +76,7 @@ class Replay:
 def replay_of(name: str, base_lr: float, min_factor: float, settings: str) -> Replay:
     """A replay of the scheduler ``name`` on a dummy optimizer; ``settings`` is JSON (hashable)."""
     if name in UNSUPPORTED:
-        raise ConfigError(f"scheduler.name={name} does not go here: {UNSUPPORTED[name]}")
+        raise ConfigError(f"scheduler.name={name} is not supported: {UNSUPPORTED[name]}")
     if name not in lr_scheduler.__all__:
         nearest = get_close_matches(name, lr_scheduler.__all__, n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
@@ -84,7 +84,7 @@ def replay_of(name: str, base_lr: float, min_factor: float, settings: str) -> Re
     given = json.loads(settings)
     if given.get("cycle_momentum"):
         raise ConfigError(
-            "scheduler.cycle_momentum=true changes nothing here: use scheduler@momentum_schedule"
+            "scheduler.cycle_momentum=true has no effect here: use scheduler@momentum_schedule"
         )
     fixed: dict[str, Any] = {}
     if name in ("CyclicLR", "OneCycleLR"):

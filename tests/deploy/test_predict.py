@@ -71,7 +71,7 @@ def test_photographs_of_dark_digits_on_paper(finished_run, digits, tmp_path, pre
         Image.fromarray(photo.clip(0, 255).astype(numpy.uint8)).save(tmp_path / f"{i}.jpg")
     out, err = predict(finished_run, tmp_path)
     assert classes_of(out) == classes
-    assert "0.jpg and 4 more: inverted, since its ground is the opposite of training's" in err[1]
+    assert "0.jpg and 4 more: inverted, as its background is the opposite of training's" in err[1]
     _, err = predict(finished_run, tmp_path, "--no-invert")
     assert "the image must be inverted (--invert)" in err[-1]
 

@@ -51,7 +51,7 @@ def test_features_ignore_how_the_run_normalizes(data):
 
 def test_a_run_of_another_model_is_refused(train, data):
     run_dir = train("debug=fast", "model=customcnn")
-    with pytest.raises(ConfigError, match="is no run of a LightCNN"):
+    with pytest.raises(ConfigError, match="is not a run of a LightCNN"):
         load_extractor(str(run_dir), data.spec)
     with pytest.raises(ConfigError, match="is not a run directory"):
         load_extractor(str(run_dir / "nowhere"), data.spec)

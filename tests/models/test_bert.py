@@ -159,7 +159,7 @@ def test_texts_of_files(finished, tmp_path, predict):
 def test_what_is_cut_off_a_text_is_said(finished, predict):
     assert predict(finished, "--text", "good " * 14)[1] == []
     assert predict(finished, "--text", "good " * 50)[1] == [
-        "note: the text is longer than the 16 tokens of data.max_length: its last 36 are not read"
+        "note: the text is longer than data.max_length=16 tokens: the last 36 are ignored"
     ]
 
 

@@ -111,7 +111,7 @@ def test_option(name, settings_of):
 
 @pytest.mark.parametrize("library", ["timm", "pytorch_optimizer"])
 def test_unknown_name_names_the_nearest(library, settings_of):
-    with pytest.raises(ConfigError, match=f"{library} has no .* name; near it: .*adopt"):
+    with pytest.raises(ConfigError, match=f"{library} has no .* name; closest: .*adopt"):
         build_optimizer({**settings_of(library), "name": "adoptt"}, network(), GROUPING)
 
 
@@ -268,7 +268,7 @@ def test_rates_that_would_change_nothing_are_refused(name):
         if chosen == "RAdam":
             rehearse(settings, optimizer, "optimizer", model)
             continue
-        with pytest.raises(ConfigError, match=f"optimizer: {name} has one rate for all"):
+        with pytest.raises(ConfigError, match=f"optimizer: {name} has one learning rate for all"):
             rehearse(settings, optimizer, "optimizer", model)
 
 
@@ -303,7 +303,7 @@ def test_optimizers_that_go_by_names_and_sizes(monkeypatch):
 
 def test_an_optimizer_without_a_rate_is_refused():
     settings = {"_target_": PACKAGE, "name": "alig", "lr": 0.1}
-    with pytest.raises(ConfigError, match="AliG keeps no learning rate"):
+    with pytest.raises(ConfigError, match="AliG has no learning rate"):
         build(settings, network())
 
 

@@ -67,7 +67,10 @@ def test_the_first_match_wins():
         ),
         ([{"match": "."}, {"match": "head"}], r"rules\[1\]\.match=head has no effect"),
         ([{"match": "("}], r"rules\[0\]\.match=\(: missing"),
-        ([{"match": "x", "freeze": True, "lr_scale": 2}], r"rules\[0\]: what is frozen has no"),
+        (
+            [{"match": "x", "freeze": True, "lr_scale": 2}],
+            r"rules\[0\]: freeze excludes lr_scale and",
+        ),
     ],
 )
 def test_rules_without_effect_are_refused(rules, why):
@@ -95,7 +98,7 @@ def test_what_is_frozen():
 
 def test_torch_s_muon_alone_gets_matrices_alone():
     muon = {"_target_": "torch.optim.Muon", "lr": 1.0}
-    with pytest.raises(ConfigError, match="takes matrices alone: choose optimizer=torch_muon"):
+    with pytest.raises(ConfigError, match="takes only matrices: use optimizer=torch_muon"):
         build_optimizer(muon, Net(), GROUPING)
     net = Net()
     freeze(net, [{"match": r"bias|backbone\.1", "freeze": True}])

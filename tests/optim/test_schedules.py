@@ -149,7 +149,7 @@ def test_what_the_program_gives_cannot_be_set(argument):
 
 @pytest.mark.parametrize("target", ["torch.optim.lr_scheduler.StepLR", "optim.schedules.anneal"])
 def test_what_is_no_schedule_is_refused(target):
-    with pytest.raises(ConfigError, match=r"scheduler\._target_=.* is no schedule: .*base_lr"):
+    with pytest.raises(ConfigError, match=r"scheduler\._target_=.* is not a schedule, .*base_lr"):
         build_schedule({"_target_": target}, Horizon(100, 10))
 
 

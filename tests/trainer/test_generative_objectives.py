@@ -165,7 +165,7 @@ def test_another_model_is_refused(objective, model):
     other = denoising().model if model == "UNet" else adversarial().model
     with pytest.raises(ConfigError, match=f"do not fit: {model}"):
         objective(other, SPEC, None, "unused")
-    with pytest.raises(ConfigError, match="LightCNN generates no images"):
+    with pytest.raises(ConfigError, match="LightCNN does not generate images"):
         objective(LightCNN(1, 10, (28, 28)), SPEC, None, "unused")
 
 

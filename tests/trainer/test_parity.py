@@ -201,6 +201,6 @@ def test_optimizers_that_need_whole_parameters_are_refused_under_fsdp():
         }
         grouping = {"decay_norms_and_biases": True, "layer_decay": None}
         optimizer = build_optimizer(settings, model, grouping)
-        wanted = pytest.raises(ConfigError, match=f"optimizer: {name} needs whole parameters")
+        wanted = pytest.raises(ConfigError, match=f"optimizer: {name} needs unsharded parameters")
         with wanted if is_refused else nullcontext():
             rehearse(settings, optimizer, "optimizer", model)

@@ -61,10 +61,10 @@ def test_data_without_numbers_are_refused(objective):
     classes = ImageSpec("digits", 1, (28, 28), ("a", "b"), (0.5,), (0.5,))
     with pytest.raises(ConfigError, match=r"regression needs numbers to predict, data=digits has"):
         Regression(MLP(2, 2, [], 0.0), classes)
-    with pytest.raises(ConfigError, match=r"it should be one tensor \(2, 2\)"):
+    with pytest.raises(ConfigError, match=r"instead of one tensor of shape \(2, 2\)"):
         Regression(MLP(2, 3, [], 0.0), SPEC)
     for targets in (torch.zeros(3, dtype=torch.long), torch.zeros(3, 1)):
-        with pytest.raises(ConfigError, match="needs 2 float of each sample"):
+        with pytest.raises(ConfigError, match="needs 2 floats per sample"):
             objective.check_targets(targets, "train")
     with pytest.raises(ConfigError, match="a target of the train split is not finite"):
         objective.check_targets(torch.full((3, 2), torch.nan), "train")

@@ -59,11 +59,14 @@ def test_a_plateau_needs_validation(train):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (("scheduler=wsd", "scheduler.eta_min=-0.1"), r"^scheduler makes 0\.003 to -0.* 0 or more"),
-        (("scheduler=warm_restarts", "scheduler.eta_min=-1"), "scheduler makes"),
+        (
+            ("scheduler=wsd", "scheduler.eta_min=-0.1"),
+            r"^scheduler changes 0\.003 to -0.* 0 or more",
+        ),
+        (("scheduler=warm_restarts", "scheduler.eta_min=-1"), "scheduler changes"),
         (
             ("scheduler@momentum_schedule=cosine", "momentum_schedule.eta_min=1.5"),
-            r"^momentum_schedule makes 0\.9 to 1\..* below 1",
+            r"^momentum_schedule changes 0\.9 to 1\..* below 1",
         ),
     ],
 )

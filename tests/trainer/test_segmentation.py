@@ -79,7 +79,7 @@ def test_what_is_no_mask_is_refused(objective):
     for message, masks in wrong.items():
         with pytest.raises(ConfigError, match=message):
             objective.check_targets(masks, "val")
-    with pytest.raises(ConfigError, match=r"it should be one tensor \(2, 4, 8, 8\)"):
+    with pytest.raises(ConfigError, match=r"instead of one tensor of shape \(2, 4, 8, 8\)"):
         Segmentation(nn.Conv2d(1, 5, 1), SPEC)
     with pytest.raises(ValueError, match="10x8 must be a multiple of 4 for the 3 levels"):
         SegmentationUNet(1, 2, (10, 8), [8, 8, 8])

@@ -108,7 +108,7 @@ def test_named_metrics_are_of_reconstructions(images):
 def test_wrong_settings(settings, message):
     with pytest.raises(ConfigError, match=message):
         objective(**settings)
-    with pytest.raises(ConfigError, match="LightCNN has no encoder and decoder of codes; model=va"):
+    with pytest.raises(ConfigError, match="LightCNN is not a VAE; use model=va"):
         VariationalAutoencoder(LightCNN(1, 2, (8, 8)), SPEC)
     with pytest.raises(ValueError, match="10x8 must be a multiple of 4"):
         VAE(1, (10, 8), 2, 4)
