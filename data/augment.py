@@ -179,8 +179,8 @@ def moved(
     from_x = (cos * x - sin * y) * (2 / width) + right * 2
     from_y = (sin * x + cos * y) * (2 / height) + down * 2
     grid = torch.stack([from_x, from_y], 3)  # grid_sample's coordinates span -1 to 1
-    found = F.grid_sample(images.to(grid.dtype), grid, mode=interpolation, align_corners=False)
-    return found.round_().to(torch.uint8)
+    sampled = F.grid_sample(images.to(grid.dtype), grid, mode=interpolation, align_corners=False)
+    return sampled.round_().to(torch.uint8)
 
 
 class PerImage:
@@ -204,16 +204,16 @@ class PerImage:
         """Transform images with their masks ``(N, H, W)``; masks are moved, never recoloured."""
         from torchvision import tv_tensors  # takes a second to import: only when used
 
-        found_images, found_masks = [], []
+        transformed_images, transformed_masks = [], []
         for image, mask, seed in zip(images, shifted(masks), draws.seeds(), strict=True):
             seed_global_generators(seed)
             pair = self.transform(tv_tensors.Image(image), tv_tensors.Mask(mask))  # type: ignore[call-arg]
-            found_images.append(pair[0].as_subclass(Tensor))
-            found_masks.append(pair[1].as_subclass(Tensor))
-        return torch.stack(found_images), unshifted(torch.stack(found_masks))
+            transformed_images.append(pair[0].as_subclass(Tensor))
+            transformed_masks.append(pair[1].as_subclass(Tensor))
+        return torch.stack(transformed_images), unshifted(torch.stack(transformed_masks))
 
 
-def check_range(name: str, value: float, least: float, most: float) -> None:
-    """Raises: ValueError: if ``value`` is not from ``least`` to ``most``."""
-    if not least <= value <= most:
-        raise ValueError(f"{name}={value} should be from {least} to {most}")
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raises: ValueError: if ``value`` is not in ``[low, high]``."""
+    if not low <= value <= high:
+        raise ValueError(f"{name}={value} should be from {low} to {high}")

@@ -17,8 +17,8 @@ from data.loader import Loader
 from data.splits import InOrder, Splits, StreamedSplit, TensorSplit
 from data.transforms import transformed
 
-LEAST = {"batch_size": 1, "eval_batch_size": 1, "num_workers": 0}  # minima of loader settings
-OF_A_SPEC = ("kind", "name", "synthetic", "example")
+MINIMA = {"batch_size": 1, "eval_batch_size": 1, "num_workers": 0}  # of the loader's settings
+SPEC_FIELDS = ("kind", "name", "synthetic", "example")
 MAX_WORKERS = 256  # per split and process; more is surely a typo
 
 
@@ -28,8 +28,8 @@ def build_splits(settings: dict[str, Any]) -> Splits:
     Raises:
         ConfigError: if a folder or file is missing, empty or damaged, or a setting is wrong.
     """
-    not_its_own = (*LEAST, "limit_train_samples", "transforms", "collate_fn", "views")
-    source = {key: value for key, value in settings.items() if key not in not_its_own}
+    loader_settings = (*MINIMA, "limit_train_samples", "transforms", "collate_fn", "views")
+    source = {key: value for key, value in settings.items() if key not in loader_settings}
     splits = instantiate(source, "data")
     if not isinstance(splits, Splits):
         raise ConfigError(f"data._target_={settings['_target_']} is no data set")
@@ -47,10 +47,10 @@ def build_splits(settings: dict[str, Any]) -> Splits:
 
 def check_spec(spec: Any, target: str) -> None:
     """Raises: ConfigError: if a custom spec cannot be saved or used to try a model."""
-    if not is_dataclass(spec) or not all(hasattr(spec, name) for name in OF_A_SPEC):
+    if not is_dataclass(spec) or not all(hasattr(spec, name) for name in SPEC_FIELDS):
         raise ConfigError(
             f"data._target_={target}: its spec, {type(spec).__name__}, should be a dataclass "
-            f"with {', '.join(OF_A_SPEC)}, such as ImageSpec in data/splits.py"
+            f"with {', '.join(SPEC_FIELDS)}, such as ImageSpec in data/splits.py"
         )
 
 
@@ -87,10 +87,10 @@ def build_data(
     Args:
         eval_train_samples: number of training samples in an extra split ``train_eval``.
     """
-    loading: dict[str, Any] = {key: settings.get(key) for key in LEAST}
+    loading: dict[str, Any] = {key: settings.get(key) for key in MINIMA}
     for key, value in loading.items():
-        if type(value) is not int or value < LEAST[key]:
-            raise ConfigError(f"data.{key}={value} should be a whole number, {LEAST[key]} or more")
+        if type(value) is not int or value < MINIMA[key]:
+            raise ConfigError(f"data.{key}={value} should be a whole number, {MINIMA[key]} or more")
     if settings["num_workers"] > MAX_WORKERS:
         raise ConfigError(
             f"data.num_workers={settings['num_workers']} should be at most {MAX_WORKERS}"
@@ -103,18 +103,18 @@ def build_data(
 
 def limited(split: Any, count: Any) -> Any:
     """A fixed subset of ``count`` training samples."""
-    return taken(split, chosen(split, count, "data.limit_train_samples"))
+    return subset(split, subset_indices(split, count, "data.limit_train_samples"))
 
 
 def for_evaluation(split: Any, count: int) -> Any:
     """A fixed subset of ``count`` training samples, for evaluation."""
-    indices = chosen(split, count, "trainer.eval_train_samples")
+    indices = subset_indices(split, count, "trainer.eval_train_samples")
     if isinstance(split, TensorSplit):
         return split.take_for_evaluation(indices)
-    return taken(split, indices)
+    return subset(split, indices)
 
 
-def chosen(split: Any, count: Any, setting: str) -> Tensor:
+def subset_indices(split: Any, count: Any, setting: str) -> Tensor:
     """``count`` indices into the training split, the same for every run seed.
 
     Raises:
@@ -131,7 +131,7 @@ def chosen(split: Any, count: Any, setting: str) -> Tensor:
     return torch.randperm(len(split), generator=seeded(0, SUBSET_STREAM))[:count].sort().values
 
 
-def taken(split: Any, indices: Tensor) -> Any:
+def subset(split: Any, indices: Tensor) -> Any:
     """The subset of ``split`` at ``indices``."""
     if isinstance(split, TensorSplit | StreamedSplit):
         return split.take(indices)

@@ -59,6 +59,6 @@ class Pad:
         return torch.stack([self.padded(tensor, size) for tensor in tensors])
 
     def padded(self, tensor: Tensor, size: list[int]) -> Tensor:
-        missing = [whole - own for whole, own in zip(size, tensor.shape, strict=True)]
-        ends = [length for own in reversed(missing) for length in (0, own)]
+        missing = [target - length for target, length in zip(size, tensor.shape, strict=True)]
+        ends = [length for after in reversed(missing) for length in (0, after)]
         return F.pad(tensor, ends, value=self.value)

@@ -102,11 +102,11 @@ class Decoder:
         full_width, full_height = upright_size(image)
         left, top, right, bottom = box
         # a JPEG can be decoded at 1/2, 1/4 or 1/8 of its size if that is still large enough
-        wanted = (
+        draft_size = (
             math.ceil(full_width * width / (right - left)),
             math.ceil(full_height * height / (bottom - top)),
         )
-        image.draft(MODES[self.channels], wanted[::-1] if is_rotated_90(image) else wanted)
+        image.draft(MODES[self.channels], draft_size[::-1] if is_rotated_90(image) else draft_size)
         ImageOps.exif_transpose(image, in_place=True)
         x, y = image.width / full_width, image.height / full_height
         return opaque(image, MODES[self.channels]).resize(

@@ -108,16 +108,16 @@ def load(root: str, path: str) -> dict[str, Any]:
         raise ConfigError("data=huggingface: pip install datasets") from error
     folder = Path(root) / path
     try:
-        found = load_from_disk(str(folder))
+        saved = load_from_disk(str(folder))
     except Exception as error:  # the library raises many types
         raise ConfigError(
             f"data.path={folder} is no data set that save_to_disk has saved: {reason(error)}"
         ) from error
-    if isinstance(found, Dataset):
-        return {"train": found}
-    splits = {own: found[name] for own, names in NAMES.items() for name in names if name in found}
+    if isinstance(saved, Dataset):
+        return {"train": saved}
+    splits = {new: saved[old] for new, olds in NAMES.items() for old in olds if old in saved}
     if "train" not in splits:
-        raise ConfigError(f"data.path={folder} has no split train, but {', '.join(found)}")
+        raise ConfigError(f"data.path={folder} has no split train, but {', '.join(saved)}")
     return splits
 
 
@@ -130,14 +130,14 @@ def column_of(split: Any, given: str | None, setting: str, kind: str) -> str:
     features = split.features
     if given is not None and given not in features:
         raise ConfigError(f"data.{setting}={given}: the columns are {', '.join(features)}")
-    fitting = [
+    candidates = [
         name
         for name, feature in features.items()
         if kind in (type(feature).__name__, getattr(feature, "dtype", None))
     ]
-    if given is None and not fitting:
+    if given is None and not candidates:
         raise ConfigError(f"data.{setting}: none of {', '.join(features)} holds {kind}s; name it")
-    return given or fitting[0]
+    return given or candidates[0]
 
 
 def labels_of(

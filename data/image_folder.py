@@ -38,29 +38,29 @@ def image_folder(root: str, **settings: Any) -> Splits:
     folder = Path(root)
     name = f"image_folder/{folder.resolve().name}"
     class_names = names_of_classes(folder / "train")
-    left_out: Counter[str] = Counter()
-    found = {
-        split: list_files(folder / split, class_names, left_out)
+    skipped: Counter[str] = Counter()
+    files = {
+        split: list_files(folder / split, class_names, skipped)
         for split in SPLITS
         if split == "train" or (folder / split).is_dir()
     }
-    decoder = images.decoder(found["train"][0][0])
+    decoder = images.decoder(files["train"][0][0])
     parts = {
         split: ImageFiles(split, paths, torch.arange(len(paths)), labels, decoder)
-        for split, (paths, labels) in found.items()
+        for split, (paths, labels) in files.items()
     }
     cache = folder / f".images_{decoder.shape}.pt"
-    built = images.splits(name, images.loaded(parts, cache=cache), class_names)
-    if left_out:
-        kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(left_out.items()))
-        built.notes.append(f"data.root: left out, no images by name or in no class: {kinds}")
+    splits = images.splits(name, images.loaded(parts, cache=cache), class_names)
+    if skipped:
+        kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(skipped.items()))
+        splits.notes.append(f"data.root: left out, no images by name or in no class: {kinds}")
     if others := [
         path.name for path in visible(folder) if path.is_dir() and path.name not in SPLITS
     ]:
-        built.notes.append(
+        splits.notes.append(
             f"data.root: the folders {', '.join(others)} are not used, but {', '.join(SPLITS)}"
         )
-    return built
+    return splits
 
 
 @dataclass(frozen=True)
@@ -99,15 +99,15 @@ def names_of_classes(train: Path) -> list[str]:
 
 
 def list_files(
-    folder: Path, class_names: Sequence[str], left_out: Counter[str]
+    folder: Path, class_names: Sequence[str], skipped: Counter[str]
 ) -> tuple[list[str], Tensor]:
     """Paths and labels of a split's images, sorted by class and name.
 
     Args:
-        left_out: counter to which the suffixes of all other files are added.
+        skipped: counter to which the suffixes of all other files are added.
     """
     loose = [path for path in visible(folder) if not path.is_dir()]
-    left_out.update(file.suffix or file.name for file in loose)
+    skipped.update(file.suffix or file.name for file in loose)
     unknown = set(names_of_classes(folder)) - set(class_names)
     if unknown:
         raise ConfigError(f"data.root: {folder / min(unknown)} is a class that train/ has not")
@@ -115,12 +115,12 @@ def list_files(
     labels: list[int] = []
     for label, name in enumerate(class_names):
         under = list(files_under(folder / name)) if (folder / name).is_dir() else []
-        found = list(filter(is_image, under))
-        left_out.update(file.suffix or file.name for file in under if not is_image(file))
-        if not found and folder.name == "train":
+        images = list(filter(is_image, under))
+        skipped.update(file.suffix or file.name for file in under if not is_image(file))
+        if not images and folder.name == "train":
             raise ConfigError(f"data.root: {folder / name} has no images")
-        paths += map(str, found)
-        labels += [label] * len(found)
+        paths += map(str, images)
+        labels += [label] * len(images)
     if not paths:
         raise ConfigError(f"data.root: {folder} has no images")
     return paths, torch.tensor(labels)

@@ -203,14 +203,14 @@ def try_augmentation(step: Augment, image: Tensor, setting: str = "data.augment"
     images, draws = torch.stack([image, image]), BatchDraws(0, 0, 0, 2, 0, 2)
     try:
         with kept_global_generators():
-            made = step(images, draws)
+            out = step(images, draws)
     except Exception as error:  # third-party code can raise anything
         raise ConfigError(
             f"{setting}: {name} fails on uint8 images of shape {tuple(image.shape)}: "
             f"{type(error).__name__}: {reason(error)}"
         ) from error
-    if not isinstance(made, Tensor) or (made.shape, made.dtype) != (images.shape, images.dtype):
-        what = described(made[0] if isinstance(made, Tensor) else made)
+    if not isinstance(out, Tensor) or (out.shape, out.dtype) != (images.shape, images.dtype):
+        what = described(out[0] if isinstance(out, Tensor) else out)
         raise ConfigError(
             f"{setting}: {name} makes {what} of uint8 images of shape {tuple(image.shape)}; it "
             "should keep type and size, for images are normalized later"

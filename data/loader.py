@@ -214,7 +214,7 @@ class Loader:
 
 def fingerprint(splits: Splits) -> str:
     """Checksums of all tensors of resident splits, and of the ``identity`` of streamed ones."""
-    found = []
+    checksums = []
     for split in (splits.train, splits.val, splits.test):
         tensors: tuple[Tensor, ...] = ()
         if isinstance(split, TensorSplit):
@@ -225,8 +225,8 @@ def fingerprint(splits: Splits) -> str:
             zlib.crc32(t.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
             for t in tensors
         ]
-        found.append((0 if split is None else len(split), sums))
-    return repr(found)
+        checksums.append((0 if split is None else len(split), sums))
+    return repr(checksums)
 
 
 def check_batch_size(batch_size: int, world_size: int, accumulate_steps: int, samples: int) -> None:

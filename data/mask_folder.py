@@ -46,13 +46,13 @@ def mask_folder(
     images = image_settings(settings, mask_folder)
     folder = Path(root)
     notes: list[str] = []
-    found = {split: pairs(part, notes) for split, part in folders(folder).items()}
+    split_pairs = {split: pairs(part, notes) for split, part in folders(folder).items()}
     names = tuple(map(str, class_names)) if class_names else None
-    decoder = images.decoder(found["train"][0][0])
+    decoder = images.decoder(split_pairs["train"][0][0])
     values = None if mask_values is None else checked_values(mask_values, names)
     streamed = {
         split: ImagesWithMasks(files, decoder, values, len(names) if names else UNLABELLED)
-        for split, files in found.items()
+        for split, files in split_pairs.items()
     }
     parts = images.loaded(streamed, cache=folder / f".masks_{decoder.shape}.pt")
     if names is None:
@@ -66,19 +66,19 @@ def mask_folder(
             "data.root: the masks have one class; where they are of 0 and 255, give "
             "data.mask_values=[0,255]"
         )
-    built = images.splits(f"mask_folder/{folder.resolve().name}", parts, names)
-    built.notes += notes
-    return built
+    splits = images.splits(f"mask_folder/{folder.resolve().name}", parts, names)
+    splits.notes += notes
+    return splits
 
 
 def folders(root: Path) -> dict[str, Path]:
     """The folder of each split that exists."""
     if (root / "images").is_dir():
         return {"train": root}
-    found = {name: root / name for name in SPLITS if (root / name / "images").is_dir()}
-    if "train" not in found:
+    splits = {name: root / name for name in SPLITS if (root / name / "images").is_dir()}
+    if "train" not in splits:
         raise ConfigError(f"data.root: there is no folder {root / 'train' / 'images'}")
-    return found
+    return splits
 
 
 def pairs(folder: Path, notes: list[str]) -> list[tuple[str, str]]:
@@ -150,19 +150,19 @@ class ImagesWithMasks(StreamedSplit):
     def classes(self, file: str, mask: Image.Image, box: Box) -> Tensor:
         height, width = self.decoder.size
         resized = mask.resize((width, height), Image.Resampling.NEAREST, box)
-        found = torch.from_numpy(numpy.array(resized).astype(numpy.int64))
+        pixels = torch.from_numpy(numpy.array(resized).astype(numpy.int64))
         if self.values is None:
-            wrong = (found >= self.num_classes) & (found != UNLABELLED)
+            wrong = (pixels >= self.num_classes) & (pixels != UNLABELLED)
             if wrong.any():
                 raise ConfigError(
-                    f"the mask {file} has a class {found[wrong][0]}; data.class_names has "
+                    f"the mask {file} has a class {pixels[wrong][0]}; data.class_names has "
                     f"{self.num_classes}, from 0 on, and {UNLABELLED} is unlabelled; other values "
                     "are told by data.mask_values"
                 )
-            return found.to(torch.uint8)
-        classes = torch.full_like(found, UNLABELLED, dtype=torch.uint8)
+            return pixels.to(torch.uint8)
+        classes = torch.full_like(pixels, UNLABELLED, dtype=torch.uint8)
         for number, value in enumerate(self.values):
-            classes[found == value] = number
+            classes[pixels == value] = number
         return classes
 
     def take(self, indices: Tensor) -> "ImagesWithMasks":

@@ -49,14 +49,14 @@ def npz(
     file = Path(root) / path
     arrays = read(file)
     parts: dict[str, TensorSplit] = {}
-    unread = dict(arrays)
+    unused = dict(arrays)
     for split in SPLITS:
         keys = [key_of(arrays, names, split) for names in (named(x, INPUTS), named(y, TARGETS))]
         if keys[0] is not None and keys[1] is not None:
-            found = inputs_of(arrays[keys[0]], file), targets_of(arrays[keys[1]], file)
-            check_shapes(split, found, parts.get("train"), file)
-            parts[split] = TensorSplit(*found)
-            unread = {key: array for key, array in unread.items() if key not in keys}
+            tensors = inputs_of(arrays[keys[0]], file), targets_of(arrays[keys[1]], file)
+            check_shapes(split, tensors, parts.get("train"), file)
+            parts[split] = TensorSplit(*tensors)
+            unused = {key: array for key, array in unused.items() if key not in keys}
     if "train" not in parts:
         raise ConfigError(
             f"data.path={file} needs arrays such as x_train and y_train, or x and y; it has "
@@ -64,9 +64,9 @@ def npz(
         )
     parts = split_off(parts, {"val": val_fraction, "test": test_fraction})
     splits = splits_of(file.stem, parts, class_names, mean, std, augment)
-    if unread:
+    if unused:
         splits.notes.append(
-            f"data.path={file}: {', '.join(unread)} are not used; those of a split are called "
+            f"data.path={file}: {', '.join(unused)} are not used; those of a split are called "
             "x_val and y_val, or alike"
         )
     return splits
@@ -130,20 +130,20 @@ def targets_of(values: numpy.ndarray, file: Path) -> Tensor:
 
 
 def check_shapes(
-    split: str, found: tuple[Tensor, Tensor], train: TensorSplit | None, file: Path
+    split: str, tensors: tuple[Tensor, Tensor], train: TensorSplit | None, file: Path
 ) -> None:
     """Raises: ConfigError: if a split's arrays do not match each other or the training split."""
-    inputs, targets = found
+    inputs, targets = tensors
     if len(inputs) != len(targets):
         raise ConfigError(
             f"data.path={file}: there are {len(inputs)} inputs and {len(targets)} targets of "
             f"{split}"
         )
-    for own, wanted in zip(found, train.tensors if train else found, strict=True):
-        if own.shape[1:] != wanted.shape[1:]:
+    for tensor, expected in zip(tensors, train.tensors if train else tensors, strict=True):
+        if tensor.shape[1:] != expected.shape[1:]:
             raise ConfigError(
-                f"data.path={file}: a sample of {split} has the shape {tuple(own.shape[1:])}, "
-                f"one of train {tuple(wanted.shape[1:])}"
+                f"data.path={file}: a sample of {split} has the shape {tuple(tensor.shape[1:])}, "
+                f"one of train {tuple(expected.shape[1:])}"
             )
 
 

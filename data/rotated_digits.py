@@ -37,7 +37,7 @@ def rotated_digits(
         name: TensorSplit(turned[part], angles[part, None])
         for name, part in held_out(labels, FRACTIONS).items()
     }
-    told = quantities(["angle"], ["degrees"], parts["train"].tensors[1])
+    angle = quantities(["angle"], ["degrees"], parts["train"].tensors[1])
     return image_splits(
-        "rotated_digits", *train_val_test(parts), (), mean, std, augment, quantities=told
+        "rotated_digits", *train_val_test(parts), (), mean, std, augment, quantities=angle
     )

@@ -118,8 +118,8 @@ class SeededSamples(Dataset[Any]):
     def __getitems__(self, items: list[Item]) -> list[Any]:
         """Read a batch; torch calls this in place of ``__getitem__``."""
         if isinstance(self.split, InOrder):  # mixing puts the last sample first: read in order
-            found = {item: self.sample(*item) for item in sorted(items, key=lambda item: item[1])}
-            return [found[item] for item in items]
+            samples = {item: self.sample(*item) for item in sorted(items, key=lambda item: item[1])}
+            return [samples[item] for item in items]
         return [self.sample(epoch, index) for epoch, index in items]
 
     def sample(self, epoch: int | None, index: int) -> Any:

@@ -158,15 +158,15 @@ class ImageSettings:
 
     def splits(self, name: str, parts: dict[str, Any], class_names: Sequence[str]) -> Splits:
         """The data set made of ``parts``."""
-        built = image_splits(
+        result = image_splits(
             name, *train_val_test(parts), class_names, self.mean, self.std, self.augment
         )
-        if self.min_crop_area < 1 and isinstance(built.train, StreamedSplit):
-            built.notes.append(
+        if self.min_crop_area < 1 and isinstance(result.train, StreamedSplit):
+            result.notes.append(
                 "data.resident: the images are streamed, and training sees random crops of them "
                 f"(data.min_crop_area={self.min_crop_area}; 1: none)"
             )
-        return built
+        return result
 
 
 def image_settings(settings: dict[str, Any], source: Callable[..., Splits]) -> ImageSettings:
@@ -217,8 +217,8 @@ def files_digest(files: dict[str, Sequence[str]], root: Path, how: str) -> str:
     digest = hashlib.sha256(f"{VERSION} {PIL.__version__} {how}".encode())
     for name, paths in files.items():
         for path in paths:
-            found = status(path)
-            stamp = f"{found.st_size} {found.st_mtime_ns}"
+            info = status(path)
+            stamp = f"{info.st_size} {info.st_mtime_ns}"
             digest.update(os.fsencode(f"{name} {os.path.relpath(path, root)} {stamp}\n"))
     return digest.hexdigest()
 
@@ -239,16 +239,16 @@ def class_numbers(
     Raises:
         ConfigError: if labels are neither; names the ``setting``.
     """
-    found = [label for part in labels.values() for label in part]
-    if all(isinstance(label, int) for label in found):
-        numbers = torch.tensor(found)
-        names = tuple(map(str, range(max(found) + 1)))
-    elif all(isinstance(label, str) for label in found):
-        names = tuple(sorted(set(found)))
+    flat = [label for part in labels.values() for label in part]
+    if all(isinstance(label, int) for label in flat):
+        numbers = torch.tensor(flat)
+        names = tuple(map(str, range(max(flat) + 1)))
+    elif all(isinstance(label, str) for label in flat):
+        names = tuple(sorted(set(flat)))
         places = {name: place for place, name in enumerate(names)}
-        numbers = torch.tensor([places[label] for label in found])
+        numbers = torch.tensor([places[label] for label in flat])
     else:
-        kinds = ", ".join(sorted({type(label).__name__ for label in found}))
+        kinds = ", ".join(sorted({type(label).__name__ for label in flat}))
         raise ConfigError(f"{setting}: labels should be whole numbers or names, they are {kinds}")
     parts = numbers.split([len(part) for part in labels.values()])
     return dict(zip(labels, parts, strict=True)), names

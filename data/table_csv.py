@@ -95,16 +95,16 @@ def table_csv(
             "nothing to predict from"
         )
     kind = kind_of(parts, targets) if target_type == "auto" else target_type
-    told, class_names = TARGETS[kind](parts, targets)
+    encoded, class_names = TARGETS[kind](parts, targets)
     columns = tuple(column_of(name, parts["train"], categorical) for name in inputs)
-    known = None
+    target_quantities = None
     if kind == "numbers":
-        known = quantities(targets, units_of(units, targets), told["train"])
+        target_quantities = quantities(targets, units_of(units, targets), encoded["train"])
     spec = TableSpec(
-        name=name_of(source), columns=columns, class_names=class_names, quantities=known
+        name=name_of(source), columns=columns, class_names=class_names, quantities=target_quantities
     )
     splits = {
-        split: TensorSplit(raw_rows(rows, columns, split, notes), told[split])
+        split: TensorSplit(raw_rows(rows, columns, split, notes), encoded[split])
         for split, rows in parts.items()
     }
     return table_splits(spec, splits, notes)
@@ -170,11 +170,11 @@ def column_of(name: str, rows: Sequence[Row], categories: Sequence[str]) -> Colu
     Raises:
         ConfigError: if it mixes numbers and text.
     """
-    there = [row for row in rows if not is_missing(row.cells[name])]
-    text = [row for row in there if number(row.cells[name]) is None]
-    if name in categories or (there and len(text) == len(there)):
-        found = tuple(sorted({row.cells[name] for row in there}))
-        return Column(name, categories=(*found, "") if len(there) < len(rows) else found)
+    present = [row for row in rows if not is_missing(row.cells[name])]
+    text = [row for row in present if number(row.cells[name]) is None]
+    if name in categories or (present and len(text) == len(present)):
+        names = tuple(sorted({row.cells[name] for row in present}))
+        return Column(name, categories=(*names, "") if len(present) < len(rows) else names)
     if text:
         raise ConfigError(
             f"{text[0]}: {name}={text[0].cells[name]} should be a number, as in other rows; "
@@ -222,20 +222,20 @@ def finite(row: Row, name: str, shown: str) -> float:
     return value
 
 
-Told = tuple[dict[str, Tensor], tuple[str, ...]]  # targets of each split; class names
+EncodedTargets = tuple[dict[str, Tensor], tuple[str, ...]]  # targets of each split; class names
 
 
-def as_numbers(parts: dict[str, list[Row]], targets: Sequence[str]) -> Told:
-    def told(row: Row, name: str) -> float:
+def as_numbers(parts: dict[str, list[Row]], targets: Sequence[str]) -> EncodedTargets:
+    def value(row: Row, name: str) -> float:
         return finite(row, name, f"the target {name} is {row.cells[name] or 'missing'}, it")
 
     return {
-        split: torch.tensor([[told(row, name) for name in targets] for row in rows])
+        split: torch.tensor([[value(row, name) for name in targets] for row in rows])
         for split, rows in parts.items()
     }, ()
 
 
-def as_classes(parts: dict[str, list[Row]], targets: Sequence[str]) -> Told:
+def as_classes(parts: dict[str, list[Row]], targets: Sequence[str]) -> EncodedTargets:
     if len(targets) > 1:
         raise ConfigError(
             f"data.target={', '.join(targets)}: data.target_type=classes has one column, "
@@ -258,7 +258,7 @@ def as_classes(parts: dict[str, list[Row]], targets: Sequence[str]) -> Told:
     }, names
 
 
-def as_labels(parts: dict[str, list[Row]], targets: Sequence[str]) -> Told:
+def as_labels(parts: dict[str, list[Row]], targets: Sequence[str]) -> EncodedTargets:
     numbers, _ = as_numbers(parts, targets)
     for rows in numbers.values():
         if not ((rows == 0) | (rows == 1)).all():

@@ -141,13 +141,13 @@ def numeric_column(name: str, values: Tensor) -> Column:
 
     A constant column is encoded as zeros.
     """
-    there = values[~values.isnan()].double()
-    deviation = there.std(correction=0).item() if len(there) else 0.0
+    present = values[~values.isnan()].double()
+    deviation = present.std(correction=0).item() if len(present) else 0.0
     return Column(
         name=name,
-        mean=there.mean().item() if len(there) else 0.0,
+        mean=present.mean().item() if len(present) else 0.0,
         std=deviation if deviation > 0 else 1.0,
-        has_missing=len(there) < len(values),
+        has_missing=len(present) < len(values),
     )
 
 

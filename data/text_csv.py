@@ -89,22 +89,22 @@ def document_splits(
         raise ConfigError(
             f"data.path={path}: all examples have the label {class_names[0]}: nothing to learn"
         )
-    notes += [*repeated(parts), *alike(class_names)]
+    notes += [*training_duplicates(parts), *similar_labels(class_names)]
     spec = make_spec(name, class_names, tokenizer, max_length)
     splits = {split: token_split(part, spec, split, notes) for split, part in parts.items()}
     return Splits(*train_val_test(splits), spec, notes=notes)
 
 
-def repeated(parts: dict[str, Rows]) -> Iterator[str]:
+def training_duplicates(parts: dict[str, Rows]) -> Iterator[str]:
     """A note for every evaluation split with documents that are also in training."""
-    known = {text for text, _ in parts["train"]}
+    training_texts = {text for text, _ in parts["train"]}
     for name in ("val", "test"):
-        count = sum(text in known for text, _ in parts.get(name, ()))
+        count = sum(text in training_texts for text, _ in parts.get(name, ()))
         if count:
             yield f"{count:,} of {len(parts[name]):,} {name} documents are in training, too"
 
 
-def alike(class_names: Sequence[str]) -> Iterator[str]:
+def similar_labels(class_names: Sequence[str]) -> Iterator[str]:
     """A note for labels that may be meant as one class, such as ``pos`` and ``Pos``."""
     spellings: dict[Any, list[str]] = {}
     for name in class_names:
@@ -133,8 +133,8 @@ def make_spec(
             f"data.tokenizer={tokenizer} cannot be loaded: {reason(error)}"
         ) from error
     try:
-        found = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        architecture = found.to_json_string()
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        architecture = config.to_json_string()
     except (OSError, ValueError, KeyError):  # a tokenizer without a model
         architecture = None
     return TextClassificationSpec(

@@ -82,7 +82,7 @@ def read_table(
     """
     csv.field_size_limit(sys.maxsize)  # csv's default limits a cell to 131,072 characters
     text = read_text(file, where)
-    chosen = as_character(delimiter) if delimiter else sniffed(text, list(columns), where)
+    chosen = as_character(delimiter) if delimiter else sniff_delimiter(text, list(columns), where)
     name = NAMES.get(chosen, chosen)
     if not delimiter and chosen != ",":
         notes.append(f"{where}: data.delimiter={name}, as its header shows")
@@ -126,7 +126,7 @@ def as_character(delimiter: str) -> str:
     return delimiter
 
 
-def sniffed(text: str, columns: Sequence[str], where: str) -> str:
+def sniff_delimiter(text: str, columns: Sequence[str], where: str) -> str:
     """The delimiter with which the header has these columns, else the most columns."""
 
     def fit(delimiter: str) -> tuple[bool, int]:
@@ -164,12 +164,12 @@ def split_files(
     Validation and test default to ``val.csv`` and ``test.csv`` next to a ``train.csv``.
     """
     source = Path(root) / path
-    found = {"train": (source, f"data.path={source}")}
+    files = {"train": (source, f"data.path={source}")}
     for split, given in (("val", val_path), ("test", test_path)):
         file = source.parent / f"{split}.csv" if given is None else Path(root) / given
         if given is not None or (source.name == "train.csv" and file.is_file()):
-            found[split] = file, f"data.{split}_path={file}"
-    return found
+            files[split] = file, f"data.{split}_path={file}"
+    return files
 
 
 def name_of(source: Path) -> str:
@@ -194,5 +194,5 @@ def split_off_rows(
         name: [rows[i] for i in chosen.tolist()]
         for name, chosen in held_out(numbers, missing).items()
     }
-    found = parts | taken
-    return {name: found[name] for name in ("train", "val", "test") if name in found}
+    splits = parts | taken
+    return {name: splits[name] for name in ("train", "val", "test") if name in splits}

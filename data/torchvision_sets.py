@@ -62,9 +62,9 @@ def published(name: str, root: str, val_fraction: float) -> dict[str, TensorSpli
     """The splits of torchvision's data set ``name``, which holds its images as arrays."""
     parts: dict[str, TensorSplit] = {}
     for part in ("train", "test"):
-        found = read_set(set_class(name), root, {"train": part == "train"})
-        images = channels_first(torch.as_tensor(found.data))
-        parts[part] = TensorSplit(images, torch.as_tensor(found.targets))
+        samples = read_set(set_class(name), root, {"train": part == "train"})
+        images = channels_first(torch.as_tensor(samples.data))
+        parts[part] = TensorSplit(images, torch.as_tensor(samples.targets))
     return split_off(parts, {"val": val_fraction})
 
 
@@ -91,16 +91,16 @@ def torchvision_set(
     """
     images = image_settings(settings, torchvision_set)
     kind, options = set_class(name), options or {}
-    sets = {part: read_set(kind, root, options | own) for part, own in parts_of(kind, options)}
-    sets = {part: found for part, found in sets.items() if found is not None}
-    labels = {part: labels_of(found, name, part, root) for part, found in sets.items()}
+    sets = {part: read_set(kind, root, options | extra) for part, extra in parts_of(kind, options)}
+    sets = {part: data for part, data in sets.items() if data is not None}
+    labels = {part: labels_of(data, name, part, root) for part, data in sets.items()}
     names = names_of(sets["train"], labels["train"])
-    arrays = {part: array for part, found in sets.items() if (array := array_of(found)) is not None}
+    arrays = {part: array for part, data in sets.items() if (array := array_of(data)) is not None}
     parts: dict[str, Any]
     if images.image_size is None and len(arrays) == len(sets):
         parts = {part: TensorSplit(array, labels[part]) for part, array in arrays.items()}
     else:
-        sources: dict[str, Source] = {part: Images(found) for part, found in sets.items()}
+        sources: dict[str, Source] = {part: Images(data) for part, data in sets.items()}
         parts = images.stored(name, sources, labels)
     return images.splits(name.lower(), images.loaded(parts, test_fraction), names)
 
@@ -122,31 +122,31 @@ def set_class(name: str) -> type:
     """Raises: ConfigError: if torchvision has no data set of that name."""
     from torchvision import datasets  # takes a second to import: only when used
 
-    found = getattr(datasets, name, None) if name in datasets.__all__ else None
-    if not (inspect.isclass(found) and issubclass(found, datasets.VisionDataset)):
+    dataset_class = getattr(datasets, name, None) if name in datasets.__all__ else None
+    if not (inspect.isclass(dataset_class) and issubclass(dataset_class, datasets.VisionDataset)):
         nearest = get_close_matches(name, datasets.__all__, n=1, cutoff=0.4)
         hint = f"did you mean {nearest[0]}?" if nearest else "see torchvision.datasets"
         raise ConfigError(f"data.name={name}: torchvision has no such data set; {hint}")
-    return found
+    return dataset_class
 
 
 def arguments_of(kind: type) -> set[str]:
     """Constructor arguments of a class, and of its bases if it passes further ones on."""
-    found: set[str] = set()
+    names: set[str] = set()
     for base in kind.__mro__:
         parameters = inspect.signature(base).parameters
-        found |= parameters.keys()
+        names |= parameters.keys()
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             break
-    return found
+    return names
 
 
 def parts_of(kind: type, options: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """The splits to read, and their constructor arguments: ``train`` or ``split``."""
-    taken = arguments_of(kind)
-    if "train" in taken:
+    parameters = arguments_of(kind)
+    if "train" in parameters:
         return [("train", {"train": True}), ("test", {"train": False})]
-    if "split" in taken and "split" not in options:
+    if "split" in parameters and "split" not in options:
         return [(part, {"split": part}) for part in ("train", "val", "test")]
     return [("train", {})]
 
@@ -157,8 +157,8 @@ def read_set(kind: type, root: str, options: dict[str, Any]) -> Any:
     Raises:
         ConfigError: if it can be neither read nor downloaded.
     """
-    own = {"root": root, "download": True}
-    settings = {key: own[key] for key in own if key in arguments_of(kind)} | options
+    defaults = {"root": root, "download": True}
+    settings = {key: defaults[key] for key in defaults if key in arguments_of(kind)} | options
     unknown = options.get("split") in ("val", "test")
     try:
         return kind(**settings)
@@ -180,17 +180,17 @@ def labels_of(samples: Any, name: str, part: str, root: str) -> Tensor:
     Raises:
         ConfigError: if the samples are no images with one class each.
     """
-    found = getattr(samples, "targets", getattr(samples, "labels", None))
+    targets = getattr(samples, "targets", getattr(samples, "labels", None))
     try:
-        if found is None:
+        if targets is None:
             listing = sha256(f"{name} {part} {len(samples)}".encode()).hexdigest()
             cache = Path(root) / f".labels_{name.lower()}_{part}.pt"
 
             def read() -> tuple[Tensor, ...]:
                 return (torch.tensor([samples[i][1] for i in range(len(samples))]),)
 
-            (found,) = fingerprinted(cache, listing, read)
-        labels = torch.as_tensor(found)
+            (targets,) = fingerprinted(cache, listing, read)
+        labels = torch.as_tensor(targets)
         if labels.ndim != 1 or labels.is_floating_point():
             raise TypeError("other labels")
         return labels.long()

@@ -51,15 +51,15 @@ def webdataset(
     images = image_settings(settings, webdataset)
     folder = Path(root)
     patterns = {"train": train, "val": val, "test": test}
-    found = {name: sorted(folder.glob(pattern)) for name, pattern in patterns.items() if pattern}
-    if not found.get("train"):
+    paths = {name: sorted(folder.glob(pattern)) for name, pattern in patterns.items() if pattern}
+    if not paths.get("train"):
         raise ConfigError(
             f"data.root={root}: there are no shards data.train={train}; remote ones are copied "
             "here first"
         )
     shards = {
         name: Shards(files, label_key, folder / f".index_{name}.pt")
-        for name, files in found.items()
+        for name, files in paths.items()
         if files
     }
     labels, names = class_numbers({name: part.labels for name, part in shards.items()}, "data.root")

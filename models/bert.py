@@ -76,7 +76,7 @@ def bert(
     if pretrained:
         source = locate(pretrained, "model.pretrained")
         try:
-            encoder, found = AutoModel.from_pretrained(
+            encoder, info = AutoModel.from_pretrained(
                 source,
                 dtype=torch.float32,
                 weights_only=True,
@@ -88,7 +88,7 @@ def bert(
             if isinstance(error, UnpicklingError):  # from a pytorch_model.bin
                 why = "its weights are damaged, or hold more than tensors, which could run any code"
             raise ConfigError(f"model.pretrained={pretrained} cannot be loaded: {why}") from error
-        if missing := sorted(key for key in found["missing_keys"] if not key.startswith("pooler.")):
+        if missing := sorted(key for key in info["missing_keys"] if not key.startswith("pooler.")):
             raise ConfigError(
                 f"model.pretrained={pretrained} lacks {len(missing)} of the encoder's weights, "
                 f"such as {missing[0]}: they would be random"

@@ -111,15 +111,15 @@ def with_data_properties(value: Any, spec: Any, where: str) -> Any:
         return [with_data_properties(item, spec, f"{where}[{i}]") for i, item in enumerate(value)]
     if not isinstance(value, str) or "${from_data:" not in value:
         return value
-    found = PLACEHOLDER.fullmatch(value)
-    if found is None:
+    match = PLACEHOLDER.fullmatch(value)
+    if match is None:
         raise ConfigError(f"{where}={value}: ${{from_data:NAME}} should stand alone")
     sizes = {name: getattr(spec, name) for name in SIZES if hasattr(spec, name)}
-    if found[1] not in sizes:
+    if match[1] not in sizes:
         raise ConfigError(
-            f"{where}={value}: data={spec.name} has no {found[1]}; it has {', '.join(sizes)}"
+            f"{where}={value}: data={spec.name} has no {match[1]}; it has {', '.join(sizes)}"
         )
-    return sizes[found[1]]
+    return sizes[match[1]]
 
 
 def initialize_from_data(model: nn.Module, data: Any) -> None:

@@ -28,7 +28,7 @@ class DCGAN(GenerativeModel):
     ) -> None:
         super().__init__()
         self.noise_shape = (latent_dim,)
-        smallest, num_levels = halved(image_size)
+        smallest, num_levels = smallest_map(image_size)
         widths = [width * 2**level for level in range(num_levels)]
         self.generator = Generator(latent_dim, widths[::-1], smallest, in_channels)
         self.discriminator = Discriminator(in_channels, widths, smallest)
@@ -83,7 +83,7 @@ def norm_relu(conv: nn.ConvTranspose2d) -> nn.Sequential:
     return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU())
 
 
-def halved(image_size: tuple[int, int]) -> tuple[tuple[int, int], int]:
+def smallest_map(image_size: tuple[int, int]) -> tuple[tuple[int, int], int]:
     """Size of the smallest map, and the number of halvings down to it."""
     divided(image_size, 4)
     height, width = image_size

@@ -14,7 +14,7 @@ from torch import Tensor
 from core.errors import ConfigError
 from models.outputs import prediction_of
 
-LEAST_TEMPERATURE = 1e-6  # lower ones count as 0: dividing logits by them may overflow
+MIN_TEMPERATURE = 1e-6  # lower ones count as 0: dividing logits by them may overflow
 
 
 @torch.no_grad()
@@ -100,12 +100,12 @@ def draw(
     generator: torch.Generator | None,
 ) -> Tensor:
     """Sample one token ``(N, 1)`` for each row of ``logits (N, vocab_size)``."""
-    if temperature < LEAST_TEMPERATURE:
+    if temperature < MIN_TEMPERATURE:
         return logits.argmax(-1, keepdim=True)
     logits = logits / temperature
     if top_k is not None and top_k < logits.shape[-1]:
-        least = logits.topk(top_k).values[:, -1:]
-        logits = logits.masked_fill(logits < least, float("-inf"))
+        threshold = logits.topk(top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < threshold, float("-inf"))
     probabilities = logits.softmax(-1)
     if top_p is not None:
         ordered, tokens = probabilities.sort(-1, descending=True)

@@ -19,9 +19,9 @@ def prediction_of(output: Any) -> Any:
         return output
     for name in NAMES:
         is_mapping = isinstance(output, Mapping)
-        found = output.get(name) if is_mapping else getattr(output, name, None)
-        if isinstance(found, Tensor):
-            return found
+        value = output.get(name) if is_mapping else getattr(output, name, None)
+        if isinstance(value, Tensor):
+            return value
     is_sequence = isinstance(output, tuple | list) and output and isinstance(output[0], Tensor)
     return output[0] if is_sequence else output
 

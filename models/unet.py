@@ -57,13 +57,13 @@ class UNet(GenerativeModel):
         levels = list(zip([width, *widths], widths, [*widths[1:], widths[-1]], strict=False))
         bottom = len(widths) - 1
         self.encoder = nn.ModuleList(
-            Level(above, own, 4 * width, has_attention=i == bottom)
-            for i, (above, own, _) in enumerate(levels)
+            Level(previous, channels, 4 * width, has_attention=i == bottom)
+            for i, (previous, channels, _) in enumerate(levels)
         )
         self.middle = Level(widths[-1], widths[-1], 4 * width, has_attention=False)
         self.decoder = nn.ModuleList(
-            Level(below + own, own, 4 * width, has_attention=i == bottom)
-            for i, (_, own, below) in reversed(list(enumerate(levels)))
+            Level(following + channels, channels, 4 * width, has_attention=i == bottom)
+            for i, (_, channels, following) in reversed(list(enumerate(levels)))
         )
         self.downs = nn.ModuleList(
             nn.Conv2d(channels, channels, 3, stride=2, padding=1) for channels in widths[:-1]
