@@ -100,7 +100,7 @@ def report_failure(error: Exception, job: Job, cfg: DictConfig) -> float:
     print_error(without_environment(message, job.composed))
     if job.sweep is not None and not job.is_trial:
         name = f"{Path(job.run_dir).name} ({' '.join(job.overrides)})"
-        print(f"job {name} failed; the sweep goes on", file=sys.stderr)
+        print(f"job {name} failed; the sweep continues", file=sys.stderr)
     leave_summary(job, error)
     return worst_value(cfg)
 
@@ -185,7 +185,7 @@ def no_option(group: str, option: str, options: list[str]) -> str:
     nearest = get_close_matches(option, options, n=1)
     hint = f"did you mean {group}={nearest[0]}? " if nearest else ""
     shown = ", ".join(name for name in options if not name.startswith("_"))
-    return f"{group}={option}: no such option; {hint}there are {shown}"
+    return f"{group}={option}: no such option; {hint}available: {shown}"
 
 
 def wrong_key(key: str, words: list[str], compose: Compose) -> str:
@@ -205,12 +205,12 @@ def wrong_key(key: str, words: list[str], compose: Compose) -> str:
     node = config.get(parent)
     is_built = isinstance(node, dict) and "_target_" in node
     if is_built and not get_close_matches(name, node):
-        return f"unknown setting {key}: if {node['_target_']} has it, a plus sets it: +{key}=..."
+        return f"unknown setting {key}: if {node['_target_']} takes it, add a plus: +{key}=..."
     known = dotted_keys(config)
     if key in known:  # a search-space key, which contains dots, or a new key of a mapping
         return (
-            f"{key} cannot be set so: a key that has dots itself stands in braces, as in "
-            "space={optimizer.lr: {low: 0.1}}, and a new key needs ++ before the override"
+            f"{key} cannot be set like this: put a key that contains dots in braces, as in "
+            "space={optimizer.lr: {low: 0.1}}, and add ++ before the override for a new key"
         )
     return unknown_key(key, known)
 
@@ -224,7 +224,7 @@ def compose_job(overrides: Sequence[str]) -> tuple[DictConfig, Job]:
     try:
         cfg = compose_config(overrides, with_hydra=True)
         if is_multirun(cfg.hydra):
-            raise ConfigError("train() makes one run: sweeps and studies are for the command line")
+            raise ConfigError("train() makes one run: use the command line for sweeps and studies")
         run_dir = Path(cfg.hydra.run.dir).absolute()
         run_dir.mkdir(parents=True, exist_ok=True)
     except Exception as error:  # Hydra and OmegaConf raise many types

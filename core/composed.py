@@ -68,7 +68,7 @@ def resolved(cfg: DictConfig, job: Job) -> tuple[dict[str, Any], Job]:
     for key, value in flat(plain).items():
         if "${from_data:" in str(value) and not key.startswith("model."):
             raise ConfigError(
-                f"{key}={value}: ${{from_data:...}} is for the model's settings alone"
+                f"{key}={value}: ${{from_data:...}} works only in the model's settings"
             )
     check_overruled(check_settings(plain), typed)
     return plain, replace(job, recordable=recordable(cfg, plain))
@@ -165,7 +165,7 @@ def check_overruled(trainer: TrainerSettings, overrides: Sequence[str]) -> None:
     for key, other in OVERRULED.items():
         value = getattr(trainer, other.removeprefix("trainer."))
         if key in given and other not in given and value is not None:
-            raise ConfigError(f"{key} has no effect beside {other}={value}: add {other}=null")
+            raise ConfigError(f"{key} has no effect with {other}={value}: add {other}=null")
 
 
 def keys_of(overrides: Sequence[str]) -> set[str]:

@@ -21,7 +21,7 @@ from core.same_run import flat
 VARIABLE = re.compile(r"\$\{oc\.env:\s*(\w+)")
 FROM_ENVIRONMENT = re.compile(r"\$\{oc\.(env|decode):")
 WHERE_IT_WORKS = (
-    "${oc.env:...} can stand alone, in a text and in ${oc.decode:...}, not in other interpolations"
+    "${oc.env:...} works alone, in a text and in ${oc.decode:...}, but not in other interpolations"
 )
 SHORTEST = 6  # characters; shorter values are not redacted, as they occur in ordinary words
 

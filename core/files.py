@@ -51,7 +51,7 @@ def write_text(text: str, file: Path) -> None:
         os.replace(temporary, file)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        why = error.strerror if file.parent.is_dir() else "its folder is not there"
+        why = error.strerror if file.parent.is_dir() else "its folder does not exist"
         raise ConfigError(f"cannot write {file}: {why}") from error
 
 

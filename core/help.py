@@ -16,9 +16,9 @@ key=value, sweep with -m and commas:
 --cfg job shows the composed config.
 """
 FOOTER = """\
--m sweeps over the values that commas separate; hydra/launcher=joblib, ray,
-submitit_local, submitit_slurm run the jobs elsewhere. --hydra-help lists
-Hydra's own flags."""
+-m sweeps over comma-separated values; hydra/launcher=joblib, ray,
+submitit_local or submitit_slurm runs the jobs in parallel. --hydra-help
+lists Hydra's own flags."""
 WIDTH = 80
 
 

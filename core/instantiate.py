@@ -175,10 +175,10 @@ def outside(name: Any, where: str, package: str, attribute: str) -> ConfigError:
     folder = next((FOLDERS[word] for word in where.split(".") if word in FOLDERS), "models")
     imported = f"{folder}.FILE.{attribute or 'NAME'}"
     return ConfigError(
-        f"{where}={name} is not allowed, since it is outside of "
+        f"{where}={name} is not allowed: it is outside of "
         f"{', '.join(trusted_packages() + LIBRARIES)}; import it in a file of {folder}/ and name "
-        f"it there ({where}={imported}) if it is a Module, an Optimizer or a Dataset, call it in a "
-        f"function of yours there, or trust all of its package for one command: "
+        f"it there ({where}={imported}) if it is a Module, an Optimizer or a Dataset, wrap it in a "
+        f"function there, or trust its whole package for one command: "
         f"TRAIN_PACKAGES={package or 'PACKAGE'} python ..."
     )
 
@@ -210,8 +210,8 @@ def check_arguments(
         )
         name = (within or target).__name__
         raise ConfigError(
-            f"{where}.{unknown[0]}: {name} has no such setting; {hint}; what a recipe or an option "
-            f"set for another _target_ is dropped with {removal}"
+            f"{where}.{unknown[0]}: {name} has no such setting; {hint}; to drop a setting that a "
+            f"recipe or option made for another _target_, add {removal}"
         )
     for key, value in settings.items():
         if key in injected:

@@ -31,7 +31,7 @@ def monitor_of(config: Mapping[str, Any]) -> Monitor:
     if word is not None and mode != word:
         better = "lower" if word == "min" else "higher"
         raise ConfigError(
-            f"monitor_mode={mode}, but to {objective.__name__} a {better} {name} is better: leave "
+            f"monitor_mode={mode}, but for {objective.__name__} a {better} {name} is better: leave "
             "monitor_mode out"
         )
     return Monitor(name, mode)

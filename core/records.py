@@ -42,7 +42,7 @@ def open_record(file: Path) -> IO[bytes]:
     opened = open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
         opened.close()
-        raise OSError(errno.EINVAL, "is no regular file", str(file))
+        raise OSError(errno.EINVAL, "is not a regular file", str(file))
     return opened
 
 
@@ -80,7 +80,7 @@ def bounded(value: Any, depth: int = 0) -> Any:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise ValueError(f"the key {key!r:.40} is no text")
+                raise ValueError(f"the key {key!r:.40} is not a string")
             bounded(item, depth + 1)
     elif isinstance(value, list):
         for item in value:

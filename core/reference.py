@@ -44,8 +44,8 @@ def reference() -> str:
     """The page as Markdown."""
     parts = [
         "# Every setting",
-        "Made from `core/schema.py` and `conf/` by `python -m core.reference`. Set any of them on "
-        "the command line: `python train.py trainer.max_epochs=3 optimizer.lr=0.05`. "
+        "Generated from `core/schema.py` and `conf/` by `python -m core.reference`. Set any of "
+        "them on the command line: `python train.py trainer.max_epochs=3 optimizer.lr=0.05`. "
         "`python train.py --cfg job` shows the settings of one run.",
     ]
     defaults: Any = OmegaConf.to_container(compose_config())
@@ -54,8 +54,8 @@ def reference() -> str:
         parts.append(table(prefix, schema, defaults))
     parts += [
         "## The options of each group",
-        "As they stand in `conf/`. `null` in a model is filled in from the data; `???` must be "
-        "given. What begins with `_` is shared by several options.",
+        "The files of `conf/`. `null` in a model is filled in from the data; `???` must be given. "
+        "Files that begin with `_` are shared by several options.",
     ]
     for group in GROUPS:
         parts.append(f"### `{group}`")

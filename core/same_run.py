@@ -78,7 +78,7 @@ def finished_value(config: dict[str, Any], job: Job) -> float | None:
         return None
     if now["data"].get("root") != recorded["data"].get("root"):
         return None  # other data, perhaps: only reading them tells
-    announce("this run has finished already: nothing to do")
+    announce("this run has already finished: nothing to do")
     return monitor.worst if status == "diverged" or value is None else value
 
 

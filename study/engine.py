@@ -72,7 +72,7 @@ class Study:
                 for name in at_bounds
                 for key, side in at_bounds[name].items()
             ]
-            announce(f"spaces grow beyond {', '.join(beyond)}; all candidates are tuned once more")
+            announce(f"widening spaces beyond {', '.join(beyond)}; all candidates are tuned again")
             self.spaces = {
                 name: space.widened(at_bounds.get(name, {})) for name, space in self.spaces.items()
             }

@@ -78,7 +78,7 @@ class Jobs:
             if not run.is_done(self.summary(run)):
                 self.launch([run])
             if not run.is_done(self.summary(run)):
-                self.amend(run, status="failed", error="the process of the run died")
+                self.amend(run, status="failed", error="the run's process died")
         return {run.name: self.summary(run) for run in runs}
 
     def launch(self, runs: list[Run]) -> None:

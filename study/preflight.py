@@ -110,7 +110,7 @@ def cost_of(folder: Path, summary: Summary, limit: int | None) -> Cost:
 def print_forecast(protocol: Protocol, costs: dict[str, Cost]) -> None:
     """Print the time and storage that the whole study will take, by the preflight's costs."""
     table = Table(title="Forecast", title_justify="left", title_style="bold")
-    for column in ("candidate", "updates a run", "ms an update", "runs", "time"):
+    for column in ("candidate", "updates per run", "ms per update", "runs", "time"):
         table.add_column(column, justify="left" if column == "candidate" else "right")
     seconds = total_bytes = 0.0
     for name, cost in costs.items():
@@ -129,8 +129,8 @@ def print_forecast(protocol: Protocol, costs: dict[str, Cost]) -> None:
     console = Console(highlight=False)
     console.print(table)
     console.print(
-        f"about {duration(seconds)} of training one run at a time, evaluation on top, and "
-        f"{total_bytes / 1e9:.2f} GB",
+        f"about {duration(seconds)} of training, one run at a time and without evaluation, and "
+        f"{total_bytes / 1e9:.2f} GB of files",
         soft_wrap=True,
     )
 

@@ -85,9 +85,7 @@ class Protocol:
         if not self.candidates:
             raise ConfigError("candidates is empty: choose a study with study=...")
         if self.extend and self.sampler == "grid":
-            raise ConfigError(
-                "extend=true goes beyond the points of a grid: choose another sampler"
-            )
+            raise ConfigError("extend=true cannot widen a grid: choose another sampler")
         for candidate in self.candidates.values():
             self.budget(candidate.search_space)  # raises if it is not a valid grid
 

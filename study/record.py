@@ -48,7 +48,7 @@ def begin(settings: dict[str, Any], arguments: tuple[str, ...], directory: Path)
     if changed:
         raise ConfigError(
             f"{directory} holds a study that was started with another {', '.join(changed)}: "
-            "continue it as it was, or give hydra.sweep.dir a new directory"
+            "restore these settings, or set hydra.sweep.dir to a new directory"
         )
     update(directory, {"protocol": now["protocol"], "finished": False})
     return before
@@ -197,8 +197,8 @@ def print_results(study: Study) -> None:
     console.print(table)
     if study.protocol.replicates == 1:
         console.print(
-            "One replicate: this is about these settings, not about the candidates in general; "
-            "hydra.sweeper.replicates=5 tunes anew each time"
+            "One replicate compares these settings, not the candidates in general; set "
+            "hydra.sweeper.replicates=5 to tune every candidate five times"
         )
     command = f"python report.py {shlex.quote(str(study.jobs.directory))}"
     console.print(f"compare          {escape(command)}", soft_wrap=True)

@@ -149,7 +149,7 @@ class Space:
             earlier = [other.key for other in dimensions[:number]]
             for key in dimension.when:
                 if key not in earlier:
-                    raise ConfigError(f"{where}.{dimension.key}: when names {key}, not yet known")
+                    raise ConfigError(f"{where}.{dimension.key}: when={key} is no earlier setting")
         return cls(tuple(dimensions), where)
 
     def at(self, shares: Sequence[float]) -> Params:

@@ -146,7 +146,7 @@ class Sweep(Callback):
         if summaries and (missing := plan.not_started(list(summaries))):
             lines, is_over = [f"not started      {missing}"], False
         if not is_over:
-            lines.append(f"go on with       {plan.continuation}")
+            lines.append(f"continue with    {plan.continuation}")
         print_sweep(plan.directory, summaries, plan.is_study, lines)
         return not any(s.get("error") for s in summaries.values())
 

@@ -134,8 +134,8 @@ def check_arguments(arguments: tuple[str, ...], protocol: Protocol) -> None:
         key = override.key_or_group
         if override.is_sweep_override():
             raise ConfigError(
-                f"{key} has several values, but a study chooses the values: put them into a "
-                "candidate's search space, or give one"
+                f"{key} has several values, but a study chooses the values: put them in a "
+                "candidate's search space, or give one value"
             )
         if key in chosen:
             raise ConfigError(

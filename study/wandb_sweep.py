@@ -51,7 +51,7 @@ def write(study: str, folder: Path) -> None:
         raise ConfigError(f"{study} compares no candidates: it is a single run, not a sweep")
     protocol = Protocol.of(instantiate(cfg.hydra.sweeper).settings)
     for loss in losses(protocol):
-        print(f"not in W&B's sweeps: {loss}", file=sys.stderr)
+        print(f"not supported by W&B sweeps: {loss}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
     for candidate in protocol.candidates.values():
         sweeps = sweeps_of(study, protocol, candidate, cfg)
@@ -66,11 +66,11 @@ def losses(protocol: Protocol) -> list[str]:
     """The parts of a study's protocol that a W&B sweep does not support."""
     lost = []
     if protocol.sampler not in (*METHODS, "random"):
-        lost.append(f"sampler={protocol.sampler}, it draws at random")
+        lost.append(f"sampler={protocol.sampler} (points are random)")
     if protocol.halving:
-        lost.append("halving, every trial runs to the end")
+        lost.append("halving (every trial runs to the end)")
     if protocol.replicates > 1:
-        lost.append("replicates, the settings are tuned once")
+        lost.append("replicates (settings are tuned once)")
     return lost
 
 

@@ -61,16 +61,16 @@ def test_options_may_stand_among_the_settings(command_here, data_root, tmp_path)
 MISTAKES = {
     "optimizer.lrr=1": "error: unknown setting optimizer.lrr: did you mean optimizer.lr?\n",
     "scheduler.warmup_steps=9": (
-        "error: unknown setting scheduler.warmup_steps: if optim.schedules.cosine has it, a plus "
-        "sets it: +scheduler.warmup_steps=...\n"
+        "error: unknown setting scheduler.warmup_steps: if optim.schedules.cosine takes it, add a "
+        "plus: +scheduler.warmup_steps=...\n"
     ),
     "experiment=shakespeare_char data.path=x trainer.max_epochs=1": (
-        "trainer.max_epochs has no effect beside trainer.max_steps=2000: add trainer.max_steps=null"
+        "trainer.max_epochs has no effect with trainer.max_steps=2000: add trainer.max_steps=null"
     ),
     "study=sgd_or_adamw hydra.sweeper.trails=3": "did you mean hydra.sweeper.trials?",
     "study=sgd_or_adamw hydra.sweeper.candidates.sgd.space.optimizer.lr.low=1": "in braces, as in",
     "optimizer.lr=1e-3,1e-2": "To sweep over it, add --multirun to your command line",
-    "optim=sgd_cosin": "optim=sgd_cosin: no such option; did you mean optim=sgd_cosine? there are",
+    "optim=sgd_cosin": "optim=sgd_cosin: no such option; did you mean optim=sgd_cosine? available:",
     "optim=1": "must be a string or a list. Got int; in ",
     "data.augment={_target_: data.augment.Cutout}": "override data.augment=",
     "+experiment=mnist_vit": "leave out the plus: experiment=mnist_vit",

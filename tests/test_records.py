@@ -21,7 +21,7 @@ from trainer.loggers.run_files import keep_events
         ("a: " + "[" * 100 + "]" * 100, "nested too deep"),
         ("a: " + "[" * 900, "nested too deep"),
         (f"a: {10**400}", "a number that is too large"),
-        ("1: a", "the key 1 is no text"),
+        ("1: a", "the key 1 is not a string"),
         ("a: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
         ("a: " + "b" * (5 << 20), "larger than 4 MiB"),
     ],
@@ -35,10 +35,10 @@ def test_a_config_that_is_refused(tmp_path, text, problem):
 @pytest.mark.parametrize("make", [os.mkfifo, lambda file: file.symlink_to("/dev/zero")])
 def test_what_is_no_file_is_not_waited_for(tmp_path, make):
     make(tmp_path / "metrics.jsonl")
-    with pytest.raises(ConfigError, match="is no regular file"):
+    with pytest.raises(ConfigError, match="is not a regular file"):
         list(keep_events(tmp_path / "metrics.jsonl", 1))
     (tmp_path / "metrics.jsonl").rename(tmp_path / "summary.json")
-    with pytest.raises(OSError, match="is no regular file"):
+    with pytest.raises(OSError, match="is not a regular file"):
         read_record(tmp_path / "summary.json")
 
 

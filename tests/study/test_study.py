@@ -67,7 +67,9 @@ def test_a_space_with_its_best_at_a_bound_is_widened_once_and_all_tune_again(tmp
     launcher = FakeLauncher(tmp_path)
     conduct_fake(tmp_path, launcher, extend=True, **settings)
     said = capsys.readouterr().out
-    assert "spaces grow beyond optimizer.lr of sgd (high); all candidates are tuned once" in said
+    assert (
+        "widening spaces beyond optimizer.lr of sgd (high); all candidates are tuned again" in said
+    )
     tuned = [job for job in launcher.jobs if job["wandb.job_type"] == "tune"]
     for name in ("sgd", "adam"):
         assert len([job for job in tuned if job["optimizer"] == name]) == 3 * 16

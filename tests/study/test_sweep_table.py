@@ -61,7 +61,7 @@ def test_a_sweep_that_was_interrupted(finished, tmp_path):
     assert "interrupted by SIGINT " in printed
     assert (
         "not started      2 of 4: 2 seed=1 optim=sgd_cosine; 3 seed=1 optim='adam_constant'\n"
-        "go on with       python train.py -m seed=0,1 \"optim=sgd_cosine,'adam_constant'\""
+        "continue with    python train.py -m seed=0,1 \"optim=sgd_cosine,'adam_constant'\""
     ) in printed
     assert f" hydra/launcher=joblib hydra.sweep.dir={tmp_path} resume=auto\n" in printed
     assert "Mean over seeds" not in printed
@@ -72,7 +72,7 @@ def test_a_job_that_was_killed(finished):
     _, printed = finished("seed=0,1", {"0": GOOD, "1": GOOD | {"status": "running"}})
     assert "killed" in printed
     assert "running" not in printed
-    assert "go on with " in printed
+    assert "continue with " in printed
 
 
 def test_a_finished_sweep_ends_with_means_over_seeds(finished, tmp_path):
@@ -99,6 +99,6 @@ def test_a_study_goes_on_without_resume(finished, tmp_path):
     (tmp_path / "study.json").write_text(json.dumps({"finished": False}))
     _, printed = finished("study=sgd_or_adamw", {"sgd-r0-tune-000": GOOD}, study="sgd_or_adamw")
     assert printed.endswith(
-        "go on with       python train.py -m study=sgd_or_adamw hydra/launcher=joblib "
+        "continue with    python train.py -m study=sgd_or_adamw hydra/launcher=joblib "
         f"hydra.sweep.dir={tmp_path}\n"
     )

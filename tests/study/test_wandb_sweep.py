@@ -30,7 +30,7 @@ def test_one_sweep_for_each_candidate(tmp_path, capsys):
     assert "optimizer=adamw" in adamw["command"]
     printed = capsys.readouterr()
     assert printed.out.count("wandb sweep ") == 7
-    assert "replicates, the settings are tuned once" in printed.err
+    assert "replicates (settings are tuned once)" in printed.err
 
 
 def test_conditional_space_becomes_one_sweep_for_each_branch(tmp_path):

@@ -78,14 +78,14 @@ def test_an_interrupted_run_says_how_it_goes_on(train, tmp_path, capsys):
     saved = f"step 3 of 4, in {run_dir}/checkpoints/last.pt"
     command = f"python train.py debug=fast \"hydra.run.dir='{run_dir}'\" resume=auto"
     printed = capsys.readouterr().out
-    assert f"\nsaved          {saved}\ngo on with     {command}\n" in printed
+    assert f"\nsaved          {saved}\ncontinue with  {command}\n" in printed
     assert "has no checkpoint yet: a new run begins" in printed
     assert command in (run_dir / "train.log").read_text()
     assert shlex.split(command)[3] == f"hydra.run.dir='{run_dir}'"
     train("debug=fast", "resume=auto", run_dir=run_dir)
     printed = capsys.readouterr().out
     assert f"goes on at step 3 of 4, from {run_dir}/checkpoints/last.pt\n" in printed
-    assert "go on with" not in printed
+    assert "continue with" not in printed
     train("debug=fast", "resume=auto", "trainer.limit_train_steps=2", run_dir=run_dir)
     way = f"has made 4 updates already, and is to end after 2: no more training, from {run_dir}"
     assert way in capsys.readouterr().out
@@ -99,7 +99,7 @@ def test_a_command_is_pasted_in_one_piece(tmp_path, stream, monkeypatch):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.pt").touch()
     Console(job, True, batch_size=1, stream=stream).finalize({"status": "interrupted", "error": ""})
-    assert stream.getvalue().splitlines()[-1] == f"go on with     {job.continuation}"
+    assert stream.getvalue().splitlines()[-1] == f"continue with  {job.continuation}"
 
 
 def test_every_part_of_an_offline_run_is_sent(console, stream, tmp_path, monkeypatch):

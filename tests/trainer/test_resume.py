@@ -332,7 +332,7 @@ def test_commands_on_a_run_that_is_there(command_here, data_root, tmp_path):
     assert tmp_path / "run" / ".hydra" / "overrides.yaml" in before
     again = command_here(*few, "hydra.run.dir=run", "resume=auto")
     assert again.returncode == 0
-    assert again.stdout.splitlines()[1] == "this run has finished already: nothing to do"
+    assert again.stdout.splitlines()[1] == "this run has already finished: nothing to do"
     refused = command_here(*few, "hydra.run.dir=run", "seed=7")
     assert refused.returncode == 1
     assert "already holds a run" in refused.stderr

@@ -190,7 +190,7 @@ class Console(Writer):
         of = f"step {step} of {summary['planned_steps']}, in " if step is not None else ""
         yield f"saved          {of}{last}"
         if self.job.sweep is None:  # a sweep prints its own command
-            yield f"go on with     {self.job.continuation}"
+            yield f"continue with  {self.job.continuation}"
 
 
 def ways_to_wandb(state: dict[str, Any]) -> Iterator[str]:
