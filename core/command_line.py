@@ -108,8 +108,8 @@ def report_failure(error: Exception, job: Job, cfg: DictConfig) -> float:
 def leave_summary(job: Job, error: Exception) -> None:
     """Record the failure in ``summary.json``: the job may have written none, or only a symptom."""
     file = job.path / "summary.json"
-    is_of_earlier = file.exists() and file.stat().st_mtime < job.started_at
-    if isinstance(error, RunInUse) or is_of_earlier or not job.path.is_dir():
+    is_from_earlier_run = file.exists() and file.stat().st_mtime < job.started_at
+    if isinstance(error, RunInUse) or is_from_earlier_run or not job.path.is_dir():
         return
     summary: dict[str, Any] = {"overrides": list(job.overrides)}
     with suppress(OSError, ValueError, TypeError):  # a damaged one is replaced
@@ -151,7 +151,7 @@ def explain(
         return no_option(group, option, list(error.options or []))
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else ""
-    if not is_of_hydra(error):
+    if not is_hydra_error(error):
         return ""
     if "Unknown plugin class" in str(error):
         extra = "joblib" if "joblib" in str(error) else "cluster"
@@ -169,7 +169,7 @@ def explain(
     return "; ".join(lines) or type(error).__name__
 
 
-def is_of_hydra(error: Exception) -> bool:
+def is_hydra_error(error: Exception) -> bool:
     """Whether it is an error class of Hydra's or OmegaConf's, or was raised in their code."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     is_own = isinstance(error, HydraException | OmegaConfBaseException)

@@ -126,17 +126,17 @@ def check_recipes(hydra: HydraConf) -> None:
         file = CONF / group / f"{choices.get(group)}.yaml"
         recipe: Any = OmegaConf.load(file) if file.is_file() else {}
         for part in ("optimizer", "scheduler"):
-            left = [key for key in recipe.get(part, {}) if f"{part}.{key}" not in given]
-            if not left or not given & {part, "optim"}:
+            leftover = [key for key in recipe.get(part, {}) if f"{part}.{key}" not in given]
+            if not leftover or not given & {part, "optim"}:
                 continue
-            alone = compose("config", [f"{group}={choices[group]}"], return_hydra_config=True)
-            meant = alone.hydra.runtime.choices[part]
-            if meant != choices[part]:
-                keys = ", ".join(f"{part}.{key}" for key in left)
+            composed = compose("config", [f"{group}={choices[group]}"], return_hydra_config=True)
+            recipe_choice = composed.hydra.runtime.choices[part]
+            if recipe_choice != choices[part]:
+                keys = ", ".join(f"{part}.{key}" for key in leftover)
                 raise ConfigError(
-                    f"{group}={choices[group]} sets {keys} for {part}={meant}, but "
+                    f"{group}={choices[group]} sets {keys} for {part}={recipe_choice}, but "
                     f"{part}={choices[part]} was chosen: give these values on the command line, "
-                    f"or take them out (~{part}.{left[-1]})"
+                    f"or take them out (~{part}.{leftover[-1]})"
                 )
 
 

@@ -118,7 +118,7 @@ def resolve(name: Any, where: str) -> Callable[..., Any]:
     packages = trusted_packages()
     module_name, _, attribute = name.rpartition(".") if isinstance(name, str) else ("", "", "")
     if not is_within(module_name, packages + LIBRARIES) or attribute.startswith("_"):
-        raise outside(name, where, module_name.partition(".")[0], attribute)
+        raise not_allowed(name, where, module_name.partition(".")[0], attribute)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -132,10 +132,10 @@ def resolve(name: Any, where: str) -> Callable[..., Any]:
         nearest = get_close_matches(attribute, vars(module), n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         raise ConfigError(f"{where}={name}: {module_name} has no {attribute}{hint}")
-    home = getattr(target, "__module__", None) or ""
+    defined_in = getattr(target, "__module__", None) or ""
     made = target if inspect.isclass(target) else return_type(target)
-    is_own = is_within(home, packages)
-    if inspect.isclass(target) and (is_own or is_within(home, LIBRARIES)):
+    is_own = is_within(defined_in, packages)
+    if inspect.isclass(target) and (is_own or is_within(defined_in, LIBRARIES)):
         return target
     if is_own and (made is inspect.Parameter.empty or is_one_of(made, PARTS)):
         return target
@@ -146,7 +146,7 @@ def resolve(name: Any, where: str) -> Callable[..., Any]:
             f"{where}={name} is not allowed: it should be a class, or a function that returns "
             f"Splits, a Module, an Optimizer, a Dataset or a float, not {shown(made)}"
         )
-    raise outside(name, where, home.partition(".")[0], attribute)
+    raise not_allowed(name, where, defined_in.partition(".")[0], attribute)
 
 
 def return_type(target: Any) -> Any:
@@ -170,7 +170,7 @@ def shown(annotation: Any) -> str:
     return getattr(annotation, "__name__", str(annotation))
 
 
-def outside(name: Any, where: str, package: str, attribute: str) -> ConfigError:
+def not_allowed(name: Any, where: str, package: str, attribute: str) -> ConfigError:
     """The error for a target defined in ``package``, with the ways to allow it."""
     folder = next((FOLDERS[word] for word in where.split(".") if word in FOLDERS), "models")
     imported = f"{folder}.FILE.{attribute or 'NAME'}"
@@ -194,15 +194,15 @@ def check_arguments(
     parameters = inspect.signature(target).parameters
     called = inspect.signature(target, follow_wrapped=False).parameters  # a decorator's, if any
     takes_any = any(p.kind is p.VAR_KEYWORD for p in (*parameters.values(), *called.values()))
-    own = [name for name in parameters if name not in injected]
+    known = [name for name in parameters if name not in injected]
     if within is not None:
-        own += [
+        known += [
             p.name for p in inspect.signature(within).parameters.values() if p.kind != p.VAR_KEYWORD
         ]
     unknown = [key for key in settings if key not in parameters and not takes_any]
     if unknown:
-        nearest = get_close_matches(unknown[0], own, n=1)
-        hint = f"did you mean {where}.{nearest[0]}?" if nearest else f"it has {', '.join(own)}"
+        nearest = get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean {where}.{nearest[0]}?" if nearest else f"it has {', '.join(known)}"
         # Hydra cannot delete a null, so it gets a value first
         removal = " ".join(
             f"{where}.{key}=0 ~{where}.{key}" if settings[key] is None else f"~{where}.{key}"
@@ -217,8 +217,8 @@ def check_arguments(
         if key in injected:
             raise ConfigError(f"{where}.{key} is set by the program, not by the config")
         annotation = parameters[key].annotation if key in parameters else inspect.Parameter.empty
-        number = annotation in (int, float)
-        if number and (isinstance(value, bool) or not isinstance(value, int | float)):
+        is_number = annotation in (int, float)
+        if is_number and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ConfigError(f"{where}.{key}={value} should be a number")
         if annotation is int and value % 1 != 0:  # also nan and inf
             raise ConfigError(f"{where}.{key}={value} should be a whole number")

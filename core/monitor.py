@@ -23,13 +23,13 @@ def monitor_of(config: Mapping[str, Any]) -> Monitor:
     """
     name, mode = str(config["monitor"]), str(config["monitor_mode"])
     objective = objective_class(str(config["objective"].get("_target_")))
-    word = None
+    objective_mode = None
     if hasattr(objective, "mode_of"):  # others are refused when built
-        word = objective.mode_of(name.partition("/")[2], config["objective"])
+        objective_mode = objective.mode_of(name.partition("/")[2], config["objective"])
     if mode == "auto":
-        return Monitor(name, word or "max")
-    if word is not None and mode != word:
-        better = "lower" if word == "min" else "higher"
+        return Monitor(name, objective_mode or "max")
+    if objective_mode is not None and mode != objective_mode:
+        better = "lower" if objective_mode == "min" else "higher"
         raise ConfigError(
             f"monitor_mode={mode}, but for {objective.__name__} a {better} {name} is better: leave "
             "monitor_mode out"
@@ -56,5 +56,5 @@ def objective_class(target: str) -> type:
     """The class ``objective._target_``, or a function's return annotation, else ``object``."""
     from core.instantiate import resolve  # imports torch
 
-    found = resolve(target, "objective._target_")
-    return found if inspect.isclass(found) else get_type_hints(found).get("return", object)
+    resolved = resolve(target, "objective._target_")
+    return resolved if inspect.isclass(resolved) else get_type_hints(resolved).get("return", object)

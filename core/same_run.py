@@ -66,8 +66,8 @@ def finished_value(config: dict[str, Any], job: Job) -> float | None:
         recorded = read_config(job.path / "config.yaml")
         value = float(best["value"]) if best else None
         limit = config["trainer"]["limit_train_steps"]
-        asked = min(limit or math.inf, summary["horizon_steps"])
-        is_short = status in ("completed", "pruned") and summary["steps"] < asked
+        target_steps = min(limit or math.inf, summary["horizon_steps"])
+        is_short = status in ("completed", "pruned") and summary["steps"] < target_steps
         monitor = Monitor(config["monitor"], recorded["monitor_mode"])
     except (OSError, ValueError, KeyError, TypeError, ConfigError):
         return None  # an unreadable run is not finished
@@ -148,10 +148,10 @@ def is_among(key: str, names: tuple[str, ...]) -> bool:
 
 def flat(node: dict[str, Any], where: str = "") -> dict[str, Any]:
     """A nested config as a flat mapping from dotted keys to values."""
-    found: dict[str, Any] = {}
+    flattened: dict[str, Any] = {}
     for key, value in node.items():
         if isinstance(value, dict) and value:
-            found |= flat(value, f"{where}{key}.")
+            flattened |= flat(value, f"{where}{key}.")
         else:
-            found[f"{where}{key}"] = value
-    return found
+            flattened[f"{where}{key}"] = value
+    return flattened

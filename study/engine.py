@@ -84,13 +84,13 @@ class Study:
 
         That is, within a tenth of the interval from a bound; the optimum may be beyond it.
         """
-        found: dict[str, dict[str, str]] = {}
+        at_bounds: dict[str, dict[str, str]] = {}
         for name, space in self.spaces.items():
             best = [b[name] for replicate in self.replicates if name in (b := replicate.best())]
             sides = Counter(pair for tuning in best for pair in space.near_bounds(tuning.params))
-            if often := {key: side for (key, side), n in sides.items() if 2 * n > len(best)}:
-                found[name] = often
-        return found
+            if frequent := {key: side for (key, side), n in sides.items() if 2 * n > len(best)}:
+                at_bounds[name] = frequent
+        return at_bounds
 
     def audit(self) -> None:
         """Run pruned trials to the end too, now that no decision depends on them."""
@@ -175,11 +175,11 @@ class Replicate:
         return search
 
     def ask(self, search: optuna.Study, name: str, space: Space) -> Tuning:
-        trial, of_candidate = search.ask(), self.trials[name]
+        trial, tunings = search.ask(), self.trials[name]
         candidate = self.study.protocol.candidates[name]
         params = space.suggest(trial)
-        of_candidate.append(Tuning(candidate, self.number, len(of_candidate), params, trial))
-        return of_candidate[-1]
+        tunings.append(Tuning(candidate, self.number, len(tunings), params, trial))
+        return tunings[-1]
 
     def halve(self, batches: list[list[Tuning]]) -> None:
         """Run every trial to the first rung, the best of each batch to the next, and so on."""
@@ -269,7 +269,7 @@ class Replicate:
     @property
     def tunings(self) -> list[Tuning]:
         """The trials of all candidates."""
-        return [tuning for of_candidate in self.trials.values() for tuning in of_candidate]
+        return [tuning for tunings in self.trials.values() for tuning in tunings]
 
     def best(self) -> dict[str, Tuning]:
         """The best finished trial of each candidate that has one."""

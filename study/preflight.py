@@ -48,7 +48,7 @@ def preflight(protocol: Protocol, jobs: Jobs, compose: Compose) -> dict[str, Cos
         ConfigError: if candidates do not compose or run; lists all of them, and why.
     """
     shutil.rmtree(jobs.directory / FOLDER, ignore_errors=True)  # left by an earlier attempt
-    misfits: list[str] = []
+    failures: list[str] = []
     limits: dict[str, int | None] = {}
     runs: dict[str, list[Run]] = {}
     for candidate in protocol.candidates.values():
@@ -58,20 +58,20 @@ def preflight(protocol: Protocol, jobs: Jobs, compose: Compose) -> dict[str, Cos
                 trainer = compose(words)["trainer"]
             except Exception as error:  # Hydra and OmegaConf raise many types
                 reason = explain(error, words, compose)
-                misfits.append(f"{candidate.name} ({' '.join(overrides)}): {reason}")
+                failures.append(f"{candidate.name} ({' '.join(overrides)}): {reason}")
                 continue
             limits[candidate.name] = limit = trainer["limit_train_steps"]
             steps = STEPS if limit is None else min(STEPS, limit)
-            brief = ("trainer.log_every_steps=1", "trainer.test=false", "wandb.mode=disabled")
-            run = Run(f"{FOLDER}/{candidate.name}-{number}", (*overrides, *brief), steps)
+            quiet = ("trainer.log_every_steps=1", "trainer.test=false", "wandb.mode=disabled")
+            run = Run(f"{FOLDER}/{candidate.name}-{number}", (*overrides, *quiet), steps)
             runs.setdefault(candidate.name, []).append(run)
     summaries = jobs.run([run for several in runs.values() for run in several])
     for name, several in runs.items():
         for run in several:
             if summaries[run.name]["status"] == "failed":
-                misfits.append(f"{name}: {summaries[run.name].get('error')}")
-    if misfits:
-        raise ConfigError("these candidates do not run:\n  " + "\n  ".join(misfits))
+                failures.append(f"{name}: {summaries[run.name].get('error')}")
+    if failures:
+        raise ConfigError("these candidates do not run:\n  " + "\n  ".join(failures))
     return {
         name: cost_of(jobs.directory / several[0].name, summaries[several[0].name], limits[name])
         for name, several in runs.items()
@@ -116,15 +116,15 @@ def print_forecast(protocol: Protocol, costs: dict[str, Cost]) -> None:
     for name, cost in costs.items():
         tune, repeats = protocol.num_runs(protocol.candidates[name])
         full_runs = tune * tuned_share(protocol, cost.steps) + repeats
-        of_candidate = full_runs * cost.seconds
-        seconds += of_candidate
+        candidate_seconds = full_runs * cost.seconds
+        seconds += candidate_seconds
         total_bytes += (tune + repeats) * cost.run_bytes
         table.add_row(
             name,
             f"{cost.steps:,}",
             f"{1000 * cost.step_seconds:.1f}",
             f"{tune + repeats}",
-            duration(of_candidate),
+            duration(candidate_seconds),
         )
     console = Console(highlight=False)
     console.print(table)

@@ -128,8 +128,8 @@ class Sweep(Callback):
             directory = Path(hydra.sweep.dir).absolute()
             name, words = job_name(config), typed_overrides(hydra)
             has_name = isinstance(sys.stdout, NamedLines)
-            said = outlook.line(directory, name, words)
-            print(said if has_name else f"{name}  {said}", flush=True)
+            line = outlook.line(directory, name, words)
+            print(line if has_name else f"{name}  {line}", flush=True)
 
     @staticmethod
     def finish() -> bool:

@@ -66,8 +66,8 @@ def print_sweep(directory: Path, summaries: Summaries, is_study: bool, lines: li
     given = [summary["overrides"] for summary in summaries.values() if "overrides" in summary]
     shared = set(given[0]).intersection(*given) if len(given) > 1 else set()
     for summary in summaries.values():
-        own = summary.get("overrides", [])
-        summary["own"] = [o for o in own if o not in shared and "wandb." not in o]
+        overrides = summary.get("overrides", [])
+        summary["own"] = [o for o in overrides if o not in shared and "wandb." not in o]
     if summaries:
         console.print(table_of_jobs(summaries))
     candidates = {} if is_study else by_candidate(summaries)
@@ -120,9 +120,9 @@ def table_of_means(candidates: dict[str, list[dict[str, Any]]]) -> Table:
         table.add_column(column, overflow="fold")
     for name, group in candidates.items():
         ended = [summary for summary in group if summary["status"] in JUDGED]
-        of = f" of {len(group)}" if len(ended) < len(group) else ""
+        of_total = f" of {len(group)}" if len(ended) < len(group) else ""
         means = [mean_and_spread(ended, key) for key in ("best", "test")]
-        table.add_row(escape(name) or "all", f"{len(ended)}{of}", *means)
+        table.add_row(escape(name) or "all", f"{len(ended)}{of_total}", *means)
     return table
 
 
