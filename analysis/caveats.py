@@ -77,9 +77,9 @@ def left_out(comparison: Comparison) -> Iterator[str]:
         ]
         yield f"Of {len(runs)} runs, {', '.join(counts)}: these have no value of their own."
     if broken := [run for run in runs if run.problems or run.status == UNREADABLE]:
-        whats = [f"{run.name} ({'; '.join(run.problems) or 'unexpected content'})"
+        reasons = [f"{run.name} ({'; '.join(run.problems) or 'unexpected content'})"
                  for run in broken]  # fmt: skip
-        yield f"Unreadable runs: {listed(whats, most=20)}."
+        yield f"Unreadable runs: {listed(reasons, most=20)}."
     if damaged := [f"{run.name} ({run.damaged_lines})" for run in runs if run.damaged_lines]:
         by_run = listed(damaged, most=20)
         yield f"Damaged lines skipped in metrics.jsonl, per run: {by_run}."
@@ -87,15 +87,15 @@ def left_out(comparison: Comparison) -> Iterator[str]:
 
 def differing(rows: Sequence[Row]) -> Iterator[str]:
     """Facts that must agree for values and costs to be comparable; models may differ."""
-    found: dict[str, dict[str, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
+    names_by_value: dict[str, dict[str, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         for run in row.runs:
             for name, value in facts_of(run).items():
-                found[name][value][row.name] = None  # an ordered set
-    for name, values in found.items():
+                names_by_value[name][value][row.name] = None  # an ordered set
+    for name, values in names_by_value.items():
         if len(values) > 1 and name != "model":
-            whose = [f"{value} ({listed(list(names))})" for value, names in values.items()]
-            yield f"Runs differ in {name}: {'; '.join(whose)}."
+            groups = [f"{value} ({listed(list(names))})" for value, names in values.items()]
+            yield f"Runs differ in {name}: {'; '.join(groups)}."
 
 
 def unpaired(runs: Sequence[Run]) -> Iterator[str]:
@@ -107,9 +107,9 @@ def unpaired(runs: Sequence[Run]) -> Iterator[str]:
         # the hash covers the samples consumed: only runs of the same length can agree
         orders[run.seed, summary["steps"], summary["skipped_steps"]].add(summary["data_order_hash"])
         weights[run.seed, str(run.config["model"])].add(summary["initial_weights_hash"])
-    for found, what in ((orders, "order of samples"), (weights, "initial weights")):
-        if broken := sorted({key[0] for key, hashes in found.items() if len(hashes) > 1}):
-            yield f"Runs of the same seed ({listed(broken)}) differ in {what}: not truly paired."
+    for by_key, what in ((orders, "order of samples"), (weights, "initial weights")):
+        if seeds := sorted({key[0] for key, hashes in by_key.items() if len(hashes) > 1}):
+            yield f"Runs of the same seed ({listed(seeds)}) differ in {what}: not truly paired."
 
 
 def source(runs: Sequence[Run]) -> Iterator[str]:

@@ -31,8 +31,8 @@ def claims(comparison: Comparison) -> Iterator[str]:
         yield f"The {mean}{words(metric)} of {first.name} is {in_words(comparison, first)}."
     elif best := by_verdict[BEST]:
         yield f"{best[0].name} has the best {words(metric)}: {in_words(comparison, best[0])}."
-    elif standing := by_verdict[MAY_BE_BEST]:
-        leader, *near = standing
+    elif tied := by_verdict[MAY_BE_BEST]:
+        leader, *near = tied
         names = [f"{leader.name} ({in_words(comparison, leader)})"]
         names += [to_rival(row, metric) for row in near]
         may_be = f"may have the best {words(metric)}"
@@ -46,8 +46,8 @@ def claims(comparison: Comparison) -> Iterator[str]:
     if untested := by_verdict[UNTESTED]:
         names = [f"{row.name} ({in_words(comparison, row)})" for row in untested]
         yield f"Too few {comparison.unit}s to tell a difference from chance: {listed(names, '; ')}."
-    if fallen := [row for row in rows if row.diverged and row.value]:
-        counts = listed([f"{r.name} ({len(r.diverged)} of {r.num_runs})" for r in fallen], "; ")
+    if diverged := [row for row in rows if row.diverged and row.value]:
+        counts = listed([f"{r.name} ({len(r.diverged)} of {r.num_runs})" for r in diverged], "; ")
         yield f"Diverged runs, counted with the worst value of any finished run: {counts}."
     if empty := [row.name for row in rows if row.value is None]:
         yield f"Candidates without a finished run: {listed(empty)}."
@@ -69,11 +69,11 @@ def claims_against(comparison: Comparison, baseline: str) -> str:
         kind = "better" if question.key(difference.mean) > 0 else "worse"
         change_of_mean = with_p(row, difference, question.decides)
         groups[kind if is_sure else UNCERTAIN].append(change_of_mean)
-    found = "; ".join(f"{kind}: {listed(names)}" for kind, names in groups.items() if names)
+    outcome = "; ".join(f"{kind}: {listed(names)}" for kind, names in groups.items() if names)
     return (
         f"Against {baseline} only (p corrected for {len(pairs)} pair{'s' * (len(pairs) != 1)}, "
         "valid if this baseline was chosen before any result was seen): "
-        f"{found or 'nothing to compare'}."
+        f"{outcome or 'nothing to compare'}."
     )
 
 

@@ -101,18 +101,18 @@ def compare(
         question = replace(question, is_tested=True)
     count_divergence(shown, question)
     rows = rows_of(runs, question, phases)
-    rows.sort(key=lambda row: standing(row, question), reverse=True)
+    rows.sort(key=lambda row: sort_key(row, question), reverse=True)
     tuned = [row for row in rows if not row.is_untuned]
     untuned = [row for row in rows if row.is_untuned]
-    asked = asked_target(used) if target is None else target
-    found = targets(tuned, question, asked)
+    requested = common_target(used) if target is None else target
+    target_values = targets(tuned, question, requested)
     for row in rows:
-        add_costs(row, question, found)
+        add_costs(row, question, target_values)
     judge(tuned, question)
     for row in untuned:
         row.verdict = NOT_COMPARED
-    middle = found[len(found) // 2] if asked is None else asked
-    return Comparison(question, tuned, untuned, runs, found, middle)
+    middle = target_values[len(target_values) // 2] if requested is None else requested
+    return Comparison(question, tuned, untuned, runs, target_values, middle)
 
 
 def without_test(rows: Sequence[Row]) -> list[str]:
@@ -120,7 +120,7 @@ def without_test(rows: Sequence[Row]) -> list[str]:
     return [row.name for row in rows if row.runs and all(run.test is None for run in row.runs)]
 
 
-def standing(row: Row, question: Question) -> tuple[bool, float]:
+def sort_key(row: Row, question: Question) -> tuple[bool, float]:
     return bool(row.runs), question.key(row.value.mean if row.value else None)
 
 
@@ -134,22 +134,22 @@ def count_divergence(runs: Sequence[Run], question: Question) -> None:
         run.test = min(test, key=question.key, default=None)
 
 
-def asked_target(runs: Sequence[Run]) -> float | None:
+def common_target(runs: Sequence[Run]) -> float | None:
     """The ``trainer.target`` that all runs share, else None."""
     targets = {nested(run.config, "trainer", "target") for run in runs}
     return targets.pop() if len(targets) == 1 else None
 
 
-def targets(rows: Sequence[Row], question: Question, asked: float | None) -> list[float]:
-    """Values that all, half (or: ``asked``) and the best of the rows reach in half their runs."""
+def targets(rows: Sequence[Row], question: Question, requested: float | None) -> list[float]:
+    """Values that all, half (or: ``requested``) and the best rows reach in half their runs."""
     medians = sorted(
         float(np.median([question.key(run.validation) for run in row.runs]))
         for row in rows
         if row.runs
     )
     reached = [question.key(medians[i]) for i in (0, len(medians) // 2, -1)]
-    if asked is not None:
-        reached[1] = asked
+    if requested is not None:
+        reached[1] = requested
     return sorted(set(reached), key=question.key)
 
 
@@ -160,9 +160,9 @@ def judge(rows: Sequence[Row], question: Question) -> None:
     could have been any other.
     """
     tested = {row.name: row for row in rows if row.scores}
-    found = all_differences(list(tested.values()))
+    by_pair = all_differences(list(tested.values()))
     for name, row in tested.items():
-        to_others = {other: found[name, other] for other in tested if other != name}
+        to_others = {other: by_pair[name, other] for other in tested if other != name}
         if not to_others:
             row.verdict = ""  # nothing to compare it with
             return
@@ -172,19 +172,19 @@ def judge(rows: Sequence[Row], question: Question) -> None:
         row.rival = next(iter(better or to_others))
         row.difference = to_others[row.rival]
         row.wins = wins(row, tested[row.rival], question)
-    standing = [row for row in tested.values() if row.verdict != WORSE]
-    if len(standing) == 1:
-        standing[0].verdict = BEST
+    not_worse = [row for row in tested.values() if row.verdict != WORSE]
+    if len(not_worse) == 1:
+        not_worse[0].verdict = BEST
     measure_to_best(list(tested.values()), question)
 
 
 def all_differences(rows: Sequence[Row]) -> dict[tuple[str, str], Difference]:
     """Every row minus every other, with p corrected for all pairs that can be tested."""
     pairs = list(combinations(rows, 2))
-    both = {}
+    by_pair = {}
     for (one, other), diff in zip(pairs, differences(pairs), strict=True):
-        both[one.name, other.name], both[other.name, one.name] = diff, mirrored(diff)
-    return both
+        by_pair[one.name, other.name], by_pair[other.name, one.name] = diff, mirrored(diff)
+    return by_pair
 
 
 def against(rows: Sequence[Row], baseline: str) -> list[tuple[Row, Difference]]:
@@ -217,7 +217,7 @@ def apart(row: Mapping[Key, float], other: Mapping[Key, float], num_pairs: int) 
     differences = list(unit_means(shared).values())
     if len(differences) >= LEAST_UNITS:
         return paired(differences, num_pairs)
-    return unpaired(*(list(unit_means(of).values()) for of in (row, other)))
+    return unpaired(*(list(unit_means(scores).values()) for scores in (row, other)))
 
 
 def mirrored(diff: Difference) -> Difference:
@@ -233,9 +233,9 @@ def is_worse(diff: Difference, question: Question) -> bool:
 def wins(row: Row, rival: Row, question: Question) -> Estimate | None:
     """How often a run beats the rival's run with the same unit and seed."""
     tables = []  # units by seeds
-    for of in (row, rival):
-        lost = {(run.unit, run.seed): math.inf for run in of.diverged}
-        tables.append(pd.Series({**of.scores, **lost}, dtype=float).unstack())
+    for one in (row, rival):
+        lost = {(run.unit, run.seed): math.inf for run in one.diverged}
+        tables.append(pd.Series({**one.scores, **lost}, dtype=float).unstack())
     a, b = tables[0].align(tables[1])
     if (a.isna() | b.isna()).all(axis=None):
         return None
@@ -248,7 +248,7 @@ def measure_to_best(rows: Sequence[Row], question: Question) -> None:
     units = pd.DataFrame(means).dropna(axis=1).to_numpy().T
     is_enough = len(units) >= LEAST_UNITS
     ends = np.transpose(to_the_best(units, question.key(1.0))) if is_enough else None
-    found = units.mean(axis=0) if is_enough else [np.mean(list(of.values())) for of in means]
+    found = units.mean(axis=0) if is_enough else [np.mean(list(m.values())) for m in means]
     for i, row in enumerate(rows):
         best_other = max((question.key(at) for j, at in enumerate(found) if j != i))
         low, high = ends[i] if ends is not None and np.isfinite(ends[i]).all() else (None, None)

@@ -19,7 +19,7 @@ WELCH = "Welch's t"
 PAIRED_T = "paired t"
 SIGN_FLIP = "exact sign-flip"
 MOST_FLIPPED = 16  # pairs; their 65,536 sign patterns take a tenth of a second
-ROOM = 4  # the level must exceed the smallest p of sign flips by this factor
+LEVEL_MARGIN = 4  # the level must exceed the smallest p of sign flips by this factor
 NUM_RESAMPLES = 2000  # bootstrap resamples
 ROUNDING = 1e-9  # relative; a difference of one test image in 10,000 is exact to 1e-12
 
@@ -78,14 +78,14 @@ def estimate(
 
 def unpaired(a: Sequence[float], b: Sequence[float]) -> Difference:
     """Difference of two unpaired samples by Welch's t-test; n is that of the smaller one."""
-    apart = Difference(float(np.mean(a) - np.mean(b)), None, None, min(len(a), len(b)))
-    if apart.n < 2 or (np.ptp(a) == 0 and np.ptp(b) == 0):
-        return apart
+    difference = Difference(float(np.mean(a) - np.mean(b)), None, None, min(len(a), len(b)))
+    if difference.n < 2 or (np.ptp(a) == 0 and np.ptp(b) == 0):
+        return difference
     from scipy import stats  # takes 50 MB and half a second, and is rarely needed
 
     result = stats.ttest_ind(a, b, equal_var=False)
     low, high = map(float, result.confidence_interval(CONFIDENCE))
-    return replace(apart, low=low, high=high, p=float(result.pvalue), test=WELCH)
+    return replace(difference, low=low, high=high, p=float(result.pvalue), test=WELCH)
 
 
 def paired(differences: Sequence[float], num_comparisons: float) -> Difference:
@@ -131,7 +131,7 @@ def can_flip(n: int, num_comparisons: float) -> bool:
 
     If it is only just below, the test has less power than t with fewer pairs.
     """
-    return n <= MOST_FLIPPED and ROOM * 2.0 ** (1 - n) < ALPHA / num_comparisons
+    return n <= MOST_FLIPPED and LEVEL_MARGIN * 2.0 ** (1 - n) < ALPHA / num_comparisons
 
 
 def sign_flip(differences: ArrayLike) -> NDArray[np.float64]:
@@ -186,11 +186,11 @@ def pairwise_p(values: ArrayLike) -> NDArray[np.float64]:
     sample = np.asarray(values, dtype=float)
     k = sample.shape[1]
     one, other = np.triu_indices(k, 1)
-    found = np.ones((k, k))
+    p_values = np.ones((k, k))
     if len(one):
         p = holm(paired_p((sample[:, one] - sample[:, other]).T, len(one)).tolist())
-        found[one, other] = found[other, one] = p
-    return found
+        p_values[one, other] = p_values[other, one] = p
+    return p_values
 
 
 def may_be_best(values: ArrayLike, sign: float) -> NDArray[np.bool_]:
@@ -226,13 +226,13 @@ def to_the_best(values: ArrayLike, sign: float) -> tuple[NDArray[np.float64], ND
     # The other two ends always hold: b minus the best other is >= 0, i minus b is <= 0.
     sample = sign * np.asarray(values, dtype=float).T
     k, n = sample.shape
-    apart = sample[:, None] - sample  # (i, j, replicate): i minus j
-    margin = upper_t(ALPHA / (k - 1), n - 1) * standard_error(apart)
-    margin[is_alike(apart)] = math.inf
-    mean, itself = apart.mean(axis=-1), np.eye(k, dtype=bool)
-    most = np.where(itself, math.inf, mean + margin).min(axis=1)
+    gaps = sample[:, None] - sample  # (i, j, replicate): i minus j
+    margin = upper_t(ALPHA / (k - 1), n - 1) * standard_error(gaps)
+    margin[is_alike(gaps)] = math.inf
+    mean, diagonal = gaps.mean(axis=-1), np.eye(k, dtype=bool)
+    most = np.where(diagonal, math.inf, mean + margin).min(axis=1)
     candidates = most >= 0
-    least = np.where(itself | ~candidates, math.inf, mean - margin).min(axis=1)
+    least = np.where(diagonal | ~candidates, math.inf, mean - margin).min(axis=1)
     low, high = np.minimum(least, 0.0), np.maximum(most, 0.0)
     return (low, high) if sign > 0 else (0.0 - high, 0.0 - low)
 

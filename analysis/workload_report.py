@@ -92,23 +92,25 @@ class WorkloadsReport(Document):
         """The order by mean rank, and whether it depends on a single workload."""
         first = first_of(self.ranks)
         left = {name: self.ranks.drop(columns=name) for name in self.ranks}
-        said = [f"Lowest mean rank: {listed(first)}, {self.rank_texts[0]} of {len(self.names)}."]
-        said += [
+        sentences = [
+            f"Lowest mean rank: {listed(first)}, {self.rank_texts[0]} of {len(self.names)}."
+        ]
+        sentences += [
             f"Without {name}: {listed(found)}."
             for name, ranks in left.items()
             if (found := first_of(ranks)) != first
         ]
-        if len(said) == 1:
+        if len(sentences) == 1:
             stay = "stays" if len(first) == 1 else "stay"
-            said.append(f"{listed(first)} {stay} first whichever workload is left out.")
+            sentences.append(f"{listed(first)} {stay} first whichever workload is left out.")
         if moved := [name for name, ranks in left.items() if by_mean(ranks) != self.names]:
             any_of = "any one of " * (len(moved) > 1)
-            said.append(f"The order changes if {any_of}{listed(moved)} is left out.")
+            sentences.append(f"The order changes if {any_of}{listed(moved)} is left out.")
         scope = (
             f"This holds for these {len(left)} workloads, which are not a random sample of tasks; "
             "ranks do not show how large a difference is."
         )
-        return [" ".join(said), scope]
+        return [" ".join(sentences), scope]
 
     def limits(self) -> list[str]:
         """Caveats about ranks and verdicts over these workloads."""
