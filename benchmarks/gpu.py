@@ -36,19 +36,19 @@ FAMILIES = {
     "ddpm": ("experiment=mnist_ddpm", "trainer.ema_decay=null"),
 }
 COLUMNS = """family | trainer, ms | bare loop | trainer / bare | as a graph | graph / bare \
-| batch | images or tokens a second | peak MiB | kernels | kernels, bare"""
+| batch | images or tokens per second | peak MiB | kernels | kernels, bare"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--families", default=",".join(FAMILIES))
-    parser.add_argument("--updates", type=int, default=200, help="of each contestant")
+    parser.add_argument("--updates", type=int, default=200, help="updates of each loop")
     options = parser.parse_args()
     kind = choose_accelerator(options.device)
     turns = max(2, options.updates // TURN)
     print_circumstances()
-    print(f"{device_name(torch.device(kind))}, CUDA {torch.version.cuda}; an update, n = {turns}")
+    print(f"{device_name(torch.device(kind))}, CUDA {torch.version.cuda}; per update, n = {turns}")
     print(f"\n| {COLUMNS} |\n|{' --- |' * 11}", flush=True)
     for name in options.families.split(","):
         settings = (*FAMILIES[name], f"trainer.accelerator={kind}")
@@ -75,11 +75,11 @@ def measured(bare: BareLoop, ms: float) -> list[str]:
 def num_kernels(work: Callable[[], None]) -> str:
     """Number of kernels, without copies; operators if there is no GPU."""
     kind = "CUDA" if torch.cuda.is_initialized() else "CPU"
-    with profile(activities=[getattr(ProfilerActivity, kind)], acc_events=True) as found:
+    with profile(activities=[getattr(ProfilerActivity, kind)], acc_events=True) as profiler:
         work()
         synchronize(torch.device(kind.lower()))
-    there = [e.name for e in found.events() if e.device_type == getattr(DeviceType, kind)]
-    return str(sum(not name.startswith(("Memcpy", "Memset")) for name in there))
+    names = [e.name for e in profiler.events() if e.device_type == getattr(DeviceType, kind)]
+    return str(sum(not name.startswith(("Memcpy", "Memset")) for name in names))
 
 
 if __name__ == "__main__":

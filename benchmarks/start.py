@@ -24,7 +24,7 @@ from benchmarks.update import print_circumstances
 
 ROOT = Path(__file__).parent.parent
 LIMITS = {"disabled": 2.0, "offline": 2.6}  # wandb.mode -> debug=fast / import torch, at most
-AS_IT_IS = """
+UNMODIFIED = """
 import runpy, sys
 import optim.uncompiled
 optim.uncompiled.leave_compiler_out = lambda: None
@@ -35,11 +35,11 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=9, help="of each process")
+    parser.add_argument("--repeats", type=int, default=9, help="runs of each process")
     parser.add_argument("--without-uncompiled", action="store_true")
     options = parser.parse_args()
     print_circumstances()
-    start = ["-c", AS_IT_IS] if options.without_uncompiled else []
+    start = ["-c", UNMODIFIED] if options.without_uncompiled else []
     alone: list[float] = []
     commands: dict[str, list[float]] = {mode: [] for mode in LIMITS}
     for _ in range(options.repeats):
@@ -50,7 +50,7 @@ def main() -> None:
     print("| --- | --- | --- | --- |")
     print(f"| import torch | {spread(alone)} | 1 | |")
     for mode, seconds in commands.items():
-        ratios = [own / torchs for own, torchs in zip(seconds, alone, strict=True)]
+        ratios = [total / imported for total, imported in zip(seconds, alone, strict=True)]
         print(f"| debug=fast, W&B {mode} | {spread(seconds)} | {spread(ratios)} | {LIMITS[mode]} |")
 
 

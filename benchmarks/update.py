@@ -47,10 +47,10 @@ WARM_UP = 2  # turns
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=40, help="of each loop")
+    parser.add_argument("--turns", type=int, default=40, help="turns of each loop")
     turns = parser.parse_args().turns
     print_circumstances()
-    print(f"\n| ms an update, n = {turns} | trainer | bare loop | trainer / bare | at most |")
+    print(f"\n| ms per update, n = {turns} | trainer | bare loop | trainer / bare | at most |")
     print("| --- | --- | --- | --- | --- |")
     for batch_size, limit in LIMITS.items():
         sizes = (f"data.batch_size={batch_size}", "data.augment=[]", "trainer.precision=fp32")
@@ -67,7 +67,7 @@ def race(turns: int, *overrides: str) -> tuple[Any, ...]:
     loops: list[BareLoop] = []
     after_step = Trainer.after_step
 
-    def then_the_bare_loop(trainer: Trainer) -> None:
+    def with_bare_loop(trainer: Trainer) -> None:
         after_step(trainer)
         if trainer.progress.step % TURN:
             return
@@ -85,7 +85,7 @@ def race(turns: int, *overrides: str) -> tuple[Any, ...]:
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
         redirect_stdout(io.StringIO()),
-        mock.patch.object(Trainer, "after_step", then_the_bare_loop),
+        mock.patch.object(Trainer, "after_step", with_bare_loop),
     ):
         train(
             *overrides,
@@ -97,8 +97,8 @@ def race(turns: int, *overrides: str) -> tuple[Any, ...]:
             f"hydra.run.dir={folder}",
         )
     times = [1000 * (end - start) / TURN for start, end in pairwise(laps)][2 * WARM_UP :]
-    own, others = times[::2], times[1::2]
-    return own, others, [one / other for one, other in zip(own, others, strict=True)], loops[0]
+    trainer, bare = times[::2], times[1::2]
+    return trainer, bare, [one / other for one, other in zip(trainer, bare, strict=True)], loops[0]
 
 
 class BareLoop:
