@@ -22,7 +22,7 @@ def facts_of(run: Run) -> dict[str, str]:
         length = f"{trainer['max_steps']} steps"
     elif trainer["limit_train_steps"]:
         limit, horizon = trainer["limit_train_steps"], summary["horizon_steps"]
-        length = f"{limit} steps of a {horizon}-step schedule"
+        length = f"{limit} of {horizon} scheduled steps"
     else:
         length = f"{trainer['max_epochs']} epoch{'s' * (trainer['max_epochs'] != 1)}"
     processes, threads = summary["world_size"], summary["num_threads"]
