@@ -15,7 +15,7 @@ from data.pictures import save_grid
 from data.splits import UNLABELLED
 from deploy.inputs import Sample
 
-Rows = list[dict[str, Any]]  # of the --json and --csv files
+Rows = list[dict[str, Any]]  # rows of the --json and --csv files
 Answer = tuple[list[str], Rows]  # text for the terminal, rows
 
 
@@ -54,7 +54,7 @@ class Answers:
 
 
 class Classes(Answers):
-    """Logits ``(N, classes)``: answers the most likely classes."""
+    """Logits ``(N, classes)``; the answer lists the most likely classes."""
 
     verb = "classifies"
     options = ("top_k",)
@@ -74,7 +74,7 @@ class Classes(Answers):
 
 
 class Labels(Answers):
-    """Logits ``(N, labels)``: answers the labels whose probability exceeds the threshold."""
+    """Logits ``(N, labels)``; the answer lists the labels of probability above the threshold."""
 
     verb = "labels"
 
@@ -130,7 +130,7 @@ class Pictures(Answers):
 
 
 class Masks(Pictures):
-    """Logits ``(N, classes, H, W)``: answers an image of the most likely class of each pixel."""
+    """Logits ``(N, classes, H, W)``; the answer is a mask of the most likely classes."""
 
     verb = "segments"
     score_name = "pixel accuracy"
@@ -174,7 +174,7 @@ def save_mask(mask: Tensor, image: Path, file: Path) -> None:
 
 
 class Reconstructions(Pictures):
-    """Logits of images ``(N, C, H, W)``: answers the reconstruction in [0, 1]."""
+    """Logits of images ``(N, C, H, W)``; the answer is the reconstruction in [0, 1]."""
 
     verb = "reconstructs and generates"
     tasks = ("num_samples",)
@@ -201,7 +201,7 @@ class Reconstructions(Pictures):
 
 
 class Values(Answers):
-    """Standardized values ``(N, quantities)``: answers them in their units."""
+    """Standardized values ``(N, quantities)``; the answer gives them in their units."""
 
     verb = "predicts numbers from"
     output_name = "values"

@@ -91,7 +91,7 @@ def export_onnx(
         verbose=False,
     )
     assert program is not None
-    ClearMetadataAndDocStringPass()(program.model)  # a fifth of a small model's file
+    ClearMetadataAndDocStringPass()(program.model)  # metadata is a fifth of a small model's file
     program.save(file, external_data=False)
 
 

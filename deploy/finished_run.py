@@ -23,7 +23,7 @@ from trainer.distributed.device import DTYPES, choose_precision, prepare_process
 from trainer.evaluation import evaluate
 
 CPU = torch.device("cpu")
-USED_ON_OPENING = {"seed", "model", "objective", "trainer"}  # the data often stay unused
+USED_ON_OPENING = {"seed", "model", "objective", "trainer"}  # unlike data, always needed
 
 
 @dataclass(frozen=True)

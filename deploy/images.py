@@ -92,7 +92,7 @@ def inverted(pixels: Tensor, background: float | None) -> Tensor:
     if background is None:
         return 255 - pixels
     values = pixels.float() / 255
-    darker = border_brightness(pixels) - values  # than the border
+    darker = border_brightness(pixels) - values  # relative to the border
     ink = (darker if background < 0.5 else -darker).clamp(min=0)
     ink = (ink / ink.max().clamp(min=1e-6) - MIN_CONTRAST).clamp(min=0) / (1 - MIN_CONTRAST)
     foreground = 1.0 if background < 0.5 else 0.0

@@ -52,7 +52,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "regression": ("regression",),
     "images": ("regression", "image"),
 }
-NOT_FOR_IMAGES = ("r2", "pearson", "spearman")  # reject images
+NOT_FOR_IMAGES = ("r2", "pearson", "spearman")  # take only (N,) or (N, outputs)
 TOP = re.compile(r"top(\d+)")  # top5: top-5 accuracy
 
 
@@ -107,7 +107,7 @@ class NamedMetrics:
                     value = metric.compute()
             except Exception as error:  # torchmetrics may raise anything
                 raise ConfigError(
-                    f"objective.metrics: {name} does not fit {described(task)}: {reason(error)}"
+                    f"objective.metrics: {name} does not fit {task_phrase(task)}: {reason(error)}"
                 ) from error
             metric.reset()
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -189,7 +189,7 @@ def build(entry: dict[str, Any], task: str, sizes: dict[str, Any]) -> Any:
     # a process may have no sample of a small split
     warnings.filterwarnings("ignore", ".*was called before the ``update`` method")
     try:
-        with warnings.catch_warnings(action="ignore"):  # that it stores all samples
+        with warnings.catch_warnings(action="ignore"):  # about the stored samples
             return kind(**common | settings | given, dist_sync_fn=gather_parts)
     except Exception as error:  # torchmetrics may raise anything
         raise ConfigError(
@@ -217,13 +217,13 @@ def metric_class(name: str, task: str) -> Any:
         nearest = get_close_matches(name, [*short, *classes], n=1, cutoff=0.5)
         hint = f"did you mean {nearest[0]}? " if nearest else ""
         raise ConfigError(
-            f"objective.metrics: there is no {name} for {described(task)}; {hint}there are "
+            f"objective.metrics: there is no {name} for {task_phrase(task)}; {hint}there are "
             f"{', '.join(short)}, and the classes {prefix and prefix + '... '}of {module.__name__}"
         )
     return classes[known]
 
 
-def described(task: str) -> str:
+def task_phrase(task: str) -> str:
     return task if task == "images" else f"a {task} task"
 
 

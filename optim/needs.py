@@ -136,7 +136,7 @@ def tiny_parameters(group: dict[str, Any]) -> dict[str, Any]:
     parameters: list[Tensor] = group["params"]
     named = {p.ndim: (name, p) for name, p in zip(group["param_names"], parameters, strict=True)}
     ones = {n: torch.ones([2] * n, device=p.device) for n, (_, p) in named.items()}
-    if any(p.ndim == 4 and not p.is_contiguous() for p in parameters):  # with one channel: both
+    if any(p.ndim == 4 and not p.is_contiguous() for p in parameters):  # one channel: always both
         ones[4] = ones[4].to(memory_format=torch.channels_last)
     params = [nn.Parameter(spread_like(tensor, named[n][1])) for n, tensor in ones.items()]
     return {**group, "params": params, "param_names": [name for name, _ in named.values()]}
