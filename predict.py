@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = load_run(options.run_dir)
         options.run_dir = run.run_dir  # it may have been "latest"
         if (status := run.summary.get("status")) in UNFINISHED:
-            note(f"the status of {run.run_dir} is {status}: its best weights up to there are used")
+            note(f"the status of {run.run_dir} is {status}: using its best weights so far")
         exit_code, rows = TASKS[options.task](run, options)
         if options.json is not None:
             write_json(rows, options.json)

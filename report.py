@@ -76,7 +76,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--figures",
         type=Path,
         metavar="DIR",
-        help="every figure as SVG, PDF and PNG, as wide as a paper's column and page",
+        help="save every figure as SVG, PDF and PNG, at the width of a paper's column and page",
     )
     add("--latex", type=Path, metavar="FILE", help="the table of results as LaTeX (booktabs)")
     add("--markdown", type=Path, metavar="FILE", help="the report as Markdown")

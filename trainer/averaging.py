@@ -100,8 +100,8 @@ def kind_of_average(settings: TrainerSettings) -> str | None:
         return settings.average
     if settings.average == "swa":
         raise ConfigError(
-            f"trainer.average=swa has no use for trainer.ema_decay={settings.ema_decay}: set that "
-            "to null, or trainer.average=ema"
+            f"trainer.average=swa does not use trainer.ema_decay={settings.ema_decay}: set it to "
+            "null, or trainer.average=ema"
         )
     return "ema"
 
@@ -111,7 +111,7 @@ def check_average(settings: TrainerSettings, against: str) -> None:
     if kind := kind_of_average(settings):
         said = f"ema_decay={settings.ema_decay}" if settings.ema_decay is not None else ""
         raise ConfigError(
-            f"trainer.{said or f'average={kind}'} does not go with {against}: set it to null"
+            f"trainer.{said or f'average={kind}'} cannot be used with {against}: set it to null"
         )
 
 

@@ -172,8 +172,9 @@ def check_needs(
     """
     if needs.unsaved and settings.checkpoint:
         raise ConfigError(
-            f"{where}: a checkpoint cannot hold the state of {type(optimizer).__name__}, more than "
-            "tensors and plain values: choose another optimizer, or trainer.checkpoint=false"
+            f"{where}: a checkpoint cannot hold the state of {type(optimizer).__name__}, which is "
+            "not just tensors and plain values: choose another optimizer, or "
+            "trainer.checkpoint=false"
         )
     if not (needs.graph or needs.closure):
         return
@@ -181,7 +182,7 @@ def check_needs(
     kept = objective.state()
     hooked = type(objective).after_backward is not Objective.after_backward
     against = {
-        "one phase, and the objective has several": len(objective.phases()) > 1,
+        "an objective with a single phase": len(objective.phases()) > 1,
         "trainer.precision=fp32 or bf16: fp16 scales the loss": (
             choose_precision(settings.precision, device) == "fp16"
         ),
@@ -190,17 +191,17 @@ def check_needs(
     if needs.graph:
         against |= {
             "trainer.compile=false": bool(settings.compile),
-            "one process: the exchange of gradients cuts their graphs": dist.is_initialized(),
+            "one process: exchanged gradients have no graph": dist.is_initialized(),
         }
     else:
         against |= {
             "trainer.on_nonfinite=raise or stop": settings.on_nonfinite == "skip",
-            f"an objective without {', '.join(kept)} from update to update": bool(kept),
+            f"an objective without state between updates ({', '.join(kept)})": bool(kept),
             "an objective without after_backward": hooked,
             "no random numbers in its step": needs.draws,
         }
     for wanted, is_against in against.items():
         if is_against:
-            how = "differentiates gradients" if needs.graph else "evaluates the loss"
+            how = "differentiates gradients" if needs.graph else "evaluates the loss again"
             name = type(optimizer).__name__
-            raise ConfigError(f"{where}: {name} {how} again, which needs {wanted}")
+            raise ConfigError(f"{where}: {name} {how}, which needs {wanted}")

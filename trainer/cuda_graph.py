@@ -68,8 +68,8 @@ class GraphedUpdate:
         found, captured = shapes_of(update), shapes_of(self.inputs)
         if found != captured:
             raise ConfigError(
-                f"trainer.cuda_graph=true needs batches of one shape, and after {captured} came "
-                f"{found}: set it to false"
+                f"trainer.cuda_graph=true needs batches of one shape, but {captured} was followed "
+                f"by {found}: set it to false"
             )
         for batch, inputs in zip(update, self.inputs, strict=True):
             for tensor, own in zip(batch, inputs, strict=True):
@@ -85,7 +85,7 @@ def warm_up(compute: Compute, update: list[Batch]) -> list[Sums] | None:
     if any(tensor.device.type not in DEVICES for batch in update for tensor in batch):
         raise ConfigError(
             "trainer.cuda_graph=true needs all tensors of a batch on the GPU, since it would "
-            "repeat the values of those on the CPU: set it to false"
+            "replay old values of those on the CPU: set it to false"
         )
     before = host_generators()
     if torch.cuda.is_available():
@@ -98,7 +98,7 @@ def warm_up(compute: Compute, update: list[Batch]) -> list[Sums] | None:
         sums = compute(update)
     if host_generators() != before:
         raise ConfigError(
-            "trainer.cuda_graph=true would repeat the random numbers that the model or the "
+            "trainer.cuda_graph=true would replay the same random numbers that the model or the "
             "objective draws on the CPU: set it to false"
         )
     return sums
@@ -142,8 +142,7 @@ def capturable(optimizer: dict[str, Any], where: str) -> dict[str, Any]:
         return {**optimizer, "capturable": True, "foreach": not optimizer.get("fused")}
     raise ConfigError(
         f"trainer.cuda_graph=true: {where}: the step of {optimizer['_target_']} cannot be "
-        "captured; SGD's can, and those of torch's optimizers with a setting capturable, such as "
-        "AdamW"
+        "captured: use SGD, or an optimizer of torch with the option capturable, such as AdamW"
     )
 
 
@@ -162,14 +161,14 @@ def check_cuda_graph(
         "a CUDA device": device.type not in DEVICES,
         "one process": dist.is_initialized(),
         "trainer.compile=false": bool(settings.compile),
-        "trainer.precision=fp32 or bf16: the loss scale of fp16 is read": (
+        "trainer.precision=fp32 or bf16: fp16 reads its loss scale": (
             choose_precision(settings.precision, device) == "fp16"
         ),
         "trainer.on_nonfinite=raise or stop: skip reads every loss": (
             settings.on_nonfinite == "skip"
         ),
         f"an optimizer without {' and '.join(scheduled)}": bool(scheduled),
-        f"an objective without {', '.join(kept)} from update to update": bool(kept),
+        f"an objective without state between updates ({', '.join(kept)})": bool(kept),
     }
     for wanted, is_against in against.items():
         if is_against:

@@ -118,14 +118,14 @@ def check_evaluations(
     if "train_eval" in data.splits and not is_declared and not tried("train_eval")[0]:
         raise ConfigError(
             f"trainer.eval_train_samples={settings.eval_train_samples} should be null: "
-            f"{type(objective).__name__} measures nothing on single samples"
+            f"{type(objective).__name__} has no metrics of single samples"
         )
     if settings.stop_at_target and settings.target is None:
         raise ConfigError("trainer.stop_at_target=true needs a trainer.target to stop at")
     if monitor.name.endswith("accuracy") and not 0 <= (settings.target or 0) <= 1:
         raise ConfigError(
-            f"trainer.target={settings.target:g} should be in [0, 1]: {monitor.name} is a share, "
-            "0.98 for 98 %"
+            f"trainer.target={settings.target:g} should be in [0, 1]: {monitor.name} is a fraction,"
+            " such as 0.98 for 98 %"
         )
     if "val" not in data.splits:
         if needing := next(what_needs_validation(settings, phases), None):
@@ -134,7 +134,7 @@ def check_evaluations(
             )
         say(
             f"there is no validation split: {monitor.name} is not measured, and the last weights "
-            "are the ones that are tested"
+            "are tested"
         )
         return
     name = monitor.name.removeprefix("val/")
@@ -143,7 +143,7 @@ def check_evaluations(
     check_measured(monitor, tried("val")[0])
     if name not in objective.metrics.names:
         better = "higher" if monitor.mode == "max" else "lower"
-        say(f"a {better} {monitor.name} is taken for better (monitor_mode)")
+        say(f"assuming that a {better} {monitor.name} is better; set monitor_mode if it is not")
 
 
 def what_needs_validation(settings: TrainerSettings, phases: Iterable[Phase]) -> Iterator[str]:
@@ -161,7 +161,7 @@ def check_measured(monitor: Monitor, names: Iterable[str]) -> None:
     """Raise ConfigError if the monitored metric is not among ``names``."""
     if monitor.name not in names:
         measured = ", ".join(name for name in names if name.startswith("val/"))
-        raise ConfigError(f"monitor={monitor.name} is not measured; there are {measured}")
+        raise ConfigError(f"monitor={monitor.name} is not measured; choose one of {measured}")
 
 
 def judge(
@@ -204,5 +204,5 @@ def judge(
             progress.stop_reason = f"{name} reached the target of {settings.target}"
     patience = settings.early_stopping_patience
     if patience is not None and progress.evaluations_since_best >= patience:
-        progress.stop_reason = f"no better {name} in {patience} evaluations"
+        progress.stop_reason = f"{name} did not improve in {patience} evaluations"
     return is_best

@@ -92,7 +92,7 @@ def count_skip(progress: Progress) -> None:
     progress.skipped += 1
     progress.skipped_in_a_row += 1
     if progress.skipped_in_a_row >= MAX_SKIPS_IN_A_ROW:
-        raise Diverged(f"{MAX_SKIPS_IN_A_ROW} updates in a row had losses or gradients not finite")
+        raise Diverged(f"{MAX_SKIPS_IN_A_ROW} updates in a row had non-finite losses or gradients")
 
 
 def advice(error: Diverged, phases: list[Phase], step: int, last: Path) -> Diverged:

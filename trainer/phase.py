@@ -83,8 +83,8 @@ class PhaseCompute(nn.Module):
         loss, sums = self.objective(self.phase, batch)
         if not loss.requires_grad:
             raise ConfigError(
-                f"the loss of phase {self.phase} has no gradient: the model's output is cut off "
-                "from its weights, as by detach, argmax or a conversion to integers"
+                f"the loss of phase {self.phase} has no gradient: the model's output is detached "
+                "from its weights, for example by detach, argmax or a cast to integers"
             )
         return loss, sums
 

@@ -182,9 +182,7 @@ def test_test_compares_with_the_recorded_numbers(copied_run, tmp_path, predict):
     (copied_run / "summary.json").write_text(json.dumps(summary))
     out, (note,) = predict(copied_run, "--test")
     assert "a difference of 0.25" in out[1]
-    assert note == (
-        f"note: the status of {copied_run} is running: its best weights up to there are used"
-    )
+    assert note == f"note: the status of {copied_run} is running: using its best weights so far"
 
 
 def test_nothing_but_the_run_directory_is_needed(
@@ -259,7 +257,7 @@ SPOILED = {
     "has no checkpoint": lambda run: shutil.rmtree(run / "checkpoints"),
     "is not a run directory: it has no spec.json": lambda run: (run / "spec.json").unlink(),
     "best.pt is damaged": lambda run: (run / "checkpoints" / "best.pt").write_bytes(b"PK"),
-    "the checkpoint is not of the model in config.yaml": lambda run: replaced(
+    "the checkpoint does not fit the model in config.yaml": lambda run: replaced(
         run / "config.yaml", "num_classes: null", "num_classes: 3"
     ),
     "os.system is not allowed": lambda run: replaced(

@@ -77,14 +77,14 @@ def test_schedule_free_weights_have_statistics_of_their_own(train, monkeypatch):
     [
         (
             ("trainer.average=swa", "trainer.ema_decay=0.9"),
-            "average=swa has no use for .*ema_decay",
+            "average=swa does not use .*ema_decay",
         ),
         (
             ("trainer.average=swa", "optim=schedulefree_sgd"),
-            "average=swa does not go with SGDSched",
+            "average=swa cannot be used with SGDSched",
         ),
         (("trainer.average=ema", "trainer.swa_every_steps=2"), "swa_every_steps=2 needs .*=swa"),
-        (("trainer.ema_decay=0.9", "optim=schedulefree_sgd"), "ema_decay=0.9 does not go with SGD"),
+        (("trainer.ema_decay=0.9", "optim=schedulefree_sgd"), "decay=0.9 cannot be used with SGD"),
     ],
 )
 def test_what_does_not_go_together_is_refused(train, overrides, cause):

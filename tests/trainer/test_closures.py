@@ -43,10 +43,11 @@ SAM, SOPHIA = "optim=sam_cosine", "optim=sophia_warmup_cosine"
         ((SAM, "trainer.on_nonfinite=skip"), "needs trainer.on_nonfinite=raise or stop"),
         (
             ("data=python_docs", "model=lstm", "objective=truncated_backpropagation", SAM),
-            "needs an objective without carried",
+            r"needs an objective without state between updates \(carried",
         ),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(train, overrides, cause):
-    with pytest.raises(ConfigError, match=rf"optimizer: (SAM|SophiaH) .* again, which {cause}"):
+    does = "(SAM evaluates the loss again|SophiaH differentiates gradients)"
+    with pytest.raises(ConfigError, match=f"optimizer: {does}, which {cause}"):
         train(*overrides, *FEW)

@@ -79,15 +79,15 @@ def test_an_interrupted_run_says_how_it_goes_on(train, tmp_path, capsys):
     command = f"python train.py debug=fast \"hydra.run.dir='{run_dir}'\" resume=auto"
     printed = capsys.readouterr().out
     assert f"\nsaved          {saved}\ncontinue with  {command}\n" in printed
-    assert "has no checkpoint yet: a new run begins" in printed
+    assert "has no checkpoint yet: starting a new run" in printed
     assert command in (run_dir / "train.log").read_text()
     assert shlex.split(command)[3] == f"hydra.run.dir='{run_dir}'"
     train("debug=fast", "resume=auto", run_dir=run_dir)
     printed = capsys.readouterr().out
-    assert f"goes on at step 3 of 4, from {run_dir}/checkpoints/last.pt\n" in printed
+    assert f"resuming at step 3 of 4, from {run_dir}/checkpoints/last.pt\n" in printed
     assert "continue with" not in printed
     train("debug=fast", "resume=auto", "trainer.limit_train_steps=2", run_dir=run_dir)
-    way = f"has made 4 updates already, and is to end after 2: no more training, from {run_dir}"
+    way = f"no more training: 4 updates were made, and the run ends after 2, from {run_dir}"
     assert way in capsys.readouterr().out
 
 

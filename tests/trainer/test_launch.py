@@ -61,7 +61,7 @@ def test_a_host_without_an_address_is_named(config, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     monkeypatch.setattr("trainer.distributed.launch.NAME_SECONDS", -1)
     composed = config("trainer.num_nodes=2", "trainer.rdzv_endpoint=node0:29500")
-    with pytest.raises(ConfigError, match="the host node0 is not known here: Name or service"):
+    with pytest.raises(ConfigError, match="cannot resolve the host node0: Name or service"):
         launch(end, composed, Job("/nowhere"))
 
 

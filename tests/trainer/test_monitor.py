@@ -69,7 +69,7 @@ def test_lowest_loss_is_best(train, few_digits, rising):
     run_dir = train(*overrides)
     assert summary(run_dir)["best"] == {"value": 0.25, "step": 4, "epoch": 0.8}
     assert checkpoint_of(run_dir, "best")["counters"]["step"] == 4
-    assert summary(run_dir)["stop_reason"] == "no better val/loss in 2 evaluations"
+    assert summary(run_dir)["stop_reason"] == "val/loss did not improve in 2 evaluations"
     assert summary(run_dir)["monitor_mode"] == "min"
     assert read_config(run_dir / "config.yaml")["monitor_mode"] == "min"
 
@@ -78,9 +78,9 @@ def test_lowest_loss_is_best(train, few_digits, rising):
     ("overrides", "message"),
     [
         (("debug=fast", "monitor=val/acc"),
-         "monitor=val/acc is not measured; there are val/loss, val/accuracy"),
+         "monitor=val/acc is not measured; choose one of val/loss, val/accuracy"),
         ((*TINY_TEXT, "monitor=val/accuracy"),
-         "is not measured; there are val/loss, val/bytes_per_token, val/perplexity, "),
+         "is not measured; choose one of val/loss, val/bytes_per_token, val/perplexity, "),
         (("debug=fast", "trainer.stop_at_target=true"),
          r"stop_at_target=true needs a trainer\.target"),
         (("debug=fast", "trainer.target=98"), r"trainer\.target=98 should be in \[0, 1\]: val/acc"),
@@ -111,7 +111,7 @@ def test_a_trial_evaluation_changes_nothing(train, few_digits, monkeypatch):
     run_dir = train(*overrides)
     assert_same_run(whole, run_dir)
     log = (run_dir / "train.log").read_text()
-    assert "a higher val/accuracy is taken for better (monitor_mode)" in log
+    assert "assuming that a higher val/accuracy is better; set monitor_mode if it is not" in log
 
 
 def test_no_validation_split(train, few_digits, monkeypatch):

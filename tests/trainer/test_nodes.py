@@ -46,7 +46,7 @@ def test_a_restart_continues_from_the_last_checkpoint(config, data_root, tmp_pat
     settings += ("trainer.devices=2", "trainer.max_restarts=1", f"wandb.project={how}")
     launch(fail_once, config(*settings), Job(str(tmp_path)))
     assert_restarted_once(tmp_path)
-    assert "started again after a failure" in (tmp_path / "train.log").read_text()
+    assert "restarted after a failure" in (tmp_path / "train.log").read_text()
     reason = "ValueError: no such luck"
     assert (reason in (tmp_path / "rank_1.log").read_text()) == (how == "raise")
 

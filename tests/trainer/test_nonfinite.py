@@ -174,7 +174,7 @@ def test_an_update_is_made_by_all_phases_or_none(
 
 def test_skip_is_not_for_ever(train, poisoned):
     poisoned("gradient", range(3, 1000))
-    with pytest.raises(Diverged, match="100 updates in a row had losses or gradients not finite"):
+    with pytest.raises(Diverged, match="100 updates in a row had non-finite losses or gradients"):
         train(*SHORT, "trainer.on_nonfinite=skip")
 
 

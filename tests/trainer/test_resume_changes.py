@@ -136,7 +136,7 @@ def test_another_optimizer(train, half):
     content = checkpoint_of(run_dir)["optimizers"]["train"]
     assert content["class"] == "torch.optim.adamw.AdamW"
     assert {state["step"].item() for state in content["state"].values()} == {9 - HALF}
-    line = "AdamW in place of torch.optim.sgd.SGD: it starts with a fresh state"
+    line = "AdamW replaces torch.optim.sgd.SGD: its state starts from scratch"
     assert line in (run_dir / "train.log").read_text()
 
 
@@ -162,7 +162,7 @@ def test_another_optimizer_within(train, half, before, setting):
     states = checkpoint_of(run_dir)["optimizers"]["train"]["state"].values()
     assert {state["step"].item() for state in states if "step" in state} == {9 - HALF}
     log = (run_dir / "train.log").read_text()
-    assert f" with another {key}: it starts with a fresh state" in log
+    assert f" has another {key}: its state starts from scratch" in log
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_objective_with_a_carried_state(train, tmp_path, data_root):
     change = ("resume=auto", "resume_changes=[objective,data.lanes]")
     run_dir = train(*text, *change, run_dir=tmp_path / "run")
     assert checkpoint_of(run_dir)["data"]["carried"]["carried"].any()
-    assert "the carried state starts empty" in (run_dir / "train.log").read_text()
+    assert "the carried state is reset" in (run_dir / "train.log").read_text()
 
 
 def test_seed(changed):
@@ -302,7 +302,7 @@ def test_monitor(changed):
     values = [e["val/loss"] for e in events(run_dir) if "val/loss" in e]
     assert best.value == min(values[1:])
     assert checkpoint_of(run_dir, "best")["counters"]["step"] == best.step > HALF
-    assert "from here on the best is that of val/loss" in (run_dir / "train.log").read_text()
+    assert "from here on, val/loss decides the best" in (run_dir / "train.log").read_text()
 
 
 def test_another_part_of_validation(train, half):
@@ -325,7 +325,7 @@ def test_another_part_of_validation(train, half):
         ((*VIT, "optimizer=muon"), "param_groups.not_hidden=[mlp]",
          r"param_groups\.not_hidden cannot be changed: the state of Muon .* has no 'step'"),
         (VIT, "model.width=24", r"model\.width cannot be changed: .* was \(\d.*, is \("),
-        (SGD, "trainer.max_steps=3", r"to end after 3 updates \(trainer\.max_steps\), but"),
+        (SGD, "trainer.max_steps=3", r"with trainer\.max_steps the run ends after 3 updates, but"),
     ],
 )  # fmt: skip
 def test_refused(train, half, before, change, message):

@@ -133,7 +133,7 @@ def test_early_stopping(train):
                 "trainer.eval_every_steps=2", "trainer.early_stopping_patience=3")  # fmt: skip
     assert summary(run)["status"] == "stopped"
     assert summary(run)["steps"] == 8  # the first is the best, then three without improvement
-    assert "no better val/accuracy" in summary(run)["stop_reason"]
+    assert "val/accuracy did not improve" in summary(run)["stop_reason"]
 
 
 def test_time_to_target(train):

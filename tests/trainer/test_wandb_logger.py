@@ -124,7 +124,7 @@ def test_a_full_disk_under_wandb(train, tmp_path, monkeypatch, capsys):
     assert summary(run_dir)["status"] == "completed"
     folder = summary(run_dir)["wandb"]["directory"]
     assert summary(run_dir)["wandb"]["problem"] == f"{folder}: No space left on device"
-    assert "it may have only a part of the run. Send the run later" in capsys.readouterr().out
+    assert "it may have only part of the run. Send the run later" in capsys.readouterr().out
 
 
 def test_without_wandb(train, monkeypatch, capsys):

@@ -56,7 +56,7 @@ def write(content: dict[str, Any], folder: Path, is_best: bool) -> None:
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
         # torch's message for a failed write is about file offsets
-        why = reason(error) if isinstance(error, OSError) else "the disk takes no more"
+        why = reason(error) if isinstance(error, OSError) else "the disk may be full"
         raise ConfigError(f"cannot write the checkpoint {last}: {why}") from error
 
 
@@ -91,7 +91,7 @@ def load(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:  # torch.load does not verify checksums
             if archive.testzip() is not None:
-                raise ValueError("its check sums are wrong")
+                raise ValueError("wrong checksum")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged file raises
         raise ConfigError(f"the checkpoint {path} is damaged: {reason(error)}") from error
@@ -177,7 +177,9 @@ def best_of(run_dir: Path) -> Path:
     for name in ("best.pt", "last.pt"):
         if (file := run_dir / "checkpoints" / name).is_file():
             return file
-    raise ConfigError(f"{run_dir} has no checkpoint: the run ended too early, or kept none")
+    raise ConfigError(
+        f"{run_dir} has no checkpoint: it ended too early, or had trainer.checkpoint=false"
+    )
 
 
 def load_best_weights(model: nn.Module, run_dir: Path) -> None:
@@ -191,5 +193,5 @@ def load_best_weights(model: nn.Module, run_dir: Path) -> None:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ConfigError(
-            f"{run_dir}: the checkpoint is not of the model in config.yaml"
+            f"{run_dir}: the checkpoint does not fit the model in config.yaml"
         ) from error

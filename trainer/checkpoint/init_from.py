@@ -69,14 +69,14 @@ def load_what_fits(model: nn.Module, path: Path, run_log: RunLog, spec: Any) -> 
     for name in shared:
         there, here = tuple(given[name].shape), tuple(own[name].shape)
         if there != here:
-            misfits[name] = f"{name} {here}, there {there}"
+            misfits[name] = f"{name} {here}, in the file {there}"
         elif name in foreign:
             misfits[name] = f"{name} ({foreign[name]})"
         else:
             fitting[name] = given[name]
     if not shared:
         raise ConfigError(
-            f"it shares no name with the model: it has {listed(theirs)}, "
+            f"no tensor name matches: it has {listed(theirs)}, "
             f"{type(model).__name__} has {listed(own)}"
         )
     if not fitting:
@@ -113,10 +113,10 @@ def of_other_meaning(model: nn.Module, file: Path, spec: Any) -> dict[str, str]:
         return {}
     own = list(getattr(spec, "class_names", ()))
     if own and names and names != own:
-        return dict.fromkeys(output_layer(model, len(own)), "of other classes")
+        return dict.fromkeys(output_layer(model, len(own)), "other classes")
     if hasattr(spec, "vocab_size") and tokens is not None and tokens != spec.tokenizer_content:
         found = [*embedding(model, spec.vocab_size), *output_layer(model, spec.vocab_size)]
-        return dict.fromkeys(found, "of other tokens")
+        return dict.fromkeys(found, "another tokenizer")
     return {}
 
 
@@ -155,12 +155,12 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise ConfigError(
-            f"{file} is damaged, or holds more than tensors, such as a whole model, which could "
-            "run any code: save model.state_dict() instead"
+            f"{file} is damaged, or has more than tensors, such as a pickled model, which could "
+            "run arbitrary code: save model.state_dict() instead"
         ) from error
     except Exception as error:  # whatever a damaged file raises
         raise ConfigError(
-            f"{file} is damaged, or not as torch.save and safetensors write files: {reason(error)}"
+            f"{file} is damaged, or was not written by torch.save or safetensors: {reason(error)}"
         ) from error
     if isinstance(content, Mapping) and content.keys() == files.PARTS.keys():
         files.load(file)  # verifies checksums, which torch.load does not
@@ -172,7 +172,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         tensors = node.items() if isinstance(node, Mapping) else ()
         if found := {str(name): value for name, value in tensors if isinstance(value, Tensor)}:
             return found
-    raise ConfigError(f"{file} holds no state dict, which is tensors by name")
+    raise ConfigError(f"{file} has no state dict, that is, tensors by name")
 
 
 def unwrapped(name: str) -> str:

@@ -74,8 +74,8 @@ def resume(trainer: Trainer, start: Start) -> None:
     step, last = trainer.progress.step, trainer.horizon.total_steps
     if step > last and start.changed:  # past limit_train_steps is fine: it ends
         raise ConfigError(
-            f"resume: the run is to end after {last} updates ({', '.join(start.changed)}), but has "
-            f"made {step} already"
+            f"resume: with {', '.join(start.changed)} the run ends after {last} updates, but it "
+            f"has already made {step}"
         )
 
 
@@ -83,8 +83,8 @@ def check_data(trainer: Trainer, start: Start, content: dict[str, Any]) -> None:
     is_meant = any(map(changes_data, start.changed))
     if content["data"]["fingerprint"] != trainer.data.fingerprint and not is_meant:
         raise ConfigError(
-            "resume: not the same run: what is at data.root or data.path is not the data that "
-            f"{start.path} was made with"
+            "resume: not the same run: the data at data.root or data.path differs from that of "
+            f"{start.path}"
         )
 
 
@@ -115,16 +115,16 @@ def adapt(content: dict[str, Any], trainer: Trainer, changed: set[str]) -> None:
         if before == now and not inner:
             continue
         optimizers[phase.name] = to_host(phase.optimizer_state.state_dict())
-        other = f"in place of {before}" if before != now else f"with another {', '.join(inner)}"
-        say(f"{now} {other}: it starts with a fresh state")
+        other = f"replaces {before}" if before != now else f"has another {', '.join(inner)}"
+        say(f"{now} {other}: its state starts from scratch")
     counters["batches_offset"] = trainer.horizon.batches_offset
     fresh = trainer.objective.state()
     if changed and shapes(fresh) != shapes(data["carried"]):
         data["carried"] = fresh
-        say(f"{', '.join(sorted(changed))}: the carried state starts empty")
+        say(f"{', '.join(sorted(changed))}: the carried state is reset")
     if any(map(changes_monitored, changed)):
         counters |= {"best": None, "evaluations": [], "evaluations_since_best": 0, "target": None}
-        say(f"from here on the best is that of {trainer.monitor.name}")
+        say(f"from here on, {trainer.monitor.name} decides the best")
     if "trainer.target" in changed:
         counters["target"] = None
     if changed & set(ENDS):

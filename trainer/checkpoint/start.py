@@ -126,8 +126,8 @@ def find(config: dict[str, Any], job: Job, is_restart: bool) -> Start:
     start = Start(continues=bool(paths) and paths[0].parent == own)
     if is_restart:
         start.notes.append(
-            "started again after a failure: the lines above and rank_*.log show what was "
-            "raised; a process that was killed leaves none"
+            "restarted after a failure: the lines above and rank_*.log show the error, unless the "
+            "process was killed"
         )
     events = job.path / "metrics.jsonl"
     if not start.continues and events.exists() and events.stat().st_size:
@@ -136,9 +136,9 @@ def find(config: dict[str, Any], job: Job, is_restart: bool) -> Start:
         return start
     load_newest(paths, start)
     if start.path is None and source != "auto":
-        raise ConfigError(f"resume={source}: it has no checkpoint")
+        raise ConfigError(f"resume={source} has no checkpoint")
     if start.path is None and job.sweep is None:
-        start.notes.append(f"resume=auto: {job.path} has no checkpoint yet: a new run begins")
+        start.notes.append(f"resume=auto: {job.path} has no checkpoint yet: starting a new run")
     recorded = paths[0].parent.parent / "config.yaml"
     if start.path is not None or recorded.exists():
         compare_settings(job.recordable or config, recorded, start)
@@ -188,8 +188,8 @@ def compare_settings(config: dict[str, Any], recorded: Path, start: Start) -> No
     hidden = [key for key in settings_from_environment(config) if not is_among(key, FREE)]
     if hidden:
         start.notes.append(
-            f"{', '.join(hidden)}: values from the environment are not recorded, so whether "
-            "they have changed is not known"
+            f"{', '.join(hidden)}: values from the environment are not recorded, so changes to "
+            "them cannot be detected"
         )
 
 
@@ -210,6 +210,6 @@ def settle_best(start: Start, own: Path) -> None:
                 files.duplicate(path, own / "best.pt")
             return
     start.notes.append(
-        f"the best weights, of step {step}, are lost: best.pt becomes those of the next evaluation"
+        f"the best weights, of step {step}, are lost: the next evaluation writes a new best.pt"
     )
     counters |= {"best": None, "evaluations_since_best": 0}

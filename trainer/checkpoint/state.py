@@ -80,8 +80,8 @@ class Checkpoints:
             files.load(self.last)
         except ConfigError as error:
             raise ConfigError(
-                f"the run could not be resumed: in {self.last} something, such as the optimizer's "
-                "state, is more than tensors and plain values; choose another optimizer, or "
+                f"this run could not be resumed: {self.last} has more than tensors and plain "
+                "values, such as in the optimizer's state; choose another optimizer, or "
                 "trainer.checkpoint=false"
             ) from error
 

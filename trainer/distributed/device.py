@@ -161,12 +161,12 @@ def explain_oom(data: Loader) -> Iterator[None]:
         if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in text:
             raise
         asked = re.search(r"allocate ([\d.]+ [KMG]iB)", text)
-        had = f", which had no {asked[1]} left" if asked else ""
+        size = f" when allocating {asked[1]}" if asked else ""
         raise OutOfMemory(
-            f"out of memory on {data.device}{had}, at data.batch_size={data.batch_size}, "
+            f"out of memory on {data.device}{size}, at data.batch_size={data.batch_size}, "
             f"trainer.accumulate_steps={data.accumulate_steps}, "
-            f"data.eval_batch_size={data.eval_batch_size}: more accumulate_steps train the same "
-            "with less, else make the batches smaller"
+            f"data.eval_batch_size={data.eval_batch_size}: raise accumulate_steps, which needs "
+            "less memory for the same updates, or reduce the batch sizes"
         ) from error
 
 

@@ -67,8 +67,8 @@ def launch_workers(
             raise errors.Interrupted(int(stopped.sigval)) from None
         except RendezvousError as lost:
             raise errors.RankFailed(
-                f"trainer.rdzv_endpoint={settings.rdzv_endpoint}: another node is gone or cannot "
-                f"be reached: {errors.reason(lost)}"
+                f"trainer.rdzv_endpoint={settings.rdzv_endpoint}: another node has exited or is "
+                f"unreachable: {errors.reason(lost)}"
             ) from None
     return values[min(values)]
 

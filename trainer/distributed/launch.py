@@ -69,7 +69,7 @@ def wait_for_name(host: str) -> None:
         except OSError as error:
             if time.monotonic() > end:
                 raise ConfigError(
-                    f"trainer.rdzv_endpoint: the host {host} is not known here: {reason(error)}"
+                    f"trainer.rdzv_endpoint: cannot resolve the host {host}: {reason(error)}"
                 ) from error
         time.sleep(1)
 

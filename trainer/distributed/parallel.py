@@ -27,7 +27,7 @@ def distribute(objective: Objective, settings: TrainerSettings) -> None:
     """
     if not dist.is_initialized():
         if settings.strategy == "fsdp":
-            raise ConfigError("trainer.strategy=fsdp needs several processes: give trainer.devices")
+            raise ConfigError("trainer.strategy=fsdp needs several processes: set trainer.devices")
         return
     with torch.no_grad():
         for tensor in [*objective.parameters(), *objective.buffers()]:

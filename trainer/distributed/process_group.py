@@ -61,8 +61,8 @@ def process_group(settings: TrainerSettings) -> Iterator[Ranks]:
     except RuntimeError as error:
         if "Expected to have finished reduction" in str(error):  # DDP's error
             raise ConfigError(
-                "some parameters take no part in the loss, such as those of an auxiliary output, "
-                "which several processes do not allow: freeze them, "
+                "some parameters do not contribute to the loss, such as those of an auxiliary "
+                "output, which DDP does not support: freeze them with "
                 "param_groups.rules=[{match: NAME, freeze: true}]"
             ) from error
         is_late = "Timed out" in str(error)

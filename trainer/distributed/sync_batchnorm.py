@@ -128,7 +128,7 @@ def synchronize_batchnorm(model: nn.Module, device_type: str) -> None:
         else:
             raise ConfigError(
                 f"{name} is a {type(module).__name__}, which has no synchronized form: use another "
-                "norm, or give trainer.sync_batchnorm=false (statistics per process)"
+                "norm, or set trainer.sync_batchnorm=false (statistics per process)"
             )
         module.__class__ = kind
         if is_cuda:

@@ -96,10 +96,9 @@ class Console(Writer):
             self.show(f"trainer.limit_eval_steps: {', '.join(parts)}")
         if "resumed_from" in facts:
             step, last = facts["resumed_at_step"], facts["planned_steps"]
-            way = f"goes on at step {step} of {last}"
+            way = f"resuming at step {step} of {last}"
             if step > last:
-                way = f"has made {step} updates already, and is to end after {last}"
-                way += ": no more training"
+                way = f"no more training: {step} updates were made, and the run ends after {last}"
             self.show(f"{way}, from {escape(facts['resumed_from'])}")
 
     def start_progress(self, total_steps: int, step: int) -> None:
@@ -199,8 +198,8 @@ def ways_to_wandb(state: dict[str, Any]) -> Iterator[str]:
         last = Path(state["directory"])
         _, _, run_id = last.name.rpartition("-")  # a resumed run has one folder per part
         parts = sorted(last.parent.glob(f"offline-run-*-{run_id}")) or [last]
-        yield f"look at it in a terminal with  wandb leet {shlex.quote(str(last))}"
-        yield f"send it to W&B with            wandb sync {shlex.join(map(str, parts))}"
+        yield f"view it in a terminal with  wandb leet {shlex.quote(str(last))}"
+        yield f"upload it to W&B with       wandb sync {shlex.join(map(str, parts))}"
 
 
 def result_rows(summary: dict[str, Any], run_dir: Path) -> dict[str, str]:

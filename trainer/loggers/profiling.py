@@ -34,7 +34,7 @@ def profiled(
     if planned < (needed := WAIT + WARMUP + num_steps):
         raise ConfigError(
             f"trainer.profile_steps={num_steps} needs {needed} updates, the first {WAIT + WARMUP} "
-            f"to warm up; there are {planned} to make"
+            f"to warm up; only {planned} remain"
         )
     if not run_log.writers:
         yield lambda: None

@@ -208,7 +208,7 @@ def build_logger(node: dict[str, Any], where: str, job: Job) -> Writer:
     """
     writer = instantiate(node, where, run_dir=job.path)
     if not isinstance(writer, Writer):
-        raise ConfigError(f"{where}={node}: a logger is a trainer.loggers.writer.Writer")
+        raise ConfigError(f"{where}={node}: a logger must be a trainer.loggers.writer.Writer")
     return writer
 
 

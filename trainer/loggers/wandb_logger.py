@@ -157,14 +157,14 @@ class WandbLogger(Writer):
             self.check_disk()
         except Exception as error:
             server_has_failed = self.state["mode"] == "online"
-            self.note_problem(describe(error), "it has only a part of the run")
+            self.note_problem(describe(error), "it has only part of the run")
 
     def check_disk(self) -> None:
         """Warn once if W&B's folder is not writable: its client then drops data silently."""
         self.probed_at = time.monotonic()
         folder = self.state["directory"]
         if self.state["problem"] is None and folder and (problem := why_not_writable(folder)):
-            self.note_problem(f"{folder}: {problem}", "it may have only a part of the run")
+            self.note_problem(f"{folder}: {problem}", "it may have only part of the run")
 
     def note_problem(self, problem: str, so: str) -> None:
         """Record and print a problem, and the command to send the run later."""

@@ -33,7 +33,7 @@ def send(run_dir: Path, new_run: bool) -> str:
         config = read_config(run_dir / "config.yaml")
         for name in ("config.yaml", "summary.json", "metrics.jsonl", "spec.json"):
             if (run_dir / name).is_symlink():
-                raise ConfigError(f"{run_dir / name} is a link: nothing from elsewhere is sent")
+                raise ConfigError(f"{run_dir / name} is a symbolic link, which is never sent")
         summary = read_record(run_dir / "summary.json")
         for _ in read_events(run_dir / "metrics.jsonl"):
             pass  # validate the whole file before sending any of it
