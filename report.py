@@ -88,14 +88,14 @@ def report_of(sweep: Sweep, name: str, options: argparse.Namespace) -> Document:
     """Build the report of a single comparison, or of several workloads."""
     if workloads := by_workload(sweep, options.by, options.metric):
         if options.target is not None or options.wandb or options.against:
-            refused = "--wandb" if options.wandb else "--against" if options.against else "--target"
-            raise ReportError(f"{refused} is for the report of one study, not of several workloads")
+            option = "--wandb" if options.wandb else "--against" if options.against else "--target"
+            raise ReportError(f"{option} is for the report of one study, not of several workloads")
         if options.mode and not options.metric:
             raise ReportError("several workloads: --mode needs --metric")
         return WorkloadsReport(workloads, name, options.metric, options.mode)
     comparison = compare(sweep.runs, options.metric, options.mode, options.target)
     counts = (("candidate", comparison.rows), ("run", sweep.runs))
-    size = ", ".join(f"{len(found)} {what}{'s' * (len(found) != 1)}" for what, found in counts)
+    size = ", ".join(f"{len(items)} {noun}{'s' * (len(items) != 1)}" for noun, items in counts)
     return Report(comparison, sweep, f"{name}: {size}", options.against)
 
 
@@ -120,23 +120,23 @@ def show(report: Document) -> None:
 def write(report: Document, folder: Path, options: argparse.Namespace) -> list[Path]:
     """Write ``report.csv``, ``report.html`` and the files the options name; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    own = {
+    reports = {
         folder / "report.csv": report.frame.to_csv(index=False),
         folder / "report.html": report.page(),
     }
-    texts = {}
+    extras = {}
     if options.latex:
-        texts[options.latex] = latex(report.tables[0], f"{report.title}. {report.notes}")
+        extras[options.latex] = latex(report.tables[0], f"{report.title}. {report.notes}")
     if options.markdown:
-        texts[options.markdown] = report.markdown()
-    for file, text in own.items():
+        extras[options.markdown] = report.markdown()
+    for file, text in reports.items():
         write_text(text, file)
-    for file, text in texts.items():  # in place: the user may name a device such as /dev/stdout
+    for file, text in extras.items():  # in place: the user may name a device such as /dev/stdout
         file.write_text(text, encoding="utf-8")
     if options.figures:
         report.save_figures(options.figures)
-        return [*own, *texts, options.figures]
-    return [*own, *texts]
+        return [*reports, *extras, options.figures]
+    return [*reports, *extras]
 
 
 if __name__ == "__main__":

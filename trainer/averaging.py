@@ -53,19 +53,19 @@ class Average:
         """Average in the weights after update ``step``, if ``step`` is one to average."""
         if step < self.start or (step - self.start) % self.every:
             return
-        keep = self.kept_share()
-        own, current = list(self.module.parameters()), list(model.parameters())
-        get_ema_multi_avg_fn(keep)(own, current, self.num_updates)
+        decay = self.current_decay()
+        averaged, current = list(self.module.parameters()), list(model.parameters())
+        get_ema_multi_avg_fn(decay)(averaged, current, self.num_updates)
         for buffer, value in zip(self.module.buffers(), model.buffers(), strict=True):
             buffer.copy_(value)
         self.num_updates += 1
 
-    def kept_share(self) -> float:
+    def current_decay(self) -> float:
         """Weight of the current average in the next update; 0 for the initial copy."""
-        done = self.num_updates
-        if self.decay is None or done == 0:
-            return done / (done + 1)
-        return min(self.decay, (1 + done) / (10 + done))
+        count = self.num_updates
+        if self.decay is None or count == 0:
+            return count / (count + 1)
+        return min(self.decay, (1 + count) / (10 + count))
 
     @property
     def has_stale_statistics(self) -> bool:
@@ -109,9 +109,9 @@ def kind_of_average(settings: TrainerSettings) -> str | None:
 def check_average(settings: TrainerSettings, against: str) -> None:
     """Raise ConfigError if weight averaging is on; ``against`` names what it conflicts with."""
     if kind := kind_of_average(settings):
-        said = f"ema_decay={settings.ema_decay}" if settings.ema_decay is not None else ""
+        setting = f"ema_decay={settings.ema_decay}" if settings.ema_decay is not None else ""
         raise ConfigError(
-            f"trainer.{said or f'average={kind}'} cannot be used with {against}: set it to null"
+            f"trainer.{setting or f'average={kind}'} cannot be used with {against}: set it to null"
         )
 
 
@@ -154,5 +154,5 @@ def estimate_statistics(
 
 
 def is_frozen(layer: nn.Module) -> bool:
-    own = list(layer.parameters(recurse=False))
-    return bool(own) and not any(parameter.requires_grad for parameter in own)
+    parameters = list(layer.parameters(recurse=False))
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)

@@ -112,12 +112,12 @@ def build_phases(
         leave_compiler_out()
     phases = []
     for name, module in modules.items():
-        own, where = settings[name], f"phases.{name}." if config["phases"] else ""
-        chosen = for_strategy(own["optimizer"], trainer)
+        phase_config, where = settings[name], f"phases.{name}." if config["phases"] else ""
+        optimizer_config = for_strategy(phase_config["optimizer"], trainer)
         if trainer.cuda_graph:
-            chosen = capturable(chosen, f"{where}optimizer")
-        optimizer = build_optimizer(chosen, module, grouping, f"{where}optimizer")
-        needs = rehearse(chosen, optimizer, f"{where}optimizer", module)
+            optimizer_config = capturable(optimizer_config, f"{where}optimizer")
+        optimizer = build_optimizer(optimizer_config, module, grouping, f"{where}optimizer")
+        needs = rehearse(optimizer_config, optimizer, f"{where}optimizer", module)
         check_needs(needs, optimizer, objective, trainer, f"{where}optimizer")
         phase = Phase(
             name=name,
@@ -126,9 +126,9 @@ def build_phases(
             module=module,
             optimizer=optimizer,
             needs=needs,
-            schedule=build_schedule(own["scheduler"], horizon, f"{where}scheduler"),
-            clip_grad_norm=own["clip_grad_norm"],
-            clip_grad_value=own["clip_grad_value"],
+            schedule=build_schedule(phase_config["scheduler"], horizon, f"{where}scheduler"),
+            clip_grad_norm=phase_config["clip_grad_norm"],
+            clip_grad_value=phase_config["clip_grad_value"],
             monitor_layers=trainer.monitor_layers,
             frozen_norms=frozen_norms,
             setting_schedules=[
@@ -179,9 +179,9 @@ def check_needs(
     if not (needs.graph or needs.closure):
         return
     device = next(objective.parameters()).device
-    kept = objective.state()
-    hooked = type(objective).after_backward is not Objective.after_backward
-    against = {
+    carried = objective.state()
+    has_hook = type(objective).after_backward is not Objective.after_backward
+    unmet = {
         "an objective with a single phase": len(objective.phases()) > 1,
         "trainer.precision=fp32 or bf16: fp16 scales the loss": (
             choose_precision(settings.precision, device) == "fp16"
@@ -189,19 +189,19 @@ def check_needs(
         "trainer.strategy=ddp": settings.strategy == "fsdp",
     }
     if needs.graph:
-        against |= {
+        unmet |= {
             "trainer.compile=false": bool(settings.compile),
             "one process: exchanged gradients have no graph": dist.is_initialized(),
         }
     else:
-        against |= {
+        unmet |= {
             "trainer.on_nonfinite=raise or stop": settings.on_nonfinite == "skip",
-            f"an objective without state between updates ({', '.join(kept)})": bool(kept),
-            "an objective without after_backward": hooked,
+            f"an objective without state between updates ({', '.join(carried)})": bool(carried),
+            "an objective without after_backward": has_hook,
             "no random numbers in its step": needs.draws,
         }
-    for wanted, is_against in against.items():
-        if is_against:
-            how = "differentiates gradients" if needs.graph else "evaluates the loss again"
+    for requirement, is_unmet in unmet.items():
+        if is_unmet:
+            action = "differentiates gradients" if needs.graph else "evaluates the loss again"
             name = type(optimizer).__name__
-            raise ConfigError(f"{where}: {name} {how}, which needs {wanted}")
+            raise ConfigError(f"{where}: {name} {action}, which needs {requirement}")

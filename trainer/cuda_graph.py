@@ -59,21 +59,21 @@ class GraphedUpdate:
         if self.replay is None:
             self.inputs = [tuple(map(torch.clone, batch)) for batch in update]
             self.sums, self.replay = capture(self.compute, self.inputs)
-        self.take(update)
+        self.copy_inputs(update)
         self.replay()
         return self.sums
 
-    def take(self, update: list[Batch]) -> None:
+    def copy_inputs(self, update: list[Batch]) -> None:
         """Copy the samples into the graph's static inputs."""
-        found, captured = shapes_of(update), shapes_of(self.inputs)
-        if found != captured:
+        shapes, captured = shapes_of(update), shapes_of(self.inputs)
+        if shapes != captured:
             raise ConfigError(
                 f"trainer.cuda_graph=true needs batches of one shape, but {captured} was followed "
-                f"by {found}: set it to false"
+                f"by {shapes}: set it to false"
             )
         for batch, inputs in zip(update, self.inputs, strict=True):
-            for tensor, own in zip(batch, inputs, strict=True):
-                own.copy_(tensor, non_blocking=True)
+            for tensor, static in zip(batch, inputs, strict=True):
+                static.copy_(tensor, non_blocking=True)
 
 
 def warm_up(compute: Compute, update: list[Batch]) -> list[Sums] | None:
@@ -136,8 +136,8 @@ def capturable(optimizer: dict[str, Any], where: str) -> dict[str, Any]:
     target = resolve(optimizer["_target_"], f"{where}._target_")
     if target is torch.optim.SGD:
         return {**optimizer, "fused": True}
-    is_torchs = target.__module__.startswith("torch.optim.") and target is not torch.optim.Rprop
-    if is_torchs and "capturable" in inspect.signature(target).parameters:
+    is_from_torch = target.__module__.startswith("torch.optim.") and target is not torch.optim.Rprop
+    if is_from_torch and "capturable" in inspect.signature(target).parameters:
         # the single-tensor version of some reads lr on the host
         return {**optimizer, "capturable": True, "foreach": not optimizer.get("fused")}
     raise ConfigError(
@@ -155,9 +155,9 @@ def check_cuda_graph(
         ConfigError: if a setting or the objective is incompatible with CUDA graphs.
     """
     device = next(objective.parameters()).device
-    kept = objective.state()
+    carried = objective.state()
     scheduled = [key for key in ("momentum_schedule", "weight_decay_schedule") if config[key]]
-    against = {
+    unmet = {
         "a CUDA device": device.type not in DEVICES,
         "one process": dist.is_initialized(),
         "trainer.compile=false": bool(settings.compile),
@@ -168,11 +168,11 @@ def check_cuda_graph(
             settings.on_nonfinite == "skip"
         ),
         f"an optimizer without {' and '.join(scheduled)}": bool(scheduled),
-        f"an objective without state between updates ({', '.join(kept)})": bool(kept),
+        f"an objective without state between updates ({', '.join(carried)})": bool(carried),
     }
-    for wanted, is_against in against.items():
-        if is_against:
-            raise ConfigError(f"trainer.cuda_graph=true needs {wanted}")
+    for requirement, is_unmet in unmet.items():
+        if is_unmet:
+            raise ConfigError(f"trainer.cuda_graph=true needs {requirement}")
 
 
 def shapes_of(update: list[Batch]) -> list[list[tuple[int, ...]]]:
@@ -181,6 +181,6 @@ def shapes_of(update: list[Batch]) -> list[list[tuple[int, ...]]]:
 
 def host_generators() -> tuple[Any, ...]:
     """States of the global CPU RNGs: Python's, NumPy's and torch's."""
-    own: Any = numpy.random.get_state()
-    of_numpy, place = own[1].tobytes(), own[2]
-    return random.getstate(), of_numpy, place, torch.get_rng_state().numpy().tobytes()
+    state: Any = numpy.random.get_state()
+    numpy_state, position = state[1].tobytes(), state[2]
+    return random.getstate(), numpy_state, position, torch.get_rng_state().numpy().tobytes()

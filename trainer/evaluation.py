@@ -63,15 +63,15 @@ def evaluate(
     means.update(objective.metrics.compute())
     samples = {}
     if keep_samples:
-        everywhere = [part for parts in gather(kept) for part in parts]
-        names = everywhere[0] if everywhere else {}
-        samples = {name: torch.cat([part[name] for part in everywhere]) for name in names}
+        batches = [part for parts in gather(kept) for part in parts]
+        names = batches[0] if batches else {}
+        samples = {name: torch.cat([part[name] for part in batches]) for name in names}
         if samples:
             samples["index"] = indices
         with autocast(data.device, precision):
-            metrics, further = objective.conclude(model, samples)
+            metrics, derived = objective.conclude(model, samples)
         means.update(metrics)
-        samples.update(further)
+        samples.update(derived)
     return means, samples
 
 
@@ -128,9 +128,9 @@ def check_evaluations(
             " such as 0.98 for 98 %"
         )
     if "val" not in data.splits:
-        if needing := next(what_needs_validation(settings, phases), None):
+        if setting := next(settings_needing_validation(settings, phases), None):
             raise ConfigError(
-                f"{needing} needs a validation split, and data={data.spec.name} has none"
+                f"{setting} needs a validation split, and data={data.spec.name} has none"
             )
         say(
             f"there is no validation split: {monitor.name} is not measured, and the last weights "
@@ -146,7 +146,9 @@ def check_evaluations(
         say(f"assuming that a {better} {monitor.name} is better; set monitor_mode if it is not")
 
 
-def what_needs_validation(settings: TrainerSettings, phases: Iterable[Phase]) -> Iterator[str]:
+def settings_needing_validation(
+    settings: TrainerSettings, phases: Iterable[Phase]
+) -> Iterator[str]:
     """Yield the settings that need a validation split."""
     for setting in ("target", "early_stopping_patience"):
         if (value := getattr(settings, setting)) is not None:

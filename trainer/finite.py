@@ -118,5 +118,5 @@ def check_finite(value: float, what: str) -> None:
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether all tensors, on one device, are finite. Reads one value back."""
-    found = [t.isfinite().all() for t in tensors if t.is_floating_point()]
-    return not found or bool(torch.stack(found).all())
+    flags = [t.isfinite().all() for t in tensors if t.is_floating_point()]
+    return not flags or bool(torch.stack(flags).all())

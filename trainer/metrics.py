@@ -122,8 +122,8 @@ class TrainingMetrics:
 
     def load_state(self, state: dict[str, list[MeterState]], ranks: Ranks) -> None:
         """Restore :meth:`state`, which may be of another number of processes."""
-        self.window.load_state(own_share(state["window"], ranks))
-        self.since_eval.load_state(own_share(state["since_eval"], ranks))
+        self.window.load_state(meters_of_rank(state["window"], ranks))
+        self.since_eval.load_state(meters_of_rank(state["since_eval"], ranks))
 
 
 class Clock:
@@ -158,7 +158,7 @@ def losses_of(metrics: dict[str, T]) -> dict[str, T]:
     return {name: value for name, value in metrics.items() if name.endswith("loss")}
 
 
-def own_share(meters: list[MeterState], ranks: Ranks) -> list[MeterState]:
+def meters_of_rank(meters: list[MeterState], ranks: Ranks) -> list[MeterState]:
     """The saved meters that this process resumes with.
 
     Its own one; if the number of processes has changed, rank 0 takes all of them.

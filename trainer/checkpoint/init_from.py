@@ -65,13 +65,13 @@ def load_what_fits(model: nn.Module, path: Path, run_log: RunLog, spec: Any) -> 
     fitting: dict[str, Tensor] = {}
     misfits: dict[str, str] = {}
     shared = [name for name in given if name in own]
-    foreign = of_other_meaning(model, file, spec)
+    incompatible = incompatible_tensors(model, file, spec)
     for name in shared:
-        there, here = tuple(given[name].shape), tuple(own[name].shape)
-        if there != here:
-            misfits[name] = f"{name} {here}, in the file {there}"
-        elif name in foreign:
-            misfits[name] = f"{name} ({foreign[name]})"
+        file_shape, model_shape = tuple(given[name].shape), tuple(own[name].shape)
+        if file_shape != model_shape:
+            misfits[name] = f"{name} {model_shape}, in the file {file_shape}"
+        elif name in incompatible:
+            misfits[name] = f"{name} ({incompatible[name]})"
         else:
             fitting[name] = given[name]
     if not shared:
@@ -104,7 +104,7 @@ def load_what_fits(model: nn.Module, path: Path, run_log: RunLog, spec: Any) -> 
     }
 
 
-def of_other_meaning(model: nn.Module, file: Path, spec: Any) -> dict[str, str]:
+def incompatible_tensors(model: nn.Module, file: Path, spec: Any) -> dict[str, str]:
     """Tensors that differ in meaning from those of the run that wrote ``file``, and the reason."""
     try:
         theirs = read_record(file.resolve().parent.with_name("spec.json"))
@@ -122,12 +122,12 @@ def of_other_meaning(model: nn.Module, file: Path, spec: Any) -> dict[str, str]:
 
 def output_layer(model: nn.Module, num_outputs: int) -> list[str]:
     """Parameter names of the last layer with ``num_outputs`` rows."""
-    found: list[str] = []
+    names: list[str] = []
     for prefix, layer in model.named_modules():
         own = dict(layer.named_parameters(prefix, recurse=False))
         if own and all(value.shape[:1] == (num_outputs,) for value in own.values()):
-            found = list(own)
-    return found
+            names = list(own)
+    return names
 
 
 def embedding(model: nn.Module, vocab_size: int) -> list[str]:

@@ -53,9 +53,9 @@ class OptimizerState:
             if not isinstance(key, int)
         }
         for index, name in enumerate(self.names):
-            of_parameter = content["state"].get(index, {})
-            if of_parameter:
-                state[name] = of_parameter
+            param_state = content["state"].get(index, {})
+            if param_state:
+                state[name] = param_state
         groups = [
             {
                 "params": [self.names[index] for index in group["params"]],
@@ -82,8 +82,8 @@ class OptimizerState:
         for group in groups:
             saved = saved_group.get(self.names[group["params"][0]], {})
             group |= {key: value for key, value in saved.items() if key not in self.not_state}
-        further = {key: value for key, value in content.items() if key != "class"}
-        self.optimizer.load_state_dict({**further, "state": state, "param_groups": groups})
+        rest = {key: value for key, value in content.items() if key != "class"}
+        self.optimizer.load_state_dict({**rest, "state": state, "param_groups": groups})
 
     def changes(self, group: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
         """The entries of a parameter group that training has changed."""
@@ -97,5 +97,5 @@ class OptimizerState:
 
 def share_of(value: Any, parameter: Tensor) -> Any:
     """``value``, sharded like ``parameter`` if it has its shape and FSDP has sharded that."""
-    is_like = isinstance(value, Tensor) and value.shape == parameter.shape
-    return spread_like(value, parameter) if is_like else value
+    has_same_shape = isinstance(value, Tensor) and value.shape == parameter.shape
+    return spread_like(value, parameter) if has_same_shape else value

@@ -64,13 +64,13 @@ def resume(trainer: Trainer, start: Start) -> None:
     with start.fitting():
         check_data(trainer, start, content)
         check_weights(trainer, start, content)
-        adapt(content, trainer, set(start.changed))
+        reset_invalidated(content, trainer, set(start.changed))
         for phase in trainer.phases:
             where = ("optimizer.", f"phases.{phase.name}.optimizer.", "param_groups.")
             if changed := [key for key in start.changed if key.startswith(where)]:
-                check_state(phase, content["optimizers"][phase.name], changed)
+                check_optimizer_state(phase, content["optimizers"][phase.name], changed)
         trainer.progress = trainer.checkpoints.restore(content)
-    say_where(trainer, start.summary)
+    report_device_change(trainer, start.summary)
     step, last = trainer.progress.step, trainer.horizon.total_steps
     if step > last and start.changed:  # past limit_train_steps is fine: it ends
         raise ConfigError(
@@ -80,8 +80,8 @@ def resume(trainer: Trainer, start: Start) -> None:
 
 
 def check_data(trainer: Trainer, start: Start, content: dict[str, Any]) -> None:
-    is_meant = any(map(changes_data, start.changed))
-    if content["data"]["fingerprint"] != trainer.data.fingerprint and not is_meant:
+    is_expected = any(map(changes_data, start.changed))
+    if content["data"]["fingerprint"] != trainer.data.fingerprint and not is_expected:
         raise ConfigError(
             "resume: not the same run: the data at data.root or data.path differs from that of "
             f"{start.path}"
@@ -105,13 +105,13 @@ def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in tensors.items()}
 
 
-def adapt(content: dict[str, Any], trainer: Trainer, changed: set[str]) -> None:
+def reset_invalidated(content: dict[str, Any], trainer: Trainer, changed: set[str]) -> None:
     """Reset the parts of a checkpoint that the ``changed`` settings invalidate, and print them."""
     optimizers, data, counters = content["optimizers"], content["data"], content["counters"]
     say = trainer.run_log.print
     for phase in trainer.phases:
         before, now = optimizers[phase.name]["class"], phase.optimizer_state.kind
-        inner = [key for key in sorted(changed) if is_inner(key, phase.name)]
+        inner = [key for key in sorted(changed) if is_inner_key(key, phase.name)]
         if before == now and not inner:
             continue
         optimizers[phase.name] = to_host(phase.optimizer_state.state_dict())
@@ -131,13 +131,13 @@ def adapt(content: dict[str, Any], trainer: Trainer, changed: set[str]) -> None:
         counters["stop_reason"] = None
 
 
-def is_inner(key: str, phase: str) -> bool:
+def is_inner_key(key: str, phase: str) -> bool:
     """Whether ``key`` chooses an optimizer nested in the phase's, and so its kind of state."""
     found = INNER.fullmatch(key)
     return found is not None and found[1] in (None, phase)
 
 
-def say_where(trainer: Trainer, before: dict[str, Any]) -> None:
+def report_device_change(trainer: Trainer, before: dict[str, Any]) -> None:
     """Tell the user if device or precision have changed: results then differ by rounding."""
     now = trainer.facts()
     changed = [
@@ -152,7 +152,7 @@ def say_where(trainer: Trainer, before: dict[str, Any]) -> None:
         )
 
 
-def check_state(phase: Phase, saved: dict[str, Any], changed: list[str]) -> None:
+def check_optimizer_state(phase: Phase, saved: dict[str, Any], changed: list[str]) -> None:
     """Load the state, and try one step with zero gradients on a copy of the parameters.
 
     Raises:
@@ -160,25 +160,25 @@ def check_state(phase: Phase, saved: dict[str, Any], changed: list[str]) -> None
     """
     try:
         phase.optimizer_state.load_state_dict(saved)
-        try_step(twin_of(phase.optimizer, {}), phase.needs, scale=0.0)
+        try_step(copy_optimizer(phase.optimizer, {}), phase.needs, scale=0.0)
     except MISFITS as error:
-        lacks = f"has no {error}" if isinstance(error, KeyError) else f"does not fit ({error})"
+        problem = f"has no {error}" if isinstance(error, KeyError) else f"does not fit ({error})"
         raise ConfigError(
             f"resume: {', '.join(changed)} cannot be changed: the state of "
-            f"{type(phase.optimizer).__name__} in the checkpoint {lacks}; start a new run"
+            f"{type(phase.optimizer).__name__} in the checkpoint {problem}; start a new run"
         ) from error
 
 
-def twin_of(optimizer: Optimizer, memo: dict[int, Any]) -> Optimizer:
+def copy_optimizer(optimizer: Optimizer, memo: dict[int, Any]) -> Optimizer:
     """Deep-copy an optimizer with all attributes; torch's own copies drop those of subclasses.
 
     Args:
         memo: as in ``copy.deepcopy``; receives the copies of nested optimizers.
     """
-    twin = memo[id(optimizer)] = object.__new__(type(optimizer))
+    duplicate = memo[id(optimizer)] = object.__new__(type(optimizer))
     for value in vars(optimizer).values():
         for part in value.values() if isinstance(value, dict) else [value]:
             if isinstance(part, Optimizer) and id(part) not in memo:
-                twin_of(part, memo)
-    vars(twin).update(copy.deepcopy(vars(optimizer), memo))
-    return twin
+                copy_optimizer(part, memo)
+    vars(duplicate).update(copy.deepcopy(vars(optimizer), memo))
+    return duplicate

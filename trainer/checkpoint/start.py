@@ -79,11 +79,11 @@ def starting_point(config: dict[str, Any], job: Job, ranks: Ranks) -> Iterator[S
         RunInUse: if another process runs there, or ``resume`` does not name the run in it.
         ConfigError: if the checkpoint is missing or damaged, or a setting has changed.
     """
-    start, problem, held = Start(), None, None
+    start, problem, lock_file = Start(), None, None
     is_restart = agree(was_restarted())  # only the failed node knows
     if ranks.is_main:
         try:
-            held = take_lock(job.path)
+            lock_file = take_lock(job.path)
             start = find(config, job, is_restart)
         except ConfigError as error:
             problem = error
@@ -93,8 +93,8 @@ def starting_point(config: dict[str, Any], job: Job, ranks: Ranks) -> Iterator[S
             raise problem
         yield start
     finally:
-        if held is not None:
-            held.close()
+        if lock_file is not None:
+            lock_file.close()
 
 
 def take_lock(run_dir: Path) -> IO[str]:
@@ -119,11 +119,11 @@ def find(config: dict[str, Any], job: Job, is_restart: bool) -> Start:
     Args:
         is_restart: whether torchelastic restarted the processes after a failure.
     """
-    source, own = config["resume"], (job.path / "checkpoints").resolve()
-    if is_restart and (source is None or own.exists()):
+    source, checkpoint_dir = config["resume"], (job.path / "checkpoints").resolve()
+    if is_restart and (source is None or checkpoint_dir.exists()):
         source = "auto"
-    paths = candidates(source, own)
-    start = Start(continues=bool(paths) and paths[0].parent == own)
+    paths = candidates(source, checkpoint_dir)
+    start = Start(continues=bool(paths) and paths[0].parent == checkpoint_dir)
     if is_restart:
         start.notes.append(
             "restarted after a failure: the lines above and rank_*.log show the error, unless the "
@@ -144,15 +144,15 @@ def find(config: dict[str, Any], job: Job, is_restart: bool) -> Start:
         compare_settings(job.recordable or config, recorded, start)
     start.summary = read_summary(recorded.with_name("summary.json"))
     with start.fitting():
-        settle_best(start, own)
+        restore_best(start, checkpoint_dir)
     return start
 
 
-def candidates(source: str | None, own: Path) -> list[Path]:
+def candidates(source: str | None, checkpoint_dir: Path) -> list[Path]:
     """Checkpoint files that ``resume`` may refer to, in the order in which to try them."""
     if source is None:
         return []
-    folder = own if source == "auto" else Path(source).resolve()
+    folder = checkpoint_dir if source == "auto" else Path(source).resolve()
     if source != "auto" and not folder.exists():
         raise ConfigError(f"resume={source}: there is no such file or run directory")
     if folder.is_file():
@@ -193,21 +193,21 @@ def compare_settings(config: dict[str, Any], recorded: Path, start: Start) -> No
         )
 
 
-def settle_best(start: Start, own: Path) -> None:
+def restore_best(start: Start, checkpoint_dir: Path) -> None:
     """Make ``best.pt`` match the loaded checkpoint; it may be older, newer or in another run."""
     if start.content is None or start.path is None or start.content["counters"]["best"] is None:
         return
     counters = start.content["counters"]
     step = counters["best"]["step"]
-    for path in (own / "best.pt", start.path.with_name("best.pt"), start.path):
+    for path in (checkpoint_dir / "best.pt", start.path.with_name("best.pt"), start.path):
         try:
-            found = files.load(path)["counters"]
+            saved = files.load(path)["counters"]
         except ConfigError:
             continue
-        if found["step"] == found["evaluated_at"] == step:  # not a later save
-            if path != own / "best.pt":
-                own.mkdir(exist_ok=True)
-                files.duplicate(path, own / "best.pt")
+        if saved["step"] == saved["evaluated_at"] == step:  # not a later save
+            if path != checkpoint_dir / "best.pt":
+                checkpoint_dir.mkdir(exist_ok=True)
+                files.duplicate(path, checkpoint_dir / "best.pt")
             return
     start.notes.append(
         f"the best weights, of step {step}, are lost: the next evaluation writes a new best.pt"

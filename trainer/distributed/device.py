@@ -160,8 +160,8 @@ def explain_oom(data: Loader) -> Iterator[None]:
         # the CPU allocator raises a plain RuntimeError
         if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in text:
             raise
-        asked = re.search(r"allocate ([\d.]+ [KMG]iB)", text)
-        size = f" when allocating {asked[1]}" if asked else ""
+        request = re.search(r"allocate ([\d.]+ [KMG]iB)", text)
+        size = f" when allocating {request[1]}" if request else ""
         raise OutOfMemory(
             f"out of memory on {data.device}{size}, at data.batch_size={data.batch_size}, "
             f"trainer.accumulate_steps={data.accumulate_steps}, "

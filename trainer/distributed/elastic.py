@@ -62,7 +62,7 @@ def launch_workers(
             with quiet_engine(), stop_signals_call(stop_engine):
                 values = elastic_launch(engine, worker)(store_folder, run, config, job)
         except ChildFailedError as failed:
-            raise as_raised(failed) from None
+            raise exception_of(failed) from None
         except SignalException as stopped:
             raise errors.Interrupted(int(stopped.sigval)) from None
         except RendezvousError as lost:
@@ -118,13 +118,13 @@ def worker(
         raise
     except errors.Interrupted as interrupted:
         parent = multiprocessing.parent_process()
-        is_left = parent is not None and parent.pid == os.getppid()
-        if interrupted.is_agreed and is_left:  # the engine must not restart the job
+        has_parent = parent is not None and parent.pid == os.getppid()
+        if interrupted.is_agreed and has_parent:  # the engine must not restart the job
             os.kill(os.getppid(), interrupted.signal)
         sys.exit(interrupted.exit_code)
 
 
-def as_raised(failed: ChildFailedError) -> BaseException:
+def exception_of(failed: ChildFailedError) -> BaseException:
     """The exception to raise in the launcher for the worker that failed first."""
     rank, failure = failed.get_first_failure()
     if isinstance(failure.message, dict):

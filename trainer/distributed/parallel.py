@@ -64,8 +64,8 @@ def wrap(compute: nn.Module, module: nn.Module, settings: TrainerSettings) -> nn
 
         return ShardedCompute(compute, module)
     trained = {id(parameter) for parameter in module.parameters()}
-    foreign = [p for p in compute.parameters() if id(p) not in trained and p.requires_grad]
-    for parameter in foreign:  # DDP registers all that require gradients
+    other_parameters = [p for p in compute.parameters() if id(p) not in trained and p.requires_grad]
+    for parameter in other_parameters:  # DDP registers all that require gradients
         parameter.requires_grad_(False)
     # broadcast buffers from rank 0, unless synchronized batch norms keep them equal already
     sync_buffers: dict[str, Any] = {SYNC_BUFFERS: not settings.sync_batchnorm}
@@ -75,7 +75,7 @@ def wrap(compute: nn.Module, module: nn.Module, settings: TrainerSettings) -> nn
         gradient_as_bucket_view=True,
         init_sync=False,  # distribute() has done it for all phases at once
     )
-    for parameter in foreign:
+    for parameter in other_parameters:
         parameter.requires_grad_(True)
     return parallel
 

@@ -96,10 +96,10 @@ class Console(Writer):
             self.show(f"trainer.limit_eval_steps: {', '.join(parts)}")
         if "resumed_from" in facts:
             step, last = facts["resumed_at_step"], facts["planned_steps"]
-            way = f"resuming at step {step} of {last}"
+            line = f"resuming at step {step} of {last}"
             if step > last:
-                way = f"no more training: {step} updates were made, and the run ends after {last}"
-            self.show(f"{way}, from {escape(facts['resumed_from'])}")
+                line = f"no more training: {step} updates were made, and the run ends after {last}"
+            self.show(f"{line}, from {escape(facts['resumed_from'])}")
 
     def start_progress(self, total_steps: int, step: int) -> None:
         self.total_steps, self.started_step = total_steps, step
@@ -167,7 +167,7 @@ class Console(Writer):
             self.show(f"[red]{escape(summary.get('stop_reason') or '')}[/red]")
         has_saved = "checkpoint_step" in summary
         if summary["status"] == "interrupted" or (summary["status"] == "failed" and has_saved):
-            for line in self.ways_on(summary):
+            for line in self.resume_lines(summary):
                 self.show(escape(line), unbroken=True)
         if summary["error"] is None and "steps" in summary:
             grid = Table(title="Result", show_header=False, title_justify="left")
@@ -177,10 +177,10 @@ class Console(Writer):
             for name, value in result_rows(summary, self.job.path).items():
                 grid.add_row(name, escape(printable(value)))
             self.show(grid)
-            for line in ways_to_wandb(summary["wandb"]):
+            for line in wandb_commands(summary["wandb"]):
                 self.show(escape(line), unbroken=True)
 
-    def ways_on(self, summary: dict[str, Any]) -> Iterator[str]:
+    def resume_lines(self, summary: dict[str, Any]) -> Iterator[str]:
         """Lines that name the checkpoint of a run that ended early and the command to resume."""
         step, last = summary.get("checkpoint_step"), self.job.path / "checkpoints" / "last.pt"
         if step is None and not last.exists():
@@ -192,7 +192,7 @@ class Console(Writer):
             yield f"continue with  {self.job.continuation}"
 
 
-def ways_to_wandb(state: dict[str, Any]) -> Iterator[str]:
+def wandb_commands(state: dict[str, Any]) -> Iterator[str]:
     """Lines with the commands to view or upload a W&B run that was logged offline."""
     if state["directory"] and not state["url"]:
         last = Path(state["directory"])

@@ -40,7 +40,7 @@ def profiled(
         yield lambda: None
         return
 
-    def keep(profiler: profile) -> None:
+    def save_profile(profiler: profile) -> None:
         folder = run_log.run_dir / "profile"
         folder.mkdir(exist_ok=True)
         profiler.export_chrome_trace(str(folder / "trace.json"))
@@ -59,7 +59,7 @@ def profiled(
     with profile(
         activities=activities,
         schedule=steps,
-        on_trace_ready=keep,
+        on_trace_ready=save_profile,
         acc_events=True,  # one cycle only; avoids a warning of torch 2.11
     ) as profiler:
         yield profiler.step

@@ -65,9 +65,9 @@ def write_medium(
 ) -> dict[str, str]:
     """Write ``medium`` to ``folder`` unless it is a file already; returns its event entry."""
     folder.mkdir(parents=True, exist_ok=True)
-    further: dict[str, str] = {}
+    extra: dict[str, str] = {}
     if isinstance(medium, Picture):
-        kind, file, further = "picture", medium.file, {"caption": medium.caption}
+        kind, file, extra = "picture", medium.file, {"caption": medium.caption}
     elif isinstance(medium, Text):
         kind, file = "text", folder / f"{title}.txt"
         write_text(medium.content, file)
@@ -75,7 +75,7 @@ def write_medium(
         kind = "confusion_matrix" if isinstance(medium, ConfusionMatrix) else "table"
         file = folder / f"{title}.json"
         write_json(asdict(medium), file)
-    return {"kind": kind, "file": file.relative_to(run_dir / "media").as_posix(), **further}
+    return {"kind": kind, "file": file.relative_to(run_dir / "media").as_posix(), **extra}
 
 
 def keep_events(file: Path, count: int) -> Iterator[dict[str, Any]]:

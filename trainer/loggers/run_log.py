@@ -165,7 +165,9 @@ def open_run_log(
         redirect_output(job.path / f"rank_{ranks.rank}.log")
         return RunLog(job, num_events=num_events)
     record = job.recordable or config
-    further = [build_logger(node, f"loggers[{i}]", job) for i, node in enumerate(config["loggers"])]
+    user_writers = [
+        build_logger(node, f"loggers[{i}]", job) for i, node in enumerate(config["loggers"])
+    ]
     console = Console(job, config["trainer"]["progress"], config["data"]["batch_size"])
     num_kept, earlier = 0, dict[str, Any]()  # only the last value of each metric, to save memory
     for event in keep_events(job.path / "metrics.jsonl", num_events):
@@ -180,7 +182,7 @@ def open_run_log(
         say=lambda text: console.show(escape(text)),
         warn=lambda text: console.print(escape(text)),
     )
-    run_log = RunLog(job, [RunFiles(record, job), console, wandb_logger, *further], num_kept)
+    run_log = RunLog(job, [RunFiles(record, job), console, wandb_logger, *user_writers], num_kept)
     run_log.summary |= {
         "seed": config["seed"],
         "overrides": list(job.overrides),

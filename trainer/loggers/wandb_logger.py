@@ -166,11 +166,11 @@ class WandbLogger(Writer):
         if self.state["problem"] is None and folder and (problem := why_not_writable(folder)):
             self.note_problem(f"{folder}: {problem}", "it may have only part of the run")
 
-    def note_problem(self, problem: str, so: str) -> None:
+    def note_problem(self, problem: str, consequence: str) -> None:
         """Record and print a problem, and the command to send the run later."""
         self.state["problem"] = problem
         again = f"python -m trainer.loggers.wandb_send {self.job.run_dir}"
-        self.warn(f"W&B: {problem}; {so}. Send the run later: {again}")
+        self.warn(f"W&B: {problem}; {consequence}. Send the run later: {again}")
 
 
 def describe(error: Exception) -> str:
