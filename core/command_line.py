@@ -81,7 +81,7 @@ def is_override(word: str) -> bool:
 
 
 def report_failure(error: Exception, job: Job, cfg: DictConfig) -> float:
-    """Report a job's failure at once and return the value it counts as, so that a sweep goes on."""
+    """Report a job's failure at once; returns the value it counts as, so that a sweep continues."""
     global failed_jobs
     # a sweep judges diverged jobs at its end: to a study they are results
     failed_jobs += not (isinstance(error, Diverged) and job.sweep is not None)

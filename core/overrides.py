@@ -20,7 +20,7 @@ def text(value: Any) -> str:
 
 
 def continuation(program: str, overrides: Iterable[str], *added: str) -> str:
-    """The shell command that continues what ``overrides`` have started."""
+    """The shell command that continues the run or sweep of ``overrides``."""
     keys = ("resume", *(word.partition("=")[0] for word in added))
     kept = [word for word in overrides if word.lstrip("+").partition("=")[0] not in keys]
     return f"{program} {' '.join(map(quoted, [*kept, *added]))}"

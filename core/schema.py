@@ -132,7 +132,7 @@ class WandbSettings:
     entity: str | None
     """User or team; null: the API key's default."""
     name: str | None
-    """Name of the run; null: what differs within the sweep."""
+    """Name of the run; null: its overrides, within a sweep those that vary."""
     notes: str | None
     """Free-text notes of the run."""
     group: str | None

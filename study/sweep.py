@@ -138,7 +138,7 @@ class Sweep(Callback):
             return True
         plan, Sweep.plan = Sweep.plan, None
         summaries, lines = read_summaries(plan.directory), []
-        if plan.is_study:  # it prints its own results; list only failures here
+        if plan.is_study:  # a study prints its own results: list only failures
             is_over = read_json(plan.directory / "study.json").get("finished", not summaries)
             summaries = {name: s for name, s in summaries.items() if s["status"] == "failed"}
         else:
