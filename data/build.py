@@ -32,7 +32,7 @@ def build_splits(settings: dict[str, Any]) -> Splits:
     source = {key: value for key, value in settings.items() if key not in loader_settings}
     splits = instantiate(source, "data")
     if not isinstance(splits, Splits):
-        raise ConfigError(f"data._target_={settings['_target_']} is no data set")
+        raise ConfigError(f"data._target_={settings['_target_']} does not build a data set")
     check_spec(splits.spec, settings["_target_"])
     if settings.get("limit_train_samples") is not None:
         splits.train = limited(splits.train, settings["limit_train_samples"])
@@ -61,9 +61,13 @@ def collate_fn(node: Any, splits: Splits) -> Any:
         ConfigError: if ``node`` names neither, or the splits are resident tensors.
     """
     if not isinstance(node, dict) or "_target_" not in node:
-        raise ConfigError(f"data.collate_fn={node}: name a function, data.collate_fn._target_=...")
+        raise ConfigError(
+            f"data.collate_fn={node} should name a function: data.collate_fn._target_=..."
+        )
     if isinstance(splits.train, TensorSplit):
-        raise ConfigError("data.collate_fn is for samples that are read one by one: leave it out")
+        raise ConfigError(
+            "data.collate_fn is only for samples that are read one by one: leave it out"
+        )
     is_class = inspect.isclass(resolve(node["_target_"], "data.collate_fn._target_"))
     return instantiate(
         {**node, "_partial_": not is_class},

@@ -33,9 +33,9 @@ class Stack:
                 if len(shapes) > 1:
                     one, other, *_ = sorted(shapes)
                     raise ConfigError(
-                        f"data={self.name}: samples of the shapes {one} and {other} are in one "
-                        "batch: give Splits(collate=...), or data.collate_fn, what makes a batch "
-                        "of them, such as data.collate.Pad"
+                        f"data={self.name}: samples of shapes {one} and {other} cannot be stacked "
+                        "into a batch: set Splits(collate=...) or data.collate_fn to a function "
+                        "that can batch them, such as data.collate.Pad"
                     ) from error
             raise
 

@@ -83,17 +83,17 @@ class Decoder:
         width, height = upright_size(image)
         if width * height > self.max_pixels:
             raise ConfigError(
-                f"the image {name} has {width}x{height} pixels: the most allowed are "
+                f"the image {name} has {width}x{height} pixels, more than the allowed "
                 f"{self.max_pixels:,} (data.max_pixels)"
             )
         if self.same_size and (height, width) != self.size:
             raise ConfigError(
                 f"the image {name} is {width}x{height} and the first image {self.size[1]}x"
-                f"{self.size[0]}: set data.image_size, to which all will be resized"
+                f"{self.size[0]}: set data.image_size to resize all images"
             )
         if image.mode in ("I", "F") and not has_16_bits(image):
             raise ConfigError(
-                f"the image {name} has 32-bit pixels: save it with 8 or 16 bits a channel"
+                f"the image {name} has 32-bit pixels: save it with 8 or 16 bits per channel"
             )
 
     def resized(self, image: Image.Image, box: Box) -> Image.Image:
@@ -141,7 +141,7 @@ def reading(name: str | Path) -> Iterator[None]:
         raise
     except Exception as error:
         is_other = isinstance(error, UnidentifiedImageError)
-        why = "no known image format" if is_other else reason(error)
+        why = "unknown image format" if is_other else reason(error)
         raise ConfigError(f"cannot read the image {name}: {why}") from error
 
 

@@ -54,7 +54,7 @@ def held_out(classes: Tensor, fractions: dict[str, float]) -> dict[str, Tensor]:
     if round(rest * len(classes)) < 1:
         taken = " and ".join(f"data.{name}_fraction={part}" for name, part in fractions.items())
         raise ConfigError(
-            f"of {len(classes):,} samples, {taken or 'none'} would leave nothing to train on"
+            f"{taken or 'data'}: none of {len(classes):,} samples would be left for training"
         )
     parts = stratified_split(classes, (rest, *fractions.values()))
     return {

@@ -111,13 +111,13 @@ def load(root: str, path: str) -> dict[str, Any]:
         saved = load_from_disk(str(folder))
     except Exception as error:  # the library raises many types
         raise ConfigError(
-            f"data.path={folder} is no data set that save_to_disk has saved: {reason(error)}"
+            f"data.path={folder} is not a data set saved by save_to_disk: {reason(error)}"
         ) from error
     if isinstance(saved, Dataset):
         return {"train": saved}
     splits = {new: saved[old] for new, olds in NAMES.items() for old in olds if old in saved}
     if "train" not in splits:
-        raise ConfigError(f"data.path={folder} has no split train, but {', '.join(saved)}")
+        raise ConfigError(f"data.path={folder} has no split train, only {', '.join(saved)}")
     return splits
 
 
@@ -136,7 +136,9 @@ def column_of(split: Any, given: str | None, setting: str, kind: str) -> str:
         if kind in (type(feature).__name__, getattr(feature, "dtype", None))
     ]
     if given is None and not candidates:
-        raise ConfigError(f"data.{setting}: none of {', '.join(features)} holds {kind}s; name it")
+        raise ConfigError(
+            f"data.{setting}: no column has the type {kind}; name one of {', '.join(features)}"
+        )
     return given or candidates[0]
 
 

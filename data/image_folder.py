@@ -53,12 +53,12 @@ def image_folder(root: str, **settings: Any) -> Splits:
     splits = images.splits(name, images.loaded(parts, cache=cache), class_names)
     if skipped:
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(skipped.items()))
-        splits.notes.append(f"data.root: left out, no images by name or in no class: {kinds}")
+        splits.notes.append(f"data.root: ignored files, not images or not in a class: {kinds}")
     if others := [
         path.name for path in visible(folder) if path.is_dir() and path.name not in SPLITS
     ]:
         splits.notes.append(
-            f"data.root: the folders {', '.join(others)} are not used, but {', '.join(SPLITS)}"
+            f"data.root: ignored folders: {', '.join(others)} ({', '.join(SPLITS)} are used)"
         )
     return splits
 
@@ -94,7 +94,7 @@ def names_of_classes(train: Path) -> list[str]:
     folders = [path for path in visible(train) if path.is_dir()]
     names = [folder.name for folder in folders if folder.resolve() not in above]
     if not names:
-        raise ConfigError(f"data.root: {train} has no folders, one for each class")
+        raise ConfigError(f"data.root: {train} has no class folders")
     return names
 
 
@@ -110,7 +110,9 @@ def list_files(
     skipped.update(file.suffix or file.name for file in loose)
     unknown = set(names_of_classes(folder)) - set(class_names)
     if unknown:
-        raise ConfigError(f"data.root: {folder / min(unknown)} is a class that train/ has not")
+        raise ConfigError(
+            f"data.root: {folder / min(unknown)} is a class that train/ does not have"
+        )
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):

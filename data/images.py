@@ -70,8 +70,8 @@ class Views:
             raise ConfigError(f"data.views={count} is for images without masks: leave it at null")
         if type(count) is not int or count < 1 or not prepare.augment:
             raise ConfigError(
-                f"data.views={count} should be a number, 1 or more, beside a data.augment that "
-                "tells the views apart"
+                f"data.views={count} should be an integer, 1 or more, and needs a data.augment "
+                "that makes the views differ"
             )
         self.prepare, self.count = prepare, count
 
@@ -120,15 +120,15 @@ def image_splits(
     image, *targets = train[0]
     if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim != 3:
         raise ConfigError(
-            f"data={name}: an image should be uint8 of shape (channels, height, width), as it is "
-            f"before ToTensor or a normalization; it is {described(image)}"
+            f"data={name}: images should be uint8 of shape (channels, height, width), as before "
+            f"ToTensor or normalization; got {described(image)}"
         )
     channels, height, width = image.shape
     means, stds = per_channel(mean, channels, "mean"), per_channel(std, channels, "std")
     if not 0 < min(stds) <= max(stds) <= 1 or not 0 <= min(means) <= max(means) <= 1:
         raise ConfigError(
-            f"data.mean={mean} and data.std={std} should be in [0, 1], data.std above 0: they are "
-            "of images whose white is 1, not 255"
+            f"data.mean={mean} and data.std={std} should be in [0, 1], data.std above 0: they "
+            "refer to pixel values from 0 to 1, not 255"
         )
     spec = ImageSpec(
         name=name,
@@ -165,9 +165,9 @@ def augmentations(augment: Any, image: Tensor, targets: Sequence[Any]) -> list[A
     left = [shape for shape in shapes[has_masks:] if len(shape) > 1]
     if steps and left:
         raise ConfigError(
-            "data.augment would move the pixels of images and leave the targets of shape "
-            f"{left[0]} where they are; classes and numbers can stay, and masks that are uint8 in "
-            "the size of the image move along: use data.augment=[]"
+            f"data.augment would move the pixels of images but not the targets of shape {left[0]}: "
+            "use data.augment=[] (supported targets are classes, numbers and uint8 masks of the "
+            "image's size)"
         )
     steps = [PerImage(step) if is_from_torchvision(step) else step for step in steps]
     for step in steps:
@@ -175,9 +175,8 @@ def augmentations(augment: Any, image: Tensor, targets: Sequence[Any]) -> list[A
         moves_masks = isinstance(step, Geometric | PerImage)
         if has_masks and not moves_masks and getattr(step, "moves_pixels", True):
             raise ConfigError(
-                f"data.augment: {type(step).__name__} says nothing of masks: a subclass of "
-                "data.augment.Geometric moves them with their images, moves_pixels = False "
-                "leaves them"
+                f"data.augment: {type(step).__name__} does not support masks: derive it from "
+                "data.augment.Geometric, or set moves_pixels = False if it moves no pixels"
             )
     return steps
 
@@ -212,8 +211,8 @@ def try_augmentation(step: Augment, image: Tensor, setting: str = "data.augment"
     if not isinstance(out, Tensor) or (out.shape, out.dtype) != (images.shape, images.dtype):
         what = described(out[0] if isinstance(out, Tensor) else out)
         raise ConfigError(
-            f"{setting}: {name} makes {what} of uint8 images of shape {tuple(image.shape)}; it "
-            "should keep type and size, for images are normalized later"
+            f"{setting}: {name} turns uint8 images of shape {tuple(image.shape)} into {what}; it "
+            "should keep dtype and shape, since images are normalized later"
         )
 
 

@@ -236,7 +236,7 @@ def check_batch_size(batch_size: int, world_size: int, accumulate_steps: int, sa
         )
     if batch_size % (world_size * accumulate_steps):
         raise ConfigError(
-            f"data.batch_size={batch_size} does not divide into {world_size} process(es) x "
+            f"data.batch_size={batch_size} is not divisible by {world_size} process(es) x "
             f"trainer.accumulate_steps={accumulate_steps}: make it a multiple of "
             f"{world_size * accumulate_steps}"
         )

@@ -63,7 +63,7 @@ def mask_folder(
         names = tuple(map(str, range(int(labelled.max()) + 1))) if len(labelled) else ("0",)
     if len(names) < 2:
         raise ConfigError(
-            "data.root: the masks have one class; where they are of 0 and 255, give "
+            "data.root: the masks have only one class; if their values are 0 and 255, set "
             "data.mask_values=[0,255]"
         )
     splits = images.splits(f"mask_folder/{folder.resolve().name}", parts, names)
@@ -109,8 +109,8 @@ def checked_values(values: Sequence[int], names: Sequence[str] | None) -> tuple[
     are_right = all(type(value) is int and 0 <= value < 65536 for value in values)
     if not are_right or len(set(values)) != len(values) or len(values) != len(names or values):
         raise ConfigError(
-            f"data.mask_values={values} should be a different number, from 0 to 65535, for each of "
-            "data.class_names"
+            f"data.mask_values={values} should be distinct numbers from 0 to 65535, one for each "
+            "of data.class_names"
         )
     return tuple(values)
 
@@ -156,8 +156,8 @@ class ImagesWithMasks(StreamedSplit):
             if wrong.any():
                 raise ConfigError(
                     f"the mask {file} has a class {pixels[wrong][0]}; data.class_names has "
-                    f"{self.num_classes}, from 0 on, and {UNLABELLED} is unlabelled; other values "
-                    "are told by data.mask_values"
+                    f"{self.num_classes}, from 0 on, and {UNLABELLED} is unlabelled; for other "
+                    "values set data.mask_values"
                 )
             return pixels.to(torch.uint8)
         classes = torch.full_like(pixels, UNLABELLED, dtype=torch.uint8)
@@ -191,6 +191,6 @@ def check(file: str, mask: Image.Image, size: tuple[int, int]) -> None:
         )
     if mask.mode not in MODES:
         raise ConfigError(
-            f"the mask {file} has pixels of {mask.mode}: it should be grey or indexed, one "
-            "value for each class"
+            f"the mask {file} has {mask.mode} pixels: it should be grey or indexed, with one "
+            "value per class"
         )

@@ -60,14 +60,14 @@ def npz(
     if "train" not in parts:
         raise ConfigError(
             f"data.path={file} needs arrays such as x_train and y_train, or x and y; it has "
-            f"{', '.join(arrays)}: name them by data.x and data.y"
+            f"{', '.join(arrays)}: name yours by data.x and data.y"
         )
     parts = split_off(parts, {"val": val_fraction, "test": test_fraction})
     splits = splits_of(file.stem, parts, class_names, mean, std, augment)
     if unused:
         splits.notes.append(
-            f"data.path={file}: {', '.join(unused)} are not used; those of a split are called "
-            "x_val and y_val, or alike"
+            f"data.path={file}: {', '.join(unused)} are not used; arrays of a split are named "
+            "like x_val and y_val"
         )
     return splits
 
@@ -142,8 +142,8 @@ def check_shapes(
     for tensor, expected in zip(tensors, train.tensors if train else tensors, strict=True):
         if tensor.shape[1:] != expected.shape[1:]:
             raise ConfigError(
-                f"data.path={file}: a sample of {split} has the shape {tuple(tensor.shape[1:])}, "
-                f"one of train {tuple(expected.shape[1:])}"
+                f"data.path={file}: samples of {split} have the shape {tuple(tensor.shape[1:])}, "
+                f"those of train {tuple(expected.shape[1:])}"
             )
 
 

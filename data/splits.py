@@ -219,8 +219,8 @@ def indexed(split: Any, name: str) -> Any:
     """
     if split is not None and not hasattr(split, "__len__"):
         raise ConfigError(
-            f"the {name} split is a {type(split).__name__} without a length: a schedule needs to "
-            "know how many samples an epoch has; give it a __len__"
+            f"the {name} split is a {type(split).__name__} without a length: schedules need "
+            "the number of samples per epoch; give it a __len__"
         )
     return InOrder(split) if isinstance(split, IterableDataset) else split
 
@@ -275,7 +275,7 @@ class InOrder(Dataset[Any]):
                 sample = next(self.iterator)
             except StopIteration:
                 raise ConfigError(
-                    f"{type(self.samples).__name__} ended after {self.position} samples, and its "
+                    f"{type(self.samples).__name__} ended after {self.position} samples, but its "
                     f"length is {len(self)}"
                 ) from None
             self.position += 1

@@ -249,6 +249,6 @@ def class_numbers(
         numbers = torch.tensor([places[label] for label in flat])
     else:
         kinds = ", ".join(sorted({type(label).__name__ for label in flat}))
-        raise ConfigError(f"{setting}: labels should be whole numbers or names, they are {kinds}")
+        raise ConfigError(f"{setting}: labels should be integers or strings, not {kinds}")
     parts = numbers.split([len(part) for part in labels.values()])
     return dict(zip(labels, parts, strict=True)), names

@@ -81,7 +81,7 @@ def table_csv(
     header = list(parts["train"][0].cells)
     for split, rows in parts.items():
         if missing := [name for name in header if name not in rows[0].cells]:
-            raise ConfigError(f"{files[split][0]} has no column {missing[0]}, but {source} has")
+            raise ConfigError(f"{files[split][0]} has no column {missing[0]}, which {source} has")
     fractions = {"val": val_fraction, "test": test_fraction}
     parts = split_off_rows(parts, classes_of(parts["train"], targets), fractions)
     unused, categorical = names_in(leave_out, "leave_out"), names_in(categories, "categories")
@@ -91,8 +91,8 @@ def table_csv(
     inputs = [name for name in header if name not in (*targets, *unused)]
     if not inputs:
         raise ConfigError(
-            f"data.path={source} has no columns beside data.target and data.leave_out: there is "
-            "nothing to predict from"
+            f"data.path={source} has no columns besides data.target and data.leave_out: there "
+            "is nothing to predict from"
         )
     kind = kind_of(parts, targets) if target_type == "auto" else target_type
     encoded, class_names = TARGETS[kind](parts, targets)
@@ -178,8 +178,8 @@ def column_of(name: str, rows: Sequence[Row], categories: Sequence[str]) -> Colu
     if text:
         raise ConfigError(
             f"{text[0]}: {name}={text[0].cells[name]} should be a number, as in other rows; "
-            f"data.categories=[{name}] makes categories of the column, data.leave_out=[{name}] "
-            "leaves it out"
+            f"set data.categories=[{name}] for a column of categories, or "
+            f"data.leave_out=[{name}] to ignore it"
         )
     values = [math.nan if is_missing(row.cells[name]) else float(row.cells[name]) for row in rows]
     return numeric_column(name, torch.tensor(values, dtype=torch.float64))
@@ -196,12 +196,12 @@ def raw_rows(
     if counts := [f"{name} {count:,}" for name, count in missing.items() if count]:
         more = f" and {len(counts) - SHOWN} more columns" if len(counts) > SHOWN else ""
         notes.append(
-            f"{split}: missing of {len(rows):,} rows: {', '.join(counts[:SHOWN])}{more}; the mean "
-            "or a category of its own stands in"
+            f"{split}: missing values among {len(rows):,} rows: {', '.join(counts[:SHOWN])}{more}; "
+            "replaced by the mean or a separate category"
         )
     for column, count in zip(columns, (raw == UNKNOWN).sum(0).tolist(), strict=True):
         if column.categories and count:
-            notes.append(f"{split}: {count:,} rows have a {column.name} that training has not")
+            notes.append(f"{split}: {count:,} rows have a {column.name} unseen in training")
     return raw
 
 
@@ -249,8 +249,8 @@ def as_classes(parts: dict[str, list[Row]], targets: Sequence[str]) -> EncodedTa
             raise ConfigError(f"{row}: the target {target} is missing")
         if cell not in names:
             raise ConfigError(
-                f"{row}: the target {target} is {cell}, which training has not: its classes are "
-                f"{', '.join(names[:SHOWN])}{', ...' * (len(names) > SHOWN)}"
+                f"{row}: the target {target} is {cell}, which training does not have: its classes "
+                f"are {', '.join(names[:SHOWN])}{', ...' * (len(names) > SHOWN)}"
             )
     return {
         split: torch.tensor([names.index(row.cells[target]) for row in rows])
@@ -284,7 +284,7 @@ def read_rows(
         for column, value in zip(columns, values, strict=True):
             if column.categories and value == UNKNOWN:
                 cell = row.cells[column.name]
-                notes.append(f": a {column.name} that training has not, such as {cell}")
+                notes.append(f": a {column.name} unseen in training, such as {cell}")
             elif math.isnan(value) and not column.has_missing:
-                notes.append(f": {column.name} is missing, which it never was in training")
+                notes.append(f": {column.name} is missing, which it never is in training")
         yield row.line, torch.tensor(values), notes

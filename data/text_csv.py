@@ -101,7 +101,7 @@ def training_duplicates(parts: dict[str, Rows]) -> Iterator[str]:
     for name in ("val", "test"):
         count = sum(text in training_texts for text, _ in parts.get(name, ()))
         if count:
-            yield f"{count:,} of {len(parts[name]):,} {name} documents are in training, too"
+            yield f"{count:,} of {len(parts[name]):,} {name} documents are also in training"
 
 
 def similar_labels(class_names: Sequence[str]) -> Iterator[str]:
@@ -115,7 +115,7 @@ def similar_labels(class_names: Sequence[str]) -> Iterator[str]:
         spellings.setdefault(key, []).append(name)
     for names in spellings.values():
         if len(names) > 1:
-            yield f"the labels {' and '.join(names)} are classes of their own"
+            yield f"the labels {' and '.join(names)} count as different classes"
 
 
 def make_spec(
@@ -155,14 +155,14 @@ def token_split(
         if label not in spec.class_names:
             shown = ", ".join(spec.class_names[:CLASSES_SHOWN])
             raise ConfigError(
-                f"the {name} examples have a label {label}, which training has not: its "
-                f"{spec.num_classes} are {shown}{', ...' * (spec.num_classes > CLASSES_SHOWN)}"
+                f"the {name} examples have a label {label}, which training does not have: "
+                f"its classes are {shown}{', ...' * (spec.num_classes > CLASSES_SHOWN)}"
             )
     encodings = spec.encodings([text for text, _ in rows])
     num_cut = sum(bool(encoding.overflowing) for encoding in encodings)
     if num_cut:
         notes.append(
-            f"{num_cut:,} of {len(rows):,} {name} documents are cut at data.max_length="
+            f"{num_cut:,} of {len(rows):,} {name} documents are truncated to data.max_length="
             f"{spec.max_length} tokens"
         )
     lengths = [len(encoding.ids) for encoding in encodings]

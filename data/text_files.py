@@ -85,7 +85,7 @@ def read_table(
     chosen = as_character(delimiter) if delimiter else sniff_delimiter(text, list(columns), where)
     name = NAMES.get(chosen, chosen)
     if not delimiter and chosen != ",":
-        notes.append(f"{where}: data.delimiter={name}, as its header shows")
+        notes.append(f"{where}: data.delimiter={name}, detected from the header")
     records_found = records(text, chosen, where)
     _, header = next(records_found, (1, []))
     check_columns(header, columns, where, name)
@@ -112,7 +112,7 @@ def records(text: str, delimiter: str, where: str) -> Iterator[tuple[int, list[s
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise ConfigError(f"{where}, line {line} is no CSV: {error}") from error
+            raise ConfigError(f"{where}, line {line} is not valid CSV: {error}") from error
         if cells is None:
             return
         if cells:

@@ -168,9 +168,9 @@ def read_set(kind: type, root: str, options: dict[str, Any]) -> Any:
         if isinstance(error, ValueError) and options.get("split") == "train":
             return read_set(kind, root, options | {"split": "trainval"})
         raise ConfigError(
-            f"data.root={root}: {kind.__name__} can neither be read nor downloaded: "
-            f"{reason(error).rstrip(':')}; without a network, copy its files there; a damaged one "
-            "is downloaded again once it is deleted"
+            f"data.root={root}: {kind.__name__} can be neither read nor downloaded: "
+            f"{reason(error).rstrip(':')}; without a network, copy its files there; delete a "
+            "damaged file to download it again"
         ) from error
 
 
@@ -196,8 +196,8 @@ def labels_of(samples: Any, name: str, part: str, root: str) -> Tensor:
         return labels.long()
     except (TypeError, ValueError, IndexError, NotImplementedError) as error:
         raise ConfigError(
-            f"data.name={name} is no set of images with one class each; import it in a file of "
-            "data/ and make Splits of it"
+            f"data.name={name} is no set of images with one class each; write a function in data/ "
+            "that returns it as Splits"
         ) from error
 
 

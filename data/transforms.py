@@ -66,7 +66,9 @@ def transformed(split: Any, named: Any, kind: str) -> Transformed:
     transforms = [build(entry, f"data.transforms[{i}]") for i, entry in enumerate(entries)]
     image, *targets = split[0]
     if any(torch.as_tensor(target).ndim > 1 for target in targets):
-        raise ConfigError("data.transforms would move images and leave their masks: use []")
+        raise ConfigError(
+            "data.transforms would move images but not their masks: use data.transforms=[]"
+        )
     for transform in transforms:
         try_augmentation(PerImage(transform), image, "data.transforms")
     return Transformed(split, transforms)

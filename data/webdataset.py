@@ -54,8 +54,7 @@ def webdataset(
     paths = {name: sorted(folder.glob(pattern)) for name, pattern in patterns.items() if pattern}
     if not paths.get("train"):
         raise ConfigError(
-            f"data.root={root}: there are no shards data.train={train}; remote ones are copied "
-            "here first"
+            f"data.root={root}: no shards match data.train={train}; copy remote ones here first"
         )
     shards = {
         name: Shards(files, label_key, folder / f".index_{name}.pt")
@@ -64,7 +63,7 @@ def webdataset(
     }
     labels, names = class_numbers({name: part.labels for name, part in shards.items()}, "data.root")
     if class_names is not None and len(class_names) < len(names):
-        raise ConfigError(f"data.class_names has {len(class_names)}, the shards have {len(names)}")
+        raise ConfigError(f"data.class_names has {len(class_names)} names for {len(names)} classes")
     parts = images.loaded(images.stored(root, dict(shards), labels), test_fraction)
     return images.splits(f"webdataset/{folder.resolve().name}", parts, tuple(class_names or names))
 

@@ -188,8 +188,8 @@ def test_other_files_are_passed_over(root, splits):
     built = splits(root)
     assert len(built.train) == 18
     assert built.notes == [
-        "data.root: left out, no images by name or in no class: 1 .png, 1 .txt",
-        "data.root: the folders valid are not used, but train, val, test",
+        "data.root: ignored files, not images or not in a class: 1 .png, 1 .txt",
+        "data.root: ignored folders: valid (train, val, test are used)",
     ]
 
 
@@ -233,8 +233,8 @@ def test_name_that_is_no_utf8(root, splits):
 
 WRONG = {
     r"train/green has no images": lambda root: (root / "train/green").mkdir(),
-    r"test/green is a class that train/ has not": lambda root: (root / "test/green").mkdir(),
-    r"train has no folders, one for each class": lambda root: emptied(root / "train"),
+    r"test/green is a class that train/ does not have": lambda root: (root / "test/green").mkdir(),
+    r"train has no class folders": lambda root: emptied(root / "train"),
     r"data\.root: there is no folder .*/train": lambda root: shutil.rmtree(root / "train"),
 }
 
@@ -272,7 +272,7 @@ def test_corrupt_image(root, splits, content, resident):
     ("mode", "size", "settings", "message"),
     [
         ("RGB", (100, 100), {"max_pixels": 5000, "image_size": 8},
-         r"100x100 pixels: .*5,000 \(data\.max_pixels\)"),
+         r"100x100 pixels, .*5,000 \(data\.max_pixels\)"),
         ("RGB", (13, 8), {}, r"odd\.tif is 13x8 .*: set data\.image_size"),
         ("I", (12, 8), {}, r"odd\.tif has 32-bit pixels: save it with 8 or 16"),
         ("F", (12, 8), {}, r"odd\.tif has 32-bit pixels: save it with 8 or 16"),
@@ -289,7 +289,7 @@ def test_an_image_that_does_not_suit(root, splits, mode, size, settings, message
     [
         ({"channels": 2}, "data.channels=2 should be 1"),
         ({"val_fraction": 1}, "data.val_fraction=1 should be above 0"),
-        ({"val_fraction": 0.99}, "^of 20 samples, data.val_fraction=0.99 would leave nothing"),
+        ({"val_fraction": 0.99}, "^data.val_fraction=0.99: none of 20 samples would be left"),
         ({"resident": "sometimes"}, "data.resident=sometimes should be"),
         ({"min_crop_area": 0}, "data.min_crop_area=0 should be above 0"),
         ({"image_size": [8, 8, 3]}, "data.image_size="),
@@ -335,14 +335,14 @@ def test_postscript_starts_no_other_program(tmp_path, name):
     """PIL runs Ghostscript for a file that begins so, whatever it is called."""
     (tmp_path / name).write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
     spec = ImageSpec("photos", 1, (8, 8), ("a",), (0.5,), (0.5,))
-    with pytest.raises(ConfigError, match=f"{name}: no known image format"):
+    with pytest.raises(ConfigError, match=f"{name}: unknown image format"):
         read_image(tmp_path / name, spec)
-    with pytest.raises(ConfigError, match=f"{name}: no known image format"):
+    with pytest.raises(ConfigError, match=f"{name}: unknown image format"):
         size_of(str(tmp_path / name))
 
 
 def test_the_limit_of_pixels_holds_for_predictions_too(tmp_path):
     Image.new("1", (9400, 9400)).save(tmp_path / "a.png")  # 88 megapixels in 11 kB
     spec = ImageSpec("photos", 1, (8, 8), ("a",), (0.5,), (0.5,))
-    with pytest.raises(ConfigError, match="the most allowed are 50,000,000"):
+    with pytest.raises(ConfigError, match="more than the allowed 50,000,000"):
         read_image(tmp_path / "a.png", spec)

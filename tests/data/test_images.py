@@ -39,7 +39,7 @@ def test_wrong_means(mean):
 )
 def test_means_of_another_range(settings):
     """Of pixels up to 255, which training would hardly survive, and nothing would say why."""
-    with pytest.raises(ConfigError, match="of images whose white is 1, not 255"):
+    with pytest.raises(ConfigError, match="refer to pixel values from 0 to 1, not 255"):
         splits(IMAGES, LABELS, **settings)
 
 
@@ -51,7 +51,7 @@ def test_means_of_another_range(settings):
     ],
 )
 def test_what_is_no_image(images, found):
-    with pytest.raises(ConfigError, match=f"before ToTensor or a normalization; it is {found}"):
+    with pytest.raises(ConfigError, match=f"as before ToTensor or normalization; got {found}"):
         splits(images, LABELS)
 
 
@@ -65,11 +65,14 @@ def test_what_is_no_list_of_augmentations(augment):
 @pytest.mark.parametrize(
     ("augment", "message"),
     [
-        (v2.Resize(4), r"Resize makes uint8 of shape \(3, 4, 4\) of uint8 images"),
-        (v2.ToDtype(torch.float32), r"ToDtype makes float32 of shape \(3, 8, 8\)"),
+        (v2.Resize(4), r"Resize turns uint8 images .* into uint8 of shape \(3, 4, 4\)"),
+        (
+            v2.ToDtype(torch.float32),
+            r"ToDtype turns uint8 images .* into float32 of shape \(3, 8, 8\)",
+        ),
         (v2.MixUp(num_classes=2), r"MixUp fails on uint8 images of shape \(3, 8, 8\): ValueError"),
         (nn.Flatten(), r"Flatten fails on uint8 images .*: TypeError"),
-        (lambda images, draws: None, "function makes NoneType of uint8 images"),
+        (lambda images, draws: None, "function turns uint8 images .* into NoneType"),
     ],
 )
 def test_augmentations_that_do_not_suit_the_images(augment, message):

@@ -72,7 +72,7 @@ class Mirror:
 
 
 def test_an_augmentation_that_says_nothing_of_masks_is_refused():
-    with pytest.raises(ConfigError, match=r"^data\.augment: Mirror says nothing of masks"):
+    with pytest.raises(ConfigError, match=r"^data\.augment: Mirror does not support masks"):
         prepared([Mirror()])
 
 
@@ -125,7 +125,7 @@ def test_values_of_masks(folder, tmp_path):
     expected = torch.full_like(MASKS[8:], UNLABELLED)
     expected[MASKS[8:] == 1], expected[MASKS[8:] == 3] = 0, 1
     assert torch.equal(splits.test.tensors[1], expected)
-    with pytest.raises(ConfigError, match=r"mask_values=\[1\] should be a different number"):
+    with pytest.raises(ConfigError, match=r"mask_values=\[1\] should be distinct numbers"):
         folder(mask_values=[1], class_names=["one", "three"])
 
 
@@ -136,7 +136,7 @@ def spoil(folder, name, *shape, value=0):
 
 WRONG = {
     r"00.png is 8x6, its image 20x16$": lambda f: spoil(f, "00.png", 6, 8),
-    r"00.png has pixels of RGB: it": lambda f: spoil(f, "00.png", 16, 20, 3),
+    r"00.png has RGB pixels: it": lambda f: spoil(f, "00.png", 16, 20, 3),
     r"00.png has a class 9; data.class": lambda f: spoil(f, "00.png", 16, 20, value=9),
     r"03.png has no mask .*masks/03.png": lambda f: (f / "train/masks/03.png").unlink(),
     r"cannot read the image .*02.png": lambda f: (f / "train/masks/02.png").write_bytes(b"x"),
@@ -155,7 +155,7 @@ def test_wrong_folders_are_one_line(folder, tmp_path, message):
 def test_masks_of_0_and_255(folder, tmp_path):
     for file in tmp_path.glob("*/masks/*.png"):
         Image.fromarray(numpy.array([[0, 255] * 10] * 16, numpy.uint8)).save(file)
-    with pytest.raises(ConfigError, match=r"give data\.mask_values=\[0,255\]$"):
+    with pytest.raises(ConfigError, match=r"set data\.mask_values=\[0,255\]$"):
         folder()
     splits = folder(mask_values=[0, 255])
     assert splits.spec.class_names == ("0", "1")

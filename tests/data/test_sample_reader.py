@@ -160,7 +160,7 @@ def test_iterable_data_sets_that_are_refused():
         Splits(Drawing(), (i for i in range(3)), None, spec=None)
     with pytest.raises(ConfigError, match=r"^the train split is a Endless without a length"):
         image_splits("test", Endless(), None, None, "ab", 0.5, 0.5)
-    with pytest.raises(ConfigError, match=r"Stream ended after 24 samples, and its length is 30"):
+    with pytest.raises(ConfigError, match=r"Stream ended after 24 samples, but its length is 30"):
         list(loader(Stream(30)).evaluate("val"))
     with pytest.raises(ConfigError, match=r"limit_train_samples=3 should be null: an iterable"):
         limited(Splits(Stream(), None, None, spec=None).train, 3)
@@ -187,9 +187,9 @@ def test_samples_of_different_sizes_without_a_collate_function(num_workers):
     )
     assert done.returncode == 0
     assert done.stdout == (
-        "ConfigError data=ragged: samples of the shapes (1, 3) and (2, 3) are in one batch: give "
-        "Splits(collate=...), or data.collate_fn, what makes a batch of them, such as "
-        "data.collate.Pad\n"
+        "ConfigError data=ragged: samples of shapes (1, 3) and (2, 3) cannot be stacked into a "
+        "batch: set Splits(collate=...) or data.collate_fn to a function that can batch them, "
+        "such as data.collate.Pad\n"
     )
 
 

@@ -89,7 +89,7 @@ def test_several_labels_of_a_sample_in_npz(npz, inputs):
         ({"x": numpy.array([{}] * 40), "y": LABELS}, "cannot be read: Object arrays cannot be"),
         (
             {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES[..., :4], "y_test": LABELS},
-            r"a sample of test has the shape \(3, 8, 4\), one of train \(3, 8, 8\)",
+            r"samples of test have the shape \(3, 8, 4\), those of train \(3, 8, 8\)",
         ),
     ],
 )
@@ -176,7 +176,7 @@ def test_a_typo_is_told_the_nearest_setting_of_the_set_and_of_its_images(splits_
 
 
 def test_no_shards(splits_of, tmp_path):
-    with pytest.raises(ConfigError, match=r"there are no shards data\.train=train\*\.tar"):
+    with pytest.raises(ConfigError, match=r"no shards match data\.train=train\*\.tar"):
         splits_of("webdataset", root=str(tmp_path))
 
 
@@ -197,7 +197,7 @@ def test_saved_data_sets(splits_of, tmp_path):
     assert torch.equal(splits.val.tensors[1], LABELS)
     with pytest.raises(ConfigError, match=r"data\.label_column=x: the columns are photo, kind"):
         splits_of("huggingface", root="", path=path, label_column="x")
-    with pytest.raises(ConfigError, match=r"is no data set that save_to_disk has saved"):
+    with pytest.raises(ConfigError, match=r"is not a data set saved by save_to_disk"):
         splits_of("huggingface", root="", path=str(tmp_path))
 
 

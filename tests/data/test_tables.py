@@ -55,8 +55,9 @@ def test_numbers_categories_and_gaps_are_encoded_by_the_training_rows(table):
     in_test, _ = splits.prepare(splits.test.tensors, None)
     assert in_test[0].tolist() == [0, 0, 0, 0, 0, 0, 1, 0]  # the town is none of training's
     assert splits.notes == [
-        "train: missing of 4 rows: rooms 1, garden 1; the mean or a category of its own stands in",
-        "test: 1 rows have a town that training has not",
+        "train: missing values among 4 rows: rooms 1, garden 1; replaced by the mean or a separate "
+        "category",
+        "test: 1 rows have a town unseen in training",
     ]
 
 
@@ -107,7 +108,7 @@ def test_wrong_tables_are_one_line(table, old, new, message):
     ("settings", "message"),
     [
         ({"leave_out": ["idd"]}, "has no column idd"),
-        ({"leave_out": ["id", "size", "rooms", "town", "garden"]}, "has no columns beside data.ta"),
+        ({"leave_out": ["id", "size", "rooms", "town", "garden"]}, "has no columns besides data.t"),
         ({"units": ["EUR", "m"]}, r"units=\['EUR', 'm'\] should be one, or one for each"),
         ({"target_type": "labels"}, "needs columns of 0 and 1"),
         ({"target_type": "text"}, "target_type=text should be auto, numbers, cl"),
@@ -128,7 +129,10 @@ def test_wrong_settings_are_one_line(table, settings, message):
             TEST.replace("90", "large"),
             r"^data.test_path=\S+test.csv, line 2: size=large should be a",
         ),
-        ("id,size,town,garden,price\n1,1,Ulm,no,3\n", r"test.csv has no column rooms, but .*train"),
+        (
+            "id,size,town,garden,price\n1,1,Ulm,no,3\n",
+            r"test.csv has no column rooms, which .*train",
+        ),
     ],
 )
 def test_a_test_file_that_does_not_fit(table, test, message):

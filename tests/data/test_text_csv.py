@@ -55,7 +55,7 @@ def test_long_texts_are_cut_and_keep_their_last_special_token(read, tmp_path):
     file = write(tmp_path / "x.csv", rows)
     splits = read(file, max_length=6, **ALL_TRAINING)
     assert splits.train.text(0) == [2, 6, 6, 6, 6, 3]
-    assert splits.notes == ["1 of 2 train documents are cut at data.max_length=6 tokens"]
+    assert splits.notes == ["1 of 2 train documents are truncated to data.max_length=6 tokens"]
 
 
 def test_what_may_be_a_slip_is_said(read, tmp_path):
@@ -64,9 +64,9 @@ def test_what_may_be_a_slip_is_said(read, tmp_path):
     write(train, [*ROWS, ("bad", "Neg"), ("very good", "1"), ("very dull", "1.0")])
     write(test, [*ROWS[:2], ("a dull film", "neg")])
     assert read(train, **ALL_TRAINING).notes == [
-        "2 of 3 test documents are in training, too",
-        "the labels 1 and 1.0 are classes of their own",
-        "the labels Neg and neg are classes of their own",
+        "2 of 3 test documents are also in training",
+        "the labels 1 and 1.0 count as different classes",
+        "the labels Neg and neg count as different classes",
     ]
 
 
@@ -79,7 +79,7 @@ def test_delimiter_is_found_and_said(read, tmp_path, delimiter):
     splits = read(file, **ALL_TRAINING)
     assert splits.spec.class_names == ("neg", "pos")
     name = {"\t": "tab"}.get(delimiter, delimiter)
-    note = f"data.path={file}: data.delimiter={name}, as its header shows"
+    note = f"data.path={file}: data.delimiter={name}, detected from the header"
     assert splits.notes == ([] if delimiter == "," else [note])
     given = read(file, delimiter=name, **ALL_TRAINING)
     assert given.notes == []
@@ -136,11 +136,14 @@ def test_spec_alone_encodes(read, tmp_path):
         (b"text,label,text\na,pos,b\n", "line 1: 2 columns called text"),
         (b"a;b\n1;2\n", "no column text .*, but a, b, with data.delimiter=;"),
         (b"a\tb\n1\t2\n", "no column text .*, but a, b, with data.delimiter=tab"),
-        (b'text,label\na,pos\nthe "best" of "all,neg\n"b" c,pos\n', "line 4 is no CSV: ',' expec"),
+        (
+            b'text,label\na,pos\nthe "best" of "all,neg\n"b" c,pos\n',
+            "line 4 is not valid CSV: ',' expec",
+        ),
         (b"text,label\na,pos\n  ,neg\n", "line 3: the column text is empty"),
         (b"text,label\na,pos\nb,pos\n", "all examples have the label pos"),
         (b"text,label\n\xff\xfe,pos\n", "x.csv is not UTF-8 text: byte 11 is 0xff"),
-        (b'text,label\n"a,pos\n', "line 2 is no CSV: unexpected end of data"),
+        (b'text,label\n"a,pos\n', "line 2 is not valid CSV: unexpected end of data"),
     ],
 )
 def test_bad_file_is_one_line(content, message, read, tmp_path):
@@ -172,7 +175,7 @@ def test_byte_order_mark_and_line_breaks_inside_of_a_text(read, tmp_path):
         ("delimiter", "ab", "data.delimiter=ab should be null, tab or one character"),
         ("max_length", 2, "data.max_length=2 should be 3 or more"),
         ("val_fraction", 1, "data.val_fraction=1 should be at least 0 and below 1"),
-        ("val_fraction", 0.95, "leave nothing to train on"),
+        ("val_fraction", 0.95, "would be left for training"),
         ("text_column", "label", "data.text_column and data.label_column are both label"),
     ],
 )

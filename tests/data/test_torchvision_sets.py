@@ -66,7 +66,7 @@ def test_damaged_file(content, splits, tmp_path):
     write_mnist(tmp_path)
     file = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:-1] if content is None else content)
-    with pytest.raises(ConfigError, match="MNIST can neither be read nor downloaded"):
+    with pytest.raises(ConfigError, match="MNIST can be neither read nor downloaded"):
         splits("mnist")
 
 
@@ -83,7 +83,7 @@ def test_no_network(name, splits, monkeypatch):
         raise OSError("<urlopen error>\nTried many, got: ...")
 
     monkeypatch.setattr(getattr(datasets, name), "download", fail)
-    with pytest.raises(ConfigError, match=f"{name} can neither be read nor downloaded") as info:
+    with pytest.raises(ConfigError, match=f"{name} can be neither read nor downloaded") as info:
         splits(name.lower())
     assert "\n" not in str(info.value)
 
@@ -96,6 +96,6 @@ def test_a_file_that_is_not_as_published_is_not_unpickled(splits, tmp_path, monk
     write_cifar10(tmp_path)
     (tmp_path / "cifar-10-batches-py" / "data_batch_3").write_bytes(pickle.dumps(Attack()))
     monkeypatch.setattr(datasets.CIFAR10, "download", lambda self: None)
-    with pytest.raises(ConfigError, match="CIFAR10 can neither be read nor downloaded"):
+    with pytest.raises(ConfigError, match="CIFAR10 can be neither read nor downloaded"):
         splits("cifar10")
     assert not (tmp_path / "attacked").exists()

@@ -52,7 +52,7 @@ def test_a_run_with_transforms_goes_on(train, tmp_path):
             {"name": "RandomRotation", "degree": 3},
             r"RandomRotation has no such setting; did you mean data.transforms\[0\].degrees\?",
         ),
-        ({"name": "Resize", "size": 14}, "data.transforms: Resize makes uint8 of shape"),
+        ({"name": "Resize", "size": 14}, "data.transforms: Resize turns uint8 images of shape"),
         ({"name": "RandomCrop", "size": 99}, "data.transforms: RandomCrop fails on uint8 images"),
         ({"degrees": 3}, "has no None"),
     ],
@@ -66,7 +66,7 @@ def test_transforms_that_do_not_fit(images_of, transform, message):
     ("collate", "message"),
     [
         ({"_target_": "data.collate.Pad"}, "for samples that are read one by one"),
-        ("pad", "name a function"),
+        ("pad", "should name a function"),
     ],
 )
 def test_collate_functions_that_do_not_fit(images_of, collate, message):

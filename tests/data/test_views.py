@@ -71,5 +71,5 @@ def test_views_are_refused_where_they_make_no_sense(digits, train):
     with pytest.raises(ConfigError, match=r"views=2 should be 1: Classification takes one view"):
         train("data.views=2")
     for changes in ({"views": 0}, {"views": 2.5}, {"augment": []}):
-        with pytest.raises(ConfigError, match=r"data\.views=.* should be a number, 1 or more"):
+        with pytest.raises(ConfigError, match=r"data\.views=.* should be an integer, 1 or more"):
             digits(**changes)

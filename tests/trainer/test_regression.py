@@ -109,8 +109,8 @@ def test_a_csv_file_is_predicted_in_units(run_of_a_table, tmp_path, capsys):
     assert [row["value"] for row in rows[:2]] == pytest.approx([4, 20], abs=2)
     assert out[0] == f"{file}:2  y  {rows[0]['value']:.6g} mm"
     assert err == [
-        f"note: {file}: x is missing, which it never was in training",
-        f"note: {file}: a kind that training has not, such as c",
+        f"note: {file}: x is missing, which it never is in training",
+        f"note: {file}: a kind unseen in training, such as c",
     ]
     file.write_text("kind;x\na;two\n")
     assert main([str(run_of_a_table), str(file)]) == 1
