@@ -23,4 +23,4 @@ def test_first_comparison_runs(monkeypatch, capsys):
     for source in sources:
         exec(SHORT if source == FULL else source, namespace)
     assert len(namespace["axes"].lines) == 4
-    assert "All this is about these settings" in capsys.readouterr().out
+    assert "This holds for these settings" in capsys.readouterr().out
