@@ -140,7 +140,7 @@ class RandomAffine(Geometric):
     def __init__(self, degrees: float = 10.0, translate: float = 0.1, scale: float = 0.1) -> None:
         check_range("degrees", degrees, 0, 180)
         check_range("translate", translate, 0, 1)
-        check_range("scale", scale, 0, 0.9)  # near 1, the factor could be 0
+        check_range("scale", scale, 0, 0.9)  # near 1, the drawn factor could be 0
         self.degrees = degrees
         self.translate = translate
         self.scale = scale

@@ -23,7 +23,7 @@ def border_brightness(images: Tensor) -> Tensor:
 def common_background(split: Any) -> float | None:
     """The border brightness in [0, 1] that a split's grey images share; None if they share none."""
     count = min(NUM_SAMPLES, len(split))
-    reach = count if isinstance(split, InOrder) else len(split)  # all of it would be read
+    reach = count if isinstance(split, InOrder) else len(split)  # an iterable is read no further
     images = torch.stack([split[i * reach // count][0] for i in range(count)])
     if images.shape[1] != 1:
         return None

@@ -27,7 +27,7 @@ class Stack:
         try:
             return default_collate(samples)
         except RuntimeError as error:
-            # not by torch's message: it is another in a worker, which stacks into shared memory
+            # compare shapes: torch's message differs in a worker, which stacks into shared memory
             for parts in zip(*samples, strict=False):
                 shapes = {tuple(getattr(part, "shape", ())) for part in parts}
                 if len(shapes) > 1:

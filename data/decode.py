@@ -97,7 +97,7 @@ class Decoder:
             )
 
     def resized(self, image: Image.Image, box: Box) -> Image.Image:
-        """Rotate ``image`` upright, crop ``box`` and resize it to ``size``, in the right mode."""
+        """Rotate ``image`` upright, crop ``box``, and convert and resize the result."""
         height, width = self.size
         full_width, full_height = upright_size(image)
         left, top, right, bottom = box
@@ -118,7 +118,7 @@ class Decoder:
 def open_image(content: Any) -> Iterator[Image.Image]:
     """Open an image without decoding its pixels: a file's path or bytes, or a PIL image.
 
-    Only ``FORMATS`` are tried: for PostScript, whatever its name, PIL would start Ghostscript.
+    PIL may try only ``FORMATS``: for PostScript, under any file name, it would start Ghostscript.
     """
     if isinstance(content, Image.Image):
         with content:

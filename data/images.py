@@ -62,7 +62,7 @@ class Views:
     Each view has its own draws. Evaluation gets one view, not augmented.
 
     Raises:
-        ConfigError: if the data are no images, or have masks, which would fit one view only.
+        ConfigError: if the data are not images, or have masks, which would fit one view only.
     """
 
     def __init__(self, prepare: Any, count: Any) -> None:
@@ -151,7 +151,7 @@ def augmentations(augment: Any, image: Tensor, targets: Sequence[Any]) -> list[A
     """The augmentations, each checked on the first training sample.
 
     Raises:
-        ConfigError: if ``augment`` is no list of augmentations, one fails on the image, or one
+        ConfigError: if ``augment`` is not a list of augmentations, one fails on the image, or one
             could move pixels away from their targets.
     """
     steps = augment or []

@@ -184,7 +184,7 @@ class ImagesWithMasks(StreamedSplit):
 
 
 def check(file: str, mask: Image.Image, size: tuple[int, int]) -> None:
-    """Raises: ConfigError: if the mask differs from its image in size or has a wrong mode."""
+    """Raises: ConfigError: if the mask differs from its image in size or is not grey or indexed."""
     if mask.size != size:
         raise ConfigError(
             f"the mask {file} is {mask.width}x{mask.height}, its image {size[0]}x{size[1]}"

@@ -73,7 +73,7 @@ def npz(
 
 
 def read(file: Path) -> dict[str, numpy.ndarray]:
-    """Raises: ConfigError: if the file cannot be read or holds Python objects."""
+    """All arrays; raises ConfigError if the file cannot be read or holds Python objects."""
     try:
         with numpy.load(file, allow_pickle=False) as content:
             return dict(content)

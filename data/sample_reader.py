@@ -64,7 +64,7 @@ class SampleReader:
             epoch: training epoch; None for evaluation.
 
         Raises:
-            ConfigError: if a sample cannot be read, or is no tuple of tensors and numbers.
+            ConfigError: if a sample cannot be read, or is not a tuple of tensors and numbers.
         """
         self.items.batches, self.items.epoch = batches, epoch
         try:
@@ -141,7 +141,7 @@ class SeededSamples(Dataset[Any]):
 
 
 def checked(batch: Any) -> list[Tensor] | tuple[Tensor, ...]:
-    """Raises: ConfigError: if the samples were no tuples of tensors and numbers."""
+    """Raises: ConfigError: if the samples are not tuples of tensors and numbers."""
     if isinstance(batch, list | tuple) and all(isinstance(part, Tensor) for part in batch):
         return batch
     raise ConfigError(

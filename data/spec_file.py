@@ -26,7 +26,7 @@ def read_spec(file: Path) -> Any:
     """Read the spec of a run directory.
 
     Raises:
-        ConfigError: if the file is missing or damaged, or names a class that is no spec.
+        ConfigError: if the file is missing or damaged, or names a class that is not a spec.
     """
     try:
         content = read_record(file)

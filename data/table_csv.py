@@ -19,7 +19,7 @@ SHOWN = 5  # names listed in a message
 
 
 class Row(NamedTuple):
-    """The cells of a row by column name, with its file (and its setting) and first line."""
+    """The cells of a row by column name, its file as named by its setting, and its first line."""
 
     where: str
     line: int
@@ -43,7 +43,7 @@ def table_csv(
     leave_out: Any,
     delimiter: str | None,
 ) -> Splits:
-    """A CSV file with a header; every column that is no target is an input.
+    """A CSV file with a header; every column that is not a target is an input.
 
     A column is numeric, or categorical if none of its cells is a number. Missing cells are encoded
     as such, see :class:`data.tables.EncodeTable`. Validation and test are separate files or
@@ -139,14 +139,14 @@ def rows_of(
 
 
 def classes_of(rows: Sequence[Row], targets: Sequence[str]) -> list[str]:
-    """Classes to stratify splits by; all alike if a target has many distinct values."""
+    """Classes to stratify splits by; all equal if a target has many distinct values."""
     cells = [row.cells[targets[0]] for row in rows]
     are_many = len(targets) > 1 or len(set(cells)) > math.sqrt(len(rows))
     return [""] * len(rows) if are_many else cells
 
 
 def number(cell: str) -> float | None:
-    """The cell as a number; None if it is none."""
+    """The cell as a float; None if it is not a number."""
     try:
         return float(cell)
     except ValueError:
@@ -215,7 +215,7 @@ def value_of(row: Row, column: Column) -> float:
 
 
 def finite(row: Row, name: str, shown: str) -> float:
-    """Raises: ConfigError: if the cell is no finite number; ``shown`` describes it."""
+    """The cell as a float; raises ConfigError if it is not a finite number."""
     value = number(row.cells[name])
     if value is None or not math.isfinite(value):
         raise ConfigError(f"{row}: {shown} should be a number")

@@ -36,7 +36,7 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Number of model inputs that it is encoded as."""
+        """Number of model inputs that encode the column."""
         return len(self.categories) or 1 + self.has_missing
 
 

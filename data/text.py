@@ -52,7 +52,7 @@ class TextSpec:
         return TOKENIZERS[self.tokenizer_kind](self.tokenizer_content)
 
     def encode(self, text: str) -> list[int]:
-        """Raises: ConfigError: if ``text`` has characters without a token; names them."""
+        """Token ids; raises ConfigError if ``text`` has characters without a token."""
         return self.tokenizer.encode(text).tolist()
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -82,7 +82,7 @@ def corpus(
         lanes: null: shuffled windows; else see :class:`data.windows.Lanes`.
 
     Raises:
-        ConfigError: if the file is missing, empty, no UTF-8 text, or shorter than a window, or a
+        ConfigError: if the file is missing, empty, not UTF-8 text, or shorter than a window, or a
             setting is wrong.
     """
     if tokenizer not in TOKENIZERS:

@@ -27,7 +27,7 @@ def read_text(file: Path, where: str) -> str:
         where: the setting and the file, for messages.
 
     Raises:
-        ConfigError: if the file cannot be read or is no UTF-8 text.
+        ConfigError: if the file cannot be read or is not UTF-8 text.
     """
     try:
         text = file.read_text(encoding="utf-8")

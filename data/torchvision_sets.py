@@ -119,7 +119,7 @@ class Images:
 
 
 def set_class(name: str) -> type:
-    """Raises: ConfigError: if torchvision has no data set of that name."""
+    """The class of a data set; raises ConfigError if torchvision has none of that name."""
     from torchvision import datasets  # takes a second to import: only when used
 
     dataset_class = getattr(datasets, name, None) if name in datasets.__all__ else None
@@ -178,7 +178,7 @@ def labels_of(samples: Any, name: str, part: str, root: str) -> Tensor:
     """The classes of all samples ``(N,)``; cached in ``root`` if every sample must be read.
 
     Raises:
-        ConfigError: if the samples are no images with one class each.
+        ConfigError: if the samples are not images with one class each.
     """
     targets = getattr(samples, "targets", getattr(samples, "labels", None))
     try:

@@ -58,7 +58,7 @@ def transformed(split: Any, named: Any, kind: str) -> Transformed:
 
     Raises:
         ConfigError: if there is no such transform, it rejects its arguments, it does not return a
-            uint8 image of the same size, or the data are no images.
+            uint8 image of the same size, or the data are not images.
     """
     if kind != "image" or not isinstance(split, TensorSplit | StreamedSplit):
         raise ConfigError("data.transforms are for images; leave them out")
@@ -75,7 +75,7 @@ def transformed(split: Any, named: Any, kind: str) -> Transformed:
 
 
 def build(entry: Any, where: str) -> nn.Module:
-    """Raises: ConfigError: if there is no such transform, or it rejects its arguments."""
+    """Build a transform; raises ConfigError if it does not exist or rejects its arguments."""
     settings = dict(entry) if isinstance(entry, dict) else {"name": entry}
     target = f"torchvision.transforms.v2.{settings.pop('name', None)}"
     return instantiate({"_target_": target, **settings}, where)

@@ -1,4 +1,4 @@
-"""Self-attention, in the precision in which torch's kernel is fast."""
+"""Self-attention, in the precision for which torch's kernel is fast."""
 
 from collections.abc import Callable
 
@@ -52,7 +52,7 @@ class SelfAttention(nn.Module):
         Args:
             table: rotary angles, see :func:`models.positions.rotary_table`.
             mask: replaces ``is_causal``, see :func:`attend`.
-            extend: key-value cache of earlier tokens.
+            extend: appends to a key-value cache and returns all keys and values.
         """
         count, length, width = x.shape
         qkv = to_attention_dtype(self.qkv(x)).view(count, length, 3, self.num_heads, -1)
@@ -93,7 +93,7 @@ def attend(
         dropout: dropout rate of the attention weights.
 
     Returns:
-        ``(..., T, width)``; fp32 where it is computed in fp32.
+        ``(..., T, width)``, in fp32 where :func:`attends_in_fp32`.
     """
     if not attends_in_fp32(queries):
         return F.scaled_dot_product_attention(queries, keys, values, mask, dropout, is_causal)

@@ -36,7 +36,7 @@ def build_model(
             it would give wrong gradients.
 
     Raises:
-        ConfigError: if a setting is wrong, the data do not fit, or it is no model to train here.
+        ConfigError: if a setting is wrong, the data do not fit, or the model cannot be trained.
     """
     model = instantiate(fill_from_data(settings, spec), "model")
     if not isinstance(model, nn.Module):

@@ -25,7 +25,7 @@ class ResNet(nn.Module):
         depth: 18, 34 or 50 layers: 11, 21 or 24 million parameters.
         stem: ``small`` keeps the resolution (a 3x3 convolution); ``imagenet`` quarters it (a 7x7
             convolution and a max-pool), for images of some 200 pixels.
-        zero_init_residual: start with every block as its shortcut alone: the last norm of each
+        zero_init_residual: start with every block as its shortcut: the last norm of each
             branch starts at zero (arXiv:1706.02677, section 5.1).
     """
 
