@@ -37,7 +37,7 @@ def read_spec(file: Path) -> Any:
         raise ConfigError(f"{file} is damaged: {reason(error)}") from error
     spec_class = resolve(name, f"{file}: class")
     if not is_dataclass(spec_class) or not hasattr(spec_class, "kind"):
-        raise ConfigError(f"{file}: {name} is no class of data specs")
+        raise ConfigError(f"{file}: {name} is not a class of data specs")
     try:
         return TypeAdapter(spec_class).validate_json(json.dumps(content), strict=True)
     except ValidationError as error:

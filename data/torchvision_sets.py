@@ -196,8 +196,8 @@ def labels_of(samples: Any, name: str, part: str, root: str) -> Tensor:
         return labels.long()
     except (TypeError, ValueError, IndexError, NotImplementedError) as error:
         raise ConfigError(
-            f"data.name={name} is no set of images with one class each; write a function in data/ "
-            "that returns it as Splits"
+            f"data.name={name} is not a set of images with one class each; write a function in "
+            "data/ that returns it as Splits"
         ) from error
 
 

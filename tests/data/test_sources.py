@@ -230,7 +230,7 @@ def test_a_set_of_torchvision(splits_of, resident):
     ("name", "message"),
     [
         ("FashonMNIST", r"no such data set; did you mean FashionMNIST\?"),
-        ("VisionDataset", "is no set of images with one class each"),
+        ("VisionDataset", "is not a set of images with one class each"),
         ("os", "no such data set"),
     ],
 )
