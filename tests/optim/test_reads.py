@@ -12,6 +12,7 @@ from tests.trainer.test_no_reads import READS, Reads
 
 # a value is read by the library's own code
 WAITS = {"adafactor", "dadapt_adam", "kron", "lamb", "prodigy"}
+INSTEAD = ("AdaFactor", "Lamb")  # pytorch_optimizer's, which the page names in place of two of them
 ON_THE_CPU = ("step", "mu_product")  # state that torch keeps there, on every device
 NAMED = [name for name in NAMES if name not in ("timm", "pytorch_optimizer")]
 
@@ -30,9 +31,12 @@ class DeviceReads(Reads):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", [*NAMED, *INSTEAD])
 def test_an_update_reads_nothing(name, composed):
-    settings = composed(f"optimizer={name}")["optimizer"]
+    overrides = [f"optimizer={name}"]
+    if name in INSTEAD:
+        overrides = ["optimizer=pytorch_optimizer", f"optimizer.name={name}"]
+    settings = composed(*overrides)["optimizer"]
     network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4), nn.Linear(4, 4))
     optimizer = build_optimizer(settings, network, GROUPING)
     needs = rehearse(settings, optimizer, "optimizer", network)
