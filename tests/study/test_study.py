@@ -155,7 +155,9 @@ def test_audit_runs_pruned_trials_to_the_end_and_decides_nothing(tmp_path):
     for name in names:
         summary = json.loads((tmp_path / name / "summary.json").read_text())
         assert (summary["status"], summary["steps"]) == ("pruned", HORIZON)
-    assert "Halving changed what was chosen" in " ".join(audit(StudyRecord.model_validate(record)))
+    assert "Halving changed the selected setting" in " ".join(
+        audit(StudyRecord.model_validate(record))
+    )
 
 
 def test_diverged_and_failed_trials_are_the_worst_and_not_run_on(tmp_path):
