@@ -62,7 +62,7 @@ def torchvision_model(
 
 def unknown(name: str, library: str, known: Sequence[str]) -> ConfigError:
     nearest = get_close_matches(name, known, n=3)
-    hint = f"; near it: {', '.join(nearest)}" if nearest else ""
+    hint = f"; closest: {', '.join(nearest)}" if nearest else ""
     return ConfigError(f"model.name={name}: {library} has no classifier of this name{hint}")
 
 

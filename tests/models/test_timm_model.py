@@ -29,7 +29,7 @@ def test_grey_images_get_the_answers_of_rgb_ones(monkeypatch):
 
 @pytest.mark.parametrize("name", ["resnet81", "torchvision/resnet81"])
 def test_unknown_name_is_answered_with_near_ones(name):
-    with pytest.raises(ConfigError, match=r"resnet81: \w+ has no .*near it: .*resnet"):
+    with pytest.raises(ConfigError, match=r"resnet81: \w+ has no .*closest: .*resnet"):
         timm_model(name, in_channels=3, num_classes=10)
 
 
