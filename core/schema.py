@@ -136,7 +136,7 @@ class WandbSettings:
     notes: str | None
     """Free-text notes of the run."""
     group: str | None
-    """Group of the run; null: the sweep."""
+    """Group of the run; null: WANDB_RUN_GROUP, else the sweep."""
     job_type: str
     """Kind of run; a study sets tune, repeat or untuned."""
     candidate: str | None
