@@ -72,14 +72,14 @@ def test_the_tensor_that_counts(output):
     ("output", "what"),
     [
         (FEATURES, r"\(2, 64\) for two samples"),
-        ((FEATURES, LOGITS), r"a tuple of Tensor, Tensor, of which \(2, 64\) counts"),
+        ((FEATURES, LOGITS), r"a tuple of Tensor, Tensor, with prediction \(2, 64\)"),
         ({"cls": LOGITS, "box": FEATURES}, "a dict of cls, box for two samples"),
         ((), "a tuple of nothing"),
         (None, "NoneType"),
     ],
 )
 def test_outputs_that_are_not_understood(output, what):
-    with pytest.raises(ConfigError, match=rf"^misfit: Identity returns {what}.*tensor \(2, 10\)"):
+    with pytest.raises(ConfigError, match=rf"^misfit: Identity returns {what}.*tensor of shape \(2, 10\)"):
         check_output(output, (2, 10), torch.nn.Identity(), "misfit")
 
 
@@ -99,4 +99,4 @@ def test_a_function_of_an_installed_package(command_here, tmp_path, monkeypatch,
     untrusted = command_here("predict.py", "run", "--test")
     assert "theirs.build is not allowed" in untrusted.stderr
     wrong = command_here("train.py", *arguments[:-1], "optimizer.lr=${from_data:num_classes}")
-    assert "from_data:...} is for the model" in wrong.stderr
+    assert "from_data:...} works only in the model's settings" in wrong.stderr

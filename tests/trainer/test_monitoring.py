@@ -60,5 +60,5 @@ def test_profile(train):
 
 
 def test_a_profile_needs_updates(train):
-    with pytest.raises(ConfigError, match=r"profile_steps=3 needs 13 updates, .* there are 9 to"):
+    with pytest.raises(ConfigError, match=r"profile_steps=3 needs 13 updates, .* only 9 remain"):
         train(*SHORT, "trainer.profile_steps=3")
