@@ -79,7 +79,9 @@ def test_the_tensor_that_counts(output):
     ],
 )
 def test_outputs_that_are_not_understood(output, what):
-    with pytest.raises(ConfigError, match=rf"^misfit: Identity returns {what}.*tensor of shape \(2, 10\)"):
+    with pytest.raises(
+        ConfigError, match=rf"^misfit: Identity returns {what}.*tensor of shape \(2, 10\)"
+    ):
         check_output(output, (2, 10), torch.nn.Identity(), "misfit")
 
 

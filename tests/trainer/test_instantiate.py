@@ -69,7 +69,9 @@ def test_unknown_setting_names_the_nearest():
 
 def test_settings_of_another_target_can_be_dropped():
     node = {"_target_": "torch.nn.ReLU", "betas": [0.9, 0.95], "eps": 1e-8}
-    with pytest.raises(ConfigError, match=r"another _target_, add ~optimizer\.betas ~optimizer\.eps"):
+    with pytest.raises(
+        ConfigError, match=r"another _target_, add ~optimizer\.betas ~optimizer\.eps"
+    ):
         instantiate(node, "optimizer")
 
 
