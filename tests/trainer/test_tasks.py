@@ -37,7 +37,10 @@ def test_an_interrupted_run_goes_on_bit_for_bit(name, tasks, resumable):
 
 @pytest.mark.slow
 def test_two_processes_equal_one(tasks, composed, data_root, tmp_path):
-    """In double precision, within 1e-9; without dropout, whose draws are of a process.
+    """In double precision, within 1e-7; without dropout, whose draws are of a process.
+
+    AdamW divides a gradient that is zero but for rounding by its eps of 1e-8, which makes 1e-17 a
+    difference of 1e-9 and more in an update: 3e-9 after 20 (multi-label, a CPU with AVX2).
 
     Digits on black, with ReLU and max-pooling, are none of these: see ``test_parity.py``.
     """
@@ -70,7 +73,7 @@ def test_two_processes_equal_one(tasks, composed, data_root, tmp_path):
         states = [checkpoint_of(folder / name) for folder in folders]
         for key in ("model", "ema"):
             one, two = (state[key] for state in states)
-            torch.testing.assert_close(one, two, rtol=0, atol=1e-9, msg=f"{name}: {key}")
+            torch.testing.assert_close(one, two, rtol=0, atol=1e-7, msg=f"{name}: {key}")
         records = [read_metrics(folder / name) for folder in folders]
         assert len(records[0]) == len(records[1]) >= 20
         for own, other in zip(*records, strict=True):
