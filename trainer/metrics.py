@@ -28,7 +28,8 @@ class Meter:
     def add(self, sums: Sums) -> None:
         for name, (value, count) in sums.items():
             if name in self.sums:
-                self.sums[name] = self.sums[name].to(value.device).add_(value)
+                total = self.sums[name].to(value.device, double_dtype(value.device))
+                self.sums[name] = total.add_(value.detach())
             else:
                 self.sums[name] = in_double(value)
             self.counts[name] = self.counts.get(name, 0) + count
@@ -171,6 +172,10 @@ def meters_of_rank(meters: list[MeterState], ranks: Ranks) -> list[MeterState]:
 
 
 def in_double(value: Tensor) -> Tensor:
-    """A copy in float64; in float32 on Apple's GPUs, which know no other."""
-    dtype = torch.float32 if value.device.type == "mps" else torch.float64
-    return value.detach().to(dtype, copy=True)
+    """A detached copy in float64, or in the widest type of its device."""
+    return value.detach().to(double_dtype(value.device), copy=True)
+
+
+def double_dtype(device: torch.device) -> torch.dtype:
+    """float64; float32 on Apple's GPUs, which do not support float64."""
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from trainer import metrics
 from trainer.metrics import Meter
 
 
@@ -52,3 +53,22 @@ def test_counts_beyond_what_float32_knows():
     meter.add({"tokens": (torch.tensor(2.0**24), 1)})
     meter.add({"tokens": (torch.tensor(1.0), 1)})
     assert meter.means() == {"tokens": (2**24 + 1) / 2}
+
+
+def test_sums_are_detached():
+    """An objective that forgets ``detach`` must not keep the graphs of all updates alive."""
+    meter = Meter()
+    for _ in range(2):
+        meter.add({"loss": (torch.ones((), requires_grad=True) * 3, 2)})
+        assert not meter.sums["loss"].requires_grad
+    assert meter.means() == {"loss": 1.5}
+
+
+def test_restored_sums_take_the_type_of_the_device(monkeypatch):
+    """As on Apple's GPUs, which do not support float64."""
+    meter = Meter()
+    meter.load_state([{"loss": (1.0, 1)}])
+    monkeypatch.setattr(metrics, "double_dtype", lambda device: torch.float32)
+    meter.add({"loss": (torch.tensor(2.0), 1)})
+    assert meter.sums["loss"].dtype == torch.float32
+    assert meter.means() == {"loss": 1.5}
