@@ -33,14 +33,14 @@ def local_tensor(value: Any) -> Any:
     return value.to_local() if hasattr(value, "to_local") else value
 
 
-def spread_like(value: Tensor, share: Any) -> Tensor:
-    """Shard a replicated ``value`` like ``share``; returns it unchanged if that is not sharded."""
-    if not hasattr(share, "full_tensor"):
+def shard_like(value: Tensor, reference: Any) -> Tensor:
+    """Shard a replicated ``value`` like ``reference``; unchanged if that is not sharded."""
+    if not hasattr(reference, "full_tensor"):
         return value
     from torch.distributed.tensor import distribute_tensor  # the import takes a second
 
-    mesh, placements = share.device_mesh, share.placements
-    return distribute_tensor(value.to(share.device), mesh, placements, src_data_rank=None)
+    mesh, placements = reference.device_mesh, reference.placements
+    return distribute_tensor(value.to(reference.device), mesh, placements, src_data_rank=None)
 
 
 def gather(value: Any) -> list[Any]:
@@ -69,7 +69,7 @@ def agree(flag: bool) -> bool:
 
 
 @contextmanager
-def first_on_node(ranks: Ranks) -> Iterator[None]:
+def local_main_process_first(ranks: Ranks) -> Iterator[None]:
     """Run the block on the first process of each node before the others enter it."""
     if ranks.local_rank:
         gather(None)

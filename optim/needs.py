@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from core.collectives import full_tensor, spread_like
+from core.collectives import full_tensor, shard_like
 from core.errors import ConfigError, reason
 from core.instantiate import instantiate
 
@@ -138,7 +138,7 @@ def tiny_parameters(group: dict[str, Any]) -> dict[str, Any]:
     ones = {n: torch.ones([2] * n, device=p.device) for n, (_, p) in named.items()}
     if any(p.ndim == 4 and not p.is_contiguous() for p in parameters):  # one channel: always both
         ones[4] = ones[4].to(memory_format=torch.channels_last)
-    params = [nn.Parameter(spread_like(tensor, named[n][1])) for n, tensor in ones.items()]
+    params = [nn.Parameter(shard_like(tensor, named[n][1])) for n, tensor in ones.items()]
     return {**group, "params": params, "param_names": [name for name, _ in named.values()]}
 
 

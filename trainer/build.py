@@ -5,7 +5,7 @@ from typing import Any
 import torch.distributed as dist
 from torch.optim import Optimizer
 
-from core.collectives import first_on_node
+from core.collectives import local_main_process_first
 from core.errors import ConfigError
 from core.progress import Monitor
 from core.ranks import Ranks
@@ -54,7 +54,7 @@ def build_trainer(
     settings = TrainerSettings(**config["trainer"])
     device = choose_device(settings, ranks.local_rank)
     prepare_process(settings, config["seed"], ranks, device)
-    with first_on_node(ranks):  # which downloads and prepares the data
+    with local_main_process_first(ranks):  # which downloads and prepares the data
         data = build_data(
             config["data"],
             device,

@@ -19,7 +19,7 @@ from core.errors import Interrupted
 from core.ranks import Ranks
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
-MEETING_SECONDS = 1.0
+SYNC_SECONDS = 1.0
 SAME_KEYSTROKE_SECONDS = 1.0  # Ctrl-C reaches a worker from the terminal and from its launcher
 
 
@@ -82,7 +82,7 @@ class Interruption:
             self.deferred = False
 
 
-class Meetings:
+class SyncSchedule:
     """Schedules the all-reduce by which processes agree to continue, about once a second.
 
     Doing so every update would make them wait for each other. A single process needs no exchange.
@@ -90,18 +90,18 @@ class Meetings:
 
     def __init__(self, ranks: Ranks, batches: int) -> None:
         self.ranks = ranks
-        self.met_at, self.met_batches, self.due = time.monotonic(), batches, batches
+        self.synced_at, self.synced_batches, self.due = time.monotonic(), batches, batches
 
     def is_due(self, batches: int) -> bool:
         return self.ranks.world_size == 1 or batches >= self.due
 
     def plan(self, batches: int) -> None:
-        """Schedule the next meeting after as many updates as rank 0 makes in a second."""
+        """Schedule the next exchange after as many updates as rank 0 makes in a second."""
         if self.ranks.world_size > 1:
             now = time.monotonic()
-            rate = (batches - self.met_batches) / max(now - self.met_at, 1e-6)
-            self.met_at, self.met_batches = now, batches
-            self.due = batches + broadcast(max(1, int(rate * MEETING_SECONDS)))
+            rate = (batches - self.synced_batches) / max(now - self.synced_at, 1e-6)
+            self.synced_at, self.synced_batches = now, batches
+            self.due = batches + broadcast(max(1, int(rate * SYNC_SECONDS)))
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from trainer.loggers.provenance import run_facts
 from trainer.loggers.run_log import RunLog
 from trainer.metrics import Clock, TrainingMetrics
 from trainer.phase import Computation, Phase, optimizer_state_bytes
-from trainer.signals import Interruption, Meetings
+from trainer.signals import Interruption, SyncSchedule
 
 
 @dataclass
@@ -111,7 +111,7 @@ class Trainer:
         )
         self.run_log.start_progress(self.last_step, self.progress.step)
         self.clock = Clock(self.progress, self.device)
-        self.meetings = Meetings(self.ranks, self.progress.batches)
+        self.sync_schedule = SyncSchedule(self.ranks, self.progress.batches)
         profile_steps, planned = self.settings.profile_steps, self.last_step - self.progress.step
         try:
             if self.evaluation_is_due():  # the run was interrupted during this evaluation
@@ -198,17 +198,17 @@ class Trainer:
         """Log, evaluate, save a checkpoint and check for stop signals, whichever is due."""
         step = self.progress.step
         self.run_log.update_progress(step)
-        is_meeting = self.meetings.is_due(self.progress.batches)
+        is_sync_point = self.sync_schedule.is_due(self.progress.batches)
         if not self.progress.skipped_in_a_row:
             if self.metrics.is_logging_step(step):
                 self.log_training()
             if self.evaluation_is_due():
                 self.validate()
-            elif self.checkpoints.is_due(step, is_meeting):
+            elif self.checkpoints.is_due(step, is_sync_point):
                 self.save()
-        if is_meeting:
+        if is_sync_point:
             self.interruption.check()
-            self.meetings.plan(self.progress.batches)
+            self.sync_schedule.plan(self.progress.batches)
 
     def log_training(self) -> None:
         """Log training metrics, scheduled settings, the loss scale and the skipped updates."""

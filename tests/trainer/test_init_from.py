@@ -65,7 +65,7 @@ def test_another_number_of_classes(tmp_path):
     record, line = load(child, file)
     assert "7 of 9 tensors" in line
     misfits = "2.weight (5, 8), in the file (3, 8), 2.bias (5,), in the file (3,)"
-    assert f"; new: {misfits}; not used: head" in line
+    assert f"; newly initialized: {misfits}; not used: head" in line
     assert (record["new"], record["unused"]) == (["2.weight", "2.bias"], ["head.bias"])
     assert torch.equal(child[2].weight, fresh)
 
@@ -83,7 +83,7 @@ def test_as_many_classes_of_other_names(tmp_path):
     child = net()
     fresh = child[2].weight.clone()
     record, line = load(child, tmp_path / "run", specs["abd"])
-    assert line.endswith("; new: 2.weight (other classes), 2.bias (other classes)")
+    assert line.endswith("; newly initialized: 2.weight (other classes), 2.bias (other classes)")
     assert record["new"] == ["2.weight", "2.bias"]
     assert torch.equal(child[2].weight, fresh)
     assert torch.equal(child[0].weight, parent[0].weight)

@@ -48,7 +48,7 @@ def run_and_signal(config, job):
             signal_at(at if os.environ.get("RANK") in (None, "1") else 0),
             pytest.MonkeyPatch.context() as patch,
         ):
-            patch.setattr("trainer.signals.MEETING_SECONDS", 0)  # they agree after every update
+            patch.setattr("trainer.signals.SYNC_SECONDS", 0)  # they agree after every update
             return program.run(config, job)
     finally:
         torch.set_default_dtype(before)

@@ -90,7 +90,7 @@ def load_what_fits(model: nn.Module, path: Path, run_log: RunLog, spec: Any) -> 
     unused = [name for name in given if name not in own]
     num_loaded = len(own) - len(new)
     line = f"init_from: {num_loaded} of {len(own)} tensors from {file}"
-    line += f"; new: {listed(new.values())}" if new else ""
+    line += f"; newly initialized: {listed(new.values())}" if new else ""
     line += f"; not used: {listed(unused)}" if unused else ""
     run_log.print(line)
     with file.open("rb") as opened:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from core.collectives import spread_like
+from core.collectives import shard_like
 
 NOT_STATE = ("params", "lr")  # the schedule sets the rate at every update
 
@@ -98,4 +98,4 @@ class OptimizerState:
 def share_of(value: Any, parameter: Tensor) -> Any:
     """``value``, sharded like ``parameter`` if it has its shape and FSDP has sharded that."""
     has_same_shape = isinstance(value, Tensor) and value.shape == parameter.shape
-    return spread_like(value, parameter) if has_same_shape else value
+    return shard_like(value, parameter) if has_same_shape else value

@@ -42,17 +42,17 @@ class Checkpoints:
         self.folder = self.run_log.run_dir / "checkpoints"
         self.last = self.folder / "last.pt"
 
-    def is_due(self, step: int, is_meeting: bool) -> bool:
+    def is_due(self, step: int, is_sync_point: bool) -> bool:
         """Whether the checkpoint interval, in updates or in seconds, has elapsed.
 
         Args:
-            is_meeting: whether all processes are synchronized now, to agree on the time.
+            is_sync_point: whether all processes are synchronized now, to agree on the time.
         """
         every_steps = self.settings.checkpoint_every_steps
         every_seconds = self.settings.checkpoint_every_seconds
         if every_steps is not None and step % every_steps == 0:
             return True
-        if every_seconds is None or not is_meeting:
+        if every_seconds is None or not is_sync_point:
             return False
         return agree(time.monotonic() - self.saved_at > every_seconds)
 
