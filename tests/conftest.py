@@ -1,4 +1,4 @@
-"""Fixtures: compose configs as the command line does, train here, run the real command."""
+"""Fixtures that compose configs, train in this process and run the real commands."""
 
 import itertools
 import os
@@ -24,7 +24,7 @@ QUIET = ("wandb.mode=disabled", "trainer.progress=false", "trainer.num_threads=1
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Tests run side by side; each keeps to one core."""
+    """Limit each test to one thread, since tests run in parallel."""
     torch.set_num_threads(1)
     yield
     if torch.are_deterministic_algorithms_enabled():
@@ -33,13 +33,13 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where prepared data sets are cached during the tests."""
+    """The folder where prepared data sets are cached during the tests."""
     return tmp_path_factory.mktemp("datasets")
 
 
 @pytest.fixture(scope="session")
 def composed() -> Callable[..., dict[str, Any]]:
-    """``composed("optim=sgd_cosine", ...)``: the resolved config as plain data."""
+    """``composed("optim=sgd_cosine", ...)`` returns the resolved config as plain data."""
     unresolved = cache(lambda *overrides: compose_config(overrides))
 
     def plain(*overrides: str) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def composed() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def few_digits(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``data=mnist5k`` with its first 300 digits: 210 for training, 30 and 60 for the rest."""
+    """Reduce ``data=mnist5k`` to 300 digits: 210 for training, 30 and 60 for the other splits."""
     from data import mnist5k
 
     images, labels = mnist5k.all_digits(str(data_root))
@@ -62,7 +62,7 @@ def few_digits(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def train_in(composed: Callable[..., dict[str, Any]], data_root: Path) -> Callable[..., Path]:
-    """``train_in(folder, "debug=fast", ...)``: run in this process; the folder."""
+    """``train_in(folder, "debug=fast", ...)`` trains in this process and returns the folder."""
     from core.job import Job
     from core.schema import check_settings
     from train import run
@@ -79,7 +79,7 @@ def train_in(composed: Callable[..., dict[str, Any]], data_root: Path) -> Callab
 
 @pytest.fixture
 def train(train_in: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
-    """``train("debug=fast", ...)``: run in this process; a run directory of its own."""
+    """``train("debug=fast", ...)`` trains in this process and returns a new run directory."""
     numbers = itertools.count()
 
     def train_here(*overrides: str, run_dir: Path | None = None) -> Path:
@@ -92,13 +92,13 @@ def train(train_in: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
 def train_once(
     train_in: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:
-    """As ``train``, for a run that all tests of a module look at."""
+    """Like ``train``, for a run that all tests of a module share."""
     return lambda *overrides: train_in(tmp_path_factory.mktemp("run"), *overrides)
 
 
 @pytest.fixture
 def command(data_root: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """``command("train.py", "optim=typo")``: run it as a user does, in an empty folder."""
+    """``command("train.py", "optim=typo")`` runs it in a subprocess, in an empty folder."""
 
     def run_command(*arguments: str, **changes: str | None) -> subprocess.CompletedProcess[str]:
         script, *rest = arguments
@@ -119,13 +119,13 @@ def command(data_root: Path, tmp_path: Path) -> Callable[..., subprocess.Complet
 def command_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """As ``command``, but in this process: without the seconds of a start."""
+    """Like ``command``, but in this process, which saves the seconds of a start."""
     import predict
     import train
     from core.command_line import command_line
     from study.sweep import Sweep
 
-    # as the script has it: an imported module would look for conf/ as a package
+    # an absolute path: for an imported module, Hydra looks for conf/ as a package
     main = hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")(
         train.main.__wrapped__
     )
@@ -140,7 +140,7 @@ def command_here(
             try:
                 is_training = arguments[0] == "train.py"
                 code = command_line(main, Sweep.finish) if is_training else predict.main()
-            except SystemExit as usage:  # argparse's own
+            except SystemExit as usage:  # raised by argparse
                 code = int(usage.code or 0)
         return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
 
@@ -149,7 +149,7 @@ def command_here(
 
 @pytest.fixture
 def predict(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[list[str], list[str]]]:
-    """``predict(run_dir, "digit.png", code=1)``: its lines on stdout, those on stderr."""
+    """``predict(run_dir, "digit.png", code=1)`` returns the lines on stdout and on stderr."""
     from predict import main
 
     def predict_here(*arguments: object, code: int = 0) -> tuple[list[str], list[str]]:

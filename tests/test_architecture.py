@@ -1,4 +1,4 @@
-"""The structure of the program, read off its source: imports point down, no library is patched."""
+"""The program's structure, from its source: imports point downwards, no library is patched."""
 
 import ast
 import re
@@ -6,7 +6,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# every folder may import from those to its right, and from itself
+# every folder may import from itself and from those to its right
 ORDER = (
     ("train", "predict", "report", "hydra_plugins"),
     ("study", "deploy", "analysis"),
@@ -37,7 +37,7 @@ MODULES = {name: name.removesuffix(".py").replace("/", ".") for name in SOURCES}
 
 
 def imports_of(source):
-    """The project's modules that a file imports, also those imported inside functions."""
+    """The project's modules that a file imports, including imports inside functions."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -51,7 +51,7 @@ def imports_of(source):
 GRAPH = {MODULES[name]: set(imports_of(source)) for name, source in SOURCES.items()}
 
 
-def test_files_import_in_no_circle():
+def test_there_are_no_circular_imports():
     try:
         list(TopologicalSorter(GRAPH).static_order())
     except CycleError as error:
@@ -69,6 +69,6 @@ def test_imports_point_downwards():
     assert upwards == []
 
 
-def test_no_private_part_of_a_library_is_touched():
+def test_no_private_part_of_a_library_is_used():
     found = {name for name, source in SOURCES.items() if PRIVATE.search(source)}
     assert found == set(ALLOWED)

@@ -1,4 +1,4 @@
-"""The commands as a user types them."""
+"""The commands, as a user types them."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def summaries(folder):
 
 
 def test_sweep_survives_a_failing_job(command_here, data_root, tmp_path):
-    """Four jobs in one process: the broken one is reported at once, the others run, exit code 1."""
+    """The failing one of four jobs is reported at once, the others run, and the exit code is 1."""
     done = command_here(
         "train.py", "-m", "debug=fast", "wandb.mode=offline", f"data.root={data_root}",
         "optim=sgd_cosine,adam_constant", "model.num_classes=10,7", "hydra.sweep.dir=sweep",
@@ -38,19 +38,19 @@ def test_sweep_survives_a_failing_job(command_here, data_root, tmp_path):
     assert line.split()[-1] in done.stderr
 
 
-def test_help_and_config_are_shown(command_here):
+def test_help_and_config(command_here):
     shown = command_here("train.py", "--help")
     assert shown.returncode == 0
     assert re.search(r"^optim: [^:]*\bsgd_cosine\b", shown.stdout, re.MULTILINE)
     assert re.search(r"^model: [^:]*\blightcnn\b", shown.stdout, re.MULTILINE)
     assert max(map(len, shown.stdout.splitlines())) <= 80
-    assert not re.search(r"\s_\w+", shown.stdout)  # the parts that options share
+    assert not re.search(r"\s_\w+", shown.stdout)  # files shared by several options
     config = command_here("train.py", "--cfg", "job", "optim=adamw_warmup_cosine")
     assert config.returncode == 0
     assert "torch.optim.AdamW" in config.stdout
 
 
-def test_options_may_stand_among_the_settings(command_here, data_root, tmp_path):
+def test_flags_may_follow_overrides(command_here, data_root, tmp_path):
     sweep = ("-m", f"data.root={data_root}", "seed=3,4", "hydra.sweep.dir=sweep")
     done = command_here(*MAIN, *sweep)
     assert done.returncode == 0, done.stderr
@@ -90,7 +90,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("words", MISTAKES)
-def test_a_mistake_is_one_line_and_exit_code_one(words, command_here, data_root):
+def test_a_mistake_gives_one_line_and_exit_code_one(words, command_here, data_root):
     given = [words] if "Cutout" in words else words.split()
     done = command_here(*MAIN, f"data.root={data_root}", *given)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
@@ -98,15 +98,15 @@ def test_a_mistake_is_one_line_and_exit_code_one(words, command_here, data_root)
     assert MISTAKES[words] in done.stderr
 
 
-def test_a_mistake_that_another_process_raised():
-    """Hydra's error in the worker of a launcher, as it arrives here."""
+def test_a_mistake_raised_in_another_process():
+    """As when a launcher's worker raises an error of Hydra's."""
     with pytest.raises(ConfigCompositionException) as raised:
         raise ConfigCompositionException("Could not override 'optimizer.lrr'.")
     explained = explain(raised.value, ["optimizer.lrr=1,2"])
     assert explained == "unknown setting optimizer.lrr: did you mean optimizer.lr?"
 
 
-def test_a_deleted_working_directory(tmp_path):
+def test_deleted_working_directory(tmp_path):
     script = f"mkdir gone; cd gone; rmdir ../gone; {sys.executable} {ROOT / 'train.py'}"
     done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
@@ -130,8 +130,8 @@ for words in (["--help"], ["--cfg", "job"], ["optim=typo"], ["optimizer.lrr=1"],
 """
 
 
-def test_what_starts_import(data_root, tmp_path):
-    """Composing, and mistakes in it, no torch; training no compiler, which takes longest of all."""
+def test_lazy_imports(data_root, tmp_path):
+    """Composing a config does not import torch, and training does not import the compiler."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(data_root), str(tmp_path / "run")],
         cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,

@@ -1,4 +1,4 @@
-"""Every file in ``conf/`` composes, and what it names can be built."""
+"""Every file in ``conf/`` composes, and every ``_target_`` can be resolved."""
 
 from importlib import import_module
 from itertools import zip_longest
@@ -41,7 +41,7 @@ def options(group: str) -> list[str]:
 
 
 def targets(node: object, where: str = "config") -> list[tuple[str, str]]:
-    """Every ``_target_`` in a config, with its place."""
+    """Every ``_target_`` in a config, with its dotted name."""
     if isinstance(node, list):
         return [found for i, item in enumerate(node) for found in targets(item, f"{where}[{i}]")]
     if not isinstance(node, dict):
@@ -50,7 +50,7 @@ def targets(node: object, where: str = "config") -> list[tuple[str, str]]:
     return own + [found for key, item in node.items() for found in targets(item, f"{where}.{key}")]
 
 
-ALONE = ("model", "optim", "experiment")  # they choose other groups' options
+ALONE = ("model", "optim", "experiment")  # they choose options of other groups
 TOGETHER = ("data", "optimizer", "scheduler", "objective", "trainer", "debug")
 CHOICES = [(f"{group}={name}",) for group in ALONE for name in options(group)]
 CHOICES += [
@@ -80,14 +80,14 @@ def test_schedule_builds_and_stays_finite(name, composed):
 
 
 @pytest.mark.parametrize("name", sorted({*options("experiment")} - {"mnist_dcgan"}))
-def test_a_recipe_on_the_command_line_wins_over_the_experiments(name, composed):
-    """So that ``-m experiment=... optim=a,b`` compares what it says; a GAN's phases have none."""
+def test_recipe_on_the_command_line_overrides_the_experiment(name, composed):
+    """So ``-m experiment=... optim=a,b`` compares those recipes; the phases of a GAN have none."""
     config = composed(f"experiment={name}", "optim=lion_warmup_cosine", "++data.path=any.txt")
     assert config["optimizer"]["_target_"] == "timm.optim.Lion"
     assert config["scheduler"]["warmup_fraction"] is not None
 
 
-def test_recipe_and_model_pick_and_the_command_line_wins(composed):
+def test_command_line_overrides_recipe_and_model(composed):
     mixed = composed("optim=sgd_step", "optimizer=adam", "scheduler=constant", "optimizer.lr=0.5")
     assert mixed["optimizer"]["_target_"] == "torch.optim.Adam"
     assert mixed["optimizer"]["lr"] == 0.5
@@ -117,14 +117,14 @@ RECIPES = {
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_experiments_have_the_published_recipes(name, composed):
-    """To give them on the command line as well changes nothing."""
+def test_experiments_use_the_published_recipes(name, composed):
+    """Choosing the same recipe on the command line changes nothing."""
     choice = f"experiment={name}"
     given = MANDATORY.get(choice, [])
     assert composed(choice, *given, *RECIPES[name].split()) == composed(choice, *given)
 
 
-def test_what_is_measured_on_a_gpu_composes(composed, monkeypatch):
+def test_gpu_benchmark_configs_compose(composed, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     gpu = import_module("gpu")
     assert len(gpu.FAMILIES) == 9

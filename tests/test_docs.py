@@ -1,4 +1,4 @@
-"""The pages: links lead somewhere, commands compose, quoted messages exist."""
+"""The documentation: links resolve, commands compose, quoted messages exist."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ COMMAND = re.compile(r"^\$ (?:\w+=\S+ )*(?:python|torchrun.*) train\.py(.*)$", r
 MESSAGE = re.compile(r"^\| (`.*`).* \| .* \|$", re.MULTILINE)
 PLACES = ("core", "data", "deploy", "models", "objectives", "optim", "study", "analysis", "trainer")
 GITHUB = "../../actions/"  # relative to the address of the repository
-# placeholders, and what the examples add
+# placeholders, and names that the examples add
 NOT_HERE = re.compile(
     r"\.\.\.|<|tinymlp|signsgd|halving|densenet|squares|margin|overconfident|csv_file"
 )
@@ -27,7 +27,7 @@ def name(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_links_lead_somewhere(page):
+def test_links_resolve(page):
     for groups in LINK.findall(page.read_text()):
         target = "".join(groups)
         assert "://" in target or target.startswith(GITHUB) or (page.parent / target).exists(), (
@@ -36,7 +36,7 @@ def test_links_lead_somewhere(page):
 
 
 def commands() -> list[str]:
-    """What follows ``train.py`` in the pages, without comments; those of placeholders left out."""
+    """The overrides after ``train.py`` in the pages; commands with placeholders are left out."""
     text = "\n".join(page.read_text().replace("\\\n", " ") for page in PAGES)
     found = dict.fromkeys(line.strip() for line in COMMAND.findall(text))
     return [line for line in found if not NOT_HERE.search(line)]
@@ -58,7 +58,7 @@ def test_commands_compose(line):
 
 
 def texts_of_the_program() -> str:
-    """All string constants, those of f-strings joined by …."""
+    """All string constants of the program; the parts of an f-string are joined by …."""
     found = []
     for file in [*ROOT.glob("*.py"), *(f for p in PLACES for f in (ROOT / p).rglob("*.py"))]:
         for node in ast.walk(ast.parse(file.read_text())):
@@ -77,7 +77,7 @@ def test_quoted_messages_exist():
 
 
 def test_named_tests_exist():
-    """Pages say what is proven where: ``tests/file.py``, or ``tests/file.py::test``."""
+    """Pages refer to tests as ``tests/file.py`` or ``tests/file.py::test``."""
     text = "\n".join(page.read_text() for page in PAGES)
     named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
     assert len(named) > 15

@@ -1,4 +1,4 @@
-"""Nonsense on the command line ends in one clear line, never in a traceback."""
+"""Random command lines end in one clear line, never in a traceback."""
 
 import random
 
@@ -45,7 +45,7 @@ def nonsense(draw: random.Random) -> list[str]:
     "seed", [*range(40), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(100, 500))]
 )
 @pytest.mark.usefixtures("few_digits")
-def test_nonsense(seed, data_root, command_here):
+def test_random_overrides(seed, data_root, command_here):
     words = nonsense(random.Random(seed))
     few = ("debug=fast", "trainer.limit_train_steps=1", "trainer.limit_eval_steps=1")
     place = (f"data.root={data_root}", "hydra.run.dir=run")

@@ -1,4 +1,4 @@
-"""Jobs that run at once on one screen."""
+"""Console output of concurrent jobs."""
 
 import io
 import sys
@@ -6,7 +6,7 @@ import sys
 from core.named_lines import VARIABLE, name_lines
 
 
-def test_every_line_carries_the_name_of_its_job(monkeypatch):
+def test_every_line_is_prefixed_with_its_job(monkeypatch):
     screen = io.StringIO()
     monkeypatch.setenv(VARIABLE, "")
     monkeypatch.setattr(sys, "stdout", screen)
@@ -16,7 +16,7 @@ def test_every_line_carries_the_name_of_its_job(monkeypatch):
     print("a part", end="")
     print("error: none", file=sys.stderr)
     print(", the rest")
-    name_lines("1")  # the same process takes the next job
+    name_lines("1")  # the next job in the same process
     print("two\nlines")
     assert not sys.stdout.isatty()
     assert screen.getvalue().splitlines() == [

@@ -1,4 +1,4 @@
-"""The notebook's cells run, with one epoch and two seeds in place of its five."""
+"""The notebook runs; the test reduces it to one epoch and two seeds."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The README: its extensions work, in a copy of the project; its table of groups is complete."""
+"""The README: its examples of extensions and its commands work, and its table is complete."""
 
 import os
 import re
@@ -22,7 +22,7 @@ COMMAND = re.compile(r"^\$ python (train\.py .*)$", re.MULTILINE)
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory):
-    """A copy of the project with every file that the README adds."""
+    """A copy of the project with every file that the README tells a user to add."""
     project = tmp_path_factory.mktemp("project")
     for package in PACKAGES:
         source = ROOT / package
@@ -48,7 +48,7 @@ def test_table_names_every_option_of_every_group():
     assert shown == options
 
 
-def test_examples_show_one_of_each_kind_in_few_lines():
+def test_there_is_a_short_example_of_each_kind():
     files = [name for name, _ in FILE.findall(EXTEND) if not name.startswith("conf/")]
     folders = ["models", "optim", "optim", "models", "data", "objectives", "objectives", "trainer"]
     assert [name.split("/")[0] for name in files] == folders
@@ -68,7 +68,7 @@ for line in sys.stdin:
 
 
 def test_commands_work(extended, data_root):
-    """One after the other in one process."""
+    """They run in one process, one after the other."""
     lines = [[*line.split(), *QUICK, f"data.root={data_root}"] for line in COMMAND.findall(EXTEND)]
     done = subprocess.run(
         [sys.executable, "-c", RUN],

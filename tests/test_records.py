@@ -1,4 +1,4 @@
-"""Records of a run directory that anybody may have written: read by predict, resume, wandb_send."""
+"""Untrusted run directories, as read by predict.py, resume and wandb_send."""
 
 import os
 
@@ -26,14 +26,14 @@ from trainer.loggers.run_files import keep_events
         ("a: " + "b" * (5 << 20), "larger than 4 MiB"),
     ],
 )
-def test_a_config_that_is_refused(tmp_path, text, problem):
+def test_malformed_config_is_rejected(tmp_path, text, problem):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ConfigError, match=f"config.yaml is damaged: .*{problem}"):
         read_config(tmp_path / "config.yaml")
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda file: file.symlink_to("/dev/zero")])
-def test_what_is_no_file_is_not_waited_for(tmp_path, make):
+def test_fifos_and_devices_are_rejected(tmp_path, make):
     make(tmp_path / "metrics.jsonl")
     with pytest.raises(ConfigError, match="is not a regular file"):
         list(keep_events(tmp_path / "metrics.jsonl", 1))
@@ -42,7 +42,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path, make):
         read_record(tmp_path / "summary.json")
 
 
-def test_events_beyond_the_checkpoint_are_cut_off(tmp_path):
+def test_events_after_the_checkpoint_are_truncated(tmp_path):
     file = tmp_path / "metrics.jsonl"
     file.write_bytes(b'{"step": 1}\n{"step": 2}\n{"step')
     assert [event["step"] for event in keep_events(file, 1)] == [1]
@@ -52,7 +52,7 @@ def test_events_beyond_the_checkpoint_are_cut_off(tmp_path):
         list(keep_events(file, 2))
 
 
-def test_links_are_not_written_through(tmp_path):
+def test_symlinks_are_not_followed_for_writing(tmp_path):
     mine, link = tmp_path / "mine", tmp_path / "link"
     mine.write_text("mine")
     link.symlink_to(mine)
@@ -64,5 +64,5 @@ def test_links_are_not_written_through(tmp_path):
     assert link.read_text() == "other"
 
 
-def test_what_steers_a_terminal_is_shown():
+def test_control_characters_are_escaped():
     assert printable("a\x1b[31m\ud800\x9bü\n") == "a\\x1b[31m\\ud800\\x9bü\n"

@@ -1,4 +1,4 @@
-"""The reference page is what ``python -m core.reference`` writes, and explains every setting."""
+"""The settings page equals the output of ``python -m core.reference`` and is complete."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Every package that the program imports by name stands in a requirements file."""
+"""Every package that the program imports is listed in a requirements file."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ NOT_OURS = ("tests", "benchmarks", "docs", ".venv", "notebooks")
 
 
 def imported_packages() -> set[str]:
-    """Top-level names of the imports of every file of the program."""
+    """Top-level names of all packages that the program imports."""
     names: set[str] = set()
     for file in ROOT.rglob("*.py"):
         if file.relative_to(ROOT).parts[0] in NOT_OURS:

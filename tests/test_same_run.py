@@ -1,4 +1,4 @@
-"""What has changed since a run was recorded, and what may have."""
+"""Which settings have changed since a run was recorded, and which of them may change."""
 
 import pytest
 
@@ -6,8 +6,8 @@ from core.errors import ConfigError
 from core.same_run import compare
 
 
-def test_a_name_that_is_no_setting():
-    """Also where nothing has changed; a setting that was taken out is one."""
+def test_unknown_name_in_resume_changes():
+    """It is rejected even if nothing has changed, unless the setting was removed."""
     config = {"optimizer": {"lr": 0.1}, "resume_changes": ["optimizer", "scheduler.power"]}
     recorded = {**config, "scheduler": {"power": 2.0}}
     assert compare(config, recorded) == ["scheduler.power"]
@@ -16,14 +16,14 @@ def test_a_name_that_is_no_setting():
         compare(config | {"resume_changes": ["optimizr.lr"]}, config)
 
 
-def test_advice_keeps_the_changes_that_are_named_already():
+def test_advice_includes_the_changes_already_named():
     config = {"seed": 1, "model": {"dropout": 0.5}, "resume_changes": ["seed"]}
     recorded = {"seed": 0, "model": {"dropout": 0.1}, "resume_changes": []}
     with pytest.raises(ConfigError, match=r"'resume_changes=\[seed,model\.dropout\]'"):
         compare(config, recorded)
 
 
-def test_settings_that_the_program_has_got_since_change_nothing():
+def test_settings_added_to_the_program_count_as_unchanged():
     before = {"optimizer": {"lr": 0.1, "nesterov": False}, "resume_changes": []}
     since = {"init_from": None, "data": {"transforms": []}, "loggers": []}
     assert compare(before | since, before) == []

@@ -1,4 +1,4 @@
-"""The check of a composed config: one line that names the setting and what it should be."""
+"""The schema rejects a config with one line that names the setting and the valid values."""
 
 import pytest
 
@@ -41,5 +41,5 @@ def test_mistakes_are_named(overrides, message, composed):
     assert "\n" not in str(caught.value)
 
 
-def test_whole_numbers_are_numbers(composed):
+def test_integers_are_accepted_as_floats(composed):
     assert check_settings(composed("trainer.target=1")).target == 1

@@ -1,4 +1,4 @@
-"""Temporary folders, and a process that is killed."""
+"""Temporary folders, also those of a killed process."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ with temporary_folder() as folder:
 """
 
 
-def test_the_next_start_takes_away_what_a_kill_has_left(tmp_path, monkeypatch):
+def test_the_next_start_removes_folders_of_killed_processes(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     subprocess.run([sys.executable, "-c", KILLED], cwd=ROOT, check=False)
