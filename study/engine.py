@@ -66,7 +66,7 @@ class Study:
     def extend(self) -> None:
         """Widen spaces where most replicates chose a bound, and tune all candidates again."""
         if at_bounds := self.at_bounds():
-            outlook.extend(self.protocol, self.jobs.directory)
+            outlook.plan(self.protocol, self.jobs.directory, rounds=2)
             beyond = [
                 f"{key} of {name} ({side})"
                 for name in at_bounds
@@ -190,7 +190,7 @@ class Replicate:
 
     def measure(self, tunings: list[Tuning], rung: int) -> None:
         """Run trials to a rung and note their values there; failed trials keep the worst value."""
-        waiting = {}
+        waiting: list[tuple[Tuning, int]] = []
         for tuning in tunings:
             step = self.rung_step(tuning.candidate, rung)
             known = self.study.measured.get(tuning.name, {})
@@ -199,11 +199,10 @@ class Replicate:
             if step in known:
                 tuning.note(step, known[step])
             else:
-                waiting[step, tuning.candidate.name, tuning.number] = tuning
-        runs = {key: self.run_of(tuning, key[0]) for key, tuning in waiting.items()}
-        values = self.study.jobs.values_of(list(runs.values()))
-        for key, tuning in waiting.items():
-            tuning.note(key[0], values[runs[key].name])
+                waiting.append((tuning, step))
+        values = self.study.jobs.values_of([self.run_of(*pair) for pair in waiting])
+        for tuning, step in waiting:
+            tuning.note(step, values[tuning.name])
 
     def survivors(self, batch: list[Tuning], rung: int) -> list[Tuning]:
         """The trials of a batch that continue beyond a rung; prunes the others."""
@@ -315,7 +314,8 @@ class Tuning:
 
     @property
     def name(self) -> str:
-        return trial_name(self.candidate.name, self.replicate, self.number)
+        """The name of its run."""
+        return f"{self.candidate.name}-r{self.replicate}-tune-{self.number:03d}"
 
     @property
     def value(self) -> float:
@@ -329,7 +329,3 @@ class Tuning:
     def note(self, step: int, value: float) -> None:
         self.values[step] = value
         self.trial.report(value, step)
-
-
-def trial_name(candidate: str, replicate: int, number: int) -> str:
-    return f"{candidate}-r{replicate}-tune-{number:03d}"

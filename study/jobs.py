@@ -6,7 +6,7 @@ the same study works in one process, in several, and on a cluster.
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from hydra.plugins.launcher import Launcher
 
 from core.files import write_json
 from core.progress import Monitor
-from core.records import read_record
+from core.run_directory import read_summary
 
 Summary = dict[str, Any]
 FINAL = ("failed", "diverged", "stopped")
+STUDY_FILE = "study.json"
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ class Run:
         return status == "completed" or status in FINAL
 
     def command(self) -> list[str]:
-        limit = (
-            [] if self.limit_steps is None else [f"trainer.limit_train_steps={self.limit_steps}"]
-        )
-        return [*self.overrides, *limit, "resume=auto", f"hydra.sweep.subdir={self.name}"]
+        command = [*self.overrides, "resume=auto", f"hydra.sweep.subdir={self.name}"]
+        if self.limit_steps is not None:
+            command.append(f"trainer.limit_train_steps={self.limit_steps}")
+        return command
 
 
 @dataclass
@@ -65,7 +66,7 @@ class Jobs:
     arguments: tuple[str, ...]
     monitor: Monitor
     on_launch: Callable[[], None] = lambda: None
-    launched: int = field(default=0)
+    launched: int = 0
 
     def run(self, runs: list[Run]) -> dict[str, Summary]:
         """Launch the unfinished ``runs`` together; returns the summaries of all, by name.
@@ -93,7 +94,7 @@ class Jobs:
             print(f"the launcher failed: {type(error).__name__}: {error}", file=sys.stderr)
 
     def summary(self, run: Run) -> Summary:
-        return read_json(self.directory / run.name / "summary.json")
+        return read_summary(self.directory / run.name / "summary.json")
 
     def values_of(self, runs: list[Run]) -> dict[str, float]:
         """The monitored metric's best value in each run; launches the unfinished ones."""
@@ -119,10 +120,11 @@ def value_of(summary: Summary, monitor: Monitor) -> float:
     return float(best["value"])
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON mapping; empty if it is missing or damaged."""
-    try:
-        content = read_record(file)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+def read_study(directory: Path) -> dict[str, Any]:
+    """Read ``study.json``; empty if it is missing or damaged."""
+    return read_summary(directory / STUDY_FILE)
+
+
+def update_study(directory: Path, news: dict[str, Any]) -> None:
+    """Set entries of ``study.json``."""
+    write_json(read_study(directory) | news, directory / STUDY_FILE)

@@ -5,53 +5,38 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from core.files import write_json
-from study.jobs import read_json
-from study.preflight import FOLDER, Cost, duration, tuned_share
+from core.run_directory import read_summary
+from study.jobs import read_study, update_study
+from study.preflight import FOLDER, Cost, duration, planned_seconds
 from study.protocol import Protocol
 from trainer.loggers.console import format_metric
 
-FILE = "study.json"
+
+def begin(protocol: Protocol, directory: Path) -> None:
+    """Record in ``study.json`` when this session started, what was done before, and its plan."""
+    done = seconds_done(directory, read_study(directory)["costs"])
+    session = {"started_at": time.time(), "seconds_done": done}
+    update_study(directory, {"session": session})
+    plan(protocol, directory, rounds=1)
 
 
-def begin(protocol: Protocol, costs: dict[str, Cost], directory: Path) -> None:
-    """Record in ``study.json`` the runs planned for this session, and the time spent before it."""
-    content = read_json(directory / FILE)
-    content["session"] = {
-        "started_at": time.time(),
-        "num_trials": 0,
-        "num_repeats": 0,
-        "seconds_planned": 0.0,  # one run at a time, by the preflight's costs
-        "seconds_done": seconds_done(directory, content["costs"]),
-    }
-    for name, cost in costs.items():
-        trials, repeats = protocol.num_runs(protocol.candidates[name])
-        plan(content["session"], protocol, cost, trials, repeats)
-    write_json(content, directory / FILE)
-
-
-def extend(protocol: Protocol, directory: Path) -> None:
-    """Add to the plan that all candidates are tuned once more."""
-    content = read_json(directory / FILE)
+def plan(protocol: Protocol, directory: Path, rounds: int) -> None:
+    """Record the runs planned for this session, with every candidate tuned ``rounds`` times."""
+    content = read_study(directory)
+    trials = repeats = 0
+    seconds = 0.0  # one run at a time, by the preflight's costs
     for name, cost in content["costs"].items():
-        trials, _ = protocol.num_runs(protocol.candidates[name])
-        plan(content["session"], protocol, Cost(**cost), trials)
-    write_json(content, directory / FILE)
-
-
-def plan(
-    session: dict[str, Any], protocol: Protocol, cost: Cost, trials: int, repeats: int = 0
-) -> None:
-    """Add runs of a candidate to the plan of this session."""
-    session["num_trials"] += trials
-    session["num_repeats"] += repeats
-    share = tuned_share(protocol, cost.steps)
-    session["seconds_planned"] += cost.seconds * (trials * share + repeats)
+        tune, repeat = protocol.num_runs(protocol.candidates[name])
+        trials += rounds * tune
+        repeats += repeat
+        seconds += planned_seconds(protocol, Cost(**cost), rounds * tune, repeat)
+    planned = {"num_trials": trials, "num_repeats": repeats, "seconds_planned": seconds}
+    update_study(directory, {"session": content["session"] | planned})
 
 
 def line(directory: Path, name: str, overrides: list[str]) -> str:
     """The line of an ended run: its number, the time left, the settings tried, the result."""
-    summary, content = read_json(directory / name / "summary.json"), read_json(directory / FILE)
+    summary, content = read_summary(directory / name / "summary.json"), read_study(directory)
     status, best = str(summary.get("status", "failed")), summary.get("best")
     if status in ("completed", "stopped") and best and best["value"] is not None:
         monitor = str(summary.get("monitor", ""))
@@ -94,7 +79,7 @@ def seconds_done(directory: Path, costs: dict[str, Any]) -> float:
 
 def runs(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     for file in directory.glob("*/summary.json"):
-        if "status" in (summary := read_json(file)):
+        if "status" in (summary := read_summary(file)):
             yield file.parent, summary
 
 

@@ -115,8 +115,7 @@ def print_forecast(protocol: Protocol, costs: dict[str, Cost]) -> None:
     seconds = total_bytes = 0.0
     for name, cost in costs.items():
         tune, repeats = protocol.num_runs(protocol.candidates[name])
-        full_runs = tune * tuned_share(protocol, cost.steps) + repeats
-        candidate_seconds = full_runs * cost.seconds
+        candidate_seconds = planned_seconds(protocol, cost, tune, repeats)
         seconds += candidate_seconds
         total_bytes += (tune + repeats) * cost.run_bytes
         table.add_row(
@@ -135,15 +134,21 @@ def print_forecast(protocol: Protocol, costs: dict[str, Cost]) -> None:
     )
 
 
+def planned_seconds(protocol: Protocol, cost: Cost, trials: int, repeats: int) -> float:
+    """Time of a candidate's runs, one at a time; halving ends most trials early."""
+    full_runs = trials * tuned_share(protocol, cost.steps) + repeats
+    return full_runs * cost.seconds
+
+
 def tuned_share(protocol: Protocol, steps: int) -> float:
     """Cost of tuning with halving, as a fraction of running every trial to the end."""
-    if protocol.halving and protocol.halving.audit:
-        return 1.0  # the audit runs pruned trials to the end after all
-    alive, done, cost = float(protocol.trials), 0, 0.0
+    if not protocol.halving or protocol.halving.audit:
+        return 1.0  # an audit runs pruned trials to the end after all
+    alive, done, cost = protocol.trials, 0, 0
     for rung in protocol.rungs(steps):
         cost += alive * (rung - done)
         done = rung
-        alive = math.ceil(alive * protocol.halving.keep) if protocol.halving else alive
+        alive = math.ceil(alive * protocol.halving.keep)
     return cost / (protocol.trials * steps)
 
 

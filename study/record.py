@@ -1,7 +1,6 @@
 """``study.json``: the protocol and the results of a study, for reports."""
 
 import json
-import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -9,20 +8,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from core.errors import ConfigError
 from core.files import write_json
 from core.overrides import text
 from core.progress import Monitor
-from study.engine import Replicate, Study, Tuning, trial_name
-from study.jobs import Run, read_json
+from study.engine import Replicate, Study, Tuning
+from study.jobs import STUDY_FILE, Run, read_study, update_study
 from study.preflight import Cost
-from trainer.loggers.console import LOG_WIDTH, format_metric
-
-FILE = "study.json"
+from study.tables import print_report_command, titled_table, wide_console
+from trainer.loggers.console import format_metric
 
 
 def begin(settings: dict[str, Any], arguments: tuple[str, ...], directory: Path) -> dict[str, Any]:
@@ -35,10 +31,10 @@ def begin(settings: dict[str, Any], arguments: tuple[str, ...], directory: Path)
         ConfigError: if the directory holds a study with another protocol.
     """
     now = json.loads(json.dumps({"protocol": settings, "arguments": sorted(arguments)}))
-    before = read_json(directory / FILE)
+    before = read_study(directory)
     if not before.get("costs"):
         new = {**now, "command": sys.argv, "costs": {}, "finished": False, "runs": []}
-        write_json(new, directory / FILE)
+        write_json(new, directory / STUDY_FILE)
         return new
     decisive = deciding(before["protocol"])
     changed = [f"hydra.sweeper.{key}" for key, value in deciding(now["protocol"]).items()
@@ -50,14 +46,14 @@ def begin(settings: dict[str, Any], arguments: tuple[str, ...], directory: Path)
             f"{directory} holds a study that was started with another {', '.join(changed)}: "
             "restore these settings, or set hydra.sweep.dir to a new directory"
         )
-    update(directory, {"protocol": now["protocol"], "finished": False})
+    update_study(directory, {"protocol": now["protocol"], "finished": False})
     return before
 
 
 def measured(record: dict[str, Any], monitor: Monitor) -> dict[str, dict[int, float]]:
     """Values that the trials of a killed study had reached at their rungs, by trial name."""
     return {
-        trial_name(entry["candidate"], entry["replicate"], entry["trial"]): {
+        entry["run_dir"]: {
             rung["step"]: monitor.worst if rung["value"] is None else rung["value"]
             for rung in entry["rungs"]
         }
@@ -77,7 +73,7 @@ def deciding(protocol: dict[str, Any]) -> dict[str, Any]:
 
 
 def keep_costs(costs: dict[str, Cost], directory: Path) -> None:
-    update(directory, {"costs": {name: asdict(cost) for name, cost in costs.items()}})
+    update_study(directory, {"costs": {name: asdict(cost) for name, cost in costs.items()}})
 
 
 def keep_results(study: Study, finished: bool = False) -> None:
@@ -85,13 +81,13 @@ def keep_results(study: Study, finished: bool = False) -> None:
 
     Keeps entries of replicates that a resumed study has not reached again.
     """
-    before = read_json(study.jobs.directory / FILE)
+    before = read_study(study.jobs.directory)
     ahead = range(len(study.replicates), study.protocol.replicates)
     later = {
         kind: [entry for entry in before.get(kind, []) if entry["replicate"] in ahead]
         for kind in ("best", "runs")
     }
-    update(
+    update_study(
         study.jobs.directory,
         {
             "finished": finished,
@@ -103,10 +99,6 @@ def keep_results(study: Study, finished: bool = False) -> None:
             "tuning_compute": compute(study),
         },
     )
-
-
-def update(directory: Path, news: dict[str, Any]) -> None:
-    write_json(read_json(directory / FILE) | news, directory / FILE)
 
 
 def best_entries(replicate: Replicate) -> Iterator[dict[str, Any]]:
@@ -175,9 +167,7 @@ def print_results(study: Study) -> None:
     """Print the best settings and their results; verdicts are left to ``report.py``."""
     monitor = study.jobs.monitor.name
     twin = monitor.replace("val/", "test/")
-    table = Table(title="Study", title_justify="left", title_style="bold")
-    for column in ("candidate", "best settings", f"tuned {monitor}", twin, "runs"):
-        table.add_column(column, overflow="fold")
+    table = titled_table("Study", "candidate", "best settings", f"tuned {monitor}", twin, "runs")
     for name in study.protocol.candidates:
         chosen = [best[name] for r in study.replicates if name in (best := r.best())]
         if not chosen:
@@ -193,15 +183,14 @@ def print_results(study: Study) -> None:
             format_metric(twin, fmean(tests)) if tests else "",
             str(len(tests)),
         )
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+    console = wide_console()
     console.print(table)
     if study.protocol.replicates == 1:
         console.print(
             "One replicate compares these settings, not the candidates in general; set "
             "hydra.sweeper.replicates=5 to tune every candidate five times"
         )
-    command = f"python report.py {shlex.quote(str(study.jobs.directory))}"
-    console.print(f"compare          {escape(command)}", soft_wrap=True)
+    print_report_command(console, study.jobs.directory)
 
 
 def settings(chosen: list[Tuning]) -> Iterator[str]:

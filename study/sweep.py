@@ -19,8 +19,8 @@ from core.overrides import continuation, text
 from core.parent import end_with_parent
 from study import outlook
 from study.gpu_slots import take_gpu
-from study.jobs import read_json
-from study.sweep_table import ENDED, print_sweep, read_summaries
+from study.jobs import read_study
+from study.tables import ENDED, print_sweep, read_summaries
 
 ROOT = Path(__file__).parent.parent
 SHOWN = 4  # jobs named in the message
@@ -139,7 +139,7 @@ class Sweep(Callback):
         plan, Sweep.plan = Sweep.plan, None
         summaries, lines = read_summaries(plan.directory), []
         if plan.is_study:  # a study prints its own results: list only failures
-            is_over = read_json(plan.directory / "study.json").get("finished", not summaries)
+            is_over = read_study(plan.directory).get("finished", not summaries)
             summaries = {name: s for name, s in summaries.items() if s["status"] == "failed"}
         else:
             is_over = all(summary["status"] in ENDED for summary in summaries.values())

@@ -99,7 +99,7 @@ def conduct(
         costs = preflight(protocol, jobs, compose)
         record.keep_costs(costs, directory)
     print_forecast(protocol, costs)
-    outlook.begin(protocol, costs, directory)
+    outlook.begin(protocol, directory)
     study = Study(
         protocol=protocol,
         jobs=jobs,

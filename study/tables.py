@@ -1,4 +1,4 @@
-"""Tables of a sweep: all jobs, and means over seeds."""
+"""Tables on the console: all jobs of a sweep, and means over seeds."""
 
 import shlex
 import sys
@@ -62,7 +62,7 @@ def print_sweep(directory: Path, summaries: Summaries, is_study: bool, lines: li
         is_study: omit means, since a study prints its own table of results.
         lines: further lines to print below.
     """
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+    console = wide_console()
     given = [summary["overrides"] for summary in summaries.values() if "overrides" in summary]
     shared = set(given[0]).intersection(*given) if len(given) > 1 else set()
     for summary in summaries.values():
@@ -80,14 +80,28 @@ def print_sweep(directory: Path, summaries: Summaries, is_study: bool, lines: li
     for line in lines:
         console.print(escape(line), soft_wrap=True)
     if sum(summary["status"] in JUDGED for summary in summaries.values()) > 1 and not is_study:
-        command = f"python report.py {shlex.quote(str(directory))}"
-        console.print(f"compare          {escape(command)}", soft_wrap=True)
+        print_report_command(console, directory)
+
+
+def wide_console() -> Console:
+    """A console whose lines have a fixed length in a log file."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+
+
+def titled_table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def print_report_command(console: Console, directory: Path) -> None:
+    command = f"python report.py {shlex.quote(str(directory))}"
+    console.print(f"compare          {escape(command)}", soft_wrap=True)
 
 
 def table_of_jobs(summaries: Summaries) -> Table:
-    table = Table(title="Sweep", title_justify="left", title_style="bold")
-    for column in ("job", "overrides", "status", "best", "test", "train s"):
-        table.add_column(column, overflow="fold")
+    table = titled_table("Sweep", "job", "overrides", "status", "best", "test", "train s")
     for name, summary in summaries.items():
         monitor = summary.get("monitor", "")
         best, test, seconds = (summary.get(key) for key in ("best", "test", "train_seconds"))
@@ -114,10 +128,8 @@ def by_candidate(summaries: Summaries) -> dict[str, list[dict[str, Any]]]:
 
 
 def table_of_means(candidates: dict[str, list[dict[str, Any]]]) -> Table:
-    table = Table(title="Mean over seeds ± standard deviation", title_justify="left")
-    table.title_style = "bold"
-    for column in ("candidate", "runs", "best", "test"):
-        table.add_column(column, overflow="fold")
+    title = "Mean over seeds ± standard deviation"
+    table = titled_table(title, "candidate", "runs", "best", "test")
     for name, group in candidates.items():
         ended = [summary for summary in group if summary["status"] in JUDGED]
         of_total = f" of {len(group)}" if len(ended) < len(group) else ""
