@@ -23,6 +23,7 @@ from core.files import write_json
 from deploy.arguments import parse
 from deploy.finished_run import FinishedRun, newest_run, open_run
 from deploy.tasks import TASKS, complain, note, write_csv
+from deploy.uses import check
 
 UNFINISHED = ["running", "interrupted", "failed", "diverged"]  # a killed run stays "running"
 
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run_dir = run.run_dir  # it may have been "latest"
         if (status := run.summary.get("status")) in UNFINISHED:
             note(f"the status of {run.run_dir} is {status}: using its best weights so far")
+        if options.task != "test":
+            check(run, options)
         exit_code, rows = TASKS[options.task](run, options)
         if options.json is not None:
             write_json(rows, options.json)

@@ -12,14 +12,14 @@ from core.records import printable
 from deploy.answers import Rows
 from deploy.arguments import spelled
 from deploy.finished_run import FinishedRun
-from deploy.uses import check_task, checked_use
+from deploy.uses import use_of
 
 Outcome = tuple[int, Rows]  # exit code, rows
 
 
 def answer(run: FinishedRun, options: argparse.Namespace) -> Outcome:
     """Print one line per input; the exit code is 1 if an input could not be read."""
-    inputs, answers = checked_use(run, options)
+    inputs, answers = use_of(run)
     from deploy.export import Deployable
 
     model = Deployable(run.model, run.spec, answers.head())
@@ -48,7 +48,6 @@ def answer(run: FinishedRun, options: argparse.Namespace) -> Outcome:
 
 def continue_text(run: FinishedRun, options: argparse.Namespace) -> Outcome:
     """Print the prompt and its continuation."""
-    check_task(run, "prompt")
     from models.generation import context_limit, generate
 
     try:
@@ -83,7 +82,6 @@ def continue_text(run: FinishedRun, options: argparse.Namespace) -> Outcome:
 
 def draw_samples(run: FinishedRun, options: argparse.Namespace) -> Outcome:
     """Save a grid of generated images as PNG."""
-    check_task(run, "num_samples")
     from data.pictures import save_grid
 
     generator = torch.Generator().manual_seed(options.seed or 0)
@@ -114,7 +112,7 @@ def test_again(run: FinishedRun, options: argparse.Namespace) -> Outcome:
 
 def export(run: FinishedRun, options: argparse.Namespace) -> Outcome:
     """Export the model and print a table of size, latency and quality."""
-    _, answers = checked_use(run, options)
+    _, answers = use_of(run)
     from rich.console import Console
 
     from deploy.deploy import deploy, table

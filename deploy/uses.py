@@ -31,30 +31,24 @@ def use_of(run: FinishedRun) -> tuple[Inputs, Answers]:
     return inputs, answers(run.spec, run.config["objective"])
 
 
-def check_task(run: FinishedRun, task: str) -> None:
-    """Raise ConfigError, naming the supported tasks, if the run does not support ``task``."""
-    if run.outputs in GENERATORS:
-        tasks, advice = GENERATORS[run.outputs]
-    else:
-        inputs, answers = use_of(run)
-        tasks = (*inputs.tasks, *answers.tasks)
-        what = f"{answers.verb} {inputs.noun}: {inputs.advice}"
-        advice = ", ".join([what, *map(spelled, answers.tasks)])
-    if task not in tasks:
-        raise ConfigError(f"the model of {run.run_dir} {advice}, or --test")
-
-
-def checked_use(run: FinishedRun, options: argparse.Namespace) -> tuple[Inputs, Answers]:
-    """:func:`use_of`, after a check of the task and options.
+def check(run: FinishedRun, options: argparse.Namespace) -> None:
+    """Check that the run supports the task, and that every option has an effect on it.
 
     Raises:
-        ConfigError: if the run does not support the task, or an option has no effect on it.
+        ConfigError: naming the supported tasks, or the option.
     """
-    check_task(run, options.task)
+    if run.outputs in GENERATORS:
+        tasks, advice = GENERATORS[run.outputs]
+        if options.task not in tasks:
+            raise ConfigError(f"the model of {run.run_dir} {advice}, or --test")
+        return
     inputs, answers = use_of(run)
+    what = f"{answers.verb} {inputs.noun}"
+    if options.task not in (*inputs.tasks, *answers.tasks):
+        advice = ", ".join([inputs.advice, *map(spelled, answers.tasks)])
+        raise ConfigError(f"the model of {run.run_dir} {what}: {advice}, or --test")
     for option in MODEL_OPTIONS if options.task in ("inputs", "text") else ():
         is_given = getattr(options, option) is not None
         if is_given and option not in (*inputs.options, *answers.options):
-            what = f"{spelled(options.task)} where the model {answers.verb} {inputs.noun}"
-            raise ConfigError(f"{spelled(option)} has no effect with {what}")
-    return inputs, answers
+            task = spelled(options.task)
+            raise ConfigError(f"{spelled(option)} has no effect with {task} where the model {what}")

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from core.command_line import explain, print_error
-from core.composed import CONF
+from core.composed import compose_config
 from core.errors import ConfigError
 from core.monitor import monitor_of
 from core.overrides import text
@@ -45,8 +44,7 @@ def main() -> int:
 
 def write(study: str, folder: Path) -> None:
     """Write ``<study>_<candidate>.yaml`` for every candidate of ``study`` into ``folder``."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [f"study={study}"], return_hydra_config=True)
+    cfg = compose_config([f"study={study}"], with_hydra=True)
     if "candidates" not in cfg.hydra.sweeper:
         raise ConfigError(f"{study} compares no candidates: it is a single run, not a sweep")
     protocol = Protocol.of(instantiate(cfg.hydra.sweeper).settings)
