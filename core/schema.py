@@ -59,7 +59,7 @@ class TrainerSettings:
     """Precision of the forward pass; auto: bf16 if supported, fp16 on older GPUs, else fp32."""
     channels_last: bool
     """Memory format of images and convolutions. Ignored on a CPU if the model has a strided 1x1
-    convolution of fewer than 8 channels, for which oneDNN computes wrong gradients."""
+    convolution of fewer than 16 channels, for which oneDNN may compute wrong gradients."""
     compile: bool | Literal["default", "reduce-overhead", "max-autotune"]
     """Compile the model with ``torch.compile`` in this mode; true: default. Text generation between
     updates is not compiled, since its lengths vary."""

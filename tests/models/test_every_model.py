@@ -128,7 +128,7 @@ def test_trains(choice, train):
     assert summary["test/loss"] > 0
 
 
-@pytest.mark.parametrize(("width", "is_channels_last"), [(4, False), (8, True)])
+@pytest.mark.parametrize(("width", "is_channels_last"), [(4, False), (8, False), (16, True)])
 def test_channels_last_is_left_where_onednn_would_overflow(width, is_channels_last):
     settings = {
         "_target_": "models.segmentation_unet.SegmentationUNet",
