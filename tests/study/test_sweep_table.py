@@ -92,7 +92,7 @@ def test_a_finished_sweep_ends_with_means_over_seeds(finished, tmp_path):
     assert "│ optim=sgd  │ 2    │ 55.00% ± 7.07% │" in printed
     assert "│ optim=adam │ 2    │ 70.00% ± 0.00% │" in printed
     assert printed.endswith(f"compare          python report.py {tmp_path}\n")
-    assert "go on" not in printed
+    assert "continue with" not in printed
 
 
 def test_a_study_goes_on_without_resume(finished, tmp_path):
