@@ -149,7 +149,10 @@ class Space:
             earlier = [other.key for other in dimensions[:number]]
             for key in dimension.when:
                 if key not in earlier:
-                    raise ConfigError(f"{where}.{dimension.key}: when={key} is no earlier setting")
+                    raise ConfigError(
+                        f"{where}.{dimension.key}: when names {key}, which is not an earlier setting "
+                        "of this space"
+                    )
         return cls(tuple(dimensions), where)
 
     def at(self, shares: Sequence[float]) -> Params:

@@ -102,7 +102,10 @@ def test_grid_may_not_exceed_the_budget():
         (3, "list of choices or have"),
         ({"low": 0.0, "high": 0.1, "points": 0}, "points=0 should be a whole number"),
         ({"low": 0.0, "high": 0.1, "when": 3}, "when=3 should be"),
-        ({"choices": [1, 2], "when": {"later": 1}}, "no earlier setting"),
+        (
+            {"choices": [1, 2], "when": {"later": 1}},
+            "when names later, which is not an earlier setting",
+        ),
     ],
 )
 def test_wrong_dimension_is_named(node, message):
