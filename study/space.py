@@ -150,8 +150,8 @@ class Space:
             for key in dimension.when:
                 if key not in earlier:
                     raise ConfigError(
-                        f"{where}.{dimension.key}: when names {key}, which is not an earlier setting "
-                        "of this space"
+                        f"{where}.{dimension.key}: when names {key}, which is not an earlier "
+                        "setting of this space"
                     )
         return cls(tuple(dimensions), where)
 
