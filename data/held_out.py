@@ -8,14 +8,12 @@ import torch
 from torch import Tensor
 
 from core.errors import ConfigError
-from data.splits import TensorSplit
 
+SPLITS = ("train", "val", "test")
 SPLIT_SEED = 5000  # not the run's seed: every run has the same splits
 
 
-def stratified_split(
-    labels: Tensor, fractions: Sequence[float], seed: int = SPLIT_SEED
-) -> list[Tensor]:
+def stratified_split(labels: Tensor, fractions: Sequence[float]) -> list[Tensor]:
     """Split indices into disjoint sets with the same class proportions.
 
     Args:
@@ -25,7 +23,7 @@ def stratified_split(
     Returns:
         One sorted index tensor per fraction, of exactly that share of the samples (rounded).
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(SPLIT_SEED)
     # position of each sample within its shuffled class, between 0 and 1
     places = torch.empty(len(labels), dtype=torch.float64)
     for label in labels.unique():
@@ -37,47 +35,50 @@ def stratified_split(
     return [order[low:high].sort().values for low, high in pairwise(bounds)]
 
 
-def held_out(classes: Tensor, fractions: dict[str, float]) -> dict[str, Tensor]:
-    """Indices of ``train`` and of the splits taken from it, stratified by class.
+def split_off(
+    parts: dict[str, Any], fractions: dict[str, float], classes: Tensor | None = None
+) -> dict[str, Any]:
+    """``parts`` with the missing splits taken from ``train``, in the order of ``SPLITS``.
 
     Args:
-        classes: ``(N,)`` class of each sample.
-        fractions: share of the samples for each split to take; 0: no such split.
+        parts: splits with a method ``take``, or lists of rows.
+        fractions: share of the training samples for each split that is missing; 0: no such split.
+        classes: ``(N,)`` class of each training sample, to stratify by; None: the split's labels,
+            if it has any in memory.
 
     Raises:
         ConfigError: if a fraction is out of range, or nothing would be left for training.
     """
-    for name, fraction in fractions.items():
+    train = parts["train"]
+    missing = {name: fraction for name, fraction in fractions.items() if name not in parts}
+    for name, fraction in missing.items():
         if not 0 <= fraction < 1:
             raise ConfigError(f"data.{name}_fraction={fraction} should be at least 0 and below 1")
-    rest = 1 - sum(fractions.values())
-    if round(rest * len(classes)) < 1:
-        taken = " and ".join(f"data.{name}_fraction={part}" for name, part in fractions.items())
+    rest = 1 - sum(missing.values())
+    if round(rest * len(train)) < 1:
+        taken = " and ".join(f"data.{name}_fraction={part}" for name, part in missing.items())
         raise ConfigError(
-            f"{taken or 'data'}: none of {len(classes):,} samples would be left for training"
+            f"{taken or 'data'}: none of {len(train):,} samples would be left for training"
         )
-    parts = stratified_split(classes, (rest, *fractions.values()))
-    return {
-        name: part for name, part in zip(("train", *fractions), parts, strict=True) if len(part)
-    }
-
-
-def split_off(parts: dict[str, Any], fractions: dict[str, float]) -> dict[str, Any]:
-    """``parts`` with the missing splits taken from ``train``; see :func:`held_out`."""
-    train = parts["train"]
-    labels = labels_of(train)
-    if labels is None or labels.ndim != 1:
-        labels = torch.zeros(len(train))
-    missing = {name: part for name, part in fractions.items() if name not in parts}
-    indices = held_out(labels, missing)
-    return parts | {name: train.take(chosen) for name, chosen in indices.items()}
-
-
-def labels_of(split: Any) -> Tensor | None:
-    """The targets of a split's samples; None if they are not in memory."""
-    return split.tensors[-1] if isinstance(split, TensorSplit) else getattr(split, "labels", None)
+    if classes is None:
+        classes = getattr(train, "labels", None)
+    if classes is None or classes.ndim != 1:
+        classes = torch.zeros(len(train))
+    indices = stratified_split(classes, (rest, *missing.values()))
+    splits = dict(parts)
+    for name, chosen in zip(("train", *missing), indices, strict=True):
+        if len(chosen):
+            is_list = isinstance(train, list)
+            splits[name] = [train[i] for i in chosen.tolist()] if is_list else train.take(chosen)
+    return {name: splits[name] for name in SPLITS if name in splits}
 
 
 def train_val_test(parts: dict[str, Any]) -> tuple[Any, Any, Any]:
     """The splits in this order; None for one that is missing."""
     return parts["train"], parts.get("val"), parts.get("test")
+
+
+def numbered(names: Sequence[str]) -> Tensor:
+    """The place ``(N,)`` of each name among the sorted distinct names."""
+    places = {name: place for place, name in enumerate(sorted(set(names)))}
+    return torch.tensor([places[name] for name in names])

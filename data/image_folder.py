@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from core.errors import ConfigError, reason
+from data.held_out import SPLITS
 from data.splits import Splits
 from data.stored_images import StoredImages, image_settings, status
 
@@ -21,8 +22,6 @@ SUFFIXES = (
     ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
     ".tif", ".tiff", ".webp",
 )  # fmt: skip
-
-SPLITS = ("train", "val", "test")
 
 
 def image_folder(root: str, **settings: Any) -> Splits:

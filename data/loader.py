@@ -216,11 +216,7 @@ def fingerprint(splits: Splits) -> str:
     """Checksums of all tensors of resident splits, and of the ``identity`` of streamed ones."""
     checksums = []
     for split in (splits.train, splits.val, splits.test):
-        tensors: tuple[Tensor, ...] = ()
-        if isinstance(split, TensorSplit):
-            tensors = split.tensors
-        elif isinstance(split, StreamedSplit):
-            tensors = split.identity()
+        tensors = split.identity() if isinstance(split, TensorSplit | StreamedSplit) else ()
         sums = [
             zlib.crc32(t.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
             for t in tensors

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from core.errors import ConfigError
 from data.decode import Box, Decoder, open_image, reading
-from data.image_folder import SPLITS, files_under, is_image
+from data.held_out import SPLITS
+from data.image_folder import files_under, is_image
 from data.splits import UNLABELLED, Batch, Splits, StreamedSplit
 from data.stored_images import image_settings, status
 
@@ -133,13 +134,7 @@ class ImagesWithMasks(StreamedSplit):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> Batch:
-        return self.sample(index)
-
-    def training_sample(self, index: int, generator: torch.Generator) -> Batch:
-        return self.sample(index, generator)
-
-    def sample(self, index: int, generator: torch.Generator | None = None) -> Batch:
+    def sample(self, index: int, generator: torch.Generator | None) -> Batch:
         """Image ``(C, H, W)`` and mask ``(H, W)``, both uint8, with the same crop."""
         image, mask = self.pairs[index]
         pixels, size, box = self.decoder.decode(image, generator)

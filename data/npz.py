@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from core.errors import ConfigError, reason
-from data.held_out import split_off, train_val_test
+from data.held_out import SPLITS, split_off, train_val_test
 from data.images import Augment, image_splits
 from data.splits import Splits, TensorSplit, quantities
 from data.tables import TableSpec, numeric_column, table_splits
 from data.torchvision_sets import channels_first
 
-SPLITS = ("train", "val", "test")
 INPUTS, TARGETS = ("x", "X", "images", "data"), ("y", "Y", "labels", "targets")
 
 

@@ -7,7 +7,7 @@ import torch
 from core.errors import ConfigError
 from data.augment import moved
 from data.draws import seeded
-from data.held_out import held_out, train_val_test
+from data.held_out import split_off, train_val_test
 from data.images import Augment, image_splits
 from data.mnist5k import FRACTIONS, all_digits
 from data.splits import Splits, TensorSplit, quantities
@@ -33,10 +33,7 @@ def rotated_digits(
     angles = max_degrees * (2 * torch.rand(len(images), generator=seeded(SEED)) - 1)
     ones, zeros = torch.ones(len(images), 1, 1), torch.zeros(len(images), 1, 1)
     turned = moved(images, angles.deg2rad().view(-1, 1, 1), ones, zeros, zeros)
-    parts = {
-        name: TensorSplit(turned[part], angles[part, None])
-        for name, part in held_out(labels, FRACTIONS).items()
-    }
+    parts = split_off({"train": TensorSplit(turned, angles[:, None])}, FRACTIONS, labels)
     angle = quantities(["angle"], ["degrees"], parts["train"].tensors[1])
     return image_splits(
         "rotated_digits", *train_val_test(parts), (), mean, std, augment, quantities=angle

@@ -126,11 +126,8 @@ class SeededSamples(Dataset[Any]):
         if isinstance(self.split, InOrder):
             return self.split.read(index, epoch, lambda place: self.seed_for(epoch, place))
         self.seed_for(epoch, index)
-        if epoch is None:
-            return self.split[index]
-        key = (self.seed, SAMPLE_STREAM, epoch, index)
-        if isinstance(self.split, StreamedSplit):
-            return self.split.training_sample(index, seeded(*key))
+        if isinstance(self.split, StreamedSplit) and epoch is not None:
+            return self.split.sample(index, seeded(self.seed, SAMPLE_STREAM, epoch, index))
         return self.split[index]
 
     def seed_for(self, epoch: int | None, index: int) -> None:

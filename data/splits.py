@@ -37,6 +37,15 @@ class TensorSplit:
     def __len__(self) -> int:
         return len(self.tensors[0])
 
+    @property
+    def labels(self) -> Tensor:
+        """The targets of all samples ``(N, ...)``."""
+        return self.tensors[-1]
+
+    def identity(self) -> tuple[Tensor, ...]:
+        """The tensors of which a checkpoint holds the checksums."""
+        return self.tensors
+
     def __getitem__(self, index: int) -> Batch:
         return tuple(tensor[0] for tensor in self.gather(torch.tensor([index])))
 
@@ -67,22 +76,23 @@ class TensorSplit:
 
 
 class StreamedSplit(Dataset[Batch], ABC):
-    """A split too large for memory, read sample by sample in the loader's worker processes.
-
-    ``split[i]`` is the sample as evaluation sees it.
-    """
+    """A split too large for memory, read sample by sample in the loader's worker processes."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def training_sample(self, index: int, generator: torch.Generator) -> Batch:
-        """The sample as training sees it.
+    def sample(self, index: int, generator: torch.Generator | None) -> Batch:
+        """The sample as training sees it, or evaluation.
 
         Args:
-            generator: source of randomness, seeded by the run's seed, the epoch and the index, so
-                that neither the number of workers nor resuming changes a sample.
+            generator: source of randomness of training, seeded by the run's seed, the epoch and the
+                index, so that neither the number of workers nor resuming changes a sample; None:
+                evaluation.
         """
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.sample(index, None)
 
     @abstractmethod
     def take(self, indices: Tensor) -> "StreamedSplit":

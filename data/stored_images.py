@@ -42,18 +42,12 @@ class StoredImages(StreamedSplit):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> Batch:
-        return self.image(index), self.labels[index]
-
-    def training_sample(self, index: int, generator: torch.Generator) -> Batch:
-        return self.image(index, generator), self.labels[index]
-
-    def image(self, index: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, index: int, generator: torch.Generator | None) -> Batch:
         place = int(self.places[index])
         name = f"{place} of {self.name}"
         with reading(name):
             content = self.source[place]
-        return self.decoder(content, generator, name)
+        return self.decoder(content, generator, name), self.labels[index]
 
     def take(self, indices: Tensor) -> "StoredImages":
         return replace(self, places=self.places[indices], labels=self.labels[indices])

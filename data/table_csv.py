@@ -3,30 +3,20 @@
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from core.errors import ConfigError
+from data.held_out import numbered, split_off
 from data.splits import Splits, TensorSplit, quantities
 from data.tables import UNKNOWN, Column, TableSpec, numeric_column, table_splits
-from data.text_files import name_of, read_table, split_files, split_off_rows
+from data.text_files import Row, name_of, read_table, split_files
 
 MISSING = ("", "na", "nan", "n/a", "null", "none", "?")  # in lower case
 TARGET_TYPES = ("auto", "numbers", "classes", "labels")
 SHOWN = 5  # names listed in a message
-
-
-class Row(NamedTuple):
-    """The cells of a row by column name, its file as named by its setting, and its first line."""
-
-    where: str
-    line: int
-    cells: dict[str, str]
-
-    def __str__(self) -> str:
-        return f"{self.where}, line {self.line}"
 
 
 def table_csv(
@@ -83,7 +73,7 @@ def table_csv(
         if missing := [name for name in header if name not in rows[0].cells]:
             raise ConfigError(f"{files[split][0]} has no column {missing[0]}, which {source} has")
     fractions = {"val": val_fraction, "test": test_fraction}
-    parts = split_off_rows(parts, classes_of(parts["train"], targets), fractions)
+    parts = split_off(parts, fractions, classes_of(parts["train"], targets))
     unused, categorical = names_in(leave_out, "leave_out"), names_in(categories, "categories")
     for name in (*categorical, *unused):
         if name not in header:
@@ -135,14 +125,14 @@ def rows_of(
     for name in header:
         if header.count(name) > 1:
             raise ConfigError(f"{where}, line 1: {header.count(name)} columns called {name}")
-    return [Row(where, line, dict(zip(header, cells, strict=True))) for line, cells in rows]
+    return rows
 
 
-def classes_of(rows: Sequence[Row], targets: Sequence[str]) -> list[str]:
-    """Classes to stratify splits by; all equal if a target has many distinct values."""
+def classes_of(rows: Sequence[Row], targets: Sequence[str]) -> Tensor | None:
+    """Classes to stratify splits by; None if a target has many distinct values."""
     cells = [row.cells[targets[0]] for row in rows]
     are_many = len(targets) > 1 or len(set(cells)) > math.sqrt(len(rows))
-    return [""] * len(rows) if are_many else cells
+    return None if are_many else numbered(cells)
 
 
 def number(cell: str) -> float | None:

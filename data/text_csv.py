@@ -8,9 +8,9 @@ import torch
 
 from core.errors import ConfigError, reason
 from data.documents import TextClassificationSpec, TokenSplit
-from data.held_out import train_val_test
+from data.held_out import numbered, split_off, train_val_test
 from data.splits import Splits
-from data.text_files import name_of, read_csv, split_files, split_off_rows
+from data.text_files import name_of, read_csv, split_files
 from models.pretrained import locate
 
 Rows = list[tuple[str, str]]  # text and label as in the file
@@ -54,7 +54,8 @@ def text_csv(
     files = split_files(root, path, val_path, test_path)
     rows = {
         split: [
-            (text, label) for _, (text, label) in read_csv(file, where, columns, delimiter, notes)
+            (row.cells[text_column], row.cells[label_column])
+            for row in read_csv(file, where, columns, delimiter, notes)
         ]
         for split, (file, where) in files.items()
     }
@@ -83,7 +84,7 @@ def document_splits(
     """
     if max_length < 3:
         raise ConfigError(f"data.max_length={max_length} should be 3 or more")
-    parts = split_off_rows(rows, [label for _, label in rows["train"]], fractions)
+    parts = split_off(rows, fractions, numbered([label for _, label in rows["train"]]))
     class_names = tuple(sorted({label for _, label in parts["train"]}))
     if len(class_names) < 2:
         raise ConfigError(

@@ -6,16 +6,24 @@ import sys
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import NamedTuple
 
 from core.errors import ConfigError, reason
-from data.held_out import held_out
 
 BYTE_ORDER_MARK = "\ufeff"
 DELIMITERS = (",", ";", "\t", "|")
 NAMES = {"\t": "tab"}
+
+
+class Row(NamedTuple):
+    """The cells of a row by column name, its file as named by its setting, and its first line."""
+
+    where: str
+    line: int
+    cells: dict[str, str]
+
+    def __str__(self) -> str:
+        return f"{self.where}, line {self.line}"
 
 
 def read_text(file: Path, where: str) -> str:
@@ -45,15 +53,15 @@ def read_lines(file: Path, column: str, delimiter: str | None) -> list[tuple[int
     """Line numbers and texts: a column of a CSV file, or the lines of any other file."""
     if file.suffix.lower() in (".csv", ".tsv"):
         rows = read_csv(file, str(file), {column: "data.text_column"}, delimiter, [])
-        return [(line, text) for line, (text,) in rows]
+        return [(row.line, row.cells[column]) for row in rows]
     lines = read_text(file, str(file)).split("\n")
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def read_csv(
     file: Path, where: str, columns: dict[str, str], delimiter: str | None, notes: list[str]
-) -> list[tuple[int, list[str]]]:
-    """The first line number and the chosen cells of every row of a CSV file with a header.
+) -> list[Row]:
+    """The rows of a CSV file with a header, none of them with an empty cell in ``columns``.
 
     Args:
         columns: name of a column -> the setting that names it, or a description.
@@ -64,19 +72,18 @@ def read_csv(
         ConfigError: if the file cannot be read, lacks a column, has rows of more or fewer cells
             than the header, or an empty cell in one of the columns.
     """
-    header, rows = read_table(file, where, columns, delimiter, notes)
-    places = [header.index(column) for column in columns]
-    for line, cells in rows:
-        for place in places:
-            if not cells[place]:
-                raise ConfigError(f"{where}, line {line}: the column {header[place]} is empty")
-    return [(line, [cells[place] for place in places]) for line, cells in rows]
+    _, rows = read_table(file, where, columns, delimiter, notes)
+    for row in rows:
+        for column in columns:
+            if not row.cells[column]:
+                raise ConfigError(f"{row}: the column {column} is empty")
+    return rows
 
 
 def read_table(
     file: Path, where: str, columns: dict[str, str], delimiter: str | None, notes: list[str]
-) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header of a CSV file, and the first line number and cells of every row.
+) -> tuple[list[str], list[Row]]:
+    """The header and the rows of a CSV file.
 
     Arguments and errors as in :func:`read_csv`, but empty cells are allowed.
     """
@@ -98,7 +105,7 @@ def read_table(
             raise ConfigError(
                 f"{where}, line {line}: {len(cells)} cells, but the header has {len(header)}: {why}"
             )
-        rows.append((line, cells))
+        rows.append(Row(where, line, dict(zip(header, cells, strict=True))))
     if not rows:
         raise ConfigError(f"{where} has a header and no rows")
     return header, rows
@@ -175,24 +182,3 @@ def split_files(
 def name_of(source: Path) -> str:
     """The name of a data set: that of its file, or of the folder of a ``train.csv``."""
     return source.parent.name if source.name == "train.csv" else source.stem
-
-
-def split_off_rows(
-    parts: dict[str, list[Any]], classes: Sequence[Any], fractions: dict[str, float]
-) -> dict[str, list[Any]]:
-    """``parts`` with the missing splits taken from ``train``.
-
-    Args:
-        classes: class of each row of ``train``, to stratify by.
-        fractions: see :func:`data.held_out.held_out`.
-    """
-    names = sorted(set(classes))
-    numbers = torch.tensor([names.index(name) for name in classes])
-    missing = {name: part for name, part in fractions.items() if name not in parts}
-    rows = parts["train"]
-    taken = {
-        name: [rows[i] for i in chosen.tolist()]
-        for name, chosen in held_out(numbers, missing).items()
-    }
-    splits = parts | taken
-    return {name: splits[name] for name in ("train", "val", "test") if name in splits}

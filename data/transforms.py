@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from core.errors import ConfigError
 from core.instantiate import instantiate
 from data.augment import PerImage
-from data.held_out import labels_of
 from data.images import try_augmentation
 from data.splits import Batch, StreamedSplit, TensorSplit
 
@@ -28,25 +27,21 @@ class Transformed(StreamedSplit):
 
     @property
     def labels(self) -> Tensor | None:
-        return labels_of(self.split)
+        return getattr(self.split, "labels", None)
 
-    def __getitem__(self, index: int) -> Batch:
-        return self.split[index]
-
-    def training_sample(self, index: int, generator: torch.Generator) -> Batch:
-        streamed = isinstance(self.split, StreamedSplit)
-        sample = self.split.training_sample(index, generator) if streamed else self.split[index]
-        image, *rest = sample
-        for transform in self.transforms:
-            image = transform(image)
+    def sample(self, index: int, generator: torch.Generator | None) -> Batch:
+        is_streamed = isinstance(self.split, StreamedSplit)
+        image, *rest = self.split.sample(index, generator) if is_streamed else self.split[index]
+        if generator is not None:
+            for transform in self.transforms:
+                image = transform(image)
         return image, *rest
 
     def take(self, indices: Tensor) -> "Transformed":
         return Transformed(self.split.take(indices), self.transforms)
 
     def identity(self) -> tuple[Tensor, ...]:
-        is_resident = isinstance(self.split, TensorSplit)
-        return self.split.tensors if is_resident else self.split.identity()
+        return self.split.identity()
 
 
 def transformed(split: Any, named: Any, kind: str) -> Transformed:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from core.errors import ConfigError
 from data.loader import Loader
-from data.splits import Batch, TensorSplit
+from data.splits import Batch
 from models.outputs import prediction_of
 from objectives.base import Objective, Sums, check_fit, mean_over_batch
 
@@ -136,9 +136,7 @@ def check_class_weights(weights: Any, names: Sequence[str]) -> None:
 
 def all_targets(split: Any) -> Tensor | None:
     """The targets of all samples ``(N, ...)``; None if the samples would have to be read."""
-    targets = (
-        split.tensors[-1] if isinstance(split, TensorSplit) else getattr(split, "labels", None)
-    )
+    targets = getattr(split, "labels", None)
     return targets if isinstance(targets, Tensor) else None
 
 

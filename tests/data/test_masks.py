@@ -111,7 +111,7 @@ def test_files_resident_and_streamed(folder):
         for i in range(len(one)):
             assert all(map(torch.equal, one[i], other[i]))
     for i in range(6):
-        image, mask = streamed.train.training_sample(i, torch.Generator().manual_seed(i))
+        image, mask = streamed.train.sample(i, torch.Generator().manual_seed(i))
         shown = image[0].long()
         unmixed = shown.remainder(40) == 0
         agree = shown[unmixed] == 40 * (mask[unmixed].long() + 1)
