@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.draws import BatchDraws, seed_global_generators
-from data.splits import UNLABELLED
 
 # (pixels (N, C, H, W), "bilinear" or "nearest") -> transformed pixels
 Move = Callable[[Tensor, str], Tensor]
@@ -35,19 +34,9 @@ class Geometric:
     def together(self, images: Tensor, masks: Tensor, draws: BatchDraws) -> tuple[Tensor, Tensor]:
         """Transform images and their masks ``(N, H, W)``; pixels from outside are unlabelled."""
         move = self.draw(images, draws)
-        moved_masks = move(shifted(masks)[:, None], "nearest")[:, 0]
-        return move(images, "bilinear"), unshifted(moved_masks)
-
-
-def shifted(masks: Tensor) -> Tensor:
-    """Class + 1, and 0 for ``UNLABELLED``: uint8 addition wraps 255 around to 0."""
-    assert UNLABELLED == 255
-    return masks + 1
-
-
-def unshifted(masks: Tensor) -> Tensor:
-    """Inverse of :func:`shifted`."""
-    return masks - 1
+        # the pixels from outside are 0, which stands for UNLABELLED: 255 + 1 is 0 in uint8
+        moved_masks = move(masks[:, None] + 1, "nearest")[:, 0] - 1
+        return move(images, "bilinear"), moved_masks
 
 
 class RandomCrop(Geometric):
@@ -205,12 +194,12 @@ class PerImage:
         from torchvision import tv_tensors  # takes a second to import: only when used
 
         transformed_images, transformed_masks = [], []
-        for image, mask, seed in zip(images, shifted(masks), draws.seeds(), strict=True):
+        for image, mask, seed in zip(images, masks + 1, draws.seeds(), strict=True):
             seed_global_generators(seed)
             pair = self.transform(tv_tensors.Image(image), tv_tensors.Mask(mask))  # type: ignore[call-arg]
             transformed_images.append(pair[0].as_subclass(Tensor))
             transformed_masks.append(pair[1].as_subclass(Tensor))
-        return torch.stack(transformed_images), unshifted(torch.stack(transformed_masks))
+        return torch.stack(transformed_images), torch.stack(transformed_masks) - 1
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:

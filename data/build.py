@@ -5,7 +5,6 @@ from dataclasses import is_dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import Subset
 
 from core.errors import ConfigError
@@ -35,7 +34,9 @@ def build_splits(settings: dict[str, Any]) -> Splits:
         raise ConfigError(f"data._target_={settings['_target_']} does not build a data set")
     check_spec(splits.spec, settings["_target_"])
     if settings.get("limit_train_samples") is not None:
-        splits.train = limited(splits.train, settings["limit_train_samples"])
+        splits.train = subset(
+            splits.train, settings["limit_train_samples"], "data.limit_train_samples"
+        )
     if settings.get("transforms"):
         splits.train = transformed(splits.train, settings["transforms"], splits.spec.kind)
     if settings.get("collate_fn"):
@@ -101,25 +102,14 @@ def build_data(
         )
     splits = build_splits(settings)
     if eval_train_samples is not None:
-        splits.train_eval = for_evaluation(splits.train, eval_train_samples)
+        splits.train_eval = subset(
+            splits.train, eval_train_samples, "trainer.eval_train_samples", for_evaluation=True
+        )
     return Loader(splits, device, seed, ranks.rank, ranks.world_size, accumulate_steps, **loading)
 
 
-def limited(split: Any, count: Any) -> Any:
-    """A fixed subset of ``count`` training samples."""
-    return subset(split, subset_indices(split, count, "data.limit_train_samples"))
-
-
-def for_evaluation(split: Any, count: int) -> Any:
-    """A fixed subset of ``count`` training samples, for evaluation."""
-    indices = subset_indices(split, count, "trainer.eval_train_samples")
-    if isinstance(split, TensorSplit):
-        return split.take_for_evaluation(indices)
-    return subset(split, indices)
-
-
-def subset_indices(split: Any, count: Any, setting: str) -> Tensor:
-    """``count`` indices into the training split, the same for every run seed.
+def subset(split: Any, count: Any, setting: str, for_evaluation: bool = False) -> Any:
+    """A fixed subset of ``count`` training samples, the same for every run seed.
 
     Raises:
         ConfigError: if there are fewer samples, or the data set is iterable; names ``setting``.
@@ -132,11 +122,9 @@ def subset_indices(split: Any, count: Any, setting: str) -> Tensor:
         raise ConfigError(
             f"{setting}={count} should be null or between 1 and the {len(split)} training samples"
         )
-    return torch.randperm(len(split), generator=seeded(0, SUBSET_STREAM))[:count].sort().values
-
-
-def subset(split: Any, indices: Tensor) -> Any:
-    """The subset of ``split`` at ``indices``."""
+    indices = torch.randperm(len(split), generator=seeded(0, SUBSET_STREAM))[:count].sort().values
+    if isinstance(split, TensorSplit) and for_evaluation:
+        return split.take_for_evaluation(indices)
     if isinstance(split, TensorSplit | StreamedSplit):
         return split.take(indices)
     return Subset(split, indices.tolist())

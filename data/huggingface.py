@@ -11,7 +11,7 @@ from torch import Tensor
 
 from core.errors import ConfigError, reason
 from data.splits import Splits
-from data.stored_images import Source, class_numbers, image_settings
+from data.stored_images import class_numbers, image_settings
 from data.text_csv import document_splits
 
 NAMES = {"train": ("train",), "val": ("validation", "val", "valid", "dev"), "test": ("test",)}
@@ -40,9 +40,7 @@ def huggingface_images(
     saved = load(root, path)
     image_column = column_of(saved["train"], image_column, "image_column", "Image")
     labels, class_names = labels_of(saved, label_column)
-    sources: dict[str, Source] = {
-        name: Column(split, image_column) for name, split in saved.items()
-    }
+    sources = {name: Column(split, image_column) for name, split in saved.items()}
     parts = images.loaded(images.stored(path, sources, labels), test_fraction)
     return images.splits(f"huggingface/{Path(path).name}", parts, class_names)
 

@@ -12,7 +12,7 @@ from core.errors import ConfigError, reason
 from data.held_out import SPLITS, split_off, train_val_test
 from data.images import Augment, image_splits
 from data.splits import Splits, TensorSplit, quantities
-from data.tables import TableSpec, numeric_column, table_splits
+from data.tables import TableSpec, numeric_columns, table_splits
 from data.torchvision_sets import channels_first
 
 INPUTS, TARGETS = ("x", "X", "images", "data"), ("y", "Y", "labels", "targets")
@@ -168,7 +168,7 @@ def splits_of(
             raise ConfigError(f"data.class_names has {len(class_names)} names for {count} classes")
         names = tuple(class_names or map(str, range(count)))
     if inputs.ndim == 2:
-        columns = tuple(numeric_column(f"x{i}", values) for i, values in enumerate(inputs.T))
+        columns = numeric_columns([f"x{i}" for i in range(inputs.shape[1])], inputs)
         spec = TableSpec(name=name, columns=columns, class_names=names, quantities=wanted)
         return table_splits(spec, parts, [])
     return image_splits(name, *train_val_test(parts), names, mean, std, augment, quantities=wanted)

@@ -1,6 +1,5 @@
 """Real tables that come with scikit-learn: nothing to download."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor
 
 from data.held_out import split_off
 from data.splits import Splits, TensorSplit, quantities
-from data.tables import Column, TableSpec, numeric_column, table_splits
+from data.tables import TableSpec, numeric_columns, table_splits
 
 FRACTIONS = {"val": 0.15, "test": 0.15}
 
@@ -25,7 +24,7 @@ def diabetes(root: str = "") -> Splits:
     parts = split(table.data, torch.as_tensor(table.target, dtype=torch.float32)[:, None])
     spec = TableSpec(
         name="diabetes",
-        columns=columns_of(parts, table.feature_names),
+        columns=numeric_columns(map(str, table.feature_names), parts["train"].tensors[0]),
         class_names=(),
         quantities=quantities(["progression"], [""], parts["train"].tensors[1]),
     )
@@ -44,7 +43,7 @@ def breast_cancer(root: str = "") -> Splits:
     parts = split(table.data, torch.as_tensor(table.target).long())
     spec = TableSpec(
         name="breast_cancer",
-        columns=columns_of(parts, table.feature_names),
+        columns=numeric_columns(map(str, table.feature_names), parts["train"].tensors[0]),
         class_names=tuple(map(str, table.target_names)),
     )
     return table_splits(spec, parts, [])
@@ -54,8 +53,3 @@ def split(rows: Any, targets: Tensor) -> dict[str, TensorSplit]:
     """Fixed training, validation and test splits of the rows, stratified by class."""
     inputs = torch.as_tensor(rows, dtype=torch.float32)
     return split_off({"train": TensorSplit(inputs, targets)}, FRACTIONS)
-
-
-def columns_of(parts: dict[str, TensorSplit], names: Sequence[Any]) -> tuple[Column, ...]:
-    rows, _ = parts["train"].tensors
-    return tuple(map(numeric_column, map(str, names), rows.T))

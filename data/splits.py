@@ -138,8 +138,25 @@ def quantities(names: Sequence[str], units: Sequence[str], targets: Tensor) -> Q
     return Quantities(tuple(names), tuple(units), tuple(mean.tolist()), tuple(std.tolist()))
 
 
+class Outputs:
+    """Base of specs whose targets are classes or quantities."""
+
+    class_names: tuple[str, ...]
+    quantities: Quantities | None
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of model outputs: one per class or quantity."""
+        return len(self.quantities.names if self.quantities else self.class_names)
+
+    @property
+    def num_classes(self) -> int:
+        """Alias of ``num_outputs``, under the name that most models use."""
+        return self.num_outputs
+
+
 @dataclass(frozen=True)
-class ImageSpec:
+class ImageSpec(Outputs):
     """Properties of an image data set that models, objectives and predictions need.
 
     Model settings that are null in the config are filled from the attribute of the same name.
@@ -163,16 +180,6 @@ class ImageSpec:
             raise ValueError("channels, height, width and the number of classes should be above 0")
         if not len(self.mean) == len(self.std) == self.in_channels or min(self.std) <= 0:
             raise ValueError("mean and std should have a value per channel, those of std above 0")
-
-    @property
-    def num_outputs(self) -> int:
-        """Number of model outputs: one per class or quantity."""
-        return len(self.quantities.names if self.quantities else self.class_names)
-
-    @property
-    def num_classes(self) -> int:
-        """Alias of ``num_outputs``, under the name that most models use."""
-        return self.num_outputs
 
     @property
     def height(self) -> int:

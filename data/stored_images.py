@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import PIL
 import torch
@@ -21,20 +21,12 @@ from data.images import Augment, as_size, image_splits
 from data.splits import Batch, Splits, StreamedSplit, TensorSplit
 
 
-class Source(Protocol):
-    """A sequence of encoded images: file paths, file contents or PIL images."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, place: int) -> Any: ...
-
-
 @dataclass(frozen=True)
 class StoredImages(StreamedSplit):
     """Images of ``source``; random crops in training, centred crops in evaluation."""
 
     name: str  # of the source, for messages
-    source: Source
+    source: Any  # a sequence of file paths, file contents or PIL images
     places: Tensor  # (N,), indices into the source
     labels: Tensor  # (N,), int64
     decoder: Decoder
@@ -109,7 +101,7 @@ class ImageSettings:
         )
 
     def stored(
-        self, name: str, sources: dict[str, Source], labels: dict[str, Tensor]
+        self, name: str, sources: dict[str, Any], labels: dict[str, Tensor]
     ) -> dict[str, StoredImages]:
         """Streamed splits of ``sources``: ``train``, and optionally ``val`` and ``test``."""
         decoder = self.decoder(sources["train"][0], f"0 of {name}")

@@ -4,7 +4,7 @@ A row is stored raw as float32 ``(columns,)``: a number or the index of a catego
 missing. The encoding is part of the exported model, like the normalization of images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from data.held_out import train_val_test
-from data.splits import Quantities, Splits, TensorSplit
+from data.splits import Batch, Outputs, Quantities, Splits, TensorSplit
 
 UNKNOWN = -1.0  # a category that training does not have: encoded as zeros
 
@@ -41,7 +41,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class TableSpec:
+class TableSpec(Outputs):
     """Properties of a table that models, objectives and predictions need.
 
     Model settings that are null in the config are filled from the attribute of the same name.
@@ -63,16 +63,6 @@ class TableSpec:
     @property
     def in_features(self) -> int:
         return sum(column.width for column in self.columns)
-
-    @property
-    def num_outputs(self) -> int:
-        """Number of model outputs: one per class or quantity."""
-        return len(self.quantities.names if self.quantities else self.class_names)
-
-    @property
-    def num_classes(self) -> int:
-        """Alias of ``num_outputs``, under the name that most models use."""
-        return self.num_outputs
 
     def example(self, count: int) -> Tensor:
         """Zeros in the shape of a prepared batch, to try a model on."""
@@ -125,17 +115,6 @@ class EncodeTable(nn.Module):
         )
 
 
-class PrepareTable:
-    """Encodes the rows of a batch on its device; tables are not augmented."""
-
-    def __init__(self, columns: Sequence[Column]) -> None:
-        self.encode = EncodeTable(columns)
-
-    def __call__(self, batch: tuple[Tensor, ...], draws: object) -> tuple[Tensor, ...]:
-        rows, *targets = batch
-        return self.encode.to(rows.device)(rows), *targets
-
-
 def numeric_column(name: str, values: Tensor) -> Column:
     """The column with the statistics of its training values ``(N,)``, NaN where missing.
 
@@ -151,6 +130,11 @@ def numeric_column(name: str, values: Tensor) -> Column:
     )
 
 
+def numeric_columns(names: Iterable[str], rows: Tensor) -> tuple[Column, ...]:
+    """The columns of a table of training rows ``(N, columns)``; see :func:`numeric_column`."""
+    return tuple(map(numeric_column, names, rows.T))
+
+
 def table_splits(spec: TableSpec, parts: dict[str, TensorSplit], notes: list[str]) -> Splits:
     """Data set of raw rows ``(N, columns)`` with their targets.
 
@@ -160,5 +144,10 @@ def table_splits(spec: TableSpec, parts: dict[str, TensorSplit], notes: list[str
     Args:
         parts: ``train``, and optionally ``val`` and ``test``.
     """
-    prepare = PrepareTable(spec.columns)
+    encode = EncodeTable(spec.columns)
+
+    def prepare(batch: Batch, draws: object) -> Batch:
+        rows, *targets = batch
+        return encode.to(rows.device)(rows), *targets
+
     return Splits(*train_val_test(parts), spec, prepare=prepare, notes=notes)

@@ -22,8 +22,6 @@ from data.text_files import read_text
 from data.tokenizer import TOKENIZERS
 from data.windows import Blocks, Lanes, RandomWindows
 
-PIECE = 1_000_000  # characters to encode at once
-
 
 @dataclass(frozen=True)
 class TextSpec:
@@ -147,18 +145,8 @@ def tokenized(
         dtype = torch.uint8 if kind.vocab_size <= 256 else torch.int32
         content = torch.tensor(list(kind.content.encode()), dtype=torch.uint8)
         parts = [text[low:high] for low, high in pairwise(bounds)]
-        return content, *(encoded(kind, part, dtype) for part in parts)
+        return content, *(kind.encode(part).to(dtype) for part in parts)
 
     key = (hashlib.blake2b(text.encode()).hexdigest(), tokenizer, vocab_size, bounds)
     content, *parts = fingerprinted(cache, repr(key), make)
     return bytes(content.tolist()).decode(), parts
-
-
-def encoded(tokenizer: Any, text: str, dtype: torch.dtype) -> Tensor:
-    """Encode to ``(T,)``, a long text in pieces: Python lists take 16 bytes a token."""
-    size = PIECE if tokenizer.is_per_character else max(len(text), 1)
-    pieces = [
-        tokenizer.encode(text[start : start + size]).to(dtype)
-        for start in range(0, len(text), size)
-    ]
-    return torch.cat([torch.empty(0, dtype=dtype), *pieces])

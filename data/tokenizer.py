@@ -2,22 +2,26 @@
 
 To add one, write a class with the same methods and name it in ``TOKENIZERS``. ``train`` gets the
 whole text, its training part, and the vocabulary size; ``Tokenizer(content)`` restores it.
-``is_per_character``: a text may be encoded in pieces.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
 from core.errors import ConfigError
 
 
+def code_points(text: str) -> numpy.ndarray:
+    """The Unicode number of every character, uint32 ``(T,)``."""
+    return numpy.frombuffer(text.encode("utf-32-le"), numpy.uint32)
+
+
 class CharTokenizer:
     """One token per character; ``content`` is all characters, sorted by code point."""
-
-    is_per_character = True
 
     def __init__(self, content: str) -> None:
         self.content = content
@@ -30,18 +34,19 @@ class CharTokenizer:
         return cls("".join(sorted(set(text))))
 
     def encode(self, text: str) -> Tensor:
-        """The tokens of ``text``, int64 ``(T,)``.
+        """The tokens of ``text``, int32 ``(T,)``.
 
         Raises:
             ConfigError: if ``text`` has characters without a token.
         """
-        token_of = {character: token for token, character in enumerate(self.content)}
-        unknown = sorted(set(text) - token_of.keys())
+        unknown = sorted(set(text) - set(self.content))
         if unknown:
             raise ConfigError(
                 f"characters that the model has no token for: {' '.join(map(repr, unknown))}"
             )
-        return torch.tensor([token_of[character] for character in text], dtype=torch.long)
+        token_of = numpy.zeros(sys.maxunicode + 1, numpy.int32)
+        token_of[code_points(self.content)] = numpy.arange(self.vocab_size)
+        return torch.from_numpy(token_of[code_points(text)])
 
     def decode(self, tokens: Sequence[int]) -> str:
         return "".join(self.content[token] for token in tokens)
@@ -54,8 +59,6 @@ class CharTokenizer:
 class ByteTokenizer:
     """One token per UTF-8 byte: no training, no unknown characters."""
 
-    is_per_character = True
-
     def __init__(self, content: str = "") -> None:
         self.content = content
         self.vocab_size = 256
@@ -65,7 +68,8 @@ class ByteTokenizer:
         return cls()
 
     def encode(self, text: str) -> Tensor:
-        return torch.tensor(list(text.encode(errors="replace")), dtype=torch.long)
+        content = numpy.frombuffer(text.encode(errors="replace"), numpy.uint8)
+        return torch.from_numpy(content.astype(numpy.int32))
 
     def decode(self, tokens: Sequence[int]) -> str:
         return bytes(tokens).decode(errors="replace")
@@ -76,8 +80,6 @@ class ByteTokenizer:
 
 class BPETokenizer:
     """Byte-level BPE like GPT-2's; ``content`` is the JSON of ``tokenizers``."""
-
-    is_per_character = False
 
     def __init__(self, content: str) -> None:
         import tokenizers  # only for the runs that use it
@@ -106,7 +108,7 @@ class BPETokenizer:
         return cls(pairs.to_str())
 
     def encode(self, text: str) -> Tensor:
-        return torch.tensor(self.pairs.encode(text).ids, dtype=torch.long)
+        return torch.tensor(self.pairs.encode(text).ids, dtype=torch.int32)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self.pairs.decode(list(tokens))

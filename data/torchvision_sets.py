@@ -15,7 +15,7 @@ from data.cache import fingerprinted
 from data.held_out import split_off, train_val_test
 from data.images import Augment, image_splits
 from data.splits import Splits, TensorSplit
-from data.stored_images import Source, image_settings
+from data.stored_images import image_settings
 
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -100,7 +100,7 @@ def torchvision_set(
     if images.image_size is None and len(arrays) == len(sets):
         parts = {part: TensorSplit(array, labels[part]) for part, array in arrays.items()}
     else:
-        sources: dict[str, Source] = {part: Images(data) for part, data in sets.items()}
+        sources = {part: Images(data) for part, data in sets.items()}
         parts = images.stored(name, sources, labels)
     return images.splits(name.lower(), images.loaded(parts, test_fraction), names)
 

@@ -64,7 +64,7 @@ def webdataset(
     labels, names = class_numbers({name: part.labels for name, part in shards.items()}, "data.root")
     if class_names is not None and len(class_names) < len(names):
         raise ConfigError(f"data.class_names has {len(class_names)} names for {len(names)} classes")
-    parts = images.loaded(images.stored(root, dict(shards), labels), test_fraction)
+    parts = images.loaded(images.stored(root, shards, labels), test_fraction)
     return images.splits(f"webdataset/{folder.resolve().name}", parts, tuple(class_names or names))
 
 

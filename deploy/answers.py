@@ -10,8 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from data.decode import centred_crop, upright_size
-from data.masks import palette
-from data.pictures import save_grid
+from data.pictures import palette, save_grid
 from data.splits import UNLABELLED
 from deploy.inputs import Sample
 

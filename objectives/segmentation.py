@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.errors import ConfigError
-from data.masks import overlay
-from data.pictures import save_grid
+from data.pictures import overlay, save_grid
 from data.splits import UNLABELLED, Batch
 from metrics.named import NamedMetrics
 from models.outputs import prediction_of

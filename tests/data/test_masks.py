@@ -12,7 +12,7 @@ from core.errors import ConfigError
 from data.augment import Cutout, HorizontalFlip, RandomAffine, RandomCrop
 from data.draws import BatchDraws
 from data.images import image_splits
-from data.masks import overlay, palette
+from data.pictures import overlay, palette
 from data.splits import UNLABELLED, TensorSplit
 
 COUNT = 12

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from core.errors import ConfigError
-from data.build import limited
+from data.build import subset
 from data.images import image_splits
 from data.loader import Loader
 from data.splits import Splits
@@ -163,7 +163,7 @@ def test_iterable_data_sets_that_are_refused():
     with pytest.raises(ConfigError, match=r"Stream ended after 24 samples, but its length is 30"):
         list(loader(Stream(30)).evaluate("val"))
     with pytest.raises(ConfigError, match=r"limit_train_samples=3 should be null: an iterable"):
-        limited(Splits(Stream(), None, None, spec=None).train, 3)
+        subset(Splits(Stream(), None, None, spec=None).train, 3, "data.limit_train_samples")
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -26,23 +26,6 @@ def splits_of(tmp_path, tokenizer="char", lanes=None, fractions=(0.2, 0.1), text
     return corpus(str(file), str(tmp_path), 8, tokenizer, 300, *fractions, lanes)
 
 
-@pytest.mark.parametrize("kind", ["char", "byte"])
-def test_a_long_text_is_encoded_in_pieces(kind, tmp_path, monkeypatch):
-    whole, lengths = splits_of(tmp_path, kind), []
-    encode = TOKENIZERS[kind].encode
-    monkeypatch.setattr(
-        TOKENIZERS[kind],
-        "encode",
-        lambda self, text: lengths.append(len(text)) or encode(self, text),
-    )
-    monkeypatch.setattr("data.text.PIECE", 100)
-    (tmp_path / f"hamlet-{kind}.pt").unlink()
-    in_pieces = splits_of(tmp_path, kind)
-    assert max(lengths) == 100
-    for one, other in ((whole.train, in_pieces.train), (whole.test, in_pieces.test)):
-        assert torch.equal(one.tensors[0], other.tensors[0])
-
-
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_tokenizer_gives_the_text_back_by_the_spec_file_alone(kind, tmp_path):
     tokenizer = TOKENIZERS[kind].train(TEXT, TEXT, 300)
