@@ -22,8 +22,7 @@ from core.errors import ConfigError
 from core.files import write_json
 from deploy.arguments import parse
 from deploy.finished_run import FinishedRun, newest_run, open_run
-from deploy.tasks import TASKS, complain, note, write_csv
-from deploy.uses import check
+from deploy.tasks import TASKS, check, complain, note, write_csv
 
 UNFINISHED = ["running", "interrupted", "failed", "diverged"]  # a killed run stays "running"
 

@@ -13,17 +13,19 @@ A space maps dotted settings to intervals or choices::
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import ConfigDict
 
 from core.errors import ConfigError
+from core.schema import FORBID, Count, checked
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
 Params = dict[str, Any]
 NEAR_BOUND = 0.1  # fraction of an interval
-KEYS = ("low", "high", "log", "one_minus", "points", "choices", "when")
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,23 @@ class Dimension:
         when: values that earlier settings must have for this one to matter.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+
     key: str
-    low: float = 0.0
-    high: float = 0.0
+    low: int | float = 0.0
+    high: int | float = 0.0
     log: bool = False
     one_minus: bool = False
-    points: int | None = None
-    choices: tuple[Any, ...] = ()
+    points: Count | None = None
+    choices: list[Any] = field(default_factory=list)
     when: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.choices and not (self.low < self.high and (self.low > 0 or not self.log)):
+            raise ConfigError(
+                f"low={self.low} should be below high={self.high}"
+                f"{', and above 0 on a logarithmic scale' if self.log else ''}"
+            )
 
     @classmethod
     def of(cls, key: str, node: Any, where: str) -> "Dimension":
@@ -53,24 +64,13 @@ class Dimension:
             ConfigError: if it is neither an interval nor a list of choices.
         """
         node = {"choices": node} if isinstance(node, list) else node
-        if not isinstance(node, dict) or set(node) - set(KEYS):
-            raise ConfigError(f"{where} should be a list of choices or have {', '.join(KEYS)}")
-        if not isinstance(node.get("when", {}), dict):
-            raise ConfigError(f"{where}: when={node['when']} should be {{setting: value}}")
-        if node.get("choices"):
-            return cls(key, choices=tuple(node["choices"]), when=node.get("when", {}))
-        dimension = cls(key, **node)
-        low, high, points = dimension.low, dimension.high, dimension.points
-        if any(isinstance(end, bool) or not isinstance(end, int | float) for end in (low, high)):
-            raise ConfigError(f"{where}: low={low} and high={high} should be numbers")
-        if points is not None and not (isinstance(points, int) and points > 0):
-            raise ConfigError(f"{where}: points={points} should be a whole number above 0")
-        if not low < high or (dimension.log and low <= 0):
-            raise ConfigError(
-                f"{where}: low={low} should be below high={high}"
-                f"{', and above 0 on a logarithmic scale' if dimension.log else ''}"
-            )
-        return dimension
+        keys = [key.name for key in fields(cls)[1:]]
+        if not isinstance(node, dict) or set(node) - set(keys):
+            raise ConfigError(f"{where} should be a list of choices or have {', '.join(keys)}")
+        try:
+            return checked(cls, {"key": key, **node})
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
 
     @property
     def is_whole(self) -> bool:

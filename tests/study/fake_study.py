@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,33 +48,26 @@ def accuracy(given: dict[str, str], steps: int) -> float:
     return (1 - distance / 10) * steps / (steps + 10)
 
 
+@dataclass
 class FakeLauncher:
     """Runs jobs by writing their summaries; keeps what it was asked to run.
 
-    Args:
+    Attributes:
         status_of: the status a run ends with, from its overrides.
         killed_after: raise KeyboardInterrupt when so many jobs are done, as a kill would.
         loses: job names whose process dies, and the launcher with it.
         accuracy: what a run reaches, from its overrides and steps.
         loss: the name of the loss that runs record.
+        jobs: the overrides of each job, by key.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        status_of: Callable[[dict[str, str]], str] = lambda given: "completed",
-        killed_after: int | None = None,
-        loses: tuple[str, ...] = (),
-        accuracy: Callable[[dict[str, str], int], float] = accuracy,
-        loss: str = "train/loss",
-    ) -> None:
-        self.directory = directory
-        self.status_of = status_of
-        self.killed_after = killed_after
-        self.loses = loses
-        self.accuracy = accuracy
-        self.loss = loss
-        self.jobs: list[dict[str, str]] = []
+    directory: Path
+    status_of: Callable[[dict[str, str]], str] = lambda given: "completed"
+    killed_after: int | None = None
+    loses: tuple[str, ...] = ()
+    accuracy: Callable[[dict[str, str], int], float] = accuracy
+    loss: str = "train/loss"
+    jobs: list[dict[str, str]] = field(default_factory=list)
 
     def launch(self, job_overrides: Any, initial_job_idx: int) -> None:
         for overrides in job_overrides:
@@ -108,23 +102,34 @@ class FakeLauncher:
         (folder / "summary.json").write_text(json.dumps(summary))
 
     @property
+    def commands(self) -> list[tuple[str, str | None]]:
+        """The run and the step limit of each job started after the preflight, in order."""
+        return [
+            (job["hydra.sweep.subdir"], job.get("trainer.limit_train_steps"))
+            for job in self.jobs
+            if not job["hydra.sweep.subdir"].startswith("preflight/")
+        ]
+
+    @property
     def names(self) -> list[str]:
         """The jobs started after the preflight, in order."""
-        names = [job["hydra.sweep.subdir"] for job in self.jobs]
-        return [name for name in names if not name.startswith("preflight/")]
+        return [name for name, _ in self.commands]
 
 
-def conduct_fake(
-    directory: Path, launcher: FakeLauncher, arguments: tuple[str, ...] = (), **changes: Any
-) -> Study:
+def conduct_fake(launcher: FakeLauncher, *arguments: str, **changes: Any) -> Study:
     """A study of the fake runs with some settings changed."""
     return conduct(
         SETTINGS | changes,
         arguments,
-        directory,
+        launcher.directory,
         launcher,
         lambda overrides: {"trainer": {"limit_train_steps": None}},
         Monitor("val/accuracy", "max"),
         "test",
         (),
     )
+
+
+def record_of(directory: Path) -> dict[str, Any]:
+    """The content of ``study.json``."""
+    return json.loads((directory / "study.json").read_text())

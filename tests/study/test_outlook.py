@@ -1,11 +1,9 @@
 """The line that a study shows for each run."""
 
-import json
-
 import pytest
 
 from study import outlook
-from tests.study.fake_study import FakeLauncher, conduct_fake
+from tests.study.fake_study import FakeLauncher, conduct_fake, record_of
 
 
 def test_place_time_left_settings_and_value(tmp_path, monkeypatch):
@@ -23,10 +21,10 @@ def test_place_time_left_settings_and_value(tmp_path, monkeypatch):
 
     lines = []
     monkeypatch.setattr(outlook.time, "time", lambda: Telling.clock)
-    conduct_fake(tmp_path, Telling(tmp_path, lambda given: "completed"))
+    conduct_fake(Telling(tmp_path))
     assert lines[0] == ("preflight/sgd-0", "runs")
     _, *trials, last = [line for name, line in lines if not name.startswith("preflight")]
-    rate = json.loads((tmp_path / "study.json").read_text())["runs"][1]["params"]["optimizer.lr"]
+    rate = record_of(tmp_path)["runs"][1]["params"]["optimizer.lr"]
     # eight trials and four repeats, a minute each
     assert trials[0].startswith(f"trial 2 of 8, 10 min left  optimizer.lr={rate}  ")
     assert trials[7].startswith("repeat 1 of 4, 3 min left  ")
@@ -35,9 +33,9 @@ def test_place_time_left_settings_and_value(tmp_path, monkeypatch):
 
 
 def test_a_study_that_goes_on_counts_what_it_has(tmp_path):
-    conduct_fake(tmp_path, FakeLauncher(tmp_path))
-    conduct_fake(tmp_path, FakeLauncher(tmp_path), replicates=2)
-    session = json.loads((tmp_path / "study.json").read_text())["session"]
+    conduct_fake(FakeLauncher(tmp_path))
+    conduct_fake(FakeLauncher(tmp_path), replicates=2)
+    session = record_of(tmp_path)["session"]
     assert (session["num_trials"], session["num_repeats"]) == (16, 8)
     assert 2 * session["seconds_done"] == pytest.approx(session["seconds_planned"])
     assert outlook.line(tmp_path, "sgd-r1-tune-000", []).startswith("trial 16 of 16  ")

@@ -42,15 +42,11 @@ def test_points_of_a_design(sampler):
         assert rows != SPACE.design(sampler, 40, 1)
 
 
-def test_one_minus_is_the_setting_not_the_point():
-    dimension = Dimension.of("momentum", NODE["optimizer.momentum"], "space")
-    assert (dimension.at(0.0), dimension.at(1.0)) == (0.99, 0.9)
-
-
 def test_shares_are_read_back_and_a_space_widens_as_far_as_values_make_sense():
     for dimension in SPACE.dimensions[:2]:
         for share in (0.0, 0.3, 1.0):
             assert dimension.share(dimension.at(share)) == pytest.approx(share, abs=1e-3)
+    assert [SPACE.dimensions[1].at(share) for share in (0.0, 1.0)] == [0.99, 0.9]  # exactly
     rate = SPACE.dimensions[0].widened("high")
     assert (rate.low, rate.high) == (1e-4, pytest.approx(100.0))
     one_minus = Dimension.of("m", {"low": 0.01, "high": 1, "log": True, "one_minus": True}, "s")
@@ -60,28 +56,27 @@ def test_shares_are_read_back_and_a_space_widens_as_far_as_values_make_sense():
     assert (steps.low, steps.high) == (0, 50)
 
 
-def test_only_a_bound_that_can_be_moved_is_one_to_be_near():
+@pytest.mark.parametrize(
+    ("params", "near"),
+    [
+        ({"lr": 2e-4, "warmup": 0.01, "steps": 1}, {"lr": "low"}),  # the others cannot be lower
+        ({"warmup": 0.19, "steps": 99}, {"warmup": "high", "steps": "high"}),
+        ({"momentum": 0.52}, {"momentum": "low"}),  # not low and high of one minus it
+        ({"momentum": 0.979}, {"momentum": "high"}),
+    ],
+)
+def test_only_a_bound_that_can_be_moved_is_one_to_be_near(params, near):
     space = Space.of(
         {
             "lr": {"low": 1e-4, "high": 1.0, "log": True},
             "warmup": {"low": 0.0, "high": 0.2},
             "steps": {"low": 1, "high": 100, "log": True},
+            "momentum": {"low": 0.02, "high": 0.5, "log": True, "one_minus": True},
         },
         "space",
     )
-    assert list(space.near_bounds({"lr": 2e-4, "warmup": 0.01, "steps": 1})) == [("lr", "low")]
-    assert dict(space.near_bounds({"warmup": 0.19, "steps": 99})) == {
-        "warmup": "high",
-        "steps": "high",
-    }
-
-
-def test_low_and_high_are_those_of_the_value_not_of_one_minus_it():
-    interval = {"low": 0.02, "high": 0.5, "log": True, "one_minus": True}
-    space = Space.of({"momentum": interval}, "space")
-    assert list(space.near_bounds({"momentum": 0.52})) == [("momentum", "low")]
-    assert list(space.near_bounds({"momentum": 0.979})) == [("momentum", "high")]
-    (momentum,) = space.widened({"momentum": "high"}).dimensions
+    assert dict(space.near_bounds(params)) == near
+    momentum = space.widened({"momentum": "high"}).dimensions[3]
     assert (momentum.at(0.0), momentum.at(1.0)) == (pytest.approx(0.996), 0.5)
 
 
@@ -97,10 +92,10 @@ def test_grid_may_not_exceed_the_budget():
     [
         ({"low": 1.0, "high": 0.1}, "below"),
         ({"low": 0.0, "high": 0.1, "log": True}, "above 0"),
-        ({"low": "a", "high": 0.1}, "numbers"),
+        ({"low": "a", "high": 0.1}, "low=a should be a valid .* number"),
         ({"min": 0.0}, "list of choices or have"),
         (3, "list of choices or have"),
-        ({"low": 0.0, "high": 0.1, "points": 0}, "points=0 should be a whole number"),
+        ({"low": 0.0, "high": 0.1, "points": 0}, "points=0 should be greater than"),
         ({"low": 0.0, "high": 0.1, "when": 3}, "when=3 should be"),
         (
             {"choices": [1, 2], "when": {"later": 1}},

@@ -6,76 +6,76 @@ import pytest
 
 from analysis.study import StudyRecord, audit
 from core.errors import ConfigError
-from tests.study.fake_study import HALVING, HORIZON, FakeLauncher, accuracy, conduct_fake
+from tests.study.fake_study import (
+    HALVING,
+    HORIZON,
+    FakeLauncher,
+    accuracy,
+    conduct_fake,
+    record_of,
+)
 
 
-def test_equal_budgets_then_repeats_of_the_best_on_fresh_paired_seeds(tmp_path):
+def test_replicates_tune_with_equal_budgets_and_judge_the_best_on_fresh_paired_seeds(tmp_path):
     launcher = FakeLauncher(tmp_path)
-    done = conduct_fake(tmp_path, launcher)
-    tuned = [job for job in launcher.jobs if "-tune-" in job["hydra.sweep.subdir"]]
-    repeated = [job for job in launcher.jobs if "-repeat-" in job["hydra.sweep.subdir"]]
+    done = conduct_fake(launcher, replicates=3, untuned=True, seed=2)
     for name in ("sgd", "adam"):
-        of_tuning = [job for job in tuned if job["optimizer"] == name]
-        of_repeats = [job for job in repeated if job["optimizer"] == name]
-        assert len(of_tuning) == 4
-        best = done.replicates[0].best()[name]
-        assert best.value == max(tuning.value for tuning in done.replicates[0].trials[name])
-        assert float(of_repeats[0]["optimizer.lr"]) == best.params["optimizer.lr"]
-        assert {job["seed"] for job in of_tuning} == {"0"}
-        assert [job["seed"] for job in of_repeats] == ["1", "2"]
-        assert not any("trainer.test" in job for job in of_repeats)
-        assert [job["optimizer"] for job in repeated] == ["sgd", "adam"] * 2, "seed by seed"
-        assert of_repeats[0]["wandb.job_type"] == "repeat"
-        assert of_repeats[0]["wandb.tags"] == f"[{name}]"
-        assert of_repeats[0]["wandb.candidate"] == name
-    record = json.loads((tmp_path / "study.json").read_text())
-    assert [entry["phase"] for entry in record["runs"]] == ["tune"] * 8 + ["repeat"] * 4
-    assert record["tuning_compute"]["saved_fraction"] == 0
-
-
-def test_every_replicate_tunes_anew_and_judges_on_seeds_of_its_own(tmp_path):
-    launcher = FakeLauncher(tmp_path)
-    conduct_fake(tmp_path, launcher, replicates=3, untuned=True, seed=2)
-    of_sgd = [job for job in launcher.jobs if job["optimizer"] == "sgd"]
-    rates = {}
-    for replicate in range(3):
-        first = 200_000 + 1_000 * replicate
-        jobs = [job for job in of_sgd if f"-r{replicate}-" in job["hydra.sweep.subdir"]]
-        seeds = [(job["wandb.job_type"], int(job["seed"]) - first) for job in jobs]
-        judged = [("repeat", 1), ("untuned", 1), ("repeat", 2), ("untuned", 2)]
-        assert seeds == [("tune", 0)] * 4 + judged
-        rates[replicate] = {job["optimizer.lr"] for job in jobs[:4]}
-        assert not any("optimizer.lr" in job for job in jobs if job["wandb.job_type"] == "untuned")
-    assert len(set.union(*rates.values())) == 12, "every sampler has points of its own"
-    record = json.loads((tmp_path / "study.json").read_text())
+        rates = set()
+        for replicate in done.replicates:
+            first = 200_000 + 1_000 * replicate.number
+            jobs = [
+                job
+                for job in launcher.jobs
+                if job["hydra.sweep.subdir"].startswith(f"{name}-r{replicate.number}-")
+            ]
+            seeds = [(job["wandb.job_type"], int(job["seed"]) - first) for job in jobs]
+            judged = [("repeat", 1), ("untuned", 1), ("repeat", 2), ("untuned", 2)]
+            assert seeds == [("tune", 0)] * 4 + judged
+            best = replicate.best()[name]
+            assert best.value == max(tuning.value for tuning in replicate.trials[name])
+            repeat, untuned = jobs[4:6]
+            assert float(repeat["optimizer.lr"]) == best.params["optimizer.lr"]
+            assert "optimizer.lr" not in untuned
+            assert "trainer.test" not in repeat
+            assert (repeat["wandb.candidate"], repeat["wandb.tags"]) == (name, f"[{name}]")
+            rates |= {job["optimizer.lr"] for job in jobs[:4]}
+        assert len(rates) == 12, "every sampler has points of its own"
+    repeats = [name for name in launcher.names if "-r0-repeat-" in name]
+    assert [name.partition("-")[0] for name in repeats] == ["sgd", "adam"] * 2, "seed by seed"
+    record = record_of(tmp_path)
     assert [(entry["candidate"], entry["replicate"]) for entry in record["best"]] == [
         (name, replicate) for replicate in range(3) for name in ("sgd", "adam")
     ]
+    phases = ["tune"] * 8 + ["repeat"] * 4 + ["untuned"] * 4
+    assert [entry["phase"] for entry in record["runs"]] == phases * 3
+    assert record["tuning_compute"]["saved_fraction"] == 0
+
+
+def of_rates(**spaces):
+    """Settings of a study of optimizers, each with its space of learning rates."""
+    candidates = {
+        name: {"overrides": [f"optimizer={name}"], "space": {"optimizer.lr": space}}
+        for name, space in spaces.items()
+    }
+    return {"candidates": candidates, "replicates": 3, "trials": 16}
 
 
 def test_a_space_with_its_best_at_a_bound_is_widened_once_and_all_tune_again(tmp_path, capsys):
     """SGD is best at a rate of 0.1, twice as high as its space goes."""
-    space = {"optimizer.lr": {"low": 1e-3, "high": 0.05, "log": True}}
-    candidates = {
-        "sgd": {"overrides": ["optimizer=sgd"], "space": space},
-        "adam": {"overrides": ["optimizer=adam"], "space": {"optimizer.lr": [1e-3, 1e-2]}},
-    }
-    settings = {"candidates": candidates, "replicates": 3, "trials": 16}
-    conduct_fake(tmp_path, FakeLauncher(tmp_path), **settings)
-    record = json.loads((tmp_path / "study.json").read_text())
+    settings = of_rates(sgd={"low": 1e-3, "high": 0.05, "log": True}, adam=[1e-3, 1e-2])
+    conduct_fake(FakeLauncher(tmp_path), **settings)
+    record = record_of(tmp_path)
     assert record["at_bounds"] == {"sgd": {"optimizer.lr": "high"}}
     launcher = FakeLauncher(tmp_path)
-    conduct_fake(tmp_path, launcher, extend=True, **settings)
-    said = capsys.readouterr().out
-    assert (
-        "widening spaces beyond optimizer.lr of sgd (high); all candidates are tuned again" in said
-    )
+    conduct_fake(launcher, extend=True, **settings)
+    said = "widening spaces beyond optimizer.lr of sgd (high); all candidates are tuned again"
+    assert said in capsys.readouterr().out
     tuned = [job for job in launcher.jobs if job["wandb.job_type"] == "tune"]
     for name in ("sgd", "adam"):
         assert len([job for job in tuned if job["optimizer"] == name]) == 3 * 16
     rates = [float(job["optimizer.lr"]) for job in tuned if job["optimizer"] == "sgd"]
     assert 0.05 < max(rates) < 0.05 * (0.05 / 1e-3) ** 0.5
-    record = json.loads((tmp_path / "study.json").read_text())
+    record = record_of(tmp_path)
     assert record["session"]["num_trials"] == 2 * 2 * 3 * 16
     assert record["at_bounds"] == {}
     for entry in record["best"]:
@@ -90,20 +90,18 @@ def test_a_bound_beyond_which_nothing_better_was_found_is_none_any_more(tmp_path
     def falling(given, steps):
         return accuracy(given, steps) if float(given["optimizer.lr"]) < 0.1 else 0.1
 
-    space = {"optimizer.lr": {"low": 1e-3, "high": 0.1, "log": True}}
-    candidates = {"sgd": {"overrides": ["optimizer=sgd"], "space": space}}
-    settings = {"candidates": candidates, "replicates": 3, "trials": 16}
+    settings = of_rates(sgd={"low": 1e-3, "high": 0.1, "log": True})
     for extend, at_bounds in ((False, {"sgd": {"optimizer.lr": "high"}}), (True, {})):
         launcher = FakeLauncher(tmp_path, accuracy=falling)
-        conduct_fake(tmp_path, launcher, extend=extend, **settings)
-        record = json.loads((tmp_path / "study.json").read_text())
+        conduct_fake(launcher, extend=extend, **settings)
+        record = record_of(tmp_path)
         assert record["at_bounds"] == at_bounds
     assert sum(entry["trial"] < 16 for entry in record["best"]) > 1, "chosen before"
 
 
 def test_halving_continues_the_best_in_their_own_directories(tmp_path):
     launcher = FakeLauncher(tmp_path)
-    done = conduct_fake(tmp_path, launcher, halving=HALVING, trials=8)
+    done = conduct_fake(launcher, halving=HALVING, trials=8)
     limits = {}
     for job in launcher.jobs:
         if job["hydra.sweep.subdir"].startswith("sgd-r0-tune"):
@@ -119,7 +117,7 @@ def test_halving_continues_the_best_in_their_own_directories(tmp_path):
     trials = done.replicates[0].trials["sgd"]
     at_first_rung = sorted(trials, key=lambda t: -t.values[10])
     assert {t.number for t in at_first_rung[:4]} == {t.number for t in trials if 50 in t.values}
-    record = json.loads((tmp_path / "study.json").read_text())
+    record = record_of(tmp_path)
     assert record["tuning_compute"] == {
         "steps": 2 * (4 * 10 + 2 * 50 + 2 * 100),
         "steps_without_halving": 1600,
@@ -133,19 +131,19 @@ def test_audit_runs_pruned_trials_to_the_end_and_decides_nothing(tmp_path):
         value = accuracy(given, HORIZON)
         return value if steps == HORIZON else 1 - value
 
-    plain = conduct_fake(tmp_path, FakeLauncher(tmp_path, accuracy=late), halving=HALVING, trials=8)
-    before = json.loads((tmp_path / "study.json").read_text())
+    plain = conduct_fake(FakeLauncher(tmp_path, accuracy=late), halving=HALVING, trials=8)
+    before = record_of(tmp_path)
     assert all(entry.get("audited") is None for entry in before["runs"])
 
     launcher = FakeLauncher(tmp_path, accuracy=late, killed_after=5)
     with pytest.raises(KeyboardInterrupt):
-        conduct_fake(tmp_path, launcher, halving={**HALVING, "audit": True}, trials=8)
+        conduct_fake(launcher, halving={**HALVING, "audit": True}, trials=8)
     rest = FakeLauncher(tmp_path, accuracy=late)
-    audited = conduct_fake(tmp_path, rest, halving={**HALVING, "audit": True}, trials=8)
+    audited = conduct_fake(rest, halving={**HALVING, "audit": True}, trials=8)
     names = launcher.names + rest.names
     pruned = [tuning.name for tuning in plain.tunings if tuning.state == "pruned"]
     assert sorted(names) == sorted(pruned)
-    record = json.loads((tmp_path / "study.json").read_text())
+    record = record_of(tmp_path)
     for key in ("best", "tuning_compute"):
         assert record[key] == before[key]
     replicate = audited.replicates[0]
@@ -169,20 +167,20 @@ def test_diverged_and_failed_trials_are_the_worst_and_not_run_on(tmp_path):
         return "diverged" if float(given["optimizer.lr"]) > 0.05 else "completed"
 
     launcher = FakeLauncher(tmp_path, status_of)
-    done = conduct_fake(tmp_path, launcher, halving=HALVING, trials=8)
+    done = conduct_fake(launcher, halving=HALVING, trials=8)
     best = done.replicates[0].best()
     assert best["sgd"].params["optimizer.lr"] <= 0.05
     assert "adam" not in best
     assert launcher.names.count("adam-r0-tune-000") == 1
     assert not [name for name in launcher.names if name.startswith("adam-r0-repeat")]
     third = FakeLauncher(tmp_path, status_of)
-    conduct_fake(tmp_path, third, halving=HALVING, trials=8)
+    conduct_fake(third, halving=HALVING, trials=8)
     assert third.jobs == []
 
 
 def test_lost_process_is_tried_once_more_and_alone(tmp_path):
     launcher = FakeLauncher(tmp_path, loses=("sgd-r0-tune-001",))
-    done = conduct_fake(tmp_path, launcher)
+    done = conduct_fake(launcher)
     assert launcher.names.count("sgd-r0-tune-001") == 2
     assert launcher.names.count("sgd-r0-tune-002") == 1
     summary = json.loads((tmp_path / "sgd-r0-tune-001" / "summary.json").read_text())
@@ -193,23 +191,23 @@ def test_lost_process_is_tried_once_more_and_alone(tmp_path):
 def test_preflight_lists_all_misfits_before_anything_is_tuned(tmp_path):
     launcher = FakeLauncher(tmp_path, lambda given: "failed")
     with pytest.raises(ConfigError, match=r"sgd: refused\n  adam: refused"):
-        conduct_fake(tmp_path, launcher)
+        conduct_fake(launcher)
     assert launcher.names == []
-    conduct_fake(tmp_path, FakeLauncher(tmp_path))  # mended
+    conduct_fake(FakeLauncher(tmp_path))  # mended
 
 
 @pytest.mark.parametrize("loss", ["train/loss", "train/generator/loss"])
 def test_forecast_counts_the_time_of_the_updates(tmp_path, loss):
     """Whether a run has one phase or several."""
-    conduct_fake(tmp_path, FakeLauncher(tmp_path, loss=loss))
-    costs = json.loads((tmp_path / "study.json").read_text())["costs"]
+    conduct_fake(FakeLauncher(tmp_path, loss=loss))
+    costs = record_of(tmp_path)["costs"]
     assert [cost["step_seconds"] for cost in costs.values()] == pytest.approx([0.01, 0.01])
 
 
 def test_table_of_results_breaks_no_words_outside_a_terminal(tmp_path, capsys):
     key = "scheduler.a_setting_with_a_long_name"
     long = {"overrides": ["optimizer=adam", "optimizer.lr=0.1"], "space": {key: [[0.25, 0.75]]}}
-    conduct_fake(tmp_path, FakeLauncher(tmp_path), candidates={"a_long_name": long})
+    conduct_fake(FakeLauncher(tmp_path), candidates={"a_long_name": long})
     assert f" {key}=[0.25,0.75] " in capsys.readouterr().out
 
 
@@ -223,7 +221,7 @@ def test_table_of_results_breaks_no_words_outside_a_terminal(tmp_path, capsys):
 )
 def test_command_line_may_not_contradict_the_study(tmp_path, arguments, message):
     with pytest.raises(ConfigError, match=message):
-        conduct_fake(tmp_path, FakeLauncher(tmp_path), arguments)
+        conduct_fake(FakeLauncher(tmp_path), *arguments)
 
 
 @pytest.mark.parametrize(
@@ -246,5 +244,5 @@ def test_command_line_may_not_contradict_the_study(tmp_path, arguments, message)
 def test_wrong_settings_are_named(tmp_path, changes, message):
     launcher = FakeLauncher(tmp_path)
     with pytest.raises(ConfigError, match=message):
-        conduct_fake(tmp_path, launcher, **changes)
+        conduct_fake(launcher, **changes)
     assert launcher.jobs == []

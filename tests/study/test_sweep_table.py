@@ -3,10 +3,9 @@
 import json
 
 import pytest
-from hydra import compose, initialize_config_dir
 
+from core.composed import compose_config
 from study.sweep import Plan, Sweep
-from tests.conftest import ROOT
 
 GOOD = {
     "status": "completed",
@@ -28,8 +27,7 @@ def finished(tmp_path, monkeypatch, capsys):
             text = content if isinstance(content, str) else json.dumps(content)
             (tmp_path / name / "summary.json").write_text(text)
         overrides = [f"hydra.sweep.dir={tmp_path}"] + ([f"study={study}"] if study else [])
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            cfg = compose("config", overrides, return_hydra_config=True)
+        cfg = compose_config(overrides, with_hydra=True)
         cfg.hydra.overrides.task = sweep.split()
         cfg.hydra.overrides.hydra = ["hydra/launcher=joblib", "hydra.mode=MULTIRUN"]
         cfg.hydra.mode = "MULTIRUN"

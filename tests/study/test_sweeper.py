@@ -1,19 +1,16 @@
 """Studies by the real command, and every file of ``conf/study/``."""
 
 import json
-from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-import core.composed  # noqa: F401  # its resolver is in every config
+from core.composed import CONF, compose_config
 from core.schema import check_settings
 from study.protocol import Protocol
 from study.sweeper import check_arguments
 
-CONF = Path(__file__).parents[2] / "conf"
 FILES = [f.stem for f in sorted((CONF / "study").glob("*.yaml")) if not f.stem.startswith("_")]
 STUDY = (
     "study=mnist_optimizers",
@@ -45,33 +42,31 @@ def test_studies_compose_with_every_candidate():
     """What tunes an optimizer alone is composed with one of the studies that have it."""
     seen = []
     for name in FILES:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("config", [f"study={name}"], return_hydra_config=True)
-            if "candidates" not in cfg.hydra.sweeper:
-                continue  # a single run
-            assert cfg.hydra.mode.name == cfg.hydra.sweeper.mode == "MULTIRUN", "without -m too"
-            protocol = Protocol.of(instantiate(cfg.hydra.sweeper).settings)
-            check_arguments((f"study={name}",), protocol)
-            for candidate in protocol.candidates.values():
-                assert candidate.source, "a search space says where it comes from"
-                space = candidate.search_space
-                settings = space.at(space.design("sobol", 1, 0)[0])
-                overrides = [*candidate.overrides, *(f"{k}={v}" for k, v in settings.items())]
-                if overrides in seen:
-                    continue
-                run = compose("config", [f"study={name}", *overrides])
-                check_settings(OmegaConf.to_container(run, resolve=True, throw_on_missing=True))
-                if all(override.startswith("optimizer") for override in overrides):
-                    seen.append(overrides)
+        cfg = compose_config([f"study={name}"], with_hydra=True)
+        if "candidates" not in cfg.hydra.sweeper:
+            continue  # a single run
+        assert cfg.hydra.mode.name == cfg.hydra.sweeper.mode == "MULTIRUN", "without -m too"
+        protocol = Protocol.of(instantiate(cfg.hydra.sweeper).settings)
+        check_arguments((f"study={name}",), protocol)
+        for candidate in protocol.candidates.values():
+            assert candidate.source, "a search space says where it comes from"
+            space = candidate.search_space
+            settings = space.at(space.design("sobol", 1, 0)[0])
+            overrides = [*candidate.overrides, *(f"{k}={v}" for k, v in settings.items())]
+            if overrides in seen:
+                continue
+            run = compose_config([f"study={name}", *overrides])
+            check_settings(OmegaConf.to_container(run, resolve=True, throw_on_missing=True))
+            if all(override.startswith("optimizer") for override in overrides):
+                seen.append(overrides)
 
 
 def test_candidates_may_refer_to_their_own_settings():
     """As dcgan_optimizers does: one momentum for two networks."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", ["study=dcgan_optimizers"], return_hydra_config=True)
-        adam = instantiate(cfg.hydra.sweeper).settings["candidates"]["adam"]
-        tuned = "phases.generator.optimizer.betas.0=0.3"
-        phases = compose("config", ["study=dcgan_optimizers", *adam["overrides"], tuned]).phases
+    cfg = compose_config(["study=dcgan_optimizers"], with_hydra=True)
+    adam = instantiate(cfg.hydra.sweeper).settings["candidates"]["adam"]
+    tuned = "phases.generator.optimizer.betas.0=0.3"
+    phases = compose_config(["study=dcgan_optimizers", *adam["overrides"], tuned]).phases
     assert phases.discriminator.optimizer.betas[0] == 0.3
 
 

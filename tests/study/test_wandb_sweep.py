@@ -2,9 +2,8 @@
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 
-from core.composed import CONF
+from core.composed import compose_config
 from core.errors import ConfigError
 from study.protocol import Protocol
 from study.space import Dimension
@@ -41,12 +40,11 @@ def test_conditional_space_becomes_one_sweep_for_each_branch(tmp_path):
     }
     candidates = {"adamw": {"overrides": ["optimizer=adamw"], "space": space}}
     protocol = Protocol.of(SETTINGS | {"candidates": candidates, "trials": 5})
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config")
-        sweeps = sweeps_of("mnist_optimizers", protocol, protocol.candidates["adamw"], cfg)
-        for sweep in sweeps:
-            varied = [f"{key}={entry['max']}" for key, entry in sweep["parameters"].items()]
-            compose("config", [*sweep["command"][3:-1], *varied])  # knows every setting
+    candidate = protocol.candidates["adamw"]
+    sweeps = sweeps_of("mnist_optimizers", protocol, candidate, compose_config())
+    for sweep in sweeps:
+        varied = [f"{key}={entry['max']}" for key, entry in sweep["parameters"].items()]
+        compose_config([*sweep["command"][3:-1], *varied])  # knows every setting
     assert [list(sweep["parameters"]) for sweep in sweeps] == [
         ["optimizer.lr"],
         ["optimizer.lr", "scheduler.warmup_fraction"],
