@@ -1,20 +1,23 @@
-"""The search spaces of conf/study: every optimizer has one, and none is tuned more finely."""
+"""Every file of ``conf/study/``; every optimizer has a search space, equally wide in rates."""
 
 import math
-from pathlib import Path
 
 import pytest
 import yaml
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
+from core.composed import CONF, compose_config
 from core.overrides import text
 from core.schema import check_settings
 from optim.build import build_optimizer, build_schedule
 from optim.schedules import Horizon
+from study.protocol import Protocol
 from study.space import Space
+from study.sweeper import check_arguments
 
-CONF = Path(__file__).parents[2] / "conf"
+STUDIES = [f.stem for f in sorted((CONF / "study").glob("*.yaml")) if not f.stem.startswith("_")]
 FILES = ("_optimizer_spaces", "_new_optimizer_spaces")
 OPTIMIZERS = {file.stem for file in (CONF / "optimizer").glob("*.yaml")}
 LIBRARIES = {"timm", "pytorch_optimizer"}
@@ -57,3 +60,35 @@ def test_space_has_a_source_and_three_numbers_that_the_optimizer_takes(name, com
         build_optimizer(plain["optimizer"], net, plain["param_groups"])
         schedule = build_schedule(plain["scheduler"], Horizon(100, 10))
         assert schedule(0, 1.0) < schedule(5, 1.0) == 1.0, "the same warm-up for all"
+
+
+def test_studies_compose_with_every_candidate():
+    """What tunes an optimizer alone is composed with one of the studies that have it."""
+    known = [(space["overrides"], space["space"]) for space in SPACES.values()]
+    for name in STUDIES:
+        cfg = compose_config([f"study={name}"], with_hydra=True)
+        if "candidates" not in cfg.hydra.sweeper:
+            continue  # a single run
+        assert cfg.hydra.mode.name == cfg.hydra.sweeper.mode == "MULTIRUN", "without -m too"
+        protocol = Protocol.of(instantiate(cfg.hydra.sweeper).settings)
+        check_arguments((f"study={name}",), protocol)
+        for candidate in protocol.candidates.values():
+            assert candidate.source, "a search space says where it comes from"
+            if (candidate.overrides, candidate.space) in known:
+                continue
+            space = candidate.search_space
+            settings = space.at(space.design("sobol", 1, 0)[0])
+            overrides = [*candidate.overrides, *(f"{k}={v}" for k, v in settings.items())]
+            run = compose_config([f"study={name}", *overrides])
+            check_settings(OmegaConf.to_container(run, resolve=True, throw_on_missing=True))
+            if all(override.startswith("optimizer") for override in overrides):
+                known.append((candidate.overrides, candidate.space))
+
+
+def test_candidates_may_refer_to_their_own_settings():
+    """As dcgan_optimizers does: one momentum for two networks."""
+    cfg = compose_config(["study=dcgan_optimizers"], with_hydra=True)
+    adam = instantiate(cfg.hydra.sweeper).settings["candidates"]["adam"]
+    tuned = "phases.generator.optimizer.betas.0=0.3"
+    phases = compose_config(["study=dcgan_optimizers", *adam["overrides"], tuned]).phases
+    assert phases.discriminator.optimizer.betas[0] == 0.3
