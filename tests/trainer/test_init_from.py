@@ -133,7 +133,7 @@ def test_a_tensor_of_two_names(tmp_path):
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ({"x.y": torch.zeros(1)}, "no tensor name matches: it has x.y, Sequential has 0.we"),
+        ({"x.y": torch.zeros(1)}, "no tensor name matches: the file has x.y, Sequential has 0.we"),
         (
             {"0.bias": torch.zeros(9)},
             r"no tensor has the model's shape: 0.bias \(8,\), in the file \(9",
@@ -172,7 +172,7 @@ def test_nothing_in_a_file_is_executed(tmp_path):
 
 def test_a_model_without_tensors(tmp_path):
     torch.save({"weight": torch.zeros(1)}, tmp_path / "weights.pt")
-    with pytest.raises(ConfigError, match="no tensor name matches: it has weight, Identity"):
+    with pytest.raises(ConfigError, match="no tensor name matches: the file has weight, Identity"):
         load(nn.Identity(), tmp_path / "weights.pt")
 
 

@@ -178,7 +178,7 @@ def best_of(run_dir: Path) -> Path:
         if (file := run_dir / "checkpoints" / name).is_file():
             return file
     raise ConfigError(
-        f"{run_dir} has no checkpoint: it ended too early, or had trainer.checkpoint=false"
+        f"{run_dir} has no checkpoint: the run ended too early, or had trainer.checkpoint=false"
     )
 
 

@@ -76,7 +76,7 @@ def load_what_fits(model: nn.Module, path: Path, run_log: RunLog, spec: Any) -> 
             fitting[name] = given[name]
     if not shared:
         raise ConfigError(
-            f"no tensor name matches: it has {listed(theirs)}, "
+            f"no tensor name matches: the file has {listed(theirs)}, "
             f"{type(model).__name__} has {listed(own)}"
         )
     if not fitting:

@@ -80,9 +80,9 @@ class Checkpoints:
             files.load(self.last)
         except ConfigError as error:
             raise ConfigError(
-                f"this run could not be resumed: {self.last} has more than tensors and plain "
-                "values, such as in the optimizer's state; choose another optimizer, or "
-                "trainer.checkpoint=false"
+                f"this run could not be resumed: {self.last} has objects that are neither "
+                "tensors nor plain values, usually in the optimizer's state; choose another "
+                "optimizer, or trainer.checkpoint=false"
             ) from error
 
     def state_dict(self, progress: Progress) -> dict[str, Any]:
