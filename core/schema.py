@@ -62,7 +62,8 @@ class TrainerSettings:
     convolution of fewer than 16 channels, for which oneDNN may compute wrong gradients."""
     compile: bool | Literal["default", "reduce-overhead", "max-autotune"]
     """Compile the model with ``torch.compile`` in this mode; true: default. Text generation between
-    updates is not compiled, since its lengths vary."""
+    updates is not compiled, since its lengths vary. Refused on a CPU where ``channels_last`` is
+    ignored, since the compiler uses it anyway."""
     cuda_graph: bool
     """Launch an update as one CUDA graph, which speeds up small networks on a GPU. Not with several
     processes, fp16, ``compile``, or optimizers whose step has control flow on the host."""

@@ -11,7 +11,7 @@ from core.progress import Monitor
 from core.ranks import Ranks
 from core.schema import TrainerSettings
 from data.build import build_data
-from models.build import build_model, initialize_from_data
+from models.build import build_model, initialize_from_data, onednn_overflows
 from objectives.base import Objective
 from objectives.build import build_objective
 from optim.build import build_optimizer, build_schedule
@@ -105,6 +105,11 @@ def build_phases(
     device = next(objective.parameters()).device
     keep_recurrent_layers_out_of_autocast(objective.model, device.type)
     if trainer.compile:
+        if device.type == "cpu" and onednn_overflows(objective.model):  # in channels_last
+            raise ConfigError(
+                f"trainer.compile={trainer.compile} should be false: on a CPU, compiled strided "
+                "1x1 convolutions of fewer than 16 channels may crash (an error of oneDNN's)"
+            )
         # after the trial batch of two samples, whose shape would make the batch size symbolic
         mode = "default" if trainer.compile is True else trainer.compile
         objective.model.compile(mode=mode, dynamic=False)

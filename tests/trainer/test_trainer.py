@@ -179,6 +179,10 @@ def test_option_learns(train, options):
         ),
         ("trainer.log_every_steps=0", r"trainer\.log_every_steps=0 should be .* 1"),
         ("seed=-1", "seed=-1"),
+        (
+            "model=segmentation_unet model.widths=[4,4] trainer.compile=true",
+            r"trainer\.compile=True should be false: .* 1x1 convolutions",
+        ),
         ("trainer.clip_grad_value=inf", r"trainer\.clip_grad_value=inf should be"),
         ("trainer.clip_grad_norm=nan", r"trainer\.clip_grad_norm=nan should be"),
         (
