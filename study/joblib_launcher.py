@@ -5,7 +5,6 @@ import tempfile
 from dataclasses import dataclass
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.hydra_joblib_launcher import joblib_launcher
 from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
@@ -16,14 +15,9 @@ from study.gpu_slots import SLOTS, gpu_slots, offer
 
 @dataclass
 class Settings(JobLibLauncherConf):
-    """Schema of ``conf/hydra/launcher/joblib.yaml``."""
+    """Schema of ``conf/hydra/launcher/joblib.yaml``; Hydra's does not have ``jobs_per_gpu``."""
 
     jobs_per_gpu: int = MISSING
-
-
-def register_settings() -> None:
-    """Replace the schema of Hydra's launcher, which does not have ``jobs_per_gpu``."""
-    ConfigStore.instance().store(group="hydra/launcher", name="joblib", node=Settings)
 
 
 class JoblibLauncher(joblib_launcher.JoblibLauncher):

@@ -55,12 +55,11 @@ def place(directory: Path, name: str, content: dict[str, Any]) -> str:
         return ""
     is_trial = "-tune-" in name
     kind, planned = ("trial", "num_trials") if is_trial else ("repeat", "num_repeats")
-    ended = [
-        folder.name
+    num_ended = sum(
+        summary["status"] != "running" and ("-tune-" in folder.name) == is_trial
         for folder, summary in runs(directory)
-        if summary["status"] != "running" and ("-tune-" in folder.name) == is_trial
-    ]
-    count = f"{kind} {len(ended)} of {max(len(ended), session[planned])}"
+    )
+    count = f"{kind} {num_ended} of {max(num_ended, session[planned])}"
     done = seconds_done(directory, content["costs"])
     made, left = done - session["seconds_done"], session["seconds_planned"] - done
     if made <= 0 or left < 0.1:

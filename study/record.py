@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,7 +15,6 @@ from core.overrides import text
 from core.progress import Monitor
 from study.engine import Replicate, Study, Tuning
 from study.jobs import STUDY_FILE, Run, read_study, update_study
-from study.preflight import Cost
 from study.tables import print_report_command, titled_table, wide_console
 from trainer.loggers.console import format_metric
 
@@ -70,10 +68,6 @@ def deciding(protocol: dict[str, Any]) -> dict[str, Any]:
         **{key: value for key, value in protocol.items() if key not in added},
         "halving": {key: value for key, value in halving.items() if key != "audit"},
     }
-
-
-def keep_costs(costs: dict[str, Cost], directory: Path) -> None:
-    update_study(directory, {"costs": {name: asdict(cost) for name, cost in costs.items()}})
 
 
 def keep_results(study: Study, finished: bool = False) -> None:

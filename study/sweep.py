@@ -13,7 +13,7 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from core.composed import is_of_study, typed_overrides
+from core.composed import is_multirun, is_of_study, typed_overrides
 from core.named_lines import NamedLines, name_lines
 from core.overrides import continuation, text
 from core.parent import end_with_parent
@@ -44,15 +44,15 @@ class Plan:
     @classmethod
     def of(cls, config: DictConfig) -> "Plan":
         hydra = config.hydra
-        plain = OmegaConf.to_container(OmegaConf.create({"sweep": hydra.sweep}))
-        assert isinstance(plain, dict)
+        sweep = OmegaConf.to_container(hydra.sweep)
+        assert isinstance(sweep, dict)
         given = [word for word in hydra.overrides.hydra if not word.startswith("hydra.mode=")]
         is_basic = hydra.sweeper._target_.endswith(".BasicSweeper")
         return cls(
             directory=Path(hydra.sweep.dir).absolute(),
             overrides=[*hydra.overrides.task, *given],
             jobs=combinations(list(hydra.overrides.task)) if is_basic else [],
-            is_numbered=plain["sweep"]["subdir"] == "${hydra.job.num}",
+            is_numbered=sweep["subdir"] == "${hydra.job.num}",
             is_study=is_of_study(hydra),
         )
 
@@ -110,7 +110,7 @@ class Sweep(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         hydra = config.hydra
-        if hydra.mode is None or hydra.mode.name != "MULTIRUN":
+        if not is_multirun(hydra):
             return
         take_gpu()
         if not hydra.launcher._target_.endswith(".BasicLauncher"):
@@ -124,7 +124,7 @@ class Sweep(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         hydra = config.hydra
-        if hydra.mode is not None and hydra.mode.name == "MULTIRUN" and is_of_study(hydra):
+        if is_of_study(hydra):
             directory = Path(hydra.sweep.dir).absolute()
             name, words = job_name(config), typed_overrides(hydra)
             has_name = isinstance(sys.stdout, NamedLines)

@@ -1,5 +1,6 @@
 """The Hydra sweeper that runs a study: ``python train.py -m study=...``."""
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from core.monitor import monitor_of
 from core.progress import Monitor
 from study import outlook, record
 from study.engine import Study
-from study.jobs import Jobs
+from study.jobs import Jobs, update_study
 from study.preflight import Cost, preflight, print_forecast
 from study.protocol import Protocol
 from trainer.loggers.wandb_mode import check_key
@@ -97,7 +98,7 @@ def conduct(
     costs = {name: Cost(**cost) for name, cost in before["costs"].items()}
     if not costs:
         costs = preflight(protocol, jobs, compose)
-        record.keep_costs(costs, directory)
+        update_study(directory, {"costs": {name: asdict(cost) for name, cost in costs.items()}})
     print_forecast(protocol, costs)
     outlook.begin(protocol, directory)
     study = Study(

@@ -3,6 +3,7 @@
 from contextlib import suppress
 
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 with suppress(ImportError):  # without joblib there is no such launcher
@@ -12,7 +13,8 @@ with suppress(ImportError):  # without joblib there is no such launcher
         """See :class:`study.joblib_launcher.JoblibLauncher`."""
 
     class JoblibSettings(SearchPathPlugin):
-        """Replaces the settings after all plugins are loaded, as Hydra's may load after ours."""
+        """Replaces their schema after all plugins are loaded, as Hydra's may load after ours."""
 
         def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-            joblib_launcher.register_settings()
+            settings = joblib_launcher.Settings
+            ConfigStore.instance().store(group="hydra/launcher", name="joblib", node=settings)

@@ -95,6 +95,7 @@ def test_grid_may_not_exceed_the_budget():
         ({"low": "a", "high": 0.1}, "low=a should be a valid .* number"),
         ({"min": 0.0}, "list of choices or have"),
         (3, "list of choices or have"),
+        ({"choices": 3}, "choices=3 should be a valid array"),
         ({"low": 0.0, "high": 0.1, "points": 0}, "points=0 should be greater than"),
         ({"low": 0.0, "high": 0.1, "when": 3}, "when=3 should be"),
         (
