@@ -120,23 +120,19 @@ def show(report: Document) -> None:
 def write(report: Document, folder: Path, options: argparse.Namespace) -> list[Path]:
     """Write ``report.csv``, ``report.html`` and the files the options name; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    reports = {
-        folder / "report.csv": report.frame.to_csv(index=False),
-        folder / "report.html": report.page(),
-    }
-    extras = {}
+    files = [folder / "report.csv", folder / "report.html"]
+    write_text(report.frame.to_csv(index=False), files[0])
+    write_text(report.page(), files[1])
+    # these in place: the user may name a device such as /dev/stdout
     if options.latex:
-        extras[options.latex] = latex(report.tables[0], f"{report.title}. {report.notes}")
+        text = latex(report.tables[0], f"{report.title}. {report.notes}")
+        options.latex.write_text(text, encoding="utf-8")
     if options.markdown:
-        extras[options.markdown] = report.markdown()
-    for file, text in reports.items():
-        write_text(text, file)
-    for file, text in extras.items():  # in place: the user may name a device such as /dev/stdout
-        file.write_text(text, encoding="utf-8")
+        options.markdown.write_text(report.markdown(), encoding="utf-8")
     if options.figures:
         report.save_figures(options.figures)
-        return [*reports, *extras, options.figures]
-    return [*reports, *extras]
+    named = (options.latex, options.markdown, options.figures)
+    return [*files, *filter(None, named)]
 
 
 if __name__ == "__main__":

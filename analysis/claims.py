@@ -2,11 +2,10 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from analysis.comparison import BEST, MAY_BE_BEST, UNTESTED, WORSE, Comparison, against
 from analysis.provenance import counted, facts
@@ -124,28 +123,12 @@ def notes_and_methods(comparison: Comparison, studies: Sequence[Study]) -> tuple
         "num_diverged": sum(len(row.diverged) for row in rows),
         "has_intervals": any(row.to_best and row.to_best.high is not None for row in rows),
     }
-    texts = [template(f"{name}.txt").render(context) for name in ("statistics", "methods")]
-    statistics, methods = (" ".join(text.split()) for text in texts)
-    return statistics, methods
+    return paragraph("statistics.txt", context), paragraph("methods.txt", context)
 
 
-def template(name: str) -> Template:
-    """A template of this folder; HTML is escaped, and Markdown by the filter ``md``."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=name.endswith(".html"),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters = {"listed": listed, "words": words, "seeds": seeds, "percent": percent}
-    environment.filters |= {**filters, "md": in_markdown}
-    return environment.get_template(name)
-
-
-def seeds(numbers: Sequence[Any]) -> str:
-    return f"seed{'s' * (len(numbers) != 1)} {listed([str(n) for n in numbers], most=12)}"
+def paragraph(template: str, context: Mapping[str, object]) -> str:
+    """A template of this folder as one line of text."""
+    return " ".join(TEMPLATES.get_template(template).render(context).split())
 
 
 def percent(share: float) -> str:
@@ -154,3 +137,15 @@ def percent(share: float) -> str:
 
 def in_markdown(text: str) -> str:
     return re.sub(r"([\\`*_|<])", r"\\\1", text).replace("\n", " ")
+
+
+# the templates of this folder; HTML is escaped by itself, and Markdown by the filter ``md``
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=select_autoescape(["html"]),
+    undefined=StrictUndefined,
+    keep_trailing_newline=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+TEMPLATES.filters |= {"listed": listed, "words": words, "percent": percent, "md": in_markdown}

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.question import Question, ask, reported
-from analysis.rows import Key, Row, add_costs, is_diverged, rows_of, unit_means
-from analysis.runs import TUNE, ReportError, Run, nested
+from analysis.rows import Key, Row, add_costs, rows_of, unit_means
+from analysis.runs import DIVERGED, TUNE, ReportError, Run, nested
 from analysis.statistics import (
     ALPHA,
     Difference,
@@ -129,7 +129,7 @@ def count_divergence(runs: Sequence[Run], question: Question) -> None:
     finished = [run for run in runs if run.finished]
     validation = [run.validation for run in finished if run.validation is not None]
     test = [run.test for run in finished if run.test is not None]
-    for run in filter(is_diverged, runs):
+    for run in [run for run in runs if run.status == DIVERGED]:
         run.validation = min(validation, key=question.key, default=None)
         run.test = min(test, key=question.key, default=None)
 
@@ -237,8 +237,6 @@ def wins(row: Row, rival: Row, question: Question) -> Estimate | None:
         lost = {(run.unit, run.seed): math.inf for run in one.diverged}
         tables.append(pd.Series({**one.scores, **lost}, dtype=float).unstack())
     a, b = tables[0].align(tables[1])
-    if (a.isna() | b.isna()).all(axis=None):
-        return None
     return probability_of_improvement(a.to_numpy(), b.to_numpy(), question.key(1.0))
 
 

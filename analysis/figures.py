@@ -12,7 +12,7 @@ from analysis.question import Question
 from analysis.rows import Row, unit_means
 from analysis.runs import Run
 from analysis.statistics import Estimate, pareto
-from analysis.tuning_figures import of_tuning
+from analysis.tuning import of_tuning
 from analysis.words import interval, intervals, metric_value, shown, words
 
 MAX_POINTS = 240  # per line; more would only make the file larger

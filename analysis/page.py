@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from analysis.caveats import caveats
-from analysis.claims import claims, claims_against, notes_and_methods, template
+from analysis.claims import TEMPLATES, claims, claims_against, notes_and_methods
 from analysis.comparison import Comparison
 from analysis.figures import figures_of, palette_of
 from analysis.plot import NUM_LOOKS, Figure, Palette, inline_svg, save
@@ -46,7 +46,7 @@ class Document(ABC):
 
     def page(self) -> str:
         """The whole report as HTML."""
-        return template(self.page_template).render(
+        return TEMPLATES.get_template(self.page_template).render(
             report=self,
             made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
             palette=self.palette,
@@ -58,7 +58,7 @@ class Document(ABC):
 
     def markdown(self) -> str:
         """The report as Markdown, without figures."""
-        return template("report.md").render(report=self)
+        return TEMPLATES.get_template("report.md").render(report=self)
 
     def save_figures(self, folder: Path) -> None:
         """Save every figure as SVG, PDF and PNG, at the column and page width of a paper."""

@@ -5,17 +5,14 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from analysis.question import Question
 from analysis.runs import BROKEN, DIVERGED, REPEAT, UNTUNED, Run, Setting
 from analysis.statistics import Difference, Estimate, estimate, median_time
-from analysis.words import is_share
+from analysis.words import COSTS, is_share
 
-COSTS = (
-    "train_seconds", "step_ms", "optimizer_step_ms", "state_bytes_per_parameter",
-    "peak_memory_bytes",
-)  # fmt: skip
 NO_VALUE = "no value"
 
 Key = tuple[str, str]  # unit and seed of a run
@@ -88,7 +85,9 @@ def row_of(name: str, runs: Sequence[Run], question: Question, phases: set[str])
         else [used]
     )
     best = [best_setting(group, question) for group in groups if group]
-    ended = [run for _, at_best in best for run in at_best if run.finished or is_diverged(run)]
+    ended = [
+        run for _, at_best in best for run in at_best if run.finished or run.status == DIVERGED
+    ]
     counted = [run for run in ended if None not in (run.validation, question.value_of(run))]
     last = list({(run.unit, run.seed): run for run in counted}.values())
     finished = [run for run in last if run.finished]
@@ -98,7 +97,7 @@ def row_of(name: str, runs: Sequence[Run], question: Question, phases: set[str])
         name=name,
         settings=[setting for setting, _ in best],
         runs=finished,
-        diverged=[run for run in last if is_diverged(run)],
+        diverged=[run for run in last if run.status == DIVERGED],
         num_replaced=len(counted) - len(last),
         without_value=[run for run in ended if run not in counted],
         statuses=Counter(run.status for run in runs),
@@ -113,10 +112,6 @@ def row_of(name: str, runs: Sequence[Run], question: Question, phases: set[str])
     )
 
 
-def is_diverged(run: Run) -> bool:
-    return run.status == DIVERGED
-
-
 def best_setting(runs: Sequence[Run], question: Question) -> tuple[Setting, list[Run]]:
     """The setting with the best mean on validation, and its runs."""
     settings: dict[Setting, list[Run]] = defaultdict(list)
@@ -126,8 +121,9 @@ def best_setting(runs: Sequence[Run], question: Question) -> tuple[Setting, list
 
 
 def over_units(values: Mapping[Key, float], metric: str) -> Estimate:
-    """Estimate from the means of the units."""
-    return estimate(list(unit_means(values).values()), *possible(metric))
+    """Estimate from the means of the units, clipped to the values that the metric can have."""
+    possible = (0.0, 1.0) if is_share(metric) else (-math.inf, math.inf)
+    return estimate(list(unit_means(values).values()), *possible)
 
 
 def unit_means(values: Mapping[Key, float]) -> dict[str, float]:
@@ -138,30 +134,18 @@ def unit_means(values: Mapping[Key, float]) -> dict[str, float]:
 def merit(runs: Sequence[Run], question: Question) -> tuple[bool, int, bool, float]:
     """Sort key of a setting: few broken runs, run to the end, then the mean on validation."""
     finished = [run for run in runs if run.finished]
-    found = of_known([run.validation for run in finished])
+    known = [run.validation for run in finished if run.validation is not None]
     broken = sum(run.status in BROKEN for run in runs)
     is_full = not any(run.is_partial for run in finished)
-    return bool(finished), -broken, is_full, question.key(found.mean if found else None)
-
-
-def of_known(
-    values: Sequence[float | None], least: float = -math.inf, greatest: float = math.inf
-) -> Estimate | None:
-    """The estimate from the values that are not None; None without any."""
-    known = [value for value in values if value is not None]
-    return estimate(known, least, greatest) if known else None
-
-
-def possible(metric: str) -> tuple[float, float]:
-    """The range of values that a metric can have."""
-    return (0.0, 1.0) if is_share(metric) else (-math.inf, math.inf)
+    return bool(finished), -broken, is_full, question.key(float(np.mean(known)) if known else None)
 
 
 def add_costs(row: Row, question: Question, targets: Sequence[float]) -> None:
     """Add the costs of the runs, and the cost of reaching each target."""
     for name in COSTS:
-        if cost := of_known([cost_of(run, name) for run in row.runs], least=0.0):
-            row.cost[name] = cost
+        costs = [cost for run in row.runs if (cost := cost_of(run, name)) is not None]
+        if costs:
+            row.cost[name] = estimate(costs, least=0.0)
     for target in targets:
         steps, seconds = [], []
         for run in row.runs:

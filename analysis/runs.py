@@ -8,7 +8,7 @@ import json
 import math
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from core.errors import reason
@@ -38,7 +37,8 @@ DRAWN = (("train/", "loss"), ("train_eval/", "loss"), ("optim/", "lr"))
 DRAWN_PARTS = 500
 
 Setting = tuple[tuple[str, Any], ...]
-Curves = dict[str, NDArray[np.float64]]  # by metric (n, 3): step, seconds, value
+Curves = dict[str, pd.DataFrame]  # by metric: step, seconds and value of its events
+CURVE = ("step", "seconds", "value")
 
 
 class FinishedSummary(BaseModel, strict=True):
@@ -164,9 +164,7 @@ class Run:
 
     def curve(self, metric: str) -> pd.DataFrame:
         """Columns step, seconds and value of every event that has ``metric``."""
-        points = self.curves.get(metric, np.empty((0, 3)))
-        curve = pd.DataFrame(points, columns=["step", "seconds", "value"])
-        return curve.dropna().drop_duplicates("step")
+        return self.curves.get(metric, curve_of([]))
 
 
 def read_runs(directories: Iterable[Path], metric: str | None = None) -> list[Run]:
@@ -285,8 +283,14 @@ def read_curves(file: Path, compared: str, part: int) -> tuple[Curves, set[str],
                     parts[name] = step // part
     except (OSError, ValueError):  # missing, or not a file of this program
         damaged += file.exists()
-    shown = {printable(n): np.frombuffer(curve).reshape(-1, 3) for n, curve in curves.items()}
+    shown = {printable(name): curve_of(numbers) for name, numbers in curves.items()}
     return shown, set(map(printable, names)), damaged
+
+
+def curve_of(numbers: Sequence[float]) -> pd.DataFrame:
+    """A curve from step, seconds, value, step, ...; without gaps, and with each step once."""
+    points = np.array(numbers, dtype=float).reshape(-1, 3)
+    return pd.DataFrame(points, columns=CURVE).dropna().drop_duplicates("step")
 
 
 def is_drawn(metric: str) -> bool:

@@ -177,22 +177,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def pairwise_p(values: ArrayLike) -> NDArray[np.float64]:
-    """p of every pair of candidates, corrected for all pairs; (k, k), 1 on the diagonal.
-
-    Args:
-        values: (n replicates, k candidates), without gaps.
-    """
-    sample = np.asarray(values, dtype=float)
-    k = sample.shape[1]
-    one, other = np.triu_indices(k, 1)
-    p_values = np.ones((k, k))
-    if len(one):
-        p = holm(paired_p((sample[:, one] - sample[:, other]).T, len(one)).tolist())
-        p_values[one, other] = p_values[other, one] = p
-    return p_values
-
-
 def may_be_best(values: ArrayLike, sign: float) -> NDArray[np.bool_]:
     """Whether no other candidate is detectably better, Holm-corrected over all pairs; (k,).
 
@@ -203,9 +187,14 @@ def may_be_best(values: ArrayLike, sign: float) -> NDArray[np.bool_]:
         values: (n replicates, k candidates), without gaps.
         sign: 1 where larger is better, -1 where smaller is.
     """
-    means = sign * np.asarray(values, dtype=float).mean(axis=0)
-    worse = (pairwise_p(values) < ALPHA) & (means[:, None] < means)
-    return ~worse.any(axis=1)
+    sample = sign * np.asarray(values, dtype=float)
+    means = sample.mean(axis=0)
+    one, other = np.triu_indices(len(means), 1)
+    p = holm(paired_p((sample[:, one] - sample[:, other]).T, len(one) or 1).tolist())
+    lower = np.where(means[one] < means[other], one, other)
+    standing = np.ones(len(means), dtype=bool)
+    standing[lower[np.asarray(p) < ALPHA]] = False
+    return standing
 
 
 def to_the_best(values: ArrayLike, sign: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -237,19 +226,17 @@ def to_the_best(values: ArrayLike, sign: float) -> tuple[NDArray[np.float64], ND
     return (low, high) if sign > 0 else (0.0 - high, 0.0 - low)
 
 
-def probability_of_improvement(a: ArrayLike, b: ArrayLike, sign: float) -> Estimate:
+def probability_of_improvement(a: ArrayLike, b: ArrayLike, sign: float) -> Estimate | None:
     """How often a run of A beats the run of B with the same replicate and seed; ties count half.
 
     Bouthillier et al. 2021, arXiv:2103.03098; Agarwal et al. 2021, arXiv:2108.13264. The share of
     wins per replicate, averaged, with a 95 % percentile bootstrap over replicates and over seeds
-    within each. A single replicate, or no spread, gives no interval.
+    within each. A single replicate, or no spread, gives no interval; None if no replicate and seed
+    has a run of both.
 
     Args:
         a, b: (replicates, seeds); NaN if there is no run, infinite if it diverged and so loses.
         sign: 1 where larger is better, -1 where smaller is.
-
-    Raises:
-        ValueError: if no replicate and seed has a run of both.
     """
     pair = np.stack([np.asarray(a, dtype=float), np.asarray(b, dtype=float)])
     ours, theirs = np.where(np.isinf(pair), -math.inf, sign * pair)
@@ -257,7 +244,7 @@ def probability_of_improvement(a: ArrayLike, b: ArrayLike, sign: float) -> Estim
     both = ~np.isnan(pair).any(axis=0)
     shared = [row[known] for row, known in zip(wins, both, strict=True) if known.any()]
     if not shared:
-        raise ValueError("no replicate and seed has a run of both candidates")
+        return None
     n = len(shared)
     mean = float(np.mean([row.mean() for row in shared]))
     rng = np.random.default_rng(0)

@@ -26,6 +26,7 @@ from analysis.runs import (
 )
 from analysis.study import Study
 from analysis.words import label
+from core.same_run import flat, is_among
 
 # circumstances that do not distinguish candidates; those that matter become caveats
 NOT_COMPARED = (
@@ -190,10 +191,14 @@ def swept(leaves: Sequence[Leaves], families: Sequence[tuple[Any, ...]]) -> list
 
 
 def leaves_of(run: Run) -> Leaves:
-    """Config keys and choices that can distinguish a run from others."""
-    leaves = {**flat(run.config), **run.choices}
-    unimportant = tuple(f"{name}." for name in NOT_COMPARED)
-    return {key: value for key, value in leaves.items() if not f"{key}.".startswith(unimportant)}
+    """Config keys and choices that can distinguish a run from others; a list is one value."""
+    config = {
+        key: json.dumps(value) if isinstance(value, list) else value
+        for key, value in flat(run.config).items()
+        if value != {}
+    }
+    leaves = {**config, **run.choices}
+    return {key: value for key, value in leaves.items() if not is_among(key, NOT_COMPARED)}
 
 
 def without_unresolved(leaves: Sequence[Leaves]) -> list[Leaves]:
@@ -218,17 +223,6 @@ def completed(leaves: Sequence[Leaves]) -> list[Leaves]:
         if not value and value is not None
     }
     return [{**off, **leaf} for leaf in leaves]
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> Leaves:
-    """A nested config as dotted keys; a list is one value."""
-    leaves: Leaves = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            leaves |= flat(value, f"{prefix}{key}.")
-        else:
-            leaves[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, list) else value
-    return leaves
 
 
 def is_number(value: Any) -> bool:

@@ -2,8 +2,6 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -13,6 +11,7 @@ from analysis.rows import Hit, Row
 from analysis.statistics import Estimate
 from analysis.tuning import is_swept
 from analysis.words import (
+    COSTS,
     bounds,
     duration,
     intervals,
@@ -22,18 +21,9 @@ from analysis.words import (
     p_value,
     shown,
     signed,
-    size,
     words,
 )
 
-three_digits = partial(shown, digits=3)
-COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "train_seconds": ("training time", duration),
-    "step_ms": ("step (ms)", three_digits),
-    "optimizer_step_ms": ("optimizer step (ms)", three_digits),
-    "state_bytes_per_parameter": ("optimizer state (B/param)", three_digits),
-    "peak_memory_bytes": ("peak memory", size),
-}
 LATEX = str.maketrans(
     {sign: f"\\{sign}" for sign in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}

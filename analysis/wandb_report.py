@@ -15,7 +15,7 @@ import wandb
 
 from analysis.comparison import Comparison
 from analysis.page import Report
-from analysis.runs import ReportError, Run, nested
+from analysis.runs import DRAWN, ReportError, Run, nested
 from analysis.tables import frame
 from analysis.tuning import swept_keys, trials_of
 
@@ -87,8 +87,7 @@ def save_workspace(comparison: Comparison, entity: str, project: str, group: str
     except ImportError:
         return "no W&B workspace: it needs pip install wandb-workspaces"
     question = comparison.question
-    kinds = (("train/", "loss"), ("train_eval/", "loss"), ("optim/", "lr"))
-    training = [name for kind in kinds for name in comparison.metrics(*kind)]
+    training = [name for kind in DRAWN for name in comparison.metrics(*kind)]
     curves = [
         panels.LinePlot(title=f"{metric} over {x}", x=x, y=[metric])
         for metric in (question.validation, *training)

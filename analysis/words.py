@@ -1,7 +1,8 @@
 """Format numbers, metrics and settings for readers, with meaningful digits only."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from analysis.statistics import Difference, Estimate
@@ -123,3 +124,13 @@ def duration(seconds: float) -> str:
 def size(num_bytes: float) -> str:
     power = min(int(math.log(num_bytes, 1024)), 4) if num_bytes else 0
     return f"{shown(num_bytes / 1024**power, 3)} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+
+
+three_digits = partial(shown, digits=3)
+COSTS: dict[str, tuple[str, Callable[[float], str]]] = {  # heading and format, by name
+    "train_seconds": ("training time", duration),
+    "step_ms": ("step (ms)", three_digits),
+    "optimizer_step_ms": ("optimizer step (ms)", three_digits),
+    "state_bytes_per_parameter": ("optimizer state (B/param)", three_digits),
+    "peak_memory_bytes": ("peak memory", size),
+}

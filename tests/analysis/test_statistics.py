@@ -14,7 +14,6 @@ from analysis.statistics import (
     may_be_best,
     median_time,
     paired,
-    pairwise_p,
     pareto,
     probability_of_improvement,
     sign_flip,
@@ -27,21 +26,9 @@ DRUG_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
 DRUG_2 = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
 
 
-def test_interval_is_scipys():
-    found = estimate(DRUG_1)
-    low, high = stats.ttest_1samp(DRUG_1, 0).confidence_interval(0.95)
-    assert (found.mean, found.low, found.high) == pytest.approx((0.75, low, high))
-
-
 @pytest.mark.parametrize("values", [[0.5], [0.5, 0.5]])
 def test_no_spread_no_interval(values):
     assert estimate(values).low is None
-
-
-def test_paired_t_on_students_sleep_data():
-    found = paired(np.subtract(DRUG_1[:9], DRUG_2[:9]).tolist(), math.inf)
-    assert found.test == "paired t"
-    assert found.p == pytest.approx(stats.ttest_rel(DRUG_1[:9], DRUG_2[:9]).pvalue)
 
 
 @pytest.mark.parametrize("sample", [DRUG_1, np.subtract(DRUG_1, DRUG_2), [0.1, 0.2, -0.3]])
@@ -117,7 +104,6 @@ def test_candidates_that_nobody_beats():
     values = np.stack([9 * noise, noise[::-1] - 9, noise, noise], axis=1)
     assert may_be_best(values, 1).tolist() == [True, False, True, True]
     assert may_be_best(-values, -1).tolist() == [True, False, True, True]
-    assert pairwise_p(values)[2, 3] == 1.0
     assert may_be_best(values[:1], 1).all()  # one replicate tells nothing
     assert may_be_best(values[:, :1], 1).all()  # nor does one candidate
 
@@ -144,8 +130,7 @@ def test_probability_of_improvement_counts_pairs():
     assert probability_of_improvement(b, a, 1).mean == pytest.approx(1 - found.mean)
     assert probability_of_improvement([[inf]], [[inf]], -1).mean == 0.5
     assert probability_of_improvement(a[:1], b[:1], 1).low is None  # one replicate
-    with pytest.raises(ValueError, match="no replicate"):
-        probability_of_improvement([[nan, 1.0]], [[1.0, nan]], 1)
+    assert probability_of_improvement([[nan, 1.0]], [[1.0, nan]], 1) is None
 
 
 def test_seeds_of_one_tuning_count_as_one():
