@@ -8,8 +8,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from core.errors import ConfigError
-from data.augment import Cutout, HorizontalFlip, PerImage
-from data.draws import BatchDraws
+from data.augment import Cutout, HorizontalFlip
 from data.images import image_splits
 from data.splits import TensorSplit
 
@@ -92,14 +91,3 @@ def test_masks_are_not_left_behind():
     with pytest.raises(ConfigError, match=r"move the pixels .* targets of shape \(8, 8\)"):
         splits(IMAGES, MASKS, augment=[Cutout(2)])
     assert splits(IMAGES, MASKS).train is not None
-
-
-def test_torchvision_transforms_apply_to_single_images(splits_of):
-    rotation = {"_target_": "torchvision.transforms.v2.RandomRotation", "degrees": 30}
-    built = splits_of("mnist5k", augment=[rotation])
-    (augment,) = built.prepare.augment
-    assert isinstance(augment, PerImage)
-    images = built.train.tensors[0][:1].expand(16, 1, 28, 28)
-    rotated = augment(images, BatchDraws(0, 0, 0, 16, 0, 16))
-    assert len(rotated.flatten(1).unique(dim=0)) > 10  # an angle for each
-    assert torch.equal(rotated[3:7], augment(images[3:7], BatchDraws(0, 0, 0, 16, 3, 7)))

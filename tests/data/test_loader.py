@@ -10,9 +10,8 @@ from torch.nn import functional as F
 import data.augment
 from core.errors import ConfigError, Interrupted
 from core.ranks import Ranks
-from data.augment import HorizontalFlip, RandomCrop
 from data.build import build_data
-from data.images import PrepareImages, image_splits
+from data.images import PrepareImages
 from data.loader import Loader
 from data.splits import Splits, TensorSplit
 from models.build import build_model
@@ -91,22 +90,6 @@ def test_normalization():
     torch.testing.assert_close(prepared, (images / 255 - mean) / std)
 
 
-def test_same_augmented_samples_whatever_the_processes_and_micro_batches():
-    images = torch.randint(0, 256, (50, 3, 8, 8), dtype=torch.uint8)
-    split = TensorSplit(images, torch.arange(50))
-    augment = [RandomCrop(1), HorizontalFlip()]
-    splits = image_splits("test", split, split, split, "ab", [0.1, 0.2, 0.3], [0.5], augment)
-
-    def images_of(rank, world_size, accumulate):
-        data = Loader(splits, CPU, 0, rank, world_size, accumulate, 12, 5, 0)
-        return torch.cat([part[0] for update in data.train(0) for part in update])
-
-    whole = images_of(0, 1, 1)
-    assert torch.equal(images_of(0, 1, 3), whole)
-    shares = [images_of(rank, 3, 2).view(-1, 2, 3, 8, 8) for rank in range(3)]
-    assert torch.equal(torch.cat(shares, 1).view_as(whole), whole)
-
-
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_limited_evaluation_is_spread_over_the_split(world_size):
     """Splits are often in the order of their classes."""
@@ -164,11 +147,14 @@ class GlobalNoise:
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_augmentation_with_global_generators_resumes_exactly(train, monkeypatch):
+def test_a_run_with_random_numbers_of_every_kind_goes_on(train, monkeypatch):
+    """Evaluation sees the images as they are, and balanced weights the labels."""
     monkeypatch.setattr(data.augment, "GlobalNoise", GlobalNoise, raising=False)
     monkeypatch.setattr(GlobalNoise, "__module__", "data.augment")
     noise = "data.augment=[{_target_: data.augment.GlobalNoise}]"
-    overrides = (*SHORT, "model.dropout=0.2", noise, "trainer.accumulate_steps=2")
+    transforms = "data.transforms=[{name: RandomRotation, degrees: 30}, RandomInvert]"
+    overrides = (*SHORT, "model.dropout=0.2", noise, transforms)
+    overrides += ("trainer.accumulate_steps=2", "objective.class_weights=balanced")
     whole = train(*overrides)
     with signal_at(3), pytest.raises(Interrupted):
         train(*overrides, run_dir=whole.parent / "parts")

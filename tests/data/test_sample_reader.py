@@ -11,7 +11,7 @@ import sys
 import numpy
 import pytest
 import torch
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import Dataset, IterableDataset
 
 from core.errors import ConfigError
 from data.build import subset
@@ -166,43 +166,10 @@ def test_iterable_data_sets_that_are_refused():
         subset(Splits(Stream(), None, None, spec=None).train, 3, "data.limit_train_samples")
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_samples_of_different_sizes_without_a_collate_function(num_workers):
-    """One line, and the process ends though the error, with its traceback, is held."""
-    program = (
-        "import torch; from data.loader import Loader\n"
-        "from data.splits import ImageSpec, Splits\n"
-        "spec = ImageSpec('ragged', 1, (1, 3), ('a', 'b'), (0.5,), (0.5,))\n"
-        "split = [(torch.zeros(length, 3), length) for length in (4, 3, 2, 1)]\n"
-        "splits = Splits(split, split, None, spec)\n"
-        f"data = Loader(splits, torch.device('cpu'), 0, 0, 1, 1, 4, 4, {num_workers})\n"
-        "try:\n"
-        "    list(data.evaluate('val'))\n"
-        "except Exception as error:\n"
-        "    held = error\n"
-        "print(type(held).__name__, held)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, timeout=120, capture_output=True, text=True
-    )
-    assert done.returncode == 0
-    assert done.stdout == (
-        "ConfigError data=ragged: samples of shapes (1, 3) and (2, 3) cannot be stacked into a "
-        "batch: set Splits(collate=...) or data.collate_fn to a function that can batch them, "
-        "such as data.collate.Pad\n"
-    )
-
-
 @pytest.mark.parametrize("sample", [{"word": "a"}, torch.zeros(3)], ids=["dict", "tensor"])
 def test_samples_that_are_no_tuples_of_tensors(sample):
     with pytest.raises(ConfigError, match="should be a tuple of tensors and numbers"):
         epoch(loader([sample] * 4), 0)
-
-
-def test_torchs_own_data_sets():
-    images, labels = torch.rand(8, 1, 4, 4), torch.arange(8)
-    for image, label in epoch(loader(TensorDataset(images, labels), num_workers=1), 0):
-        assert torch.equal(image, images[label])
 
 
 def test_a_loader_left_open_does_not_keep_the_program_from_ending():
@@ -219,18 +186,32 @@ def test_a_loader_left_open_does_not_keep_the_program_from_ending():
 
 class Failing(Dataset):
     def __len__(self):
-        return 40
+        return 4
 
     def __getitem__(self, index):
         raise RuntimeError("no such sample")
 
 
-def test_workers_end_after_an_error_that_is_still_held():
+RAGGED = [(torch.zeros(length, 3), length) for length in (4, 3, 2, 1)]
+CANNOT_BE_STACKED = (
+    r"^data=of its own: samples of shapes \(1, 3\) and \(2, 3\) cannot be stacked into a batch: "
+    r"set Splits\(collate=\.\.\.\) or data\.collate_fn to a function that can batch them, such as "
+    r"data\.collate\.Pad$"
+)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(
+    ("split", "error", "message"),
+    [(Failing(), RuntimeError, "no such sample"), (RAGGED, ConfigError, CANNOT_BE_STACKED)],
+    ids=["failing", "sizes"],
+)
+def test_workers_end_after_an_error_that_is_still_held(split, error, message, num_workers):
     """Else the process would wait for them for ever at its exit."""
     before = set(multiprocessing.active_children())
-    data = loader(Failing(), num_workers=1)
-    with pytest.raises(RuntimeError, match="no such sample") as held:
-        epoch(data, 0)
+    data = loader(split, num_workers)
+    with pytest.raises(error, match=message) as held:
+        list(data.evaluate("val"))
     data.close()
     assert set(multiprocessing.active_children()) <= before
     assert held.value.__traceback__ is not None

@@ -85,16 +85,6 @@ def test_random_windows_cover_the_text_evenly():
     assert targets[0, -1] == 1000  # the last window ends with the text
 
 
-@pytest.mark.parametrize("lanes", [None, 4])
-def test_windows_do_not_depend_on_the_number_of_processes(lanes, tmp_path):
-    splits = splits_of(tmp_path, lanes=lanes)
-    alone = [update[0] for update in loader(splits).train(epoch=1)][5:]
-    pairs = zip(*(loader(splits, rank, 2).train(1, start=5) for rank in (0, 1)), strict=True)
-    for whole, (first, second) in zip(alone, pairs, strict=True):
-        for tensor, left, right in zip(whole, first[0], second[0], strict=True):
-            assert torch.equal(tensor, torch.cat([left, right]))
-
-
 @pytest.mark.parametrize(
     "split",
     [RandomWindows(torch.arange(999), 10), Lanes(torch.arange(999), 10, 4)],

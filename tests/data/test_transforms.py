@@ -7,7 +7,6 @@ from core.errors import ConfigError
 from core.ranks import Ranks
 from data.build import build_data, check_spec
 from data.splits import ImageSpec, Splits
-from tests.trainer.interrupting import SHORT, assert_same_run
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 ROTATION = [{"name": "RandomRotation", "degrees": 30}, "RandomInvert"]
@@ -30,17 +29,6 @@ def test_transforms_depend_on_seed_epoch_and_sample(images_of):
     assert (plain != turned).flatten(1).any(1).sum() > 180
     assert torch.equal(images_of(transforms=ROTATION, num_workers=2, batch_size=21), turned)
     assert not torch.equal(images_of(transforms=ROTATION, epoch=1), turned)
-
-
-def test_a_run_with_transforms_goes_on(train, tmp_path):
-    """Evaluation sees the images as they are, and balanced weights the labels."""
-    transforms = "data.transforms=[{name: RandomRotation, degrees: 30}, RandomInvert]"
-    settings = (*SHORT, transforms, "objective.class_weights=balanced")
-    whole = train(*settings)
-    parted = tmp_path / "parted"
-    train(*settings, "trainer.limit_train_steps=4", run_dir=parted)
-    train(*settings, "resume=auto", run_dir=parted)
-    assert_same_run(whole, parted)
 
 
 @pytest.mark.parametrize(

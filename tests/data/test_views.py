@@ -57,7 +57,7 @@ def test_a_contrastive_objective_learns(digits, composed):
     objective = SimCLR(build_model(composed()["model"], data.spec, data.device))
     optimizer = torch.optim.Adam(objective.parameters(), lr=3e-3)
     losses = []
-    for epoch in range(4):
+    for epoch in range(3):
         for (batch,) in data.train(epoch):
             loss, _ = objective("train", batch)
             optimizer.zero_grad()
