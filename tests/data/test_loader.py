@@ -148,13 +148,14 @@ class GlobalNoise:
 
 @pytest.mark.usefixtures("few_digits")
 def test_a_run_with_random_numbers_of_every_kind_goes_on(train, monkeypatch):
-    """Evaluation sees the images as they are, and balanced weights the labels."""
+    """Of batches, of samples and of the model; balanced weights see the labels of all samples."""
     monkeypatch.setattr(data.augment, "GlobalNoise", GlobalNoise, raising=False)
     monkeypatch.setattr(GlobalNoise, "__module__", "data.augment")
     noise = "data.augment=[{_target_: data.augment.GlobalNoise}]"
     transforms = "data.transforms=[{name: RandomRotation, degrees: 30}, RandomInvert]"
     overrides = (*SHORT, "model.dropout=0.2", noise, transforms)
     overrides += ("trainer.accumulate_steps=2", "objective.class_weights=balanced")
+    overrides += ("data.num_workers=1",)  # samples draw there, batches here
     whole = train(*overrides)
     with signal_at(3), pytest.raises(Interrupted):
         train(*overrides, run_dir=whole.parent / "parts")

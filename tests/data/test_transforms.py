@@ -23,6 +23,12 @@ def images_of(load):
     return read
 
 
+def test_evaluation_sees_images_as_they_are(load):
+    plain, turned = (load("mnist5k", transforms=named) for named in ([], ROTATION))
+    for one, other in zip(plain.evaluate("train_eval"), turned.evaluate("train_eval"), strict=True):
+        assert all(map(torch.equal, one, other))
+
+
 def test_transforms_depend_on_seed_epoch_and_sample(images_of):
     plain, turned = images_of(), images_of(transforms=ROTATION)
     assert plain.shape == turned.shape == (210, 1, 28, 28)
