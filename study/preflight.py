@@ -49,8 +49,7 @@ def preflight(protocol: Protocol, jobs: Jobs, compose: Compose) -> dict[str, Cos
     """
     shutil.rmtree(jobs.directory / FOLDER, ignore_errors=True)  # left by an earlier attempt
     failures: list[str] = []
-    limits: dict[str, int | None] = {}
-    runs: dict[str, list[Run]] = {}
+    attempts: list[tuple[str, Run, int | None]] = []  # candidate, run, its limit of steps
     for candidate in protocol.candidates.values():
         for number, overrides in enumerate(representatives(candidate)):
             words = [*jobs.arguments, *overrides]
@@ -60,22 +59,22 @@ def preflight(protocol: Protocol, jobs: Jobs, compose: Compose) -> dict[str, Cos
                 reason = explain(error, words, compose)
                 failures.append(f"{candidate.name} ({' '.join(overrides)}): {reason}")
                 continue
-            limits[candidate.name] = limit = trainer["limit_train_steps"]
+            limit = trainer["limit_train_steps"]
             steps = STEPS if limit is None else min(STEPS, limit)
             quiet = ("trainer.log_every_steps=1", "trainer.test=false", "wandb.mode=disabled")
             run = Run(f"{FOLDER}/{candidate.name}-{number}", (*overrides, *quiet), steps)
-            runs.setdefault(candidate.name, []).append(run)
-    summaries = jobs.run([run for several in runs.values() for run in several])
-    for name, several in runs.items():
-        for run in several:
-            if summaries[run.name]["status"] == "failed":
-                failures.append(f"{name}: {summaries[run.name].get('error')}")
+            attempts.append((candidate.name, run, limit))
+    summaries = jobs.run([run for _, run, _ in attempts])
+    costs: dict[str, Cost] = {}
+    for name, run, limit in attempts:
+        summary = summaries[run.name]
+        if summary["status"] == "failed":
+            failures.append(f"{name}: {summary.get('error')}")
+        elif name not in costs:
+            costs[name] = cost_of(jobs.directory / run.name, summary, limit)
     if failures:
         raise ConfigError("these candidates do not run:\n  " + "\n  ".join(failures))
-    return {
-        name: cost_of(jobs.directory / several[0].name, summaries[several[0].name], limits[name])
-        for name, several in runs.items()
-    }
+    return costs
 
 
 def representatives(candidate: Candidate) -> Iterable[list[str]]:
