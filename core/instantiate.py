@@ -22,13 +22,14 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset, IterableDataset
 
 from core.errors import ConfigError, reason
+from core.schema import check_value
 
 # no library unpickles code from a weights file, unless the user's shell allows it
 os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
@@ -190,7 +191,11 @@ def check_arguments(
     where: str,
     within: Callable[..., Any] | None = None,
 ) -> None:
-    """Refuse unknown settings, with the nearest known one, and values of a wrong type."""
+    """Refuse unknown settings, with the nearest known one, and values of a wrong type.
+
+    Arguments annotated ``Annotated[float, Field(ge=0)]`` or ``Literal["a", "b"]`` are checked by
+    pydantic.
+    """
     parameters = inspect.signature(target).parameters
     called = inspect.signature(target, follow_wrapped=False).parameters  # a decorator's, if any
     takes_any = any(p.kind is p.VAR_KEYWORD for p in (*parameters.values(), *called.values()))
@@ -217,8 +222,12 @@ def check_arguments(
         if key in injected:
             raise ConfigError(f"{where}.{key} is set by the program, not by the config")
         annotation = parameters[key].annotation if key in parameters else inspect.Parameter.empty
-        is_number = annotation in (int, float)
+        origin = get_origin(annotation)
+        kind = get_args(annotation)[0] if origin is Annotated else annotation
+        is_number = kind in (int, float)
         if is_number and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ConfigError(f"{where}.{key}={value} should be a number")
-        if annotation is int and value % 1 != 0:  # also nan and inf
+        if kind is int and value % 1 != 0:  # also nan and inf
             raise ConfigError(f"{where}.{key}={value} should be a whole number")
+        if origin in (Annotated, Literal):
+            check_value(annotation, value, f"{where}.{key}")

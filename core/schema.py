@@ -20,6 +20,9 @@ T = TypeVar("T")
 FORBID = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -82,10 +85,10 @@ class TrainerSettings:
     """Evaluate and save averaged weights: an exponential average (ema), or the mean of late weights
     (swa), with batch-norm statistics re-estimated; null: ema if ``ema_decay`` is set, else none.
     Not with schedule-free optimizers."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] | None
+    ema_decay: BelowOne | None
     """Decay of the exponential average; null: 0.999. It rises to this value as (1 + updates) /
     (10 + updates)."""
-    swa_start: Annotated[float, Field(ge=0, lt=1)]
+    swa_start: BelowOne
     """Fraction of the horizon after which swa starts averaging."""
     swa_every_steps: Count | None
     """Updates between the weights that swa averages; null: one epoch."""
@@ -154,7 +157,7 @@ class RuleSettings:
     """Regular expression, searched for in parameter names."""
     lr_scale: Positive = 1.0
     """Factor of the scheduled learning rate."""
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    weight_decay: NonNegative | None = None
     """Weight decay in place of the optimizer's, also for norms and biases."""
     freeze: bool = False
     """Do not train; fully frozen batch norms also keep their running statistics."""
@@ -166,7 +169,7 @@ class ParamGroupSettings:
 
     decay_norms_and_biases: bool
     """Also decay norms, biases, class tokens, position embeddings and layer scales."""
-    layer_decay: float | None
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None
     """Learning-rate factor from each layer to the one below it."""
     not_hidden: list[str]
     """Regular expressions: parameters that Muon leaves to AdamW, besides those it finds itself."""
@@ -272,6 +275,16 @@ def checked(schema: type[T], node: dict[str, Any]) -> T:
     # a union reports one problem per type
     wanted = [p["msg"].partition(" should ")[2] for p in problems if key_of(p, node) == key]
     raise ConfigError(f"{key}={value} should {' or '.join(wanted)}")
+
+
+def check_value(kind: Any, value: Any, where: str) -> None:
+    """Raise ConfigError unless ``value`` is valid for the annotation ``kind``."""
+    try:
+        # "3" and true are no numbers; 1e3 is a whole one
+        adapter(kind).validate_python(value, strict=isinstance(value, str | bool))
+    except ValidationError as error:
+        wanted = [p["msg"].partition(" should ")[2] for p in error.errors(include_url=False)]
+        raise ConfigError(f"{where}={value} should {' or '.join(wanted)}") from error
 
 
 def key_of(problem: Any, node: Any) -> str:

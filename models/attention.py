@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from models.positions import rotate
 
-HALF = (torch.bfloat16, torch.float16)
 MOST_TOKENS = 256  # with more, bf16 is at least as fast
 # takes the keys and values of new tokens, returns those of all tokens so far
 Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -97,22 +96,19 @@ def attend(
     """
     if not attends_in_fp32(queries):
         return F.scaled_dot_product_attention(queries, keys, values, mask, dropout, is_causal)
-    queries, keys, values = to_fp32(queries), to_fp32(keys), to_fp32(values)
-    mask = None if mask is None else to_fp32(mask)
+    queries, keys, values = queries.float(), keys.float(), values.float()
+    if mask is not None and mask.is_floating_point():
+        mask = mask.float()
     with torch.autocast("cpu", enabled=False):
         return F.scaled_dot_product_attention(queries, keys, values, mask, dropout, is_causal)
 
 
 def attends_in_fp32(x: Tensor) -> bool:
     """Whether :func:`attend` computes ``(..., T, width)`` in fp32 even under autocast."""
-    is_short = x.shape[-2] <= MOST_TOKENS
-    return is_short and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    is_on_cpu = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    return is_on_cpu and x.shape[-2] <= MOST_TOKENS and x.dtype != torch.float64
 
 
 def to_attention_dtype(x: Tensor) -> Tensor:
     """Cast ``(..., T, width)`` to the precision that :func:`attend` computes in."""
-    return to_fp32(x) if attends_in_fp32(x) else x
-
-
-def to_fp32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in HALF else x
+    return x.float() if attends_in_fp32(x) else x

@@ -32,8 +32,6 @@ class TextClassifier(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        if pooling not in ("mean", "cls"):
-            raise ConfigError(f"model.pooling={pooling} should be mean or cls")
         self.encoder = encoder
         self.pooling = pooling
         self.dropout = nn.Dropout(dropout)

@@ -7,12 +7,14 @@
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 OFFSET = 0.008  # keeps the first steps from being too small (arXiv:2102.09672, section 3.2)
 MAX_BETA = 0.999
+Prediction = Literal["velocity", "noise"]
 
 
 class CosineDiffusion(nn.Module):
@@ -26,12 +28,8 @@ class CosineDiffusion(nn.Module):
 
     alpha_bar: Tensor  # (num_steps + 1,), from 1 at t = 0 down to nearly 0
 
-    def __init__(self, num_steps: int, prediction: str) -> None:
+    def __init__(self, num_steps: int, prediction: Prediction) -> None:
         super().__init__()
-        if num_steps < 1:
-            raise ValueError(f"num_steps={num_steps} should be at least 1")
-        if prediction not in ("velocity", "noise"):
-            raise ValueError(f"prediction={prediction} should be velocity or noise")
         self.num_steps = num_steps
         self.prediction = prediction
         self.register_buffer("alpha_bar", cosine_alpha_bar(num_steps).float())

@@ -1,6 +1,7 @@
 """LSTM and GRU language models, with a state of fixed size."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ class RecurrentModel(nn.Module):
 
     def __init__(
         self,
-        cell: str,
+        cell: Literal["lstm", "gru"],
         vocab_size: int,
         num_layers: int,
         width: int,
@@ -25,12 +26,10 @@ class RecurrentModel(nn.Module):
         tie_weights: bool = True,
     ) -> None:
         super().__init__()
-        cells = {"lstm": nn.LSTM, "gru": nn.GRU}
-        if cell not in cells:
-            raise ValueError(f"cell={cell} must be one of {', '.join(cells)}")
         self.cell = cell
         self.embedding = nn.Embedding(vocab_size, width)
-        self.layers = cells[cell](
+        layers = nn.LSTM if cell == "lstm" else nn.GRU
+        self.layers = layers(
             width,
             width,
             num_layers,

@@ -31,15 +31,13 @@ class ResNet(nn.Module):
 
     def __init__(
         self,
-        depth: int,
+        depth: Literal[18, 34, 50],
         in_channels: int,
         num_classes: int,
         stem: Stem = "small",
         zero_init_residual: bool = False,
     ) -> None:
         super().__init__()
-        if depth not in DEPTHS:
-            raise ValueError(f"depth={depth} should be 18, 34 or 50")
         block, num_blocks, channels = DEPTHS[depth]
         self.stem = build_stem(stem, in_channels)
         stages: list[nn.Module] = []
@@ -70,10 +68,8 @@ class ResNet(nn.Module):
 def build_stem(stem: Stem, in_channels: int) -> nn.Module:
     if stem == "small":
         return nn.Sequential(conv_norm(in_channels, 64), nn.ReLU(inplace=True))
-    if stem == "imagenet":
-        return nn.Sequential(
-            conv_norm(in_channels, 64, 7, stride=2),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, stride=2, padding=1),
-        )
-    raise ValueError(f"stem={stem} should be small or imagenet")
+    return nn.Sequential(
+        conv_norm(in_channels, 64, 7, stride=2),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, stride=2, padding=1),
+    )

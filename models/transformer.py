@@ -5,6 +5,7 @@ Pre-norm blocks of causal self-attention and a GELU MLP (GPT-2), rotary position
 
 import math
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -73,14 +74,12 @@ class Transformer(nn.Module):
         num_heads: int,
         width: int,
         dropout: float = 0.0,
-        positions: str = "rotary",
+        positions: Literal["rotary", "alibi"] = "rotary",
         tie_weights: bool = True,
     ) -> None:
         super().__init__()
         if width % (2 * num_heads):
             raise ValueError(f"width={width} must be a multiple of 2 * num_heads={2 * num_heads}")
-        if positions not in ("rotary", "alibi"):
-            raise ValueError(f"positions={positions} must be rotary or alibi")
         self.context_length = context_length
         self.num_heads = num_heads
         self.embedding = nn.Embedding(vocab_size, width)

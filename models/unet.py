@@ -6,6 +6,7 @@ of the same size (arXiv:1505.04597, arXiv:2006.11239).
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from models.attention import attend
 from models.blocks import divided
-from models.diffusion import CosineDiffusion
+from models.diffusion import CosineDiffusion, Prediction
 from models.generative import GenerativeModel
 
 GROUPS = 8  # groups of every GroupNorm; channels are multiples of it
@@ -38,7 +39,7 @@ class UNet(GenerativeModel):
         width: int,
         multipliers: Sequence[int],
         num_steps: int,
-        prediction: str,
+        prediction: Prediction,
         sample_steps: int,
     ) -> None:
         super().__init__()
@@ -54,16 +55,15 @@ class UNet(GenerativeModel):
         self.stem = nn.Conv2d(in_channels, width, 3, padding=1)
         self.time = TimeEmbedding(width, 4 * width)
         widths = [width * multiplier for multiplier in multipliers]
-        levels = list(zip([width, *widths], widths, [*widths[1:], widths[-1]], strict=False))
-        bottom = len(widths) - 1
+        bottom = widths[-1]
         self.encoder = nn.ModuleList(
-            Level(previous, channels, 4 * width, has_attention=i == bottom)
-            for i, (previous, channels, _) in enumerate(levels)
+            Level(above, channels, 4 * width, has_attention=level == len(widths))
+            for level, (above, channels) in enumerate(pairwise([width, *widths]), start=1)
         )
-        self.middle = Level(widths[-1], widths[-1], 4 * width, has_attention=False)
+        self.middle = Level(bottom, bottom, 4 * width, has_attention=False)
         self.decoder = nn.ModuleList(
-            Level(following + channels, channels, 4 * width, has_attention=i == bottom)
-            for i, (_, channels, following) in reversed(list(enumerate(levels)))
+            Level(below + channels, channels, 4 * width, has_attention=level == 1)
+            for level, (below, channels) in enumerate(pairwise([bottom, *widths[::-1]]), start=1)
         )
         self.downs = nn.ModuleList(
             nn.Conv2d(channels, channels, 3, stride=2, padding=1) for channels in widths[:-1]

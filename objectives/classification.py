@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.errors import ConfigError
+from core.schema import BelowOne, NonNegative
 from data.documents import TokenSplit
 from data.draws import BatchDraws
 from data.pictures import save_grid
@@ -49,9 +50,9 @@ class Classification(Supervised):
         self,
         model: nn.Module,
         spec: Any,
-        label_smoothing: float = 0.0,
-        mixup_alpha: float = 0.0,
-        cutmix_alpha: float = 0.0,
+        label_smoothing: BelowOne = 0.0,
+        mixup_alpha: NonNegative = 0.0,
+        cutmix_alpha: NonNegative = 0.0,
         class_weights: Sequence[float] | Literal["balanced"] | None = None,
         test_time_views: int | None = None,
         metrics: Any = (),
@@ -66,8 +67,6 @@ class Classification(Supervised):
                 f"data={spec.name} has only one class, {spec.class_names[0]} "
                 "(image folders are root/train/<class>/*)"
             )
-        if not 0 <= label_smoothing < 1:
-            raise ConfigError(f"objective.label_smoothing={label_smoothing} should be in [0, 1)")
         views = test_time_views or 1
         if views not in COUNTS or (views > 1 and not hasattr(spec, "image_size")):
             raise ConfigError(
@@ -171,10 +170,8 @@ def mixing(mixup_alpha: float, cutmix_alpha: float, spec: Any) -> Mix | None:
     the original labels ``(N,)``.
 
     Raises:
-        ConfigError: if a setting is negative, or the data are not images.
+        ConfigError: if the data are not images.
     """
-    if mixup_alpha < 0 or cutmix_alpha < 0:
-        raise ConfigError("objective.mixup_alpha and objective.cutmix_alpha should be 0 or more")
     if mixup_alpha == 0 and cutmix_alpha == 0:
         return None
     if spec.kind != "image":

@@ -2,13 +2,15 @@
 
 import math
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.errors import ConfigError
+from core.schema import NonNegative
 from data.loader import Loader
 from data.splits import Batch
 from data.windows import IGNORE, Lanes
@@ -17,6 +19,7 @@ from models.generation import generate
 from models.outputs import prediction_of
 from objectives.base import Media, Objective, Sums, Text, check_fit
 
+SampleTokens = Annotated[int, Field(ge=0)]
 LINE_BREAK = "\n"
 FIRST_TOKEN = 0  # prompt if the vocabulary has no line break; usually the space
 SAMPLE_SEED = 0  # the same at every evaluation, so that only the model changes
@@ -34,7 +37,7 @@ class LanguageModeling(Objective):
 
     Raises:
         ConfigError: if the model does not fit the vocabulary or context length, the prompt cannot
-            be encoded, or a setting is out of range.
+            be encoded.
     """
 
     metric_modes: ClassVar = {"loss": "min", "perplexity": "min", "bits_per_byte": "min"}
@@ -44,17 +47,12 @@ class LanguageModeling(Objective):
         self,
         model: nn.Module,
         spec: Any,
-        sample_tokens: int,
+        sample_tokens: SampleTokens,
         sample_prompt: str,
-        sample_temperature: float,
+        sample_temperature: NonNegative,
         metrics: Any = (),
     ) -> None:
         super().__init__(model)
-        if sample_tokens < 0 or not 0 <= sample_temperature < math.inf:
-            raise ConfigError(
-                f"objective.sample_tokens={sample_tokens} and objective.sample_temperature="
-                f"{sample_temperature} should be at least 0"
-            )
         if getattr(spec, "kind", None) != "text":
             raise ConfigError(f"objective=language_modeling needs text, data={spec.name} has none")
         check_fit(

@@ -3,9 +3,10 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,15 +43,13 @@ class Multilabel(Supervised):
         self,
         model: nn.Module,
         spec: Any,
-        threshold: float = 0.5,
+        threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5,
         class_weights: Sequence[float] | Literal["balanced"] | None = None,
         metrics: Any = (),
     ) -> None:
         names = getattr(spec, "class_names", ())
         if not names:
             raise ConfigError(f"objective=multilabel needs labels, data={spec.name} has none")
-        if not 0 < threshold < 1:
-            raise ConfigError(f"objective.threshold={threshold} should be above 0 and below 1")
         super().__init__(model, spec, names, (2, len(names)), class_weights)
         self.threshold = threshold
         defaults = [

@@ -64,8 +64,6 @@ class Regression(Supervised):
             raise ConfigError(
                 f"objective=regression needs numbers to predict, data={spec.name} has {hint}"
             )
-        if loss not in LOSSES:
-            raise ConfigError(f"objective.loss={loss} should be one of {', '.join(LOSSES)}")
         count = len(quantities.names)
         super().__init__(model, spec, quantities.names, (2, count))
         self.quantities: Quantities = quantities

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from core.collectives import sum_over_ranks
 from core.errors import ConfigError
+from core.schema import NonNegative
 from data.loader import Loader
 from data.splits import Batch
 from objectives.base import Sums
-from objectives.language_modeling import LanguageModeling, cross_entropy
+from objectives.language_modeling import LanguageModeling, SampleTokens, cross_entropy
 
 
 class TruncatedBackpropagation(LanguageModeling):
@@ -24,13 +25,23 @@ class TruncatedBackpropagation(LanguageModeling):
 
     Args:
         lanes: number of parallel streams over all processes; equals ``data.batch_size``.
+        sample_tokens, sample_prompt, sample_temperature, metrics: see :class:`LanguageModeling`.
 
     Raises:
         ConfigError: if the model has no recurrent state.
     """
 
-    def __init__(self, model: nn.Module, spec: Any, lanes: int, **settings: Any) -> None:
-        super().__init__(model, spec, **settings)
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: Any,
+        lanes: int,
+        sample_tokens: SampleTokens,
+        sample_prompt: str,
+        sample_temperature: NonNegative,
+        metrics: Any = (),
+    ) -> None:
+        super().__init__(model, spec, sample_tokens, sample_prompt, sample_temperature, metrics)
         state = model.new_state(lanes) if hasattr(model, "new_state") else None  # type: ignore[operator]
         if not isinstance(state, Tensor):
             raise ConfigError(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.errors import ConfigError
+from core.schema import NonNegative, Positive
 from data.draws import EVALUATION_STREAM, LATENT_STREAM, BatchDraws, seeded
 from data.pictures import save_grid
 from data.splits import Batch
@@ -44,7 +45,7 @@ class VariationalAutoencoder(Objective):
             :mod:`metrics.named`.
 
     Raises:
-        ConfigError: if the model is not a VAE, the data are not images, or a setting is invalid.
+        ConfigError: if the model is not a VAE, or the data are not images.
     """
 
     keeps_samples = shows_samples = True
@@ -56,9 +57,9 @@ class VariationalAutoencoder(Objective):
         self,
         model: nn.Module,
         spec: Any,
-        beta: float = 1.0,
+        beta: NonNegative = 1.0,
         likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
-        noise_std: float = 0.1,
+        noise_std: Positive = 0.1,
         metrics: Any = (),
     ) -> None:
         super().__init__(model)
@@ -69,13 +70,6 @@ class VariationalAutoencoder(Objective):
             )
         if spec.kind != "image":
             raise ConfigError(f"objective=vae needs images, data={spec.name} has none")
-        if not 0 <= beta < math.inf or not 0 < noise_std < math.inf:
-            raise ConfigError(
-                f"objective.beta={beta} should be 0 or more and objective.noise_std={noise_std} "
-                "above 0"
-            )
-        if likelihood not in ("bernoulli", "gaussian"):
-            raise ConfigError(f"objective.likelihood={likelihood} should be bernoulli or gaussian")
         self.spec, self.beta, self.likelihood = spec, beta, likelihood
         self.noise_std = noise_std
         self.latent_dim = model.noise_shape[0]

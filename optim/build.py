@@ -1,7 +1,6 @@
 """Builds optimizers and schedules from their config nodes."""
 
 import inspect
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from torch.optim import Optimizer
 
 from core.errors import ConfigError
 from core.instantiate import instantiate, resolve
+from core.schema import NonNegative, check_value
 from optim.param_groups import parameter_groups
 from optim.schedules import Evaluations, Horizon
 
@@ -68,13 +68,8 @@ def build_optimizer(
     if "lr" not in settings:
         raise ConfigError(f"{where}.lr is missing: every optimizer needs a learning rate")
     weight_decay = settings.get("weight_decay", 0.0)
-    for key in ("lr", "weight_decay", "rest_lr", "adamw_lr"):
-        value = settings.get(key, 0.0)
-        if value is None and key in ("rest_lr", "adamw_lr"):
-            continue
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not 0 <= value < math.inf:
-            raise ConfigError(f"{where}.{key}={value} should be a number of at least 0")
+    check_value(NonNegative, settings["lr"], f"{where}.lr")
+    check_value(NonNegative, weight_decay, f"{where}.weight_decay")
     for part, node in settings.items():  # inner optimizers
         for key in ("lr", "weight_decay"):
             if isinstance(node, dict) and key in node:

@@ -2,10 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch.optim import Optimizer
+
+RestRate = Annotated[float | None, Field(ge=0, allow_inf_nan=False)]  # null: the same as lr
 
 
 class MatricesAndRest(Optimizer):
@@ -33,7 +36,7 @@ class MatricesAndRest(Optimizer):
         rest: Callable[..., Optimizer],
         lr: float,
         weight_decay: float = 0.0,
-        rest_lr: float | None = None,
+        rest_lr: RestRate = None,
     ) -> None:
         for name, build in (("matrices", matrices), ("rest", rest)):
             if not callable(build):

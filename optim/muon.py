@@ -3,13 +3,16 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from optim.combined import MatricesAndRest
+from core.collectives import full_tensor, shard_like
+from core.schema import BelowOne, Count
+from optim.combined import MatricesAndRest, RestRate
 
 Triple = tuple[float, float, float]
 
@@ -60,9 +63,6 @@ class Muon(MatricesAndRest):
             multiplies it by ``0.2 * sqrt(max(rows, columns))``, so that both parts can use AdamW's
             learning rate (arXiv:2502.16982).
         betas, eps: AdamW's settings.
-
-    Raises:
-        ValueError: if a setting is out of range.
     """
 
     flag = "use_muon"
@@ -71,26 +71,16 @@ class Muon(MatricesAndRest):
         self,
         params: Any,
         lr: float = 0.003,
-        adamw_lr: float | None = None,
+        adamw_lr: RestRate = None,
         weight_decay: float = 0.0,
-        momentum: float = 0.95,
+        momentum: BelowOne = 0.95,
         nesterov: bool = True,
-        ns_coefficients: str = "jordan",
-        ns_steps: int = 5,
+        ns_coefficients: Literal["jordan", "polar_express"] = "jordan",
+        ns_steps: Count = 5,
         scaling: Literal["spectral", "rms_match"] = "rms_match",
-        betas: Sequence[float] = (0.9, 0.95),
+        betas: Annotated[Sequence[BelowOne], Field(min_length=2, max_length=2)] = (0.9, 0.95),
         eps: float = 1e-10,
     ) -> None:
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum={momentum} should be in [0, 1)")
-        if ns_coefficients not in COEFFICIENTS:
-            raise ValueError(f"ns_coefficients={ns_coefficients} should be jordan or polar_express")
-        if ns_steps < 1:
-            raise ValueError(f"ns_steps={ns_steps} should be at least 1")
-        if scaling not in ("spectral", "rms_match"):
-            raise ValueError(f"scaling={scaling} should be spectral or rms_match")
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas={betas} should be two numbers in [0, 1)")
         muon_settings = {
             "momentum": momentum,
             "nesterov": nesterov,
@@ -145,20 +135,14 @@ class OrthogonalMomentum(Optimizer):
         parameter.add_(update, alpha=-group["lr"] * scale)
 
 
-def orthogonal_like(direction: Any, triples: list[Triple], num_steps: int) -> Tensor:
+def orthogonal_like(direction: Tensor, triples: list[Triple], num_steps: int) -> Tensor:
     """The nearest orthogonal matrix, in the shape of ``direction``.
 
     A tensor sharded by FSDP is gathered on every process, and each keeps its shard of the result.
     """
-    is_sharded = hasattr(direction, "full_tensor")
-    full = direction.full_tensor() if is_sharded else direction
+    full = full_tensor(direction)
     update = newton_schulz(full.flatten(1), triples, num_steps).view(full.shape).type_as(full)
-    if not is_sharded:
-        return update
-    from torch.distributed.tensor import distribute_tensor  # takes a second to import
-
-    mesh, placements = direction.device_mesh, direction.placements
-    return distribute_tensor(update, mesh, placements, src_data_rank=None)
+    return shard_like(update, direction)
 
 
 def newton_schulz(matrix: Tensor, triples: list[Triple], num_steps: int) -> Tensor:

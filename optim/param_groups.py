@@ -9,7 +9,7 @@ from torch import nn
 
 from core.errors import ConfigError
 from core.schema import RuleSettings
-from optim.param_rules import rules_by_name
+from optim.param_rules import rules_by_id
 from optim.parameter_roles import hidden_matrices, undecayed
 
 NO_RULE = RuleSettings(match="")
@@ -36,14 +36,14 @@ def parameter_groups(
         lr: rate of the top layer; groups have ``lr`` only with ``layer_decay`` or ``lr_scale``.
         layer_decay: learning-rate factor from each layer to the one below it (arXiv:2003.10555).
         not_hidden: see :func:`optim.parameter_roles.hidden_matrices`.
-        rules: see :func:`optim.param_rules.rules_by_name`.
+        rules: see :func:`optim.param_rules.rules_by_id`.
         root: the model whose parameter names the rules match; None: ``module``.
         flags: boolean entries that the optimizer reads from a group: ``use_muon`` (hidden
             matrices), ``is_matrix`` (the same, without convolution kernels) or ``always_adapt``
             (subject to weight decay, even of 0).
 
     Raises:
-        ConfigError: if ``layer_decay`` is not in (0, 1] or the module has no numbered layers, or an
+        ConfigError: if there is ``layer_decay`` and the module has no numbered layers, or an
             optimizer for hidden matrices finds none.
     """
     everything = {id(parameter) for parameter in module.parameters()}
@@ -58,7 +58,7 @@ def parameter_groups(
                 "kernels)"
             )
     scales = {} if layer_decay is None else layer_scales(module, layer_decay)
-    rule_of = rules_by_parameter(root or module, rules)
+    rule_of = rules_by_id(root or module, rules)
     has_rates = layer_decay is not None or any(rule.lr_scale != 1 for rule in rule_of.values())
     groups: dict[tuple[float, ...], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
@@ -84,15 +84,6 @@ def parameter_groups(
     return [groups[key] for key in sorted(groups, reverse=True)]
 
 
-def rules_by_parameter(
-    model: nn.Module, rules: Sequence[dict[str, Any]]
-) -> dict[int, RuleSettings]:
-    """The rule of each parameter that has one, keyed by ``id(parameter)``."""
-    by_name = rules_by_name(model, rules)
-    named = model.named_parameters(remove_duplicate=False)
-    return {id(parameter): by_name[name] for name, parameter in named if name in by_name}
-
-
 def layer_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
     """The learning-rate factor of each trainable parameter, by name.
 
@@ -101,8 +92,6 @@ def layer_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
     ``blocks.3.``. Parameters before it, such as embeddings, form a layer below the first block;
     those after it, such as the classifier, form a layer above the last.
     """
-    if not 0 < layer_decay <= 1:
-        raise ConfigError(f"param_groups.layer_decay={layer_decay} should be above 0, at most 1")
     if hasattr(module, "group_matcher"):
         from timm.models import group_parameters  # takes seconds to import; timm made the model
 

@@ -13,11 +13,11 @@ STATISTICS = "running_mean"  # identifies norms, also those without parameters
 NAMES_SHOWN = 3  # first and last parameter names listed in a message
 
 
-def rules_by_name(module: nn.Module, rules: Sequence[dict[str, Any]]) -> dict[str, RuleSettings]:
-    """The rule of each parameter and each norm's running mean that has one, by name.
+def rules_by_id(module: nn.Module, rules: Sequence[dict[str, Any]]) -> dict[int, RuleSettings]:
+    """The rule of each parameter and each norm's running mean that has one, by its ``id``.
 
     A parameter with several names, such as tied embeddings, gets the first rule that matches any of
-    them, under all its names.
+    them.
 
     Raises:
         ConfigError: if a rule is not a regular expression, or has no effect: it matches nothing, or
@@ -29,7 +29,7 @@ def rules_by_name(module: nn.Module, rules: Sequence[dict[str, Any]]) -> dict[st
     for name, buffer in module.named_buffers():
         if name.endswith(STATISTICS):
             names[id(buffer)] = [name]
-    rule_of: dict[str, RuleSettings] = {}
+    rule_of: dict[int, RuleSettings] = {}
     for number, settings in enumerate(rules):
         rule, where = RuleSettings(**settings), f"param_groups.rules[{number}]"
         try:
@@ -38,7 +38,7 @@ def rules_by_name(module: nn.Module, rules: Sequence[dict[str, Any]]) -> dict[st
             raise ConfigError(f"{where}.match={rule.match}: {error}") from error
         if rule.freeze and (rule.lr_scale != 1 or rule.weight_decay is not None):
             raise ConfigError(f"{where}: freeze excludes lr_scale and weight_decay")
-        matched = [aliases for aliases in names.values() if any(map(pattern.search, aliases))]
+        matched = [key for key, aliases in names.items() if any(map(pattern.search, aliases))]
         if not matched:
             shown = [name for name, _ in module.named_parameters()]
             if len(shown) > 2 * NAMES_SHOWN:
@@ -47,12 +47,12 @@ def rules_by_name(module: nn.Module, rules: Sequence[dict[str, Any]]) -> dict[st
                 f"{where}.match={rule.match} matches no parameter's name; there are "
                 f"{', '.join(shown)}"
             )
-        unclaimed = [aliases for aliases in matched if aliases[0] not in rule_of]
+        unclaimed = [key for key in matched if key not in rule_of]
         if not unclaimed:
             raise ConfigError(
                 f"{where}.match={rule.match} has no effect: earlier rules match the same names"
             )
-        rule_of |= {name: rule for aliases in unclaimed for name in aliases}
+        rule_of |= dict.fromkeys(unclaimed, rule)
     return rule_of
 
 
@@ -63,19 +63,19 @@ def freeze(module: nn.Module, rules: Sequence[dict[str, Any]]) -> list[nn.Module
     model itself, or if it has none and a rule with ``freeze`` matches its name.
 
     Raises:
-        ConfigError: see :func:`rules_by_name`.
+        ConfigError: see :func:`rules_by_id`.
     """
-    frozen = {name for name, rule in rules_by_name(module, rules).items() if rule.freeze}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        if name in frozen:
+    frozen = {key for key, rule in rules_by_id(module, rules).items() if rule.freeze}
+    for parameter in module.parameters():
+        if id(parameter) in frozen:
             parameter.requires_grad_(False)
     frozen_norms = []
-    for name, layer in module.named_modules():
-        if getattr(layer, STATISTICS, None) is None:
+    for layer in module.modules():
+        mean = getattr(layer, STATISTICS, None)
+        if mean is None:
             continue
         parameters = list(layer.parameters(recurse=False))
-        is_named = f"{name}.{STATISTICS}".removeprefix(".") in frozen
         is_frozen = not any(parameter.requires_grad for parameter in parameters)
-        if is_frozen if parameters else is_named:
+        if is_frozen if parameters else id(mean) in frozen:
             frozen_norms.append(layer)
     return frozen_norms

@@ -13,9 +13,14 @@ Each function agrees with torch's scheduler of the same name over the whole hori
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from core.errors import ConfigError
+from core.schema import Count, Fraction, NonNegative, Positive
+
+WarmupSteps = Annotated[int | None, Field(ge=0)]  # in updates; null: set by warmup_fraction
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,8 @@ def constant(
     step: int,
     base_lr: float,
     horizon: Horizon,
-    warmup_steps: int | None = None,
-    warmup_fraction: float = 0.0,
+    warmup_steps: WarmupSteps = None,
+    warmup_fraction: Fraction = 0.0,
     start_factor: float = 0.01,
 ) -> float:
     """``base_lr`` throughout, after an optional linear warm-up (torch's ``LinearLR``)."""
@@ -78,8 +83,8 @@ def cosine(
     step: int,
     base_lr: float,
     horizon: Horizon,
-    warmup_steps: int | None = None,
-    warmup_fraction: float = 0.0,
+    warmup_steps: WarmupSteps = None,
+    warmup_fraction: Fraction = 0.0,
     start_factor: float = 0.01,
     eta_min: float = 0.0,
 ) -> float:
@@ -98,14 +103,12 @@ def polynomial(
     step: int,
     base_lr: float,
     horizon: Horizon,
-    warmup_steps: int | None = None,
-    warmup_fraction: float = 0.0,
+    warmup_steps: WarmupSteps = None,
+    warmup_fraction: Fraction = 0.0,
     start_factor: float = 0.01,
-    power: float = 1.0,
+    power: NonNegative = 1.0,
 ) -> float:
     """``base_lr * (1 - progress) ** power``; power 1 is the linear decay (``PolynomialLR``)."""
-    if power < 0:
-        raise ConfigError(f"scheduler.power={power} should be at least 0")
     begin = warmup_end(warmup_steps, warmup_fraction, horizon)
     if step < begin:
         return warmup(step, base_lr, begin, start_factor)
@@ -113,13 +116,9 @@ def polynomial(
 
 
 def step_decay(
-    step: int, base_lr: float, horizon: Horizon, step_size: int, gamma: float = 0.1
+    step: int, base_lr: float, horizon: Horizon, step_size: Count, gamma: NonNegative = 0.1
 ) -> float:
     """Multiply by ``gamma`` every ``step_size`` epochs (torch's ``StepLR``)."""
-    if step_size < 1:
-        raise ConfigError(f"scheduler.step_size={step_size} should be at least 1 epoch")
-    if gamma < 0:
-        raise ConfigError(f"scheduler.gamma={gamma} should be at least 0")
     return base_lr * gamma ** (horizon.epoch(step) // step_size)
 
 
@@ -127,21 +126,17 @@ def wsd(
     step: int,
     base_lr: float,
     horizon: Horizon,
-    warmup_steps: int | None = None,
-    warmup_fraction: float = 0.0,
+    warmup_steps: WarmupSteps = None,
+    warmup_fraction: Fraction = 0.0,
     start_factor: float = 0.01,
-    decay_fraction: float = 0.2,
-    shape: str = "1-sqrt",
+    decay_fraction: Fraction = 0.2,
+    shape: Literal["linear", "cosine", "1-sqrt"] = "1-sqrt",
     eta_min: float = 0.0,
 ) -> float:
     """Warm-up, stable ``base_lr``, then decay over the last ``decay_fraction`` of the horizon.
 
     The decay's ``shape`` is linear, cosine or 1-sqrt, the best of arXiv:2405.18392.
     """
-    if shape not in DECAYS:
-        raise ConfigError(f"scheduler.shape={shape} should be {' or '.join(DECAYS)}")
-    if not 0 <= decay_fraction <= 1:
-        raise ConfigError(f"scheduler.decay_fraction={decay_fraction} should be between 0 and 1")
     begin = warmup_end(warmup_steps, warmup_fraction, horizon)
     decay = horizon.total_steps - round(decay_fraction * horizon.total_steps)
     if decay < begin:
@@ -165,8 +160,8 @@ def warm_restarts(
     step: int,
     base_lr: float,
     horizon: Horizon,
-    period: int = 1,
-    period_factor: float = 2.0,
+    period: Count = 1,
+    period_factor: Annotated[float, Field(ge=1)] = 2.0,
     eta_min: float = 0.0,
 ) -> float:
     """Cosines from ``base_lr`` to ``eta_min``, each longer than the last (SGDR, arXiv:1608.03983).
@@ -175,8 +170,6 @@ def warm_restarts(
     (torch's ``CosineAnnealingWarmRestarts``). Runs should stop at the end of a cosine: with the
     defaults, after 1, 3, 7 or 15 epochs.
     """
-    if period < 1 or period_factor < 1:
-        raise ConfigError("scheduler.period and scheduler.period_factor should be at least 1")
     begin, length = 0.0, float(period * horizon.steps_per_epoch)
     position = step + horizon.batches_offset
     while position >= begin + length:
@@ -188,18 +181,15 @@ def one_cycle(
     step: int,
     base_lr: float,
     horizon: Horizon,
-    warmup_fraction: float = 0.3,
-    div_factor: float = 25.0,
-    final_div_factor: float = 1e4,
+    warmup_fraction: Fraction = 0.3,
+    div_factor: Positive = 25.0,
+    final_div_factor: Positive = 1e4,
 ) -> float:
     """Cosine up to ``base_lr``, then cosine down (``OneCycleLR``, arXiv:1708.07120).
 
     Starts at ``base_lr / div_factor`` and ends at that divided by ``final_div_factor``. Momentum
     stays constant (``cycle_momentum=False``).
     """
-    check_fraction(warmup_fraction)
-    if div_factor <= 0 or final_div_factor <= 0:
-        raise ConfigError("scheduler.div_factor and scheduler.final_div_factor should be above 0")
     peak = warmup_fraction * horizon.total_steps - 1
     last = horizon.total_steps - 1
     start, end = base_lr / div_factor, base_lr / div_factor / final_div_factor
@@ -208,13 +198,16 @@ def one_cycle(
     return anneal(base_lr, end, (step - peak) / max(last - peak, 1e-9))
 
 
-def lr_range(step: int, base_lr: float, horizon: Horizon, start_factor: float = 1e-6) -> float:
+def lr_range(
+    step: int,
+    base_lr: float,
+    horizon: Horizon,
+    start_factor: Annotated[float, Field(gt=0, lt=1)] = 1e-6,
+) -> float:
     """Exponential increase from ``start_factor * base_lr`` to ``base_lr`` at the last step.
 
     Used for a learning-rate range test (arXiv:1506.01186).
     """
-    if not 0 < start_factor < 1:
-        raise ConfigError(f"scheduler.start_factor={start_factor} should be between 0 and 1")
     return base_lr * start_factor ** (1 - step / max(horizon.total_steps - 1, 1))
 
 
@@ -232,7 +225,6 @@ def warmup(step: int, base_lr: float, end: int, start_factor: float) -> float:
 
 def warmup_end(steps: int | None, fraction: float, horizon: Horizon) -> int:
     """The first update after the warm-up, from ``steps`` or a ``fraction`` of the horizon."""
-    check_fraction(fraction)
     if steps is None:
         return round(fraction * horizon.total_steps)
     if fraction:
@@ -240,19 +232,12 @@ def warmup_end(steps: int | None, fraction: float, horizon: Horizon) -> int:
             f"scheduler.warmup_steps={steps} and scheduler.warmup_fraction={fraction} set "
             "the warm-up twice: set one of them to null or 0"
         )
-    if steps < 0:
-        raise ConfigError(f"scheduler.warmup_steps={steps} should be at least 0")
     if steps > horizon.total_steps:
         raise ConfigError(
             f"scheduler.warmup_steps={steps} is longer than the run's horizon of "
             f"{horizon.total_steps} updates (trainer.max_epochs, trainer.max_steps): shorten it"
         )
     return steps
-
-
-def check_fraction(fraction: float) -> None:
-    if not 0 <= fraction <= 1:
-        raise ConfigError(f"scheduler.warmup_fraction={fraction} should be between 0 and 1")
 
 
 def progress(step: int, begin: int, horizon: Horizon) -> float:

@@ -10,7 +10,8 @@ from torch.optim import SGD, lr_scheduler
 
 from core.errors import ConfigError, reason
 from core.instantiate import REFUSALS
-from optim.schedules import Evaluations, Horizon, warmup, warmup_end
+from core.schema import Fraction
+from optim.schedules import Evaluations, Horizon, WarmupSteps, warmup, warmup_end
 
 START_FACTOR = 0.01  # first factor of a warm-up
 # unsupported: they take metrics, other schedulers or functions
@@ -29,8 +30,8 @@ def torch_schedule(
     base_lr: float,
     horizon: Horizon,
     name: str,
-    warmup_steps: int | None = None,
-    warmup_fraction: float = 0.0,
+    warmup_steps: WarmupSteps = None,
+    warmup_fraction: Fraction = 0.0,
     min_factor: float = 0.1,
     **settings: Any,
 ) -> float:
@@ -109,8 +110,8 @@ def plateau(
     threshold_mode: str = "rel",
     cooldown: int = 0,
     min_lr: float = 0.0,
-    warmup_steps: int | None = None,
-    warmup_fraction: float = 0.0,
+    warmup_steps: WarmupSteps = None,
+    warmup_fraction: Fraction = 0.0,
 ) -> float:
     """Multiply by ``factor`` if the monitored metric stalls for more than ``patience`` evaluations.
 

@@ -16,6 +16,8 @@ MISTAKES = [
     ("trainer.clip_grad_value=inf", "trainer.clip_grad_value=inf should be a finite number"),
     ("trainer.clip_grad_value=nan", "trainer.clip_grad_value=nan should be .* number"),
     ("trainer.max_restarts=-1", "trainer.max_restarts=-1 should be .* 0"),
+    ("param_groups.layer_decay=0", "param_groups.layer_decay=0 should be greater than 0"),
+    ("param_groups.layer_decay=1.5", "param_groups.layer_decay=1.5 should be less than or .* 1"),
     ("wandb.tags=[1.5]", "wandb.tags.0=1.5 should be a valid string or be a valid integer"),
     ("wandb=null", "wandb=None should be an object"),
     ("+phases.train=3", "phases.train=3 should be an object"),

@@ -10,16 +10,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.errors import ConfigError
-from models.bert import bert
+from core.instantiate import instantiate
 
 TOKENS = torch.tensor([[2, 4, 6, 5, 3], [2, 9, 3, 0, 0]])
 MASK = TOKENS != 0
 
 
 def classifier(tiny_bert, **settings):
-    known = {"pretrained": str(tiny_bert), "architecture": None, "num_classes": 3}
-    known |= {"max_length": 16, "pooling": "mean", "dropout": 0.0}
-    return bert(**(known | settings)).eval()
+    node = {"_target_": "models.bert.bert", "pretrained": str(tiny_bert), "architecture": None}
+    node |= {"num_classes": 3, "max_length": 16, "pooling": "mean", "dropout": 0.0}
+    return instantiate(node | settings, "model").eval()
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -52,7 +52,7 @@ def test_pretrained_weights_do_not_depend_on_the_seed_and_random_ones_do(tiny_be
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"pooling": "max"}, r"model\.pooling=max should be mean or cls"),
+        ({"pooling": "max"}, r"model\.pooling=max should be 'mean' or 'cls'"),
         ({"pretrained": None}, "random weights need an architecture"),
         ({"pretrained": "./missing"}, r"model\.pretrained=./missing: there is no such folder"),
         ({"max_length": 17}, r"data\.max_length=17 is more than the 16 positions"),

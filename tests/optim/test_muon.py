@@ -219,8 +219,8 @@ def test_a_rate_of_zero_leaves_the_rest_its_own(name, composed):
 @pytest.mark.parametrize(
     ("overrides", "cause"),
     [
-        ("optimizer.rest_lr=-1", r"optimizer\.rest_lr=-1 should be a number"),
-        ("optimizer.rest_lr=fast", r"optimizer\.rest_lr=fast should be a number"),
+        ("optimizer.rest_lr=-1", r"optimizer\.rest_lr=-1 should be greater than or equal to 0"),
+        ("optimizer.rest_lr=fast", r"optimizer\.rest_lr=fast should be a valid number"),
         ("+optimizer.rest.lr=3", r"optimizer\.rest\.lr has no effect: rest uses optimizer\.lr"),
         ("optimizer.matrices=null", "matrices=None should be an optimizer node"),
         ("optimizer.rest=adamw", "rest=adamw should be an optimizer node"),
@@ -299,5 +299,5 @@ def test_rates_of_both_parts_are_scheduled_together(composed):
     ],
 )
 def test_impossible_settings_are_refused(key, value):
-    with pytest.raises(ConfigError, match=rf"optimizer(: Muon refused its settings: |\.){key}="):
+    with pytest.raises(ConfigError, match=rf"^optimizer\.{key}=.* should "):
         build_optimizer({**MUON, key: value}, transformer(), GROUPING)

@@ -8,7 +8,7 @@ from torch import nn
 from core.errors import ConfigError, Interrupted
 from optim.build import build_optimizer
 from optim.param_groups import layer_scales, parameter_groups
-from optim.param_rules import freeze, rules_by_name
+from optim.param_rules import freeze, rules_by_id
 from tests.trainer.interrupting import (
     SHORT,
     assert_same_run,
@@ -75,7 +75,7 @@ def test_the_first_match_wins():
 )
 def test_rules_without_effect_are_refused(rules, why):
     with pytest.raises(ConfigError, match=rf"^param_groups\.{why}"):
-        rules_by_name(Net(), rules)
+        rules_by_id(Net(), rules)
 
 
 def test_an_optimizer_without_weight_decay():

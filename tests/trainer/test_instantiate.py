@@ -1,5 +1,6 @@
 """Configs build what this program means to build, and nothing else."""
 
+import math
 import sys
 
 import pytest
@@ -91,6 +92,36 @@ def test_wrong_type_is_named(value):
     node = {"_target_": "models.blocks.Residual", "in_channels": value, "out_channels": 8}
     with pytest.raises(ConfigError, match=r"model\.in_channels="):
         instantiate(node, "model")
+
+
+SCHEDULE = {"_target_": "optim.schedules.wsd", "_partial_": True}
+PROGRAM = {"later": ("step", "base_lr"), "horizon": None}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "cause"),
+    [
+        ("decay_fraction", 1.5, "less than or equal to 1"),
+        ("decay_fraction", math.nan, "less than or equal to 1"),
+        ("decay_fraction", "0.5", "a number"),
+        ("decay_fraction", None, "a number"),
+        ("shape", "round", "'linear', 'cosine' or '1-sqrt'"),
+        ("warmup_steps", -1, "greater than or equal to 0"),
+        ("warmup_steps", 1.5, "a valid integer"),
+        ("warmup_steps", "5", "a valid integer"),
+        ("warmup_steps", True, "a valid integer"),
+    ],
+)
+def test_annotated_arguments_are_checked(key, value, cause):
+    with pytest.raises(ConfigError, match=rf"^scheduler\.{key}={value} should be {cause}"):
+        instantiate({**SCHEDULE, key: value}, "scheduler", **PROGRAM)
+
+
+def test_annotated_arguments_within_their_range_are_passed_on():
+    given = {"warmup_steps": 1e3, "shape": "linear", "decay_fraction": 0}
+    for settings in (given, {**given, "warmup_steps": None}):
+        built = instantiate({**SCHEDULE, **settings}, "scheduler", **PROGRAM)
+        assert built.keywords == {**settings, "horizon": None}
 
 
 def test_settings_of_the_program_cannot_be_set():

@@ -152,8 +152,8 @@ def test_a_text_without_line_breaks(train, tmp_path):
         (("model=transformer", "objective.sample_prompt='éa€'"),
          "objective.sample_prompt: .* no token for: 'é' '€'"),
         (("model=lstm", "objective.sample_temperature=-1"),
-         r"objective\.sample_temperature=-1 should be at least 0"),
-        (("model=lstm", "model.cell=rnn"), "cell=rnn must be one of lstm, gru"),
+         r"objective\.sample_temperature=-1 should be greater than or equal to 0"),
+        (("model=lstm", "model.cell=rnn"), "model.cell=rnn should be 'lstm' or 'gru'"),
     ],
 )  # fmt: skip
 def test_misfits_are_one_clear_line(overrides, message, train):

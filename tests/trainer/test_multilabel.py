@@ -9,6 +9,7 @@ from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 from core.errors import ConfigError
 from data.splits import ImageSpec
 from models.mlp import MLP
+from objectives.build import build_objective
 from objectives.multilabel import Multilabel
 from predict import main
 from tests.trainer.interrupting import summary
@@ -68,8 +69,9 @@ def test_what_is_no_label_is_refused():
     for labels in (torch.arange(4), torch.full((4, 3), 2), torch.ones(4, 2)):
         with pytest.raises(ConfigError, match=r"0 or 1 for each of the 3 labels.* val split are"):
             objective().check_targets(labels, "val")
-    with pytest.raises(ConfigError, match="threshold=1 should be above 0 and below 1"):
-        objective(threshold=1)
+    node = {"_target_": "objectives.multilabel.Multilabel", "threshold": 1}
+    with pytest.raises(ConfigError, match="threshold=1 should be less than 1"):
+        build_objective(node, Flat(4, 3, [8], 0.0), SPEC)
 
 
 def test_digits_of_an_image_are_told(train, tmp_path, capsys):

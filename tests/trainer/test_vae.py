@@ -14,6 +14,7 @@ from data.draws import BatchDraws
 from data.splits import ImageSpec
 from models.lightcnn import LightCNN
 from models.vae import VAE
+from objectives.build import build_objective
 from objectives.vae import VariationalAutoencoder
 from predict import main
 from tests.trainer.interrupting import events, summary
@@ -100,14 +101,15 @@ def test_named_metrics_are_of_reconstructions(images):
     [
         ({"metrics": ["f1"]}, "no f1 for images; .*there are mae, .*psnr, ssim"),
         ({"metrics": ["kl"]}, "kl is recorded already"),
-        ({"beta": -1.0}, "beta=-1.0 should be 0 or more"),
-        ({"noise_std": 0.0}, "noise_std=0.0 above"),
-        ({"likelihood": "poisson"}, "likelihood=poisson should be bernoulli or gaussian"),
+        ({"beta": -1.0}, "beta=-1.0 should be greater than or equal to 0"),
+        ({"noise_std": 0.0}, "noise_std=0.0 should be greater than 0"),
+        ({"likelihood": "poisson"}, "likelihood=poisson should be 'bernoulli' or 'gaussian'"),
     ],
 )
 def test_wrong_settings(settings, message):
+    node = {"_target_": "objectives.vae.VariationalAutoencoder", **settings}
     with pytest.raises(ConfigError, match=message):
-        objective(**settings)
+        build_objective(node, VAE(1, (8, 8), latent_dim=3, width=4), SPEC)
     with pytest.raises(ConfigError, match="LightCNN is not a VAE; use model=va"):
         VariationalAutoencoder(LightCNN(1, 2, (8, 8)), SPEC)
     with pytest.raises(ValueError, match="10x8 must be a multiple of 4"):
