@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from core.overrides import text
@@ -53,7 +54,7 @@ class Study:
         for number in range(self.protocol.replicates):
             replicate = Replicate(number, self)
             self.replicates.append(replicate)
-            replicate.tune(self.spaces)
+            replicate.tune()
             if not self.protocol.extend:
                 replicate.repeat()
         if self.protocol.extend:
@@ -77,7 +78,7 @@ class Study:
                 name: space.widened(at_bounds.get(name, {})) for name, space in self.spaces.items()
             }
             for replicate in self.replicates:
-                replicate.tune(self.spaces)
+                replicate.tune()
 
     def at_bounds(self) -> dict[str, dict[str, str]]:
         """Settings of each candidate that are ``low`` or ``high`` in most replicates' best trials.
@@ -135,26 +136,22 @@ class Replicate:
         """Seed of the trials and of their sampler."""
         return self.study.protocol.tuning_seed(self.number)
 
-    def tune(self, spaces: Mapping[str, Space]) -> None:
+    def tune(self) -> None:
         """Run a round of trials of every candidate, in batches that hold all candidates."""
+        protocol, spaces = self.study.protocol, self.study.spaces
         budgets = {
-            name: self.study.protocol.budget(space)
-            if space.dimensions or not self.trials[name]
-            else 0
+            name: protocol.budget(space) if space.dimensions or not self.trials[name] else 0
             for name, space in spaces.items()
         }
         searches = {name: self.search(space, budgets[name]) for name, space in spaces.items()}
-        size = self.study.protocol.batch_size or self.study.protocol.trials
-        for start in range(0, self.study.protocol.trials, size):
+        size = protocol.batch_size or protocol.trials
+        for start in range(0, protocol.trials, size):
             batches = [
-                [
-                    self.ask(searches[name], name, space)
-                    for _ in range(start, min(start + size, budgets[name]))
-                ]
-                for name, space in spaces.items()
+                [self.ask(name, search) for _ in range(start, min(start + size, budgets[name]))]
+                for name, search in searches.items()
             ]
             self.halve(batches)
-            for tuning in (tuning for batch in batches for tuning in batch):
+            for tuning in chain.from_iterable(batches):
                 if tuning.state == "running":
                     tuning.trial.study.tell(tuning.trial, tuning.value)
                     tuning.state = "complete"
@@ -174,10 +171,10 @@ class Replicate:
                 search.enqueue_trial(space.queued(shares))
         return search
 
-    def ask(self, search: optuna.Study, name: str, space: Space) -> Tuning:
+    def ask(self, name: str, search: optuna.Study) -> Tuning:
         trial, tunings = search.ask(), self.trials[name]
         candidate = self.study.protocol.candidates[name]
-        params = space.suggest(trial)
+        params = self.study.spaces[name].suggest(trial)
         tunings.append(Tuning(candidate, self.number, len(tunings), params, trial))
         return tunings[-1]
 
@@ -185,10 +182,10 @@ class Replicate:
         """Run every trial to the first rung, the best of each batch to the next, and so on."""
         num_rungs = 1 + len(self.study.protocol.halving.rungs) if self.study.protocol.halving else 1
         for rung in range(num_rungs):
-            self.measure([tuning for batch in batches for tuning in batch], rung)
+            self.measure(chain.from_iterable(batches), rung)
             batches = [self.survivors(batch, rung) for batch in batches]
 
-    def measure(self, tunings: list[Tuning], rung: int) -> None:
+    def measure(self, tunings: Iterable[Tuning], rung: int) -> None:
         """Run trials to a rung and note their values there; failed trials keep the worst value."""
         waiting: list[tuple[Tuning, int]] = []
         for tuning in tunings:
