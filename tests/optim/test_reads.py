@@ -8,7 +8,7 @@ from optim.build import build_optimizer
 from optim.needs import Needs, rehearse
 from tests.conftest import ROOT
 from tests.optim.test_optimizers import GROUPING, NAMES
-from tests.trainer.test_no_reads import READS, Reads
+from tests.trainer.test_host_reads import READS, Reads
 
 # a value is read by the library's own code
 WAITS = {"adafactor", "dadapt_adam", "kron", "lamb", "prodigy"}

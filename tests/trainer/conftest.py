@@ -1,4 +1,4 @@
-"""Fixtures for runs of several processes, and for runs in parts."""
+"""Fixtures for runs of several processes, and for interrupted runs."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,23 +13,23 @@ from tests.trainer.interrupting import assert_same_run, signal_at, summary
 
 @pytest.fixture
 def config(composed: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """``config("trainer.devices=2", ...)``: resolved, quiet, one thread a process."""
+    """Return a function that composes overrides, with W&B off and one thread per process."""
     return lambda *overrides: composed("trainer.num_threads=1", "wandb.mode=disabled", *overrides)
 
 
 @pytest.fixture
-def _alone(tmp_path: Path) -> Iterator[None]:
-    """A process group of this process."""
+def _single_process_group(tmp_path: Path) -> Iterator[None]:
+    """A gloo process group with this process as its only rank."""
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 
 
 @pytest.fixture
-def interrupted(train: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
-    """``interrupted(steps, *overrides)``: run, interrupted at each of ``steps``, to the end."""
+def train_interrupted(train: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that trains to the end, interrupted by SIGTERM at each of ``steps``."""
 
-    def run_in_parts(steps: tuple[int, ...], *overrides: str) -> Path:
+    def train_with_interruptions(steps: tuple[int, ...], *overrides: str) -> Path:
         run_dir = tmp_path / "in_parts"
         for step in steps:
             with signal_at(step), pytest.raises(Interrupted):
@@ -38,16 +38,21 @@ def interrupted(train: Callable[..., Path], tmp_path: Path) -> Callable[..., Pat
             assert summary(run_dir)["steps"] == step
         return train(*overrides, "resume=auto", run_dir=run_dir)
 
-    return run_in_parts
+    return train_with_interruptions
 
 
 @pytest.fixture
-def resumable(train: Callable[..., Path], interrupted: Callable[..., Path]) -> Callable[..., Path]:
-    """``resumable(steps, *overrides)``: a whole run, equal bit for bit to one interrupted there."""
+def check_resume(
+    train: Callable[..., Path], train_interrupted: Callable[..., Path]
+) -> Callable[..., Path]:
+    """Return a function that trains with and without interruptions, and compares the two runs.
 
-    def run_twice(steps: tuple[int, ...], *overrides: str) -> Path:
-        whole = train(*overrides)
-        assert_same_run(whole, interrupted(steps, *overrides))
-        return whole
+    They must be bit-identical; the run directory of the uninterrupted one is returned.
+    """
 
-    return run_twice
+    def train_and_compare(steps: tuple[int, ...], *overrides: str) -> Path:
+        uninterrupted = train(*overrides)
+        assert_same_run(uninterrupted, train_interrupted(steps, *overrides))
+        return uninterrupted
+
+    return train_and_compare

@@ -1,4 +1,4 @@
-"""Interrupt runs at a chosen update, and compare what two runs left behind."""
+"""Interrupt runs at a chosen update, and compare the records of two runs."""
 
 import json
 import os
@@ -14,9 +14,9 @@ import torch
 
 from trainer.trainer import Trainer
 
-CLOCKS = {"seconds", "train_seconds", "optimizer_seconds", "optimizer_steps_timed"}
+TIMING_KEYS = {"seconds", "train_seconds", "optimizer_seconds", "optimizer_steps_timed"}
 
-# 5 updates an epoch; logs, evaluations and epochs end at different updates
+# 5 updates per epoch; logging, evaluations and ends of epochs fall on different updates
 SHORT = (
     "data.batch_size=40",
     "trainer.max_steps=9",
@@ -27,12 +27,12 @@ SHORT = (
 
 
 class Killed(BaseException):
-    """Stands for the end of the process."""
+    """Stands for SIGKILL; not an ``Exception``, so that error handling does not catch it."""
 
 
 @contextmanager
 def killed_at(step: int) -> Iterator[None]:
-    """The process ends while it makes update ``step``; no handler of errors helps."""
+    """Raise :class:`Killed` instead of running update ``step``."""
     train_step = Trainer.train_step
 
     def train_step_or_die(self: Trainer, update: Any) -> None:
@@ -46,7 +46,7 @@ def killed_at(step: int) -> Iterator[None]:
 
 @contextmanager
 def signal_at(step: int, number: int = signal.SIGTERM) -> Iterator[None]:
-    """This process gets a signal while it makes update ``step``."""
+    """Send this process a signal during update ``step``."""
     train_step = Trainer.train_step
 
     def train_step_and_signal(self: Trainer, update: Any) -> None:
@@ -60,7 +60,7 @@ def signal_at(step: int, number: int = signal.SIGTERM) -> Iterator[None]:
 
 @contextmanager
 def full_disk(num_bytes: int = 0) -> Iterator[None]:
-    """No file of this process can grow beyond ``num_bytes``."""
+    """Limit the size of files to ``num_bytes``; writing fails as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
     try:
@@ -83,7 +83,7 @@ def checkpoint_of(run_dir: Path, name: str = "last") -> dict[str, Any]:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Weights, optimizer states, averages, random state, counters, events: all bit-equal."""
+    """Assert that checkpoints, events and results of two runs are bit-identical, except timings."""
     for name in ("last", "best"):
         assert_equal(checkpoint_of(one, name), checkpoint_of(other, name), name)
     assert events(one) == events(other)
@@ -101,7 +101,7 @@ def assert_equal(one: Any, other: Any, where: str) -> None:
         assert torch.equal(*raw), where  # bit for bit, NaN included
     elif isinstance(one, dict):
         assert one.keys() == other.keys(), where
-        for key in one.keys() - CLOCKS - {"wandb"}:
+        for key in one.keys() - TIMING_KEYS - {"wandb"}:
             assert_equal(one[key], other[key], f"{where}.{key}")
     elif isinstance(one, list | tuple):
         assert len(one) == len(other), where

@@ -1,4 +1,4 @@
-"""Processes that a test watches (Linux)."""
+"""Wait for processes, and inspect them through /proc (Linux)."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 120) -> None:
-    """``seconds`` at most."""
+    """Poll until ``condition()`` is true; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -15,14 +15,14 @@ def wait_until(condition: Callable[[], Any], seconds: float = 120) -> None:
 
 
 def children(pid: int, name: str = "") -> list[int]:
-    """The processes that ``pid`` has started and that still run, those with ``name`` in theirs."""
+    """The running children of ``pid`` whose command line contains ``name``."""
     listed = Path(f"/proc/{pid}/task").glob("*/children")
     pids = [int(child) for file in listed for child in file.read_text().split()]
     return [child for child in pids if name in command_of(child)]
 
 
 def descendants(pid: int, name: str) -> list[int]:
-    """The children, and theirs, and so on."""
+    """As :func:`children`, including children of children."""
     found = children(pid, name)
     for child in children(pid):
         found += descendants(child, name)
@@ -30,7 +30,7 @@ def descendants(pid: int, name: str) -> list[int]:
 
 
 def is_running(pid: int) -> bool:
-    """Whether it has not ended; an orphan that nobody waits for stays in the table as a zombie."""
+    """Whether the process has not ended; an orphan that nobody reaps stays as a zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
     except OSError:

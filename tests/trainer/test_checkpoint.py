@@ -1,4 +1,4 @@
-"""Writing checkpoints: in one piece or not at all, and read back exactly."""
+"""Checkpoint files: atomic writes, detection of damage, copies to the host."""
 
 import os
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ from trainer.checkpoint import state as checkpoint_state
 from trainer.checkpoint.optimizer_state import OptimizerState
 
 
-def content(value: float) -> dict:
+def make_checkpoint(value: float) -> dict:
     numbers = dict.fromkeys(("ema_updates", "num_events"), 0)
     empty = {name: {} for name in checkpoint.PARTS}
     model = {"w": torch.full((1000,), value)}
@@ -35,17 +35,17 @@ def folder(tmp_path):
     return tmp_path / "checkpoints"
 
 
-@pytest.mark.parametrize("has_links", [True, False])
-def test_last_previous_best(folder, monkeypatch, has_links):
-    if not has_links:
-        monkeypatch.setattr(os, "link", failing(1, "Operation not permitted"))
+@pytest.mark.parametrize("supports_links", [True, False])
+def test_write_keeps_last_previous_and_best(folder, monkeypatch, supports_links):
+    if not supports_links:
+        monkeypatch.setattr(os, "link", raises_os_error(1, "Operation not permitted"))
     for value, is_best in ((1.0, True), (2.0, False), (3.0, False)):
-        checkpoint.write(content(value), folder, is_best)
+        checkpoint.write(make_checkpoint(value), folder, is_best)
     values = {file.stem: value_in(file) for file in folder.iterdir()}
     assert values == {"last": 3.0, "previous": 2.0, "best": 1.0}
 
 
-def failing(number, text):
+def raises_os_error(number, text):
     def fail(*arguments, **settings):
         raise OSError(number, text)
 
@@ -53,10 +53,10 @@ def failing(number, text):
 
 
 @pytest.mark.parametrize("failure", ["write", "fsync", "rename", "link"])
-def test_full_disk(folder, monkeypatch, failure):
-    """One clear line, the last good checkpoint as it was, nothing half-written left."""
-    checkpoint.write(content(1.0), folder, is_best=False)
-    full = failing(28, "No space left on device")
+def test_failed_write_keeps_last_checkpoint(folder, monkeypatch, failure):
+    """The error is one line, and no partial file is left."""
+    checkpoint.write(make_checkpoint(1.0), folder, is_best=False)
+    full = raises_os_error(28, "No space left on device")
     with monkeypatch.context() as patch:
         if failure == "write":
             patch.setattr(torch, "save", full)
@@ -69,13 +69,13 @@ def test_full_disk(folder, monkeypatch, failure):
             patch.setattr(checkpoint.shutil, "copyfile", full)
         message = r"cannot write the checkpoint .*: No space left on dev"
         with pytest.raises(ConfigError, match=message):
-            checkpoint.write(content(2.0), folder, is_best=False)
+            checkpoint.write(make_checkpoint(2.0), folder, is_best=False)
     assert value_in(folder / "last.pt") == 1.0
     assert not (folder / ".last.pt.tmp").exists()
 
 
-def test_full_disk_in_training(train, few_digits, tmp_path):
-    """Files may grow to 30 kB, as on a full disk."""
+def test_full_disk_in_training_fails_the_run(train, few_digits, tmp_path):
+    """A file size limit of 30 kB stands in for the full disk."""
     run_dir = tmp_path / "run"
     message = r"cannot write the checkpoint .*: (the disk may be full|File too large)"
     with full_disk(30_000), pytest.raises(ConfigError, match=message):
@@ -84,9 +84,9 @@ def test_full_disk_in_training(train, few_digits, tmp_path):
     assert not list((run_dir / "checkpoints").iterdir())
 
 
-def test_truncations_and_flips(folder):
-    """A file cut anywhere, or with a bit turned in the tensors, is never taken for a good one."""
-    checkpoint.write(content(1.0), folder, is_best=False)
+def test_truncated_or_corrupted_file_is_detected(folder):
+    """Truncation at many lengths, and a changed byte in a tensor."""
+    checkpoint.write(make_checkpoint(1.0), folder, is_best=False)
     path = folder / "last.pt"
     raw = path.read_bytes()
     for length in range(0, len(raw), 997):
@@ -99,27 +99,27 @@ def test_truncations_and_flips(folder):
         checkpoint.load(path)
 
 
-def test_state_that_cannot_be_read_back(train, few_digits, tmp_path, monkeypatch):
-    """It is noticed before training, not when the run is over and its test is lost."""
+def test_unserializable_optimizer_state_is_rejected(train, few_digits, tmp_path, monkeypatch):
+    """Checked before training; otherwise reading the checkpoint for the final test would fail."""
     step = torch.optim.SGD.step
 
-    def step_and_keep_an_array(self, closure=None):
+    def step_and_store_array(self, closure=None):
         step(self, closure)
         self.state[self.param_groups[0]["params"][0]]["history"] = numpy.zeros(2)
 
-    monkeypatch.setattr(torch.optim.SGD, "step", step_and_keep_an_array)
+    monkeypatch.setattr(torch.optim.SGD, "step", step_and_store_array)
     overrides = ("debug=fast", "data.batch_size=40")
     with pytest.raises(
         ConfigError, match="checkpoint cannot hold the state of SGD, which is not just"
     ):
         train(*overrides, run_dir=tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
-    unsaved = train(*overrides, "trainer.checkpoint=false")
-    assert summary(unsaved)["status"] == "completed"
+    without_checkpoints = train(*overrides, "trainer.checkpoint=false")
+    assert summary(without_checkpoints)["status"] == "completed"
 
 
 class CopiesToHost(TorchDispatchMode):
-    """What is asked of torch about each copy from another device to the host."""
+    """Records ``non_blocking`` of each copy from another device to the host."""
 
     def __init__(self):
         super().__init__()
@@ -133,10 +133,10 @@ class CopiesToHost(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("is_main", [True, False])
-def test_a_gpus_tensors_are_waited_for_once(monkeypatch, is_main):
-    """Without a GPU: torch's fake tensors. Only the process that writes copies anything."""
-    waits = []
-    monkeypatch.setattr(torch.accelerator, "synchronize", waits.append)
+def test_checkpoint_synchronizes_gpu_once(monkeypatch, is_main):
+    """Measured with torch's fake CUDA tensors. Only the rank that writes copies anything."""
+    syncs = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", syncs.append)
     with FakeTensorMode(), torch.device("cuda"):
         model, average = (nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5)) for _ in range(2))
         for net in (model, average):
@@ -160,21 +160,22 @@ def test_a_gpus_tensors_are_waited_for_once(monkeypatch, is_main):
         )
         with CopiesToHost() as copies:
             content = checkpoints.state_dict(Progress())
-    on_host = [*tensors_in(content)]
+    saved_tensors = [*tensors_in(content)]
     state = content["optimizers"]["train"]["state"]
-    num_weights = len([*model.parameters()])  # a tied one is one
+    num_weights = len([*model.parameters()])  # tied weights count once
     assert set(state) == {name for name, _ in model.named_parameters()}
     assert len(copies.non_blocking) == (5 * num_weights + 1 if is_main else 0)
     assert all(copies.non_blocking)
-    assert len(waits) == is_main
+    assert len(syncs) == is_main
     if is_main:
-        assert {tensor.device.type for tensor in on_host} == {"cpu"}
+        assert {tensor.device.type for tensor in saved_tensors} == {"cpu"}
         assert content["model"]["0.weight"] is content["model"]["1.weight"]
     else:
-        assert on_host == []
+        assert saved_tensors == []
 
 
-def test_no_process_pins_memory_for_the_hash_of_its_weights():
+def test_weights_hash_does_not_pin_memory():
+    """Non-blocking copies to the host allocate pinned memory."""
     with FakeTensorMode(), torch.device("cuda"), CopiesToHost() as copies:
         checkpoint.weights_of(nn.Linear(2, 3))
     assert len(copies.non_blocking) == 2
@@ -189,7 +190,7 @@ def tensors_in(value):
             yield from tensors_in(part)
 
 
-def test_on_the_cpu_nothing_is_copied():
+def test_cpu_tensors_are_not_copied():
     weight = torch.zeros(3, 4)
     state = {"own": weight, "first": weight[:2], "last": weight[1:], "nested": [(weight, 1), None]}
     found = checkpoint.to_host(state)

@@ -1,4 +1,4 @@
-"""Weights of classes: what they do to the loss, whatever an update is cut into."""
+"""Class weights of classification, multi-label and segmentation losses."""
 
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ from objectives.multilabel import Multilabel
 from objectives.segmentation import Segmentation
 
 SPEC = ImageSpec("three", 1, (2, 2), ("a", "b", "c"), (0.5,), (0.5,))
-LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 2, 0])  # 5, 2 and 1
+LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 2, 0])  # class counts 5, 2 and 1
 BALANCED = torch.tensor([8 / (3 * 5), 8 / (3 * 2), 8 / 3])
 
 
@@ -41,31 +41,31 @@ def split(batch):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_balanced_gives_every_class_the_same_share(split, batch, smoothing):
+def test_balanced_loss_equals_mean_of_class_losses(split, batch, smoothing):
     objective = objective_for(split, "balanced", label_smoothing=smoothing)
     loss, _ = objective("train", batch)
     logits = objective.model(batch[0])
     targets = F.one_hot(LABELS, 3) * (1 - smoothing) + smoothing / 3
-    by_hand = -(targets * BALANCED * logits.log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(loss, by_hand)
+    expected = -(targets * BALANCED * logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(loss, expected)
     if smoothing == 0:
         losses = F.cross_entropy(logits, LABELS, reduction="none")
         by_class = torch.stack([losses[c == LABELS].mean() for c in range(3)])
         torch.testing.assert_close(loss, by_class.mean())
 
 
-def test_micro_batches_average_to_the_loss_of_the_whole(split, batch):
-    """Torch's own weighted mean would divide each by the weights in it."""
+def test_micro_batch_losses_average_to_batch_loss(split, batch):
+    """torch's weighted mean divides by the sum of weights in each micro-batch, so it would not."""
     objective = objective_for(split, "balanced")
-    whole, _ = objective("train", batch)
+    full, _ = objective("train", batch)
     parts = [
         objective("train", (batch[0][half], LABELS[half]))[0]
         for half in ([0, 1, 2, 3], [4, 5, 6, 7])
     ]
-    torch.testing.assert_close(sum(parts) / 2, whole)
+    torch.testing.assert_close(sum(parts) / 2, full)
 
 
-def test_numbers_as_given(split, batch):
+def test_weight_list_is_used_as_given(split, batch):
     loss, _ = objective_for(split, [1, 0, 2.5])("train", batch)
     same, _ = objective_for(TensorDataset(*batch), [1, 0, 2.5])("train", batch)
     logits = objective_for(split, None).model(batch[0])
@@ -74,7 +74,7 @@ def test_numbers_as_given(split, batch):
     assert loss == same
 
 
-def test_evaluation_counts_every_sample_alike(split, batch):
+def test_evaluation_loss_is_unweighted(split, batch):
     plain, weighted = (objective_for(split, weights) for weights in (None, "balanced"))
     expected, _ = plain.evaluate(plain.model, batch)
     found, _ = weighted.evaluate(weighted.model, batch)
@@ -92,14 +92,14 @@ def test_evaluation_counts_every_sample_alike(split, batch):
         ([0, 0, 0], "not all 0"),
     ],
 )
-def test_misfits(split, weights, message):
+def test_invalid_weights_are_rejected(split, weights, message):
     with pytest.raises(ConfigError, match=message):
         objective_for(split, weights)
 
 
 @pytest.mark.parametrize("weights", ["balanced", [3, 1, 7 / 3]])
-def test_labels_that_hold_rarely_count_more(weights):
-    """Each label's loss where it holds, by the samples that lack it for each that has it."""
+def test_multilabel_weights_scale_positive_losses(weights):
+    """``balanced`` scales them by the ratio of negative to positive samples of the label."""
     images = torch.randn(8, 1, 2, 2, generator=torch.Generator().manual_seed(1))
     labels = torch.zeros(8, 3, dtype=torch.uint8)
     for label, count in enumerate((2, 4, 1)):
@@ -111,7 +111,7 @@ def test_labels_that_hold_rarely_count_more(weights):
     logits = objective.model(images)
     losses = F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
     torch.testing.assert_close(loss, (losses * torch.where(labels == 1, factors, 1.0)).mean())
-    assert_measured_alike(objective, (images, labels), losses.mean())
+    assert_evaluation_loss(objective, (images, labels), losses.mean())
     with pytest.raises(ConfigError, match="no training samples of c"):
         objective_for(TensorSplit(images, labels * torch.tensor([1, 1, 0])), "balanced", Multilabel)
     with pytest.raises(ConfigError, match="every training sample has a"):
@@ -123,8 +123,8 @@ def test_labels_that_hold_rarely_count_more(weights):
 
 
 @pytest.mark.parametrize("weights", ["balanced", [0.5, 2, 4]])
-def test_pixels_of_rare_classes_count_more(weights):
-    """Pixels without a label are in no count and no loss."""
+def test_segmentation_weights_scale_pixel_losses(weights):
+    """Unlabelled pixels count neither for the class frequencies nor for the loss."""
     images = torch.randn(4, 1, 2, 2, generator=torch.Generator().manual_seed(1))
     masks = torch.tensor([0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 0, 2, UNLABELLED, UNLABELLED])
     masks = masks.view(4, 2, 2).to(torch.uint8)
@@ -134,14 +134,14 @@ def test_pixels_of_rare_classes_count_more(weights):
     loss, _ = objective("train", (images, masks))
     logits, targets, labelled = objective.model(images), masks.long(), masks != UNLABELLED
     losses = F.cross_entropy(logits, targets * labelled, reduction="none") * labelled
-    num = labelled.sum((1, 2))
+    num_labelled = labelled.sum((1, 2))
     weighted = losses * by_class[targets * labelled]
-    torch.testing.assert_close(loss, (weighted.sum((1, 2)) / num).mean())
+    torch.testing.assert_close(loss, (weighted.sum((1, 2)) / num_labelled).mean())
     objective.begin_evaluation(0)
-    assert_measured_alike(objective, (images, masks), (losses.sum((1, 2)) / num).mean())
+    assert_evaluation_loss(objective, (images, masks), (losses.sum((1, 2)) / num_labelled).mean())
 
 
-def assert_measured_alike(objective, batch, expected):
+def assert_evaluation_loss(objective, batch, expected):
     (loss, count) = objective.evaluate(objective.model, batch)[0]["loss"]
     torch.testing.assert_close(loss / count, expected.detach())
 
@@ -156,20 +156,20 @@ def assert_measured_alike(objective, batch, expected):
         (LABELS + 3, "3 to [35]"),
     ],
 )
-def test_labels_that_are_no_classes(batch, kind, labels, found):
+def test_non_class_labels_are_rejected(batch, kind, labels, found):
     message = f"int64 from 0 to 2; the labels of the train split are {found}"
     with pytest.raises(ConfigError, match=message):
         objective_for(kind(batch[0], labels), None)
 
 
-def test_balanced_needs_labels_and_samples(batch):
+def test_balanced_requires_labels_and_every_class(batch):
     with pytest.raises(ConfigError, match="give the weights as a list"):
         objective_for(TensorDataset(*batch), "balanced")
     with pytest.raises(ConfigError, match="no training samples of c"):
         objective_for(TensorSplit(batch[0], LABELS.clamp(max=1)), "balanced")
 
 
-def test_streamed_images_have_labels(composed, tmp_path):
+def test_balanced_weights_of_streamed_images(composed, tmp_path):
     for name, count in (("a", 20), ("b", 10)):
         folder = tmp_path / "train" / name
         folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Optimizers that evaluate the loss again, or differentiate its gradient, in the training loop."""
+"""Optimizers that evaluate the loss again, or differentiate gradients, in the training loop."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from core.errors import ConfigError
 from tests.trainer.interrupting import checkpoint_of, events
 
-FEW = ("trainer.max_steps=4", "trainer.eval_every_steps=2", "trainer.log_every_steps=1")
+SHORT = ("trainer.max_steps=4", "trainer.eval_every_steps=2", "trainer.log_every_steps=1")
 
 
 def records(run_dir):
@@ -18,17 +18,19 @@ def weights(run_dir):
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_a_closure_sees_the_same_samples_and_draws(train):
-    """SAM without a radius is SGD: dropout, batch norms, clipping, records and all."""
-    settings = (*FEW, "model.dropout=0.5", "trainer.clip_grad_norm=0.5")
+def test_sam_with_zero_radius_equals_sgd(train):
+    """A closure sees the same samples, dropout masks and clipping as a plain step."""
+    settings = (*SHORT, "model.dropout=0.5", "trainer.clip_grad_norm=0.5")
     settings += ("trainer.accumulate_steps=2", "trainer.precision=fp32")
     sgd = train("optim=sgd_cosine", "optimizer.fused=false", *settings)
     sam = train("optim=sam_cosine", "optimizer.rho=0.0", *settings)
     torch.testing.assert_close(weights(sam), weights(sgd), rtol=0, atol=0)
     for own, other in zip(records(sam), records(sgd), strict=True):
         assert own == pytest.approx(other, rel=1e-6)
-    wider = train("optim=sam_cosine", "optimizer.rho=0.1", *settings)
-    assert not torch.equal(weights(wider)["classifier.weight"], weights(sgd)["classifier.weight"])
+    perturbed = train("optim=sam_cosine", "optimizer.rho=0.1", *settings)
+    assert not torch.equal(
+        weights(perturbed)["classifier.weight"], weights(sgd)["classifier.weight"]
+    )
 
 
 SAM, SOPHIA = "optim=sam_cosine", "optim=sophia_warmup_cosine"
@@ -36,7 +38,7 @@ SAM, SOPHIA = "optim=sam_cosine", "optim=sophia_warmup_cosine"
 
 @pytest.mark.usefixtures("few_digits")
 @pytest.mark.parametrize(
-    ("overrides", "cause"),
+    ("overrides", "message"),
     [
         ((SAM, "trainer.precision=fp16"), "needs trainer.precision=fp32 or bf16"),
         ((SOPHIA, "trainer.precision=fp16"), "needs trainer.precision=fp32 or bf16"),
@@ -47,7 +49,7 @@ SAM, SOPHIA = "optim=sam_cosine", "optim=sophia_warmup_cosine"
         ),
     ],
 )
-def test_what_cannot_work_is_refused_by_name(train, overrides, cause):
-    does = "(SAM evaluates the loss again|SophiaH differentiates gradients)"
-    with pytest.raises(ConfigError, match=f"optimizer: {does}, which {cause}"):
-        train(*overrides, *FEW)
+def test_unsupported_settings_are_rejected(train, overrides, message):
+    reason = "(SAM evaluates the loss again|SophiaH differentiates gradients)"
+    with pytest.raises(ConfigError, match=f"optimizer: {reason}, which {message}"):
+        train(*overrides, *SHORT)

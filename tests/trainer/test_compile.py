@@ -1,4 +1,4 @@
-"""What ``trainer.compile`` hands to the compiler: one graph for every shape, none symbolic."""
+"""``trainer.compile``: one graph per input shape, without symbolic sizes."""
 
 import pytest
 import torch
@@ -18,21 +18,21 @@ pytestmark = pytest.mark.slow  # importing the compiler takes seconds
     ],
     ids=["text", "images"],
 )  # fmt: skip
-def test_a_graph_for_each_shape(train, monkeypatch, settings):
+def test_compiles_one_graph_per_shape(train, monkeypatch, settings):
     shapes = []
 
-    def recording(graph, inputs):
+    def record_graph(graph, inputs):
         shapes.append([size for tensor in inputs for size in getattr(tensor, "shape", ())])
         return graph.forward
 
     compile = nn.Module.compile
-    asked = []
+    modes = []
 
-    def compile_recorded(self, **options):
-        asked.append(options.pop("mode"))
-        compile(self, backend=recording, **options)
+    def compile_and_record(self, **options):
+        modes.append(options.pop("mode"))
+        compile(self, backend=record_graph, **options)
 
-    monkeypatch.setattr(nn.Module, "compile", compile_recorded)
+    monkeypatch.setattr(nn.Module, "compile", compile_and_record)
     train(
         *settings,
         "trainer.compile=reduce-overhead",
@@ -43,7 +43,7 @@ def test_a_graph_for_each_shape(train, monkeypatch, settings):
         "trainer.limit_eval_steps=2",
         "trainer.test=false",
     )
-    assert asked == ["reduce-overhead"]
+    assert modes == ["reduce-overhead"]
     assert len(shapes) == 2, "one to train, one to evaluate"
     assert all(isinstance(size, int) for shape in shapes for size in shape)
 
@@ -57,13 +57,13 @@ class Recurrent(nn.Module):
         return self.last(self.layer(self.first(x))[0])
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute")  # which the compiler looks at
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # the compiler reads it
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
-def test_a_recurrent_layer_stays_out_of_autocast(kind):
+def test_recurrent_layer_runs_in_fp32_under_autocast(kind):
     model, x = Recurrent(kind), torch.rand(2, 3, 4)
     keep_out_of_autocast(model.layer, "cpu")
     dtypes = []
-    model.layer.register_forward_hook(lambda *seen: dtypes.append(seen[-1][0].dtype))
+    model.layer.register_forward_hook(lambda *args: dtypes.append(args[-1][0].dtype))
     with torch.autocast("cpu", torch.bfloat16):
         expected = model(x)
         model.compile(backend="aot_eager", dynamic=False)

@@ -1,7 +1,7 @@
-"""``trainer.cuda_graph``: an update repeated from its kernels alone is the update.
+"""``trainer.cuda_graph``: replayed updates equal eager ones.
 
-A graph is played here on the CPU: the operations of one update are recorded with the tensors they
-read and wrote, and repeated on those very tensors, without a line of the program's own.
+CUDA graphs are simulated on the CPU: the operations of one update are recorded with the tensors
+that they read and wrote, and replayed on the same tensors without running the update's Python code.
 """
 
 import random
@@ -34,7 +34,7 @@ RUN = (
 
 
 class Recording(TorchDispatchMode):
-    """Operations with their tensors; :meth:`replay` writes their results where they were first."""
+    """Records operations and their tensors; :meth:`replay` overwrites the recorded outputs."""
 
     def __init__(self):
         super().__init__()
@@ -47,10 +47,10 @@ class Recording(TorchDispatchMode):
 
     @torch.no_grad()
     def replay(self):
-        for function, args, kwargs, before in self.calls:
-            for place, value in zip(flat(before), flat(function(*args, **kwargs)), strict=True):
-                if place.untyped_storage().data_ptr() != value.untyped_storage().data_ptr():
-                    place.copy_(value)
+        for function, args, kwargs, outputs in self.calls:
+            for target, value in zip(flat(outputs), flat(function(*args, **kwargs)), strict=True):
+                if target.untyped_storage().data_ptr() != value.untyped_storage().data_ptr():
+                    target.copy_(value)
 
 
 def flat(results):
@@ -61,7 +61,7 @@ def flat(results):
 
 @pytest.fixture
 def replays(monkeypatch):
-    """Let the CPU pass for a device that captures graphs; one entry for every replay."""
+    """Simulate graph capture on the CPU; the list has one entry per replay."""
     running, replays = [], []
     fit = Trainer.fit
 
@@ -71,7 +71,8 @@ def replays(monkeypatch):
         fit(trainer)
 
     def capture(compute, inputs):
-        with undone(running[0]), Recording() as recording:  # which computes, unlike a capture
+        # unlike a capture, recording also computes
+        with restored_afterwards(running[0]), Recording() as recording:
             sums = compute(inputs)
 
         def replay():
@@ -83,19 +84,19 @@ def replays(monkeypatch):
     monkeypatch.setattr(Trainer, "fit", fit_as_on_gpu)
     monkeypatch.setattr(cuda_graph, "DEVICES", ("cpu",))
     monkeypatch.setattr(cuda_graph, "capture", capture)
-    monkeypatch.setattr(cuda_graph, "host_generators", lambda: None)  # dropout's is one of them
+    monkeypatch.setattr(cuda_graph, "host_generators", lambda: None)  # dropout uses one of them
     return replays
 
 
 @contextmanager
-def undone(trainer):
-    """Weights, buffers, the optimizers' state and the generator are put back, in place."""
+def restored_afterwards(trainer):
+    """Restore weights, buffers, optimizer states and the random state, in place."""
     states = [state for phase in trainer.phases for state in phase.optimizer.state.values()]
     tensors = [value for state in states for value in state.values() if isinstance(value, Tensor)]
     tensors += [*trainer.objective.parameters(), *trainer.objective.buffers()]
-    before, draws = [tensor.detach().clone() for tensor in tensors], torch.get_rng_state()
+    before, rng_state = [tensor.detach().clone() for tensor in tensors], torch.get_rng_state()
     yield
-    torch.set_rng_state(draws)
+    torch.set_rng_state(rng_state)
     with torch.no_grad():
         for tensor, value in zip(tensors, before, strict=True):
             tensor.copy_(value)
@@ -109,22 +110,22 @@ def undone(trainer):
          "trainer.accumulate_steps=2", "trainer.ema_decay=0.9"),
     ],
 )  # fmt: skip
-def test_replayed_updates_train_as_computed_ones(train, few_digits, replays, monkeypatch, settings):
+def test_replayed_updates_equal_eager_updates(train, few_digits, replays, monkeypatch, settings):
     graphed = train(*RUN, *settings, "trainer.cuda_graph=true")
-    assert len(replays) == STEPS - 6  # updates 1, 5 and 10 are logged, 2 to 4 warm up
+    assert len(replays) == STEPS - 6  # updates 1, 5 and 10 are logged, thus eager; 2 to 4 warm up
     monkeypatch.setattr(cuda_graph, "WARM_UPDATES", STEPS)
-    computed = train(*RUN, *settings, "trainer.cuda_graph=true")
+    eager = train(*RUN, *settings, "trainer.cuda_graph=true")
     assert len(replays) == STEPS - 6
-    assert_same_run(computed, graphed)
+    assert_same_run(eager, graphed)
 
 
-def test_a_graphed_run_resumes_to_the_same_bits(replays, resumable, few_digits):
-    resumable((7,), *RUN, "optim=adamw_warmup_cosine", "trainer.cuda_graph=true")
+def test_graphed_run_resumes_bit_identical(replays, check_resume, few_digits):
+    check_resume((7,), *RUN, "optim=adamw_warmup_cosine", "trainer.cuda_graph=true")
     assert replays
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ((), "a CUDA device"),
         (("trainer.compile=true",), "trainer.compile=false"),
@@ -137,34 +138,34 @@ def test_a_graphed_run_resumes_to_the_same_bits(replays, resumable, few_digits):
         (("model=lstm",), r"an objective without state between updates \(carried"),
     ],
 )
-def test_what_a_graph_cannot_hold_is_refused_by_name(
-    train, few_digits, monkeypatch, settings, said
+def test_settings_that_cannot_be_captured_are_rejected(
+    train, few_digits, monkeypatch, settings, message
 ):
     if settings:
         monkeypatch.setattr(cuda_graph, "DEVICES", ("cpu",))
-    with pytest.raises(ConfigError, match=f"trainer.cuda_graph=true.*{said}"):
+    with pytest.raises(ConfigError, match=f"trainer.cuda_graph=true.*{message}"):
         train(*RUN, *settings, "trainer.cuda_graph=true")
 
 
 @pytest.mark.parametrize(
     "draw", [lambda: torch.rand(1), random.random, lambda: numpy.random.random(312)]
 )
-def test_draws_on_the_cpu_are_refused(monkeypatch, draw):
+def test_random_numbers_on_cpu_are_rejected(monkeypatch, draw):
     monkeypatch.setattr(cuda_graph, "DEVICES", ("cpu",))
     graph = GraphedUpdate(lambda update: [draw(), []][1:], [])
     with pytest.raises(ConfigError, match="draws on the CPU"):
         graph([(torch.zeros(1),)])
 
 
-def test_several_processes_are_refused(train, few_digits, monkeypatch):
+def test_several_processes_are_rejected(train, few_digits, monkeypatch):
     monkeypatch.setattr(cuda_graph, "DEVICES", ("cpu",))
     monkeypatch.setattr(cuda_graph, "dist", SimpleNamespace(is_initialized=lambda: True))
     with pytest.raises(ConfigError, match=r"trainer.cuda_graph=true needs one process"):
         train(*RUN, "trainer.cuda_graph=true")
 
 
-def test_why_an_update_cannot_be_captured(monkeypatch):
-    """As torch has it: ending such a capture fails as well, and leaves its stream behind."""
+def test_capture_error_names_its_cause(monkeypatch):
+    """In torch, ending a failed capture raises as well, and leaves its stream active."""
     streams = ["default"]
 
     class Stream:
@@ -184,23 +185,23 @@ def test_why_an_update_cannot_be_captured(monkeypatch):
         def __exit__(self, *error):
             raise RuntimeError("operation failed due to a previous error during capture")
 
-    def reads(update):
+    def compute_with_a_read(update):
         raise RuntimeError("operation not permitted when stream is capturing")
 
     fakes = {"CUDAGraph": object, "current_stream": lambda: streams[0]}
     for name, fake in {**fakes, "stream": Stream, "graph": Capture}.items():
         monkeypatch.setattr(torch.cuda, name, fake)
     with pytest.raises(ConfigError, match="set it to false: operation not permitted"):
-        cuda_graph.capture(reads, [])
+        cuda_graph.capture(compute_with_a_read, [])
     assert streams == ["default"]
 
 
-def test_samples_on_the_cpu_are_refused():
+def test_cpu_samples_are_rejected():
     with pytest.raises(ConfigError, match="tensors of a batch on the GPU"):
         GraphedUpdate(lambda update: [], [])([(torch.zeros(1),)])
 
 
-def test_a_batch_that_is_a_view_of_the_data_is_not_written_to(monkeypatch):
+def test_batch_that_is_a_view_is_not_modified(monkeypatch):
     monkeypatch.setattr(cuda_graph, "capture", lambda compute, inputs: ([], lambda: None))
     data = torch.arange(6).view(3, 2)
     graph = GraphedUpdate(lambda update: [], [])
@@ -211,7 +212,7 @@ def test_a_batch_that_is_a_view_of_the_data_is_not_written_to(monkeypatch):
     assert graph.inputs[0][0].tolist() == [4, 5]
 
 
-def test_another_shape_is_refused():
+def test_changed_batch_shape_is_rejected():
     weight = nn.Parameter(torch.ones(2))
     graph = GraphedUpdate(lambda update: [], [])
     graph.inputs, graph.replay = [(torch.zeros(4, 2), torch.zeros(4))], lambda: weight.add(1)
@@ -223,8 +224,8 @@ def test_another_shape_is_refused():
 @pytest.mark.parametrize(
     "name", ["Adadelta", "Adam", "Adamax", "AdamW", "ASGD", "NAdam", "RAdam", "RMSprop"]
 )
-def test_a_step_that_is_captured_reads_nothing(name):
-    """As seen by fake tensors of a GPU, on which reading a value fails."""
+def test_capturable_step_reads_no_values(name):
+    """Checked with fake CUDA tensors, on which reading a value raises."""
     node = {"_target_": f"torch.optim.{name}"}
     with FakeTensorMode():
         weight = nn.Parameter(torch.ones(3, 2, device="cuda"))

@@ -1,4 +1,4 @@
-"""One long run, killed with SIGKILL at random instants and resumed each time."""
+"""A long run, killed with SIGKILL at random times and resumed each time."""
 
 import multiprocessing
 import os
@@ -43,30 +43,30 @@ def num_events(run_dir: Path) -> int:
 
 
 @pytest.mark.slow
-def test_killed_at_random_instants(composed, data_root, tmp_path):
-    """Nothing is lost: the result is bit for bit that of the run that was left alone."""
-    processes = multiprocessing.get_context("spawn")
-    draw = random.Random(5)
+def test_run_killed_at_random_times_equals_uninterrupted(composed, data_root, tmp_path):
+    """Checkpoints and records are bit-identical to those of an uninterrupted run."""
+    context = multiprocessing.get_context("spawn")
+    rng = random.Random(5)
     config = composed(*QUIET, *LONG, f"data.root={data_root}")
-    alone, killed = tmp_path / "alone", tmp_path / "killed"
-    for folder in (alone, killed):
+    uninterrupted, killed = tmp_path / "alone", tmp_path / "killed"
+    for folder in (uninterrupted, killed):
         folder.mkdir()
 
     def start(run_dir: Path) -> multiprocessing.Process:
-        process = processes.Process(target=run_here, args=(config, str(run_dir)))
+        process = context.Process(target=run_here, args=(config, str(run_dir)))
         process.start()
         return process
 
-    whole = start(alone)
-    whole.join()
-    assert whole.exitcode == 0
-    for number in range(KILLS):
+    reference = start(uninterrupted)
+    reference.join()
+    assert reference.exitcode == 0
+    for attempt in range(KILLS):
         process = start(killed)
-        # every fifth anywhere: also while it starts, reads the checkpoint, builds
-        most, seconds = (40, draw.uniform(0, 10)) if number % 5 == 0 else (20, 60)
-        target = num_events(killed) + draw.randint(2, most)
-        until = time.monotonic() + seconds
-        while num_events(killed) < target and time.monotonic() < until and process.is_alive():
+        # every fifth kill may also fall into start-up or loading the checkpoint
+        max_events, seconds = (40, rng.uniform(0, 10)) if attempt % 5 == 0 else (20, 60)
+        target = num_events(killed) + rng.randint(2, max_events)
+        deadline = time.monotonic() + seconds
+        while num_events(killed) < target and time.monotonic() < deadline and process.is_alive():
             time.sleep(0.005)
         assert process.is_alive(), "the run ended before it was killed: make it longer"
         os.kill(process.pid, signal.SIGKILL)
@@ -74,5 +74,5 @@ def test_killed_at_random_instants(composed, data_root, tmp_path):
     last = start(killed)
     last.join()
     assert last.exitcode == 0
-    assert_same_run(alone, killed)
-    assert len(events(killed)) == len(events(alone))
+    assert_same_run(uninterrupted, killed)
+    assert len(events(killed)) == len(events(uninterrupted))

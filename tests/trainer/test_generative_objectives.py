@@ -1,4 +1,4 @@
-"""Adversarial and denoising training: phases, losses, evaluation, records, exact continuation."""
+"""Adversarial and denoising objectives: phases, losses, evaluation, records, resuming."""
 
 from collections.abc import Callable
 from typing import Any
@@ -55,6 +55,8 @@ def batch(count: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture
 def phases_of(composed: Callable[..., dict[str, Any]]) -> Callable[..., list[Phase]]:
+    """Return a function that builds the phases of an objective."""
+
     def build(objective: Adversarial, *overrides: str) -> list[Phase]:
         config = composed(*SMALL_GAN, *overrides)
         return build_phases(config, objective, Horizon(10, 5), check_settings(config))
@@ -62,7 +64,7 @@ def phases_of(composed: Callable[..., dict[str, Any]]) -> Callable[..., list[Pha
     return build
 
 
-def test_images_reach_the_model_in_its_range():
+def test_images_are_scaled_to_the_range_of_the_model():
     images, _ = batch()
     in_range = adversarial().in_range(images)
     assert in_range.min().item() == pytest.approx(-1, abs=1e-6)
@@ -72,7 +74,7 @@ def test_images_reach_the_model_in_its_range():
 # --- adversarial
 
 
-def test_each_phase_moves_its_own_parameters_only(phases_of):
+def test_each_phase_updates_only_its_own_parameters(phases_of):
     objective = adversarial()
     modules = objective.phases()
     assert list(modules) == ["discriminator", "generator"]
@@ -84,33 +86,33 @@ def test_each_phase_moves_its_own_parameters_only(phases_of):
         objective.zero_grad()
         loss, _ = phase.compute(batch())
         loss.backward()
-        for name, module in modules.items():  # no gradient is left to a phase it is not of
+        for name, module in modules.items():  # the other phase gets no gradients
             assert all((p.grad is not None) == (name == phase.name) for p in module.parameters())
         phase.optimizer.step()
         for name, module in modules.items():
-            moved = [
+            changed = [
                 not torch.equal(old, new)
                 for old, new in zip(before[name], module.parameters(), strict=True)
             ]
-            assert all(moved) if name == phase.name else not any(moved)
+            assert all(changed) if name == phase.name else not any(changed)
     assert all(p.requires_grad for p in objective.parameters())
 
 
-def test_losses_are_the_cross_entropies():
+def test_adversarial_losses_equal_cross_entropies():
     objective = adversarial()
     images = objective.in_range(batch()[0])
     noise = objective.model.noise(16)
     bce = torch.nn.functional.binary_cross_entropy_with_logits
-    pair = objective.model
-    fake = pair.generator(noise).detach()
-    real_logits, fake_logits = pair.discriminator(images), pair.discriminator(fake)
+    model = objective.model
+    fake = model.generator(noise).detach()
+    real_logits, fake_logits = model.discriminator(images), model.discriminator(fake)
     ones, zeros = torch.ones(16), torch.zeros(16)
     expected = bce(real_logits, ones) + bce(fake_logits, zeros)
     assert torch.allclose(objective.discriminator_loss(images, noise)[0], expected)
     assert torch.allclose(objective.generator_loss(noise)[0], bce(fake_logits, ones), atol=1e-4)
 
 
-def test_default_optimizers_are_the_missions(phases_of):
+def test_default_optimizers_of_the_phases(phases_of):
     discriminator, generator = phases_of(adversarial())
     assert type(generator.optimizer) is torch.optim.Adam
     assert generator.optimizer.defaults["lr"] == 2e-4
@@ -120,7 +122,7 @@ def test_default_optimizers_are_the_missions(phases_of):
     assert discriminator.optimizer.defaults["alpha"] == 0.9
 
 
-def test_phases_are_chosen_independently(phases_of):
+def test_phases_are_configured_independently(phases_of):
     discriminator, generator = phases_of(
         adversarial(),
         "optimizer@phases.generator.optimizer=adamw",
@@ -146,7 +148,7 @@ def test_phases_are_chosen_independently(phases_of):
     "override",
     ["optim=sgd_cosine", "optimizer=adam", "+optimizer.lr=1", "trainer.clip_grad_norm=1"],
 )
-def test_settings_of_no_phase_are_refused(override):
+def test_settings_outside_the_phases_are_rejected(override):
     both = ["discriminator", "generator"]
     with pytest.raises(ConfigError, match=r"has no effect: .*phases\.generator\.optimizer\.lr="):
         check_phases(both, ["model=dcgan", override])
@@ -155,13 +157,13 @@ def test_settings_of_no_phase_are_refused(override):
     check_phases(both, ["phases.generator.optimizer.lr=1"])
 
 
-def test_unknown_optimizer_setting_names_that_of_a_phase(composed):
+def test_unknown_optimizer_setting_suggests_phase_setting(composed):
     keys = dotted_keys(composed("model=dcgan"))
     assert "did you mean phases.discriminator.optimizer.lr" in unknown_key("optimizer.lr", keys)
 
 
 @pytest.mark.parametrize(("objective", "model"), [(Adversarial, "UNet"), (Denoising, "DCGAN")])
-def test_another_model_is_refused(objective, model):
+def test_incompatible_model_is_rejected(objective, model):
     other = denoising().model if model == "UNet" else adversarial().model
     with pytest.raises(ConfigError, match=f"do not fit: {model}"):
         objective(other, SPEC, None, "unused")
@@ -170,7 +172,7 @@ def test_another_model_is_refused(objective, model):
 
 
 @pytest.mark.parametrize("name", ["diffusion", "generator", "discriminator"])
-def test_a_network_that_returns_no_tensor_is_refused(name):
+def test_network_that_returns_a_tuple_is_rejected(name):
     objective = denoising() if name == "diffusion" else adversarial()
     network = objective.model if name == "diffusion" else objective.model.get_submodule(name)
     network.forward = lambda *inputs: (inputs[0], None)
@@ -181,7 +183,7 @@ def test_a_network_that_returns_no_tensor_is_refused(name):
 # --- denoising
 
 
-def test_denoising_loss_of_a_perfect_prediction_is_zero():
+def test_denoising_loss_of_perfect_prediction_is_zero():
     objective = denoising()
     diffusion = objective.model.diffusion
     images = batch()[0]
@@ -206,7 +208,7 @@ def with_features(objective):
 
 @pytest.mark.parametrize("make", [adversarial, denoising])
 @torch.no_grad()
-def test_evaluation_repeats_itself_and_leaves_the_random_stream_alone(make):
+def test_evaluation_is_repeatable_and_keeps_random_state(make):
     objective = with_features(make())
     state = torch.get_rng_state()
     results = []
@@ -223,22 +225,22 @@ def test_evaluation_repeats_itself_and_leaves_the_random_stream_alone(make):
 
 
 @torch.no_grad()
-def test_validation_loss_of_denoising_does_not_depend_on_the_batches():
+def test_denoising_val_loss_is_independent_of_batch_size():
     objective = with_features(denoising())
     images, labels = batch(16)
     objective.begin_evaluation(3)
-    whole, _ = objective.evaluate(objective.model, (images, labels))
+    full, _ = objective.evaluate(objective.model, (images, labels))
     parts = []
-    for first in (3, 3 + 8):  # as two processes, or two batches of one
+    for first in (3, 3 + 8):  # as on two processes, or in two batches
         objective.begin_evaluation(first)
         part = slice(first - 3, first + 5)
         parts.append(objective.evaluate(objective.model, (images[part], labels[part]))[0])
-    together = sum(part["loss"][0] for part in parts)
-    assert whole["loss"][0].item() == pytest.approx(together.item(), rel=1e-4)
+    total = sum(part["loss"][0] for part in parts)
+    assert full["loss"][0].item() == pytest.approx(total.item(), rel=1e-4)
 
 
 @torch.no_grad()
-def test_distance_of_real_images_is_far_below_that_of_noise():
+def test_fid_of_real_images_is_far_below_fid_of_noise():
     objective = with_features(adversarial())
     _, samples = objective.evaluate(objective.model, batch(64))
     metrics, _ = objective.conclude(objective.model, samples)
@@ -246,16 +248,16 @@ def test_distance_of_real_images_is_far_below_that_of_noise():
 
 
 @torch.no_grad()
-def test_processes_share_the_generation(monkeypatch):
+def test_generation_is_divided_among_processes(monkeypatch):
     objective = with_features(adversarial())
     noise = objective.model.noise(7, torch.Generator().manual_seed(0))
-    whole = objective.generate(objective.model, noise)
-    shares = []
+    full = objective.generate(objective.model, noise)
+    shards = []
     for ranks in (Ranks(0, 0, 2), Ranks(1, 1, 2)):
         monkeypatch.setattr(generation, "ranks_of_this_process", lambda ranks=ranks: ranks)
-        shares.append(objective.generate(objective.model, noise))
-    for all_at_once, parts in zip(whole, zip(*shares, strict=True), strict=True):
-        assert torch.allclose(all_at_once, torch.cat(parts), atol=1e-5)
+        shards.append(objective.generate(objective.model, noise))
+    for expected, parts in zip(full, zip(*shards, strict=True), strict=True):
+        assert torch.allclose(expected, torch.cat(parts), atol=1e-5)
 
 
 # --- whole runs
@@ -263,30 +265,31 @@ def test_processes_share_the_generation(monkeypatch):
 
 @pytest.fixture(scope="module")
 def extractor_run(train_once):
-    """A LightCNN of a few updates: what is measured with it does not matter here."""
+    """A briefly trained LightCNN; the quality of its features does not matter here."""
     return train_once("debug=fast")
 
 
-EVERYTHING = ("trainer.ema_decay=0.9", "trainer.accumulate_steps=2")
+EMA_AND_ACCUMULATION = ("trainer.ema_decay=0.9", "trainer.accumulate_steps=2")
 
 
 @pytest.mark.parametrize(
     ("settings", "names"),
     [
-        ((*SMALL_GAN, *EVERYTHING, "phases.generator.clip_grad_norm=1",
+        ((*SMALL_GAN, *EMA_AND_ACCUMULATION, "phases.generator.clip_grad_norm=1",
           "scheduler@phases.generator.scheduler=cosine"),
          {"train/discriminator/loss", "train/generator/loss", "optim/generator/lr"}),
-        ((*SMALL_UNET, *EVERYTHING, "trainer.eval_train_samples=6"),
+        ((*SMALL_UNET, *EMA_AND_ACCUMULATION, "trainer.eval_train_samples=6"),
          {"train/loss", "train_eval/loss", "val/loss", "optim/lr"}),
     ],
     ids=["gan", "diffusion"],
 )  # fmt: skip
-def test_run(resumable, extractor_run, few_digits, settings, names):
-    """It records distances and grids; an interruption changes nothing."""
+def test_run_records_samples_and_resumes_bit_identical(
+    check_resume, extractor_run, few_digits, settings, names
+):
     settings = (*settings, "data.batch_size=16", "data.eval_batch_size=40", "trainer.max_steps=4",
                 "trainer.eval_every_steps=2", "trainer.log_every_steps=1",
                 "trainer.precision=fp32", f"objective.fid_extractor={extractor_run}")  # fmt: skip
-    run_dir = resumable((3,), *settings)
+    run_dir = check_resume((3,), *settings)
     found = events(run_dir)
     assert [event["step"] for event in found if "val/fid" in event] == [2, 4]
     shown = [event["media"]["val/samples"]["file"] for event in found if "val/samples" in
@@ -302,7 +305,7 @@ def test_run(resumable, extractor_run, few_digits, settings, names):
     assert summary(run_dir)["test/fid"] > 0
 
 
-def test_a_gan_measures_nothing_on_training_samples(train, extractor_run, few_digits):
+def test_eval_train_samples_is_rejected_for_gan(train, extractor_run, few_digits):
     with pytest.raises(ConfigError, match=r"^trainer\.eval_train_samples=6 should be null: Advers"):
         train(
             *SMALL_GAN, "data.batch_size=16", "trainer.eval_train_samples=6",

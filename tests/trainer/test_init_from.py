@@ -1,4 +1,4 @@
-"""Weights of another run or of a file: what fits is loaded, the rest is named."""
+"""``init_from``: weights of a run or a file are loaded if they match, and reported otherwise."""
 
 import json
 import shutil
@@ -20,8 +20,8 @@ from trainer.loggers.run_log import RunLog
 pytestmark = pytest.mark.usefixtures("few_digits")
 
 
-class Lines(RunLog):
-    """A log that keeps what is printed."""
+class CollectingRunLog(RunLog):
+    """A run log that collects printed lines."""
 
     def __init__(self):
         super().__init__(Job("."))
@@ -36,13 +36,13 @@ def net(classes=3):
 
 
 def load(model, file, spec=None):
-    """The record and the line that is printed."""
-    log = Lines()
+    """Return the summary record and the printed line."""
+    log = CollectingRunLog()
     return initialize(model, str(file), log, Ranks(), spec)["init_from"], log.lines[0]
 
 
 @pytest.mark.parametrize("form", ["plain.pt", "nested.pth", "half.safetensors"])
-def test_files_of_other_programs(tmp_path, form):
+def test_loads_files_of_other_programs(tmp_path, form):
     parent, child, file = net(), net(), tmp_path / form
     state = parent.state_dict()
     if form == "plain.pt":
@@ -58,20 +58,20 @@ def test_files_of_other_programs(tmp_path, form):
         assert torch.allclose(value.float(), state[name].float(), atol=1e-3), name
 
 
-def test_another_number_of_classes(tmp_path):
+def test_different_number_of_classes_reinitializes_head(tmp_path):
     file, child = tmp_path / "parent.pt", net(classes=5)
-    fresh = child[2].weight.clone()
+    initial = child[2].weight.clone()
     torch.save(net().state_dict() | {"head.bias": torch.zeros(1)}, file)
     record, line = load(child, file)
     assert "7 of 9 tensors" in line
-    misfits = "2.weight (5, 8), in the file (3, 8), 2.bias (5,), in the file (3,)"
-    assert f"; newly initialized: {misfits}; not used: head" in line
+    mismatched = "2.weight (5, 8), in the file (3, 8), 2.bias (5,), in the file (3,)"
+    assert f"; newly initialized: {mismatched}; not used: head" in line
     assert (record["new"], record["unused"]) == (["2.weight", "2.bias"], ["head.bias"])
-    assert torch.equal(child[2].weight, fresh)
+    assert torch.equal(child[2].weight, initial)
 
 
-def test_as_many_classes_of_other_names(tmp_path):
-    """Their output layer means something else; that of the same classes is loaded."""
+def test_different_class_names_reinitialize_head(tmp_path):
+    """The output layer is loaded only for equal class names, not just an equal number."""
     parent, folder = net(), tmp_path / "run" / "checkpoints"
     folder.mkdir(parents=True)
     torch.save(parent.state_dict(), folder / "best.pt")
@@ -81,18 +81,18 @@ def test_as_many_classes_of_other_names(tmp_path):
     }
     (tmp_path / "run" / "spec.json").write_text(json.dumps(spec_content(specs["abc"])))
     child = net()
-    fresh = child[2].weight.clone()
+    initial = child[2].weight.clone()
     record, line = load(child, tmp_path / "run", specs["abd"])
     assert line.endswith("; newly initialized: 2.weight (other classes), 2.bias (other classes)")
     assert record["new"] == ["2.weight", "2.bias"]
-    assert torch.equal(child[2].weight, fresh)
+    assert torch.equal(child[2].weight, initial)
     assert torch.equal(child[0].weight, parent[0].weight)
     assert load(child, tmp_path / "run", specs["abc"])[0]["new"] == []
 
 
 @pytest.mark.parametrize("tied", ["true", "false"])
-def test_as_many_tokens_of_other_meaning(train, tmp_path, tied):
-    """The rows of embedding and output layer are those of other characters."""
+def test_different_tokenizer_reinitializes_token_layers(train, tmp_path, tied):
+    """Rows of the embedding and the output layer would belong to other characters."""
     short = ("model=transformer", "data=text_file", "data.context_length=8", "model.width=16",
              "model.num_layers=1", "model.num_heads=2", f"model.tie_weights={tied}",
              "trainer.max_steps=2", "objective.sample_tokens=0")  # fmt: skip
@@ -108,7 +108,7 @@ def test_as_many_tokens_of_other_meaning(train, tmp_path, tied):
     assert found == {"upper": ["embedding.weight", "head.weight"], "same": []}
 
 
-def test_a_checkpoint_whose_check_sums_are_wrong(train, tmp_path):
+def test_wrong_checksum_is_rejected(train, tmp_path):
     file = train(*SHORT, "trainer.limit_train_steps=1") / "checkpoints" / "best.pt"
     content = bytearray(file.read_bytes())
     weight = checkpoint_of(file.parents[1], "best")["model"]["features.0.conv.weight"]
@@ -118,8 +118,8 @@ def test_a_checkpoint_whose_check_sums_are_wrong(train, tmp_path):
         load(net(), file)
 
 
-def test_a_tensor_of_two_names(tmp_path):
-    """Files of transformers hold it once."""
+def test_tied_weights_are_loaded_from_either_name(tmp_path):
+    """Hugging Face transformers stores a tied tensor once."""
     child, file = net(8), tmp_path / "parent.pt"
     child.append(nn.Linear(8, 8))
     child[3].weight = child[2].weight
@@ -131,7 +131,7 @@ def test_a_tensor_of_two_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "why"),
+    ("content", "message"),
     [
         ({"x.y": torch.zeros(1)}, "no tensor name matches: the file has x.y, Sequential has 0.we"),
         (
@@ -147,17 +147,17 @@ def test_a_tensor_of_two_names(tmp_path):
     ],
     ids=range(8),
 )
-def test_what_cannot_be_loaded_is_one_line(tmp_path, content, why):
+def test_unusable_file_raises_one_line(tmp_path, content, message):
     file = tmp_path / "weights.pt"
     if isinstance(content, bytes):
         file.write_bytes(content)
     elif content is not None:
         torch.save(content, file)
-    with pytest.raises(ConfigError, match=rf"^init_from={file}.*{why}[^\n]*$"):
+    with pytest.raises(ConfigError, match=rf"^init_from={file}.*{message}[^\n]*$"):
         load(net(), file)
 
 
-def test_nothing_in_a_file_is_executed(tmp_path):
+def test_pickled_code_is_not_executed(tmp_path):
     class Payload:
         def __reduce__(self):
             return (pytest.fail, ("was executed",))
@@ -170,17 +170,17 @@ def test_nothing_in_a_file_is_executed(tmp_path):
         load(net(), tmp_path)
 
 
-def test_a_model_without_tensors(tmp_path):
+def test_model_without_tensors_is_rejected(tmp_path):
     torch.save({"weight": torch.zeros(1)}, tmp_path / "weights.pt")
     with pytest.raises(ConfigError, match="no tensor name matches: the file has weight, Identity"):
         load(nn.Identity(), tmp_path / "weights.pt")
 
 
-def test_a_run_needs_its_parent_once(train, tmp_path):
-    """Other classes and another optimizer; resumed without the parent, bit for bit the same."""
+def test_initialized_run_resumes_without_its_parent(train, tmp_path):
+    """Classes and optimizer differ from the parent's; the result is bit-identical."""
     parent = train(*SHORT, "trainer.ema_decay=0.5", "trainer.limit_train_steps=2")
     expected = checkpoint_of(parent, "best")["ema"]["features.0.conv.weight"]
-    still = (
+    overrides = (
         *SHORT,
         "data=synthetic_images",
         "data.num_classes=7",
@@ -188,14 +188,14 @@ def test_a_run_needs_its_parent_once(train, tmp_path):
         "optim=adamw_warmup_cosine",
         "param_groups.rules=[{match:'features.0.',freeze:true}]",
     )
-    whole = train(*still)
-    assert torch.equal(checkpoint_of(whole)["model"]["features.0.conv.weight"], expected)
+    uninterrupted = train(*overrides)
+    assert torch.equal(checkpoint_of(uninterrupted)["model"]["features.0.conv.weight"], expected)
     with signal_at(6), pytest.raises(Interrupted):
-        train(*still, run_dir=tmp_path / "parts")
+        train(*overrides, run_dir=tmp_path / "parts")
     shutil.rmtree(parent)
-    parts = train(*still, "resume=auto", run_dir=tmp_path / "parts")
-    assert_same_run(whole, parts)
-    record = summary(whole)["init_from"]
-    assert record == summary(parts)["init_from"]
+    resumed = train(*overrides, "resume=auto", run_dir=tmp_path / "parts")
+    assert_same_run(uninterrupted, resumed)
+    record = summary(uninterrupted)["init_from"]
+    assert record == summary(resumed)["init_from"]
     assert record["new"] == ["classifier.weight", "classifier.bias"]
     assert len(record["sha256"]) == 64

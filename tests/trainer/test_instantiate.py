@@ -1,4 +1,4 @@
-"""Configs build what this program means to build, and nothing else."""
+"""``instantiate`` builds allowed targets only, and explains wrong settings."""
 
 import math
 import sys
@@ -10,7 +10,7 @@ from core.errors import ConfigError
 from core.instantiate import instantiate, resolve
 
 SYSTEM = {"_target_": "os.system"}
-OUTSIDE = """
+FORBIDDEN = """
     os.system posix.system subprocess.Popen subprocess.run builtins.eval builtins.open getattr
     builtins.getattr builtins.__import__ importlib.import_module functools.partial pickle.load
     logging.os.system torch.load torch.hub.load torch.nn.os.system torch.optim.torch.load
@@ -27,9 +27,9 @@ OUTSIDE = """
 """
 
 
-@pytest.mark.parametrize("target", [*OUTSIDE.split(), "", None, 7])
-def test_targets_outside_the_packages_are_refused(target):
-    """So that opening a run directory executes nothing that its config names."""
+@pytest.mark.parametrize("target", [*FORBIDDEN.split(), "", None, 7])
+def test_targets_outside_allowed_packages_are_rejected(target):
+    """Opening an untrusted run directory must not execute what its config names."""
     with pytest.raises(ConfigError, match=r"_target_=.*(not allowed|there is no module)"):
         instantiate({"_target_": target}, "model")
 
@@ -43,7 +43,7 @@ def test_targets_outside_the_packages_are_refused(target):
     ],
     ids=["nested", "in a list", "partial"],
 )
-def test_also_inside_of_others(node):
+def test_nested_forbidden_target_is_rejected(node):
     with pytest.raises(ConfigError, match=r"_target_=os\.system is not allowed"):
         instantiate(node, "model")
 
@@ -56,19 +56,19 @@ def test_builds_nested_targets_and_partials():
     }
     encoder = instantiate(node, "model", enable_nested_tensor=False)
     assert encoder(torch.zeros(1, 3, 8)).shape == (1, 3, 8)
-    waiting = instantiate(
+    partial = instantiate(
         {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.5}, "optimizer"
     )
-    assert waiting([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"] == 0.5
+    assert partial([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"] == 0.5
 
 
-def test_unknown_setting_names_the_nearest():
+def test_unknown_setting_suggests_the_nearest():
     node = {"_target_": "models.blocks.Residual", "in_channel": 8, "out_channels": 8}
     with pytest.raises(ConfigError, match=r"model\.in_channel: .* did you mean model\.in_channels"):
         instantiate(node, "model")
 
 
-def test_settings_of_another_target_can_be_dropped():
+def test_leftover_settings_of_another_target_are_explained():
     node = {"_target_": "torch.nn.ReLU", "betas": [0.9, 0.95], "eps": 1e-8}
     with pytest.raises(
         ConfigError, match=r"another _target_, add ~optimizer\.betas ~optimizer\.eps"
@@ -76,8 +76,8 @@ def test_settings_of_another_target_can_be_dropped():
         instantiate(node, "optimizer")
 
 
-def test_how_a_null_of_another_target_is_dropped():
-    """Hydra takes a null for a setting that does not exist, and refuses to delete it."""
+def test_leftover_null_setting_is_explained():
+    """Hydra treats a null setting as missing and cannot delete it; the message sets it first."""
     with pytest.raises(ConfigError, match=r"objective.weights=0 ~objective.weights ~objective.x$"):
         instantiate({"_target_": "torch.nn.Flatten", "weights": None, "x": 1}, "objective")
 
@@ -124,7 +124,7 @@ def test_annotated_arguments_within_their_range_are_passed_on():
         assert built.keywords == {**settings, "horizon": None}
 
 
-def test_settings_of_the_program_cannot_be_set():
+def test_argument_set_by_the_program_is_rejected():
     node = {"_target_": "torch.optim.SGD", "params": [], "lr": 0.1}
     with pytest.raises(ConfigError, match=r"optimizer\.params is set by the program"):
         instantiate(node, "optimizer", params=[torch.nn.Parameter(torch.zeros(1))])
@@ -139,7 +139,7 @@ def test_misspelt_target_is_explained(target, hint):
         resolve(target, "model._target_")
 
 
-def test_constructor_errors_become_one_line():
+def test_constructor_error_becomes_one_line():
     node = {"_target_": "models.lightcnn.LightCNN", "in_channels": 1, "num_classes": 10}
     with pytest.raises(ConfigError, match="model: LightCNN refused its settings: image_size 30x28"):
         instantiate({**node, "image_size": [30, 28]}, "model")
@@ -164,7 +164,7 @@ def write(path) -> str:
 
 @pytest.fixture
 def mylab(tmp_path, monkeypatch):
-    """A package of the user's own."""
+    """A user's package on ``sys.path`` that ``TRAIN_PACKAGES`` allows."""
     (tmp_path / "mylab").mkdir()
     (tmp_path / "mylab" / "nets.py").write_text(MYLAB)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -173,17 +173,17 @@ def mylab(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["Net", "build", "DenseNet", "densenet121"])
-def test_packages_that_the_user_names(mylab, monkeypatch, name):
-    """Classes, functions that say nothing of what they return, and modules imported there."""
+def test_train_packages_are_allowed(mylab, monkeypatch, name):
+    """Classes, functions without a return annotation, and names imported by the module."""
     assert resolve(f"mylab.nets.{name}", "model._target_").__name__ == name
     monkeypatch.setenv("TRAIN_PACKAGES", "")
-    ways = rf"import it in .* models/ .*models\.FILE\.{name}.*TRAIN_PACKAGES=mylab python"
-    with pytest.raises(ConfigError, match=rf"is not allowed.*{ways}"):
+    hints = rf"import it in .* models/ .*models\.FILE\.{name}.*TRAIN_PACKAGES=mylab python"
+    with pytest.raises(ConfigError, match=rf"is not allowed.*{hints}"):
         resolve(f"mylab.nets.{name}", "model._target_")
 
 
 @pytest.mark.parametrize(
-    ("name", "why"),
+    ("name", "message"),
     [
         ("write", "not str"),
         ("nms", "optim/ .*TRAIN_PACKAGES=torchvision"),
@@ -191,6 +191,6 @@ def test_packages_that_the_user_names(mylab, monkeypatch, name):
         ("Any", "TRAIN_PACKAGES=typing"),
     ],
 )
-def test_what_no_package_may_have_built(mylab, name, why):
-    with pytest.raises(ConfigError, match=rf"is not allowed.*{why}"):
+def test_unsuitable_objects_of_train_packages_are_rejected(mylab, name, message):
+    with pytest.raises(ConfigError, match=rf"is not allowed.*{message}"):
         resolve(f"mylab.nets.{name}", "phases.train.optimizer._target_")

@@ -1,4 +1,4 @@
-"""Signals end a real process within seconds, with its state saved and an honest exit code."""
+"""Signals stop a real process within seconds; it saves its state and sets its exit code."""
 
 import fcntl
 import os
@@ -24,8 +24,8 @@ LONG = (*QUIET, "trainer.max_epochs=500", "trainer.log_every_steps=5", "data.bat
 
 
 @pytest.fixture
-def started(data_root, tmp_path):
-    """``started(*overrides)``: the command in the background, once it has begun to train."""
+def start_training(data_root, tmp_path):
+    """Return a function that starts train.py in the background, and waits until it trains."""
     processes = []
 
     def start(*overrides, wait_for="run/metrics.jsonl"):
@@ -55,22 +55,22 @@ def size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-@pytest.mark.parametrize("is_told", [True, False])
-def test_the_loss_of_a_peer_is_no_news_to_who_was_told_to_end(is_told):
-    def lose() -> None:
+@pytest.mark.parametrize("was_signalled", [True, False])
+def test_peer_failure_after_stop_signal_is_an_interruption(was_signalled):
+    def lose_peer() -> None:
         with listening() as interruption, interruption.defer():
-            if is_told:
+            if was_signalled:
                 os.kill(os.getpid(), signal.SIGTERM)
             raise RuntimeError("gloo/transport: closed")
 
-    with pytest.raises(Interrupted if is_told else RuntimeError):
-        lose()
+    with pytest.raises(Interrupted if was_signalled else RuntimeError):
+        lose_peer()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
-def test_signal(started, tmp_path, number):
-    process = started("resume=auto")
+def test_signal_saves_state_and_sets_exit_code(start_training, tmp_path, number):
+    process = start_training("resume=auto")
     process.send_signal(number)
     sent = time.monotonic()
     output, _ = process.communicate(timeout=60)
@@ -85,30 +85,30 @@ def test_signal(started, tmp_path, number):
 
 
 @pytest.mark.slow
-def test_interrupted_sweep(started, tmp_path):
-    """The sweep ends too, with the table of what was done; the same command goes on."""
+def test_interrupted_sweep_resumes(start_training, tmp_path):
+    """The interrupted sweep prints its table of jobs; the same command then finishes it."""
     directory = tmp_path / "sweep"
     sweep = ("-m", "seed=0,1", f"hydra.sweep.dir={directory}", "resume=auto")
-    process = started(*sweep, wait_for="sweep/0/metrics.jsonl")
+    process = start_training(*sweep, wait_for="sweep/0/metrics.jsonl")
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 143
     assert "interrupted" in output.split("Sweep")[1]
     assert not (directory / "1").exists()
-    done = summary(directory / "0")["steps"]
+    steps_done = summary(directory / "0")["steps"]
 
-    process = started(
-        *sweep, f"trainer.limit_train_steps={done + 5}", wait_for="sweep/1/summary.json"
+    process = start_training(
+        *sweep, f"trainer.limit_train_steps={steps_done + 5}", wait_for="sweep/1/summary.json"
     )
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     records = [summary(directory / name) for name in "01"]
     assert [record["status"] for record in records] == ["completed", "completed"]
-    assert [record["steps"] for record in records] == [done + 5, done + 5]
+    assert [record["steps"] for record in records] == [steps_done + 5, steps_done + 5]
 
     before = [(directory / name / "summary.json").stat().st_mtime_ns for name in "01"]
-    process = started(
-        *sweep, f"trainer.limit_train_steps={done + 5}", wait_for="sweep/1/summary.json"
+    process = start_training(
+        *sweep, f"trainer.limit_train_steps={steps_done + 5}", wait_for="sweep/1/summary.json"
     )
     output, _ = process.communicate(timeout=120)
     assert output.count("completed") >= 2
@@ -116,13 +116,13 @@ def test_interrupted_sweep(started, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_sweep_of_jobs_at_once(started, tmp_path):
-    """The workers save and end, so that the same command goes on where they were."""
+def test_killed_parallel_sweep_resumes(start_training, tmp_path):
+    """Workers save and exit when the sweep is killed; the same command then finishes it."""
     pytest.importorskip("joblib", reason="needs requirements-joblib.txt")
     directory = tmp_path / "sweep"
     sweep = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1,2,3")
     sweep += (f"hydra.sweep.dir={directory}", "resume=auto")
-    process = started(*sweep, wait_for="sweep/1/metrics.jsonl")
+    process = start_training(*sweep, wait_for="sweep/1/metrics.jsonl")
     wait_until(lambda: size(directory / "0" / "metrics.jsonl"))
     process.kill()
     process.wait()
@@ -130,7 +130,7 @@ def test_killed_sweep_of_jobs_at_once(started, tmp_path):
     stopped = [summary(directory / job) for job in "01"]
     assert [job["status"] for job in stopped] == ["interrupted", "interrupted"]
     assert not (directory / "2").exists()
-    process = started(*sweep, "trainer.limit_train_steps=5", wait_for="sweep/3/summary.json")
+    process = start_training(*sweep, "trainer.limit_train_steps=5", wait_for="sweep/3/summary.json")
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert [summary(directory / job)["status"] for job in "0123"] == ["completed"] * 4
@@ -138,10 +138,10 @@ def test_killed_sweep_of_jobs_at_once(started, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
-def test_killed_sweep(started, tmp_path, devices):
-    """SIGKILL in the third of four jobs: the same command does what is left, and only that.
+def test_killed_sweep_resumes_remaining_jobs(start_training, tmp_path, devices):
+    """After SIGKILL in the third of four jobs, the same command runs only what is left.
 
-    The job that was killed ends as one that was left alone, bit for bit.
+    The killed job ends bit-identical to an uninterrupted one.
     """
     directory = tmp_path / "sweep"
     run = (
@@ -153,7 +153,7 @@ def test_killed_sweep(started, tmp_path, devices):
     )
     sweep = ("-m", "seed=0,1", "model.num_classes=10,7")  # 7 fails
     sweep += (*run, f"hydra.sweep.dir={directory}", "resume=auto")
-    process = started(*sweep, wait_for="sweep/2/checkpoints/last.pt")
+    process = start_training(*sweep, wait_for="sweep/2/checkpoints/last.pt")
     process.kill()
     process.wait()
     assert [summary(directory / name)["status"] for name in "01"] == ["completed", "failed"]
@@ -161,7 +161,7 @@ def test_killed_sweep(started, tmp_path, devices):
     wait_until(lambda: is_free(directory / "2"))
     saved, before = events(directory / "2"), os.stat(directory / "0" / "metrics.jsonl").st_mtime_ns
 
-    process = started(*sweep, wait_for="sweep/3/summary.json")
+    process = start_training(*sweep, wait_for="sweep/3/summary.json")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1
     records = [summary(directory / name) for name in "0123"]
@@ -171,22 +171,22 @@ def test_killed_sweep(started, tmp_path, devices):
     steps = [event["step"] for event in events(directory / "2") if "train/loss" in event]
     assert steps == list(range(1, records[2]["steps"] + 1))
     kept = [event for event in events(directory / "2")[: len(saved)] if event in saved]
-    assert len(kept) >= 10  # of before the kill, not computed again
+    assert len(kept) >= 10  # events from before the kill, not recomputed
     table = output[output.rindex("Sweep") :]
     assert table.count("completed") == 2
     assert table.count("failed") == 2
-    started(*run, "seed=1").communicate(timeout=120)
+    start_training(*run, "seed=1").communicate(timeout=120)
     assert_same_run(tmp_path / "run", directory / "2")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("node", [0, 1])
-def test_ctrl_c_on_one_node_ends_both(started, tmp_path, node):
+def test_ctrl_c_on_one_node_stops_both(start_training, tmp_path, node):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     settings = ("trainer.num_nodes=2", f"trainer.rdzv_endpoint=127.0.0.1:{port}")
-    nodes = [started(*settings, wait_for="."), started(*settings)]
+    nodes = [start_training(*settings, wait_for="."), start_training(*settings)]
     nodes[node].send_signal(signal.SIGINT)
     for other in nodes:
         output, _ = other.communicate(timeout=60)
@@ -196,8 +196,8 @@ def test_ctrl_c_on_one_node_ends_both(started, tmp_path, node):
 
 
 @pytest.fixture
-def temporary(monkeypatch):
-    """An empty folder for temporary files; its short name leaves room for those of sockets."""
+def temporary_root(monkeypatch):
+    """An empty TMPDIR; its path is short, since paths of Unix sockets are limited."""
     with tempfile.TemporaryDirectory() as folder:
         monkeypatch.setenv("TMPDIR", folder)
         monkeypatch.setattr(tempfile, "tempdir", None)
@@ -215,10 +215,10 @@ def images(tmp_path):
 
 
 def assert_all_end(pids: list[int]) -> None:
-    """Within two minutes; what is left then is killed.
+    """Assert that the processes end within two minutes, and kill those that do not.
 
-    A child has ten seconds: one to notice, seven to save, then SIGKILL. A busy machine gets more;
-    left alone, the children of these tests would go on for longer.
+    A child needs up to ten seconds: one to notice, seven to save, then SIGKILL. The rest is margin
+    for busy machines; on their own, the children of these tests would run for longer.
     """
     try:
         wait_until(lambda: not any(map(is_running, pids)))
@@ -227,9 +227,9 @@ def assert_all_end(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-PROCESSES = ("trainer.devices=2", "data=image_folder", "data.resident=false", "data.num_workers=1",
-             "data.batch_size=4", "model=customcnn")  # fmt: skip
-SWEEP = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1")
+TWO_PROCESSES = ("trainer.devices=2", "data=image_folder", "data.resident=false",
+                 "data.num_workers=1", "data.batch_size=4", "model=customcnn")  # fmt: skip
+PARALLEL_SWEEP = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1")
 
 
 @pytest.mark.slow
@@ -237,20 +237,20 @@ SWEEP = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1")
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        # two processes, and a data worker of each
-        pytest.param(PROCESSES, {"spawn_main": 4, "wandb-core": 1}, id="processes"),
-        pytest.param(SWEEP, {"LokyProcess": 2, "wandb-core": 2}, id="sweep"),
+        # two processes with a data worker each
+        pytest.param(TWO_PROCESSES, {"spawn_main": 4, "wandb-core": 1}, id="processes"),
+        pytest.param(PARALLEL_SWEEP, {"LokyProcess": 2, "wandb-core": 2}, id="sweep"),
     ],
 )
-def test_nothing_outlives_a_killed_parent(
-    started, images, temporary, tmp_path, overrides, expected
+def test_children_end_when_parent_is_killed(
+    start_training, images, temporary_root, tmp_path, overrides, expected
 ):
-    """Nor do the temporary folders of its launch and of W&B outlive the next one."""
-    if overrides is SWEEP:
+    """The next launch removes the temporary folders that this one and W&B leave behind."""
+    if overrides is PARALLEL_SWEEP:
         pytest.importorskip("joblib", reason="needs requirements-joblib.txt")
-    where = "hydra.sweep.dir=sweep" if overrides is SWEEP else f"data.root={images}"
+    where = "hydra.sweep.dir=sweep" if overrides is PARALLEL_SWEEP else f"data.root={images}"
     settings = (where, "wandb.mode=offline", "trainer.max_epochs=50_000")
-    process = started(*overrides, *settings, wait_for=".")
+    process = start_training(*overrides, *settings, wait_for=".")
 
     def is_complete() -> bool:
         counts = {name: len(descendants(process.pid, name)) for name in expected}
@@ -262,9 +262,9 @@ def test_nothing_outlives_a_killed_parent(
     process.kill()
     process.wait()
     assert_all_end(pids)
-    assert list(temporary.glob(f"{PREFIX}*"))
+    assert list(temporary_root.glob(f"{PREFIX}*"))
     with temporary_folder() as own:
-        assert [str(folder) for folder in temporary.glob(f"{PREFIX}*")] == [own]
+        assert [str(folder) for folder in temporary_root.glob(f"{PREFIX}*")] == [own]
 
 
 ORPHAN = """
@@ -297,11 +297,11 @@ if __name__ == "__main__":
     [
         pytest.param("end_with_parent(saves=True)", "", "fork", id="hangs"),
         pytest.param("", "begin_worker(0)", "fork", id="data worker that is still starting"),
-        # whose parent is a server, as Python 3.14 has it unless told otherwise
+        # its parent is a fork server, the default since Python 3.14
         pytest.param("begin_worker(0)", "", "forkserver", id="data worker of a server"),
     ],
 )
-def test_nor_does_a_child_that_hangs(tmp_path, before, after, method):
+def test_hanging_child_ends_when_parent_is_killed(tmp_path, before, after, method):
     script = ORPHAN.replace("BEFORE", before).replace("AFTER", after).replace("METHOD", method)
     (tmp_path / "orphan.py").write_text(script)
     command = [sys.executable, str(tmp_path / "orphan.py")]
@@ -310,12 +310,13 @@ def test_nor_does_a_child_that_hangs(tmp_path, before, after, method):
         child = int(parent.stdout.readline())
         parent.kill()
         if method == "forkserver":
-            parent.wait()  # else its end is noticed though nobody has asked for it
+            # the child looks for its parent's process id, which a zombie keeps until reaped
+            parent.wait()
         assert_all_end([child])
 
 
 def is_free(run_dir: Path) -> bool:
-    """Whether no process holds it any more: workers save and end when their parent is gone."""
+    """Whether no process holds the run's lock; workers save and exit after their parent."""
     with (run_dir / ".lock").open("w") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

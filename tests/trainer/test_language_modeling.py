@@ -1,4 +1,4 @@
-"""Language modelling in a run: metrics, samples, carried states, resuming."""
+"""Language modelling: metrics, samples, carried state, wrong settings."""
 
 import math
 
@@ -39,13 +39,13 @@ def loader(splits, rank=0, world_size=1, accumulate_steps=1, eval_batch_size=4):
     return Loader(splits, cpu, 0, rank, world_size, accumulate_steps, 4, eval_batch_size, 0)
 
 
-def measured(objective, splits, eval_batch_size=3):
+def val_metrics(objective, splits, eval_batch_size=3):
     data = loader(splits, eval_batch_size=eval_batch_size)
     return evaluate(objective, objective.model, data, "val", "fp32")[0]
 
 
-def truncated(tmp_path, cell="gru", lanes=4):
-    """Truncated backpropagation of a small net over the lines above, and their splits."""
+def truncated_backpropagation(tmp_path, cell="gru", lanes=4):
+    """Return an objective with a small recurrent model, and splits of ``TEXT``."""
     splits = splits_of(tmp_path, lanes=lanes)
     torch.manual_seed(0)
     model = RecurrentModel(cell, splits.spec.vocab_size, 1, 16)
@@ -53,13 +53,13 @@ def truncated(tmp_path, cell="gru", lanes=4):
 
 
 @pytest.mark.parametrize("tokenizer", ["char", "byte", "bpe"])
-def test_metrics_are_exact(tokenizer, tmp_path):
+def test_metrics_equal_direct_computation(tokenizer, tmp_path):
     splits = splits_of(tmp_path, tokenizer)
     spec = splits.spec
     objective = LanguageModeling(
         Transformer(spec.vocab_size, 16, 1, 2, 16), spec, 0, sample_prompt="", sample_temperature=1
     )
-    metrics = measured(objective, splits)
+    metrics = val_metrics(objective, splits)
     tokens = splits.val.tensors[0].long()
     losses = []
     for start in range(0, len(tokens) - 1, 16):
@@ -76,42 +76,44 @@ def test_metrics_are_exact(tokenizer, tmp_path):
     )
 
 
-def test_the_state_is_carried_from_update_to_update(tmp_path):
-    objective, splits = truncated(tmp_path, "lstm")
+def test_state_is_carried_across_updates(tmp_path):
+    objective, splits = truncated_backpropagation(tmp_path, "lstm")
     data = loader(splits, accumulate_steps=2)
-    for epoch in (0, 1):  # the second begins from nothing again
+    for epoch in (0, 1):  # the second epoch starts from a zero state
         losses = [
             objective("train", batch)[0].detach()
             for update in data.train(epoch)
             for batch in update
         ]
-        seen = torch.stack(losses).view(-1, 2).mean(1)
+        per_update = torch.stack(losses).view(-1, 2).mean(1)
         starts = torch.arange(4)[:, None] * splits.train.lane_length
-        text = splits.train.tensors[0][starts + torch.arange(len(seen) * 16 + 1)].long()
-        logits, _ = objective.model(text[:, :-1])  # every lane read at once
+        text = splits.train.tensors[0][starts + torch.arange(len(per_update) * 16 + 1)].long()
+        logits, _ = objective.model(text[:, :-1])  # each lane in a single pass
         expected = cross_entropy(logits.transpose(1, 2), text[:, 1:], reduction="none")
-        assert torch.allclose(seen, expected.view(4, -1, 16).mean((0, 2)), atol=1e-5)
+        assert torch.allclose(per_update, expected.view(4, -1, 16).mean((0, 2)), atol=1e-5)
 
 
-def test_the_gradient_ends_at_the_window(tmp_path):
-    objective, splits = truncated(tmp_path)
+def test_gradient_is_truncated_at_the_window(tmp_path):
+    objective, splits = truncated_backpropagation(tmp_path)
     for (batch,) in list(loader(splits).train(0))[:3]:
-        objective("train", batch)[0].backward()  # raises if it reached the freed graph before
+        objective("train", batch)[
+            0
+        ].backward()  # raises if it reaches the freed graph of the last window
     assert not objective.carried.requires_grad
     assert (objective.carried != 0).any()
 
 
-def test_evaluation_carries_the_state_over_a_block(tmp_path):
-    objective, splits = truncated(tmp_path, lanes=2)
+def test_evaluation_carries_state_within_a_block(tmp_path):
+    objective, splits = truncated_backpropagation(tmp_path, lanes=2)
     inputs, targets = splits.val.gather(torch.arange(2))
     logits, _ = objective.model(inputs)
     expected = cross_entropy(logits.flatten(0, 1), targets.flatten())
-    metrics = [measured(objective, splits, eval_batch_size=size)["loss"] for size in (1, 2)]
+    metrics = [val_metrics(objective, splits, eval_batch_size=size)["loss"] for size in (1, 2)]
     assert metrics == pytest.approx([expected.item()] * 2, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_run_leaves_metrics_and_samples(name, train):
+def test_run_records_metrics_and_samples(name, train):
     run_dir = train(*MODELS[name], *TINY)
     found = summary(run_dir)
     assert found["status"] == "completed"
@@ -127,8 +129,8 @@ def test_a_run_leaves_metrics_and_samples(name, train):
         assert text.startswith("\n")
 
 
-def test_a_text_without_line_breaks(train, tmp_path):
-    """The default prompt is one: the samples begin with the first token instead."""
+def test_sampling_from_a_corpus_without_newlines(train, tmp_path):
+    """The default prompt is a newline; without a token for it, samples start with token 0."""
     (tmp_path / "long_line.txt").write_text("to be or not to be " * 500)
     text = ("data=text_file", f"data.path={tmp_path}/long_line.txt")
     run_dir = train(*MODELS["lstm"], *text, *TINY)
@@ -156,7 +158,7 @@ def test_a_text_without_line_breaks(train, tmp_path):
         (("model=lstm", "model.cell=rnn"), "model.cell=rnn should be 'lstm' or 'gru'"),
     ],
 )  # fmt: skip
-def test_misfits_are_one_clear_line(overrides, message, train):
+def test_incompatible_settings_are_rejected(overrides, message, train):
     with pytest.raises(ConfigError, match=message):
         train(*overrides)
 
@@ -170,23 +172,23 @@ def test_misfits_are_one_clear_line(overrides, message, train):
         ("model=transformer", "data.lanes=4", "objective=language_modeling"),
     ],
 )
-def test_lanes_are_the_batch(settings, train):
-    """With two windows of a lane in an update, the second would begin with a state too old."""
+def test_lanes_must_equal_batch_size(settings, train):
+    """With two windows of a lane in one update, the second would start from a stale state."""
     with pytest.raises(ConfigError, match=r"data\.lanes"):
         train("model=lstm", *TINY, "data.batch_size=4", *settings)
 
 
-def test_a_model_that_returns_nothing(train, monkeypatch):
+def test_model_that_returns_an_empty_tuple_is_rejected(train, monkeypatch):
     monkeypatch.setattr(RecurrentModel, "forward", lambda self, tokens, state=None: ())
     with pytest.raises(ConfigError, match="RecurrentModel returns a tuple of nothing for two"):
         train(*MODELS["lstm"], *TINY)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_every_process_saves_the_state_of_all_lanes(world_size, tmp_path, monkeypatch):
-    alone, splits = truncated(tmp_path)
+def test_every_process_saves_state_of_all_lanes(world_size, tmp_path, monkeypatch):
+    single, splits = truncated_backpropagation(tmp_path)
     ranks = range(world_size)
-    objectives = [TruncatedBackpropagation(alone.model, splits.spec, 4, **SAMPLES) for _ in ranks]
+    objectives = [TruncatedBackpropagation(single.model, splits.spec, 4, **SAMPLES) for _ in ranks]
     for objective, rank in zip(objectives, ranks, strict=True):
         for (batch,) in loader(splits, rank, world_size).train(0):
             objective("train", batch)
@@ -196,7 +198,7 @@ def test_every_process_saves_the_state_of_all_lanes(world_size, tmp_path, monkey
     for objective in objectives:
         objective.state()
     for (batch,) in loader(splits).train(0):
-        alone("train", batch)
-    assert torch.allclose(sum(parts), alone.carried, atol=1e-6)
-    alone.load_state({"carried": sum(parts)})
-    assert torch.equal(alone.state()["carried"], sum(parts))
+        single("train", batch)
+    assert torch.allclose(sum(parts), single.carried, atol=1e-6)
+    single.load_state({"carried": sum(parts)})
+    assert torch.equal(single.state()["carried"], sum(parts))

@@ -1,4 +1,4 @@
-"""Starting processes, sharing a run directory, failing cleanly, evaluating exactly."""
+"""Launching processes: failures, interruptions, uneven batches, exact evaluation."""
 
 import os
 import signal
@@ -35,44 +35,43 @@ from trainer.phase import PhaseCompute
 THIS = __name__
 
 
-def test_one_process_is_this_one(config):
+def test_single_process_runs_in_place(config):
     assert launch(lambda config, job: os.getpid(), config(), Job("/nowhere")) == os.getpid()
 
 
-def test_one_process_is_started_again_as_well(config, monkeypatch):
-    """That takes the engine."""
+def test_single_process_with_restarts_uses_elastic_launch(config, monkeypatch):
     monkeypatch.setattr("trainer.distributed.elastic.launch_workers", lambda _, count, *rest: count)
     assert launch(end, config("trainer.max_restarts=1"), Job("/nowhere")) == 1
 
 
 @pytest.mark.parametrize("endpoint", ["null", "host", "host:port", "':29500'", "host:70000"])
-def test_several_nodes_need_an_endpoint(config, endpoint):
+def test_several_nodes_require_an_endpoint(config, endpoint):
     composed = config("trainer.num_nodes=2", f"trainer.rdzv_endpoint={endpoint}")
     with pytest.raises(ConfigError, match=r"needs trainer\.rdzv_endpoint=host:port"):
         launch(end, composed, Job("/nowhere"))
 
 
-def test_a_host_without_an_address_is_named(config, monkeypatch):
-    """The engine would wait for minutes, and then speak of a rendezvous."""
+def test_unresolvable_host_is_named(config, monkeypatch):
+    """torch's elastic agent would wait for minutes, and then report a rendezvous error."""
 
-    def unknown(host, port):
+    def fail_to_resolve(host, port):
         raise socket.gaierror(-2, "Name or service not known")
 
-    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(socket, "getaddrinfo", fail_to_resolve)
     monkeypatch.setattr("trainer.distributed.launch.NAME_SECONDS", -1)
     composed = config("trainer.num_nodes=2", "trainer.rdzv_endpoint=node0:29500")
     with pytest.raises(ConfigError, match="cannot resolve the host node0: Name or service"):
         launch(end, composed, Job("/nowhere"))
 
 
-def test_threads_are_shared_out(config):
+def test_threads_are_divided_among_processes(config):
     settings = check_settings(config("trainer.num_threads=null"))
     prepare_process(settings, 0, Ranks(0, 0, 2, 2), torch.device("cpu"))
     assert torch.get_num_threads() == max(1, NUM_THREADS // 2)
 
 
 def end(config, job):
-    """End the way that the config's ``wandb.project`` says, on rank 1."""
+    """Fail, hang or return on rank 1, as ``wandb.project`` says."""
     settings = check_settings(config)
     how = config["wandb"]["project"]
     with process_group(settings) as ranks:
@@ -95,7 +94,7 @@ def end(config, job):
             if how == "hang":
                 time.sleep(600)
         elif how == "interrupted":
-            time.sleep(5)  # what is last to end may have more to do
+            time.sleep(5)  # the last process to end may take longer
             raise Interrupted(signal.SIGUSR1, is_agreed=True)
         dist.barrier()
         return [ranks.rank, torch.get_num_threads()]
@@ -118,7 +117,7 @@ ENDINGS = [
         for ending in ENDINGS
     ],
 )
-def test_a_failing_process_fails_the_job(config, tmp_path, capfd, how, kind, message):
+def test_failing_process_fails_the_job(config, tmp_path, capfd, how, kind, message):
     composed = config(f"wandb.project={how}", "trainer.devices=2", "trainer.timeout_seconds=10")
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(kind, match=message) as raised:
@@ -132,10 +131,10 @@ def test_a_failing_process_fails_the_job(config, tmp_path, capfd, how, kind, mes
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["interrupted", "interrupted alone"])
-def test_one_process_may_take_its_time_to_end(config, tmp_path, how):
-    """An interruption is one, whenever the processes are done with it; nothing starts again.
+def test_interrupted_processes_may_end_at_different_times(config, tmp_path, how):
+    """The launch reports an interruption and restarts nothing, whenever the processes end.
 
-    Also of one process alone, before the others can agree: they are not waited for.
+    If one process is interrupted before the others agree, they are not waited for.
     """
     composed = config(f"wandb.project='{how}'", "trainer.devices=2")
     with pytest.raises(Interrupted) as raised:
@@ -144,14 +143,14 @@ def test_one_process_may_take_its_time_to_end(config, tmp_path, how):
 
 
 class Mean(Objective):
-    """Measures the mean of the samples themselves."""
+    """Evaluates to the mean of the samples."""
 
     def evaluate(self, model, batch):
         return {"value": mean_over_batch(batch[0])}, {"value": batch[0]}
 
 
 def on_three_processes(config, job):
-    """Evaluate 500 samples and 2 samples; what every rank got. Then what needs uneven ranks."""
+    """Return what each rank got from evaluating 500 and 2 samples; then check uneven batches."""
     with process_group(check_settings(config)) as ranks:
         found = {}
         for size in (500, 2):
@@ -176,22 +175,22 @@ def on_three_processes(config, job):
 
 
 def check_uneven_batchnorm(ranks):
-    """Processes with 2, 5 and 3 samples normalize as one with all ten."""
+    """Processes with 2, 5 and 3 samples normalize like one process with all ten."""
     torch.manual_seed(0)
     x, grad = torch.randn(10, 4, 3).split([2, 5, 3]), torch.randn(10, 4, 3).split([2, 5, 3])
     plain, model = nn.BatchNorm1d(4), nn.Sequential(nn.BatchNorm1d(4))
     synchronize_batchnorm(model, "cpu")
-    whole, own = torch.cat(x).requires_grad_(), x[ranks.rank].clone().requires_grad_()
-    plain(whole).backward(torch.cat(grad))
-    model(own).backward(grad[ranks.rank])
+    full, local = torch.cat(x).requires_grad_(), x[ranks.rank].clone().requires_grad_()
+    plain(full).backward(torch.cat(grad))
+    model(local).backward(grad[ranks.rank])
     rows = slice(*[(0, 2), (2, 7), (7, 10)][ranks.rank])
-    torch.testing.assert_close(own.grad, whole.grad[rows])
+    torch.testing.assert_close(local.grad, full.grad[rows])
     torch.testing.assert_close(model[0].running_var, plain.running_var)
     torch.testing.assert_close(sum(gather(model[0].weight.grad)), plain.weight.grad)
 
 
 class Duel(Objective):
-    """Two phases that use each other's parameters and train their own."""
+    """Two phases that compute with all parameters, but train only their own."""
 
     def phases(self):
         return {"first": self.model[0], "second": self.model[1]}
@@ -202,7 +201,7 @@ class Duel(Objective):
 
 def check_two_phases(ranks, settings):
     """Each phase averages its own gradients and leaves the other's alone."""
-    torch.manual_seed(ranks.rank)  # unequal weights, which rank 0 then decides
+    torch.manual_seed(ranks.rank)  # different weights per rank; those of rank 0 are broadcast
     objective = Duel(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)))
     distribute(objective, settings)
     x = torch.eye(3, 2)
@@ -217,14 +216,14 @@ def check_two_phases(ranks, settings):
 
 
 @pytest.mark.slow
-def test_three_processes_measure_every_sample_once(config, tmp_path):
+def test_three_processes_evaluate_every_sample_once(config, tmp_path):
     composed = config("trainer.devices=3")
     run = (THIS, "on_three_processes")
     found = launch_workers(check_settings(composed), 3, run, composed, Job(str(tmp_path)))
     assert found == {500: [249.5] * 3, 2: [0.5] * 3, "meter": [{"loss": 2.0}] * 3}
 
 
-def listening_here(config, job):
+def listening_addresses(config, job):
     """The addresses, in hexadecimal, that this process and its launcher listen on."""
     with process_group(check_settings(config)):
         sockets = set()
@@ -243,9 +242,9 @@ def listening_here(config, job):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/net")
-def test_on_one_machine_only_the_loopback_interface_is_listened_on(config, tmp_path):
+def test_single_node_listens_only_on_loopback(config, tmp_path):
     composed = config("trainer.devices=2")
-    run = (THIS, "listening_here")
+    run = (THIS, "listening_addresses")
     found = launch_workers(check_settings(composed), 2, run, composed, Job(str(tmp_path)))
     loopback = {"0100007F", "00000000000000000000000001000000"}
-    assert {address for of_process in found for address in of_process} <= loopback
+    assert {address for addresses in found for address in addresses} <= loopback

@@ -1,4 +1,4 @@
-"""Sweeps through Hydra's launchers: one directory, honest records, wherever the jobs run."""
+"""Sweeps through Hydra's launchers: one directory, and the right status for each job."""
 
 import pytest
 
@@ -8,7 +8,7 @@ LAUNCHERS = {"joblib": "joblib", "submitit_local": "submitit", "ray": "ray"}
 
 
 @pytest.mark.slow
-def test_jobs_of_several_processes_at_once(command, tmp_path):
+def test_parallel_jobs_of_several_processes(command, tmp_path):
     pytest.importorskip("joblib", reason="needs requirements-joblib.txt")
     processes = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
     sweep = ("-m", "seed=0,1", "hydra/launcher=joblib", "hydra.sweep.dir=sweep")
@@ -20,7 +20,7 @@ def test_jobs_of_several_processes_at_once(command, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_sweep_with_a_failing_job(launcher, command, tmp_path):
+def test_sweep_reports_failing_job(launcher, command, tmp_path):
     pytest.importorskip(LAUNCHERS[launcher], reason="needs requirements-cluster.txt")
     sweep = ("-m", "debug=fast", "wandb.mode=disabled", "optimizer.lr=0.1,-1")
     done = command("train.py", *sweep, f"hydra/launcher={launcher}", OMP_NUM_THREADS=None)
@@ -35,5 +35,5 @@ def test_sweep_with_a_failing_job(launcher, command, tmp_path):
     assert "completed" in table
     assert "failed" in table
     assert str(sweep) in table
-    if launcher != "submitit_local":  # one job a core, so one thread a job
+    if launcher != "submitit_local":  # one job per core, so one thread per job
         assert good["num_threads"] == 1

@@ -1,4 +1,4 @@
-"""Means of metrics: added up on the device, read late, right all the same."""
+"""``Meter``: means of metrics, summed up on the device and read when logged."""
 
 import pytest
 import torch
@@ -8,24 +8,24 @@ from trainer import metrics
 from trainer.metrics import Meter
 
 
-def batches():
+def batch_sums():
     generator = torch.Generator().manual_seed(0)
     return [{"loss": (torch.rand((), generator=generator), 3), "hits": (torch.tensor(i), 3)}
             for i in range(20)]  # fmt: skip
 
 
-def test_means_are_those_of_all_samples():
+def test_means_are_over_all_samples():
     meter = Meter()
-    for sums in batches():
+    for sums in batch_sums():
         meter.add(sums)
-    total = sum(float(sums["loss"][0]) for sums in batches())
+    total = sum(float(sums["loss"][0]) for sums in batch_sums())
     assert meter.means() == {"loss": total / 60, "hits": sum(range(20)) / 60}
     assert meter.means()["loss"] == total / 60  # reading changes nothing
     meter.reset()
     assert meter.means() == {}
 
 
-def test_a_value_may_change_afterwards():
+def test_values_are_copied_when_added():
     scale = nn.Parameter(torch.ones(()))
     meter = Meter()
     for _ in range(3):
@@ -35,20 +35,21 @@ def test_a_value_may_change_afterwards():
     assert meter.means() == {"scale": 2.0}
 
 
-@pytest.mark.parametrize("cut", [0, 7, 20])
-def test_going_on_from_a_state_gives_the_same_bits(cut):
-    whole, before, after = Meter(), Meter(), Meter()
-    for sums in batches():
-        whole.add(sums)
-    for sums in batches()[:cut]:
+@pytest.mark.parametrize("split", [0, 7, 20])
+def test_restored_state_gives_bit_identical_means(split):
+    expected, before, after = Meter(), Meter(), Meter()
+    for sums in batch_sums():
+        expected.add(sums)
+    for sums in batch_sums()[:split]:
         before.add(sums)
     after.load_state([before.state()])
-    for sums in batches()[cut:]:
+    for sums in batch_sums()[split:]:
         after.add(sums)
-    assert after.means() == whole.means()
+    assert after.means() == expected.means()
 
 
-def test_counts_beyond_what_float32_knows():
+def test_large_sums_are_exact():
+    """2**24 + 1 is not representable in float32."""
     meter = Meter()
     meter.add({"tokens": (torch.tensor(2.0**24), 1)})
     meter.add({"tokens": (torch.tensor(1.0), 1)})

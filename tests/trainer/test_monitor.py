@@ -1,4 +1,4 @@
-"""The monitored metric: which way it is better, and whether it is measured at all."""
+"""The monitored metric: whether lower or higher is better, and errors if it is not measured."""
 
 import math
 
@@ -30,7 +30,7 @@ TINY_TEXT = ("model=transformer", "model.width=16", "model.num_layers=1", "debug
         (("model=unet",), "min"),
     ],
 )
-def test_mode(composed, overrides, mode):
+def test_monitor_mode(composed, overrides, mode):
     config = composed(*overrides)
     assert monitor_of(config).mode == mode
     assert worst_value(config) == (math.inf if mode == "min" else -math.inf)
@@ -44,15 +44,15 @@ def test_mode(composed, overrides, mode):
         (("model=transformer", "monitor=val/perplexity", "monitor_mode=max"), "a lower val/perp"),
     ],
 )
-def test_contradiction(train, tmp_path, overrides, message):
+def test_contradictory_monitor_mode_is_rejected(train, tmp_path, overrides, message):
     with pytest.raises(ConfigError, match=message):
         train(*overrides, run_dir=tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
 
 
 @pytest.fixture
-def rising(monkeypatch):
-    """Validation losses 0.5, 0.25, 0.75, ... in place of what is measured."""
+def fixed_val_losses(monkeypatch):
+    """Replace the validation losses by 0.5, 0.25, 0.75, 0.9."""
     measure, values = Trainer.measure, iter((0.5, 0.25, 0.75, 0.9))
 
     def measure_and_replace(self, split, **settings):
@@ -62,8 +62,8 @@ def rising(monkeypatch):
     monkeypatch.setattr(Trainer, "measure", measure_and_replace)
 
 
-def test_lowest_loss_is_best(train, few_digits, rising):
-    """In the checkpoint, the records, and early stopping; a config resumed without change too."""
+def test_lowest_val_loss_is_best(train, few_digits, fixed_val_losses):
+    """The best checkpoint, the summary and early stopping agree; the config stores the mode."""
     overrides = (*SHORT, "monitor=val/loss", "trainer.eval_every_steps=2",
                  "trainer.early_stopping_patience=2")  # fmt: skip
     run_dir = train(*overrides)
@@ -86,17 +86,17 @@ def test_lowest_loss_is_best(train, few_digits, rising):
         (("debug=fast", "trainer.target=98"), r"trainer\.target=98 should be in \[0, 1\]: val/acc"),
     ],
 )  # fmt: skip
-def test_nothing_to_decide_by(train, few_digits, tmp_path, overrides, message):
+def test_unusable_monitor_or_target_is_rejected(train, few_digits, tmp_path, overrides, message):
     run_dir = tmp_path / "run"
     with pytest.raises(ConfigError, match=message):
         train(*overrides, run_dir=run_dir)
     assert events(run_dir) == []
 
 
-def test_a_trial_evaluation_changes_nothing(train, few_digits, monkeypatch):
-    """Of an objective that does not declare what it measures; it may draw random numbers."""
+def test_trial_evaluation_does_not_change_training(train, few_digits, monkeypatch):
+    """If an objective declares no metrics, a batch is evaluated first, which may draw numbers."""
     overrides = (*SHORT, "model.dropout=0.2")
-    whole = train(*overrides)
+    expected = train(*overrides)
     evaluate, calls = Classification.evaluate, 0
 
     def evaluate_and_draw(self, model, batch):
@@ -109,19 +109,19 @@ def test_a_trial_evaluation_changes_nothing(train, few_digits, monkeypatch):
     monkeypatch.setattr(Classification, "metric_modes", {})
     monkeypatch.setattr(Classification, "evaluate", evaluate_and_draw)
     run_dir = train(*overrides)
-    assert_same_run(whole, run_dir)
+    assert_same_run(expected, run_dir)
     log = (run_dir / "train.log").read_text()
     assert "assuming that a higher val/accuracy is better; set monitor_mode if it is not" in log
 
 
-def test_no_validation_split(train, few_digits, monkeypatch):
-    """It is said; what would wait for an evaluation that never comes is refused."""
+def test_run_without_validation_split(train, few_digits, monkeypatch):
+    """The log says so, and settings that need an evaluation are rejected."""
     from trainer import build
 
-    make = build.build_data
+    build_data = build.build_data
 
     def without_val(*arguments):
-        data = make(*arguments)
+        data = build_data(*arguments)
         del data.splits["val"]
         return data
 

@@ -1,4 +1,4 @@
-"""What can be looked at in training: norms of layers, a hook on gradients, a profile."""
+"""Diagnostics of training: norms per layer, the ``after_backward`` hook, profiles."""
 
 import json
 
@@ -13,25 +13,25 @@ pytestmark = pytest.mark.usefixtures("few_digits")
 MONITORED = (*SHORT, "trainer.clip_grad_norm=0.1", "trainer.log_every_steps=3")
 
 
-def test_norms_of_layers(train):
-    """All layers together have the norms of the whole: gradients before clipping, updates after."""
+def test_norms_of_layers_add_up_to_total(train):
+    """Gradient norms are taken before clipping, update norms after."""
     run = train(*MONITORED, "trainer.monitor_layers=true")
     logged = [event for event in events(run) if "train/grad_norm" in event]
     assert [event["step"] for event in logged] == [1, 3, 6, 9]
-    wholes = {"grad_norm": "train/", "weight_norm": "optim/", "update_norm": "optim/"}
+    totals = {"grad_norm": "train/", "weight_norm": "optim/", "update_norm": "optim/"}
     for event in logged:
-        for norm, prefix in wholes.items():
+        for norm, prefix in totals.items():
             layers = [v for name, v in event.items() if name.startswith("layers/") and norm in name]
             assert len(layers) == 11
-            whole = sum(value**2 for value in layers) ** 0.5
-            assert whole == pytest.approx(event[prefix + norm], rel=1e-4)
+            total = sum(value**2 for value in layers) ** 0.5
+            assert total == pytest.approx(event[prefix + norm], rel=1e-4)
     assert "layers/features.0.conv/grad_norm" in logged[0]
-    others = [event for event in events(run) if "train/grad_norm" not in event]
-    assert not any(name.startswith("layers/") for event in others for name in event)
+    unlogged = [event for event in events(run) if "train/grad_norm" not in event]
+    assert not any(name.startswith("layers/") for event in unlogged for name in event)
     assert "layers/" not in (run / "train.log").read_text()
 
 
-def test_a_hook_sees_gradients_before_they_are_clipped(train, monkeypatch):
+def test_after_backward_sees_gradients_before_clipping(train, monkeypatch):
     def after_backward(self, phase):
         assert phase == "train"
         grads = [p.grad for p in self.model.parameters()]
@@ -46,7 +46,7 @@ def test_a_hook_sees_gradients_before_they_are_clipped(train, monkeypatch):
     assert summary(run)["val/loss"] == summary(plain)["val/loss"]
 
 
-def test_profile(train):
+def test_profile_covers_the_requested_steps(train):
     settings = ("data.batch_size=8", "trainer.max_steps=13", "trainer.test=false")
     plain = train(*settings)
     run = train(*settings, "trainer.profile_steps=3")
@@ -59,6 +59,6 @@ def test_profile(train):
     assert summary(run)["val/loss"] == summary(plain)["val/loss"]
 
 
-def test_a_profile_needs_updates(train):
+def test_profile_longer_than_the_run_is_rejected(train):
     with pytest.raises(ConfigError, match=r"profile_steps=3 needs 13 updates, .* only 9 remain"):
         train(*SHORT, "trainer.profile_steps=3")

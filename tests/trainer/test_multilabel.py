@@ -1,4 +1,4 @@
-"""Multi-label classification: measured as scikit-learn does, thresholds, labels that are none."""
+"""Multi-label classification: metrics equal to scikit-learn's, thresholds, invalid labels."""
 
 import json
 
@@ -18,7 +18,7 @@ NAMES = ("cat", "dog", "owl")
 SPEC = ImageSpec("animals", 1, (2, 2), NAMES, (0.5,), (0.5,))
 
 
-class Flat(MLP):
+class FlatMLP(MLP):
     def forward(self, images):
         return super().forward(images.flatten(1))
 
@@ -32,49 +32,49 @@ def batch():
 
 def objective(**settings):
     torch.manual_seed(0)
-    return Multilabel(Flat(4, 3, [8], 0.0), SPEC, **settings)
+    return Multilabel(FlatMLP(4, 3, [8], 0.0), SPEC, **settings)
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.45])
-def test_metrics_are_those_of_scikit_learn(batch, threshold, tmp_path):
+def test_metrics_equal_scikit_learn(batch, threshold, tmp_path):
     images, labels = batch
     measured = objective(threshold=threshold)
     sums, samples = {}, []
     with torch.no_grad():
-        for part in range(0, 60, 25):  # the last one smaller
+        for part in range(0, 60, 25):  # the last batch is smaller
             sums, found = measured.evaluate(
                 measured.model, (images[part : part + 25], labels[part : part + 25])
             )
             samples.append(found)
-        whole, _ = measured("train", batch)
+        loss, _ = measured("train", batch)
     probabilities = torch.cat([part["probability"] for part in samples])
-    told = probabilities > threshold
+    predicted = probabilities > threshold
     metrics = measured.metrics.compute()
     assert metrics == pytest.approx(
         {
             "map": average_precision_score(labels, probabilities),
-            "f1": f1_score(labels, told, average="macro", zero_division=0),
-            "subset_accuracy": accuracy_score(labels, told),
+            "f1": f1_score(labels, predicted, average="macro", zero_division=0),
+            "subset_accuracy": accuracy_score(labels, predicted),
         }
     )
-    by_hand = torch.nn.functional.binary_cross_entropy(probabilities, labels.float())
-    torch.testing.assert_close(whole, by_hand)
+    expected = torch.nn.functional.binary_cross_entropy(probabilities, labels.float())
+    torch.testing.assert_close(loss, expected)
     assert sums["loss"][1] == 10
     media = measured.media({"probability": probabilities, "label": labels}, None, tmp_path)
-    each = average_precision_score(labels, probabilities, average=None)
-    assert [row[2] for row in media["labels"].rows] == pytest.approx(each.tolist())
+    per_label = average_precision_score(labels, probabilities, average=None)
+    assert [row[2] for row in media["labels"].rows] == pytest.approx(per_label.tolist())
 
 
-def test_what_is_no_label_is_refused():
+def test_invalid_labels_are_rejected():
     for labels in (torch.arange(4), torch.full((4, 3), 2), torch.ones(4, 2)):
         with pytest.raises(ConfigError, match=r"0 or 1 for each of the 3 labels.* val split are"):
             objective().check_targets(labels, "val")
     node = {"_target_": "objectives.multilabel.Multilabel", "threshold": 1}
     with pytest.raises(ConfigError, match="threshold=1 should be less than 1"):
-        build_objective(node, Flat(4, 3, [8], 0.0), SPEC)
+        build_objective(node, FlatMLP(4, 3, [8], 0.0), SPEC)
 
 
-def test_digits_of_an_image_are_told(train, tmp_path, capsys):
+def test_run_predicts_digits_of_an_image(train, tmp_path, capsys):
     run_dir = train(
         "data=several_digits",
         "objective=multilabel",
@@ -93,8 +93,8 @@ def test_digits_of_an_image_are_told(train, tmp_path, capsys):
     assert main([str(run_dir), str(grid), "--json", str(answers)]) == 0
     rows = json.loads(answers.read_text())
     assert [row["label"] for row in rows] == list("0123456789")
-    shown = [row["label"] for row in rows if row["holds"]] or ["no label"]
-    assert capsys.readouterr().out.split("  ")[1].strip() == shown[0]
+    predicted_labels = [row["label"] for row in rows if row["holds"]] or ["no label"]
+    assert capsys.readouterr().out.split("  ")[1].strip() == predicted_labels[0]
     assert all(row["holds"] == (row["probability"] > 0.5) for row in rows)
     assert main([str(run_dir), str(grid), "--top-k", "2"]) == 1
     assert "--top-k has no effect with files where the model labels" in capsys.readouterr().err

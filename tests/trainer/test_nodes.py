@@ -1,4 +1,4 @@
-"""Restarts, several nodes, and torchrun by hand."""
+"""Restarts, several nodes, and runs that torchrun starts."""
 
 import json
 import os
@@ -24,24 +24,24 @@ TORCHRUN = str(Path(torch.__file__).parent / "distributed" / "run.py")
 
 
 def fail_once(config, job):
-    """Train; in the first attempt rank 1 dies or raises after the first checkpoint."""
+    """Train; in the first attempt, rank 1 is killed or raises after the first checkpoint."""
     if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         after_step = Trainer.after_step
 
-        def die(trainer):
+        def fail(trainer):
             after_step(trainer)
             if trainer.progress.step == 3:
                 if config["wandb"]["project"] == "raise":
                     raise ValueError("no such luck")
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        Trainer.after_step = die
+        Trainer.after_step = fail
     return train.run(config, job)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["killed", "raise"])
-def test_a_restart_continues_from_the_last_checkpoint(config, data_root, tmp_path, how):
+def test_restart_continues_from_last_checkpoint(config, data_root, tmp_path, how):
     settings = ("debug=fast", f"data.root={data_root}", "trainer.progress=false")
     settings += ("trainer.devices=2", "trainer.max_restarts=1", f"wandb.project={how}")
     launch(fail_once, config(*settings), Job(str(tmp_path)))
@@ -52,7 +52,7 @@ def test_a_restart_continues_from_the_last_checkpoint(config, data_root, tmp_pat
 
 
 def assert_restarted_once(run_dir):
-    """The run is whole, and continued from its checkpoint instead of beginning again."""
+    """Assert that the run completed, and continued from its checkpoint instead of starting over."""
     found = summary(run_dir)
     assert (found["status"], found["steps"]) == ("completed", 4)
     steps = [event["step"] for event in events(run_dir) if "train/loss" in event]
@@ -60,8 +60,8 @@ def assert_restarted_once(run_dir):
     assert steps[-1] == 4
 
 
-def two_nodes(start):
-    """``start(port)`` twice at once; what both returned."""
+def run_two_nodes(start):
+    """Call ``start(port)`` twice in parallel; return both results."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -70,19 +70,19 @@ def two_nodes(start):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("by_hand", [False, True])
-def test_two_nodes_make_one_run_directory(command, data_root, tmp_path, by_hand):
+@pytest.mark.parametrize("uses_torchrun", [False, True])
+def test_two_nodes_share_one_run_directory(command, data_root, tmp_path, uses_torchrun):
     arguments = ("debug=fast", "wandb.mode=disabled", f"data.root={data_root}")
 
     def start(port):
         endpoint = f"127.0.0.1:{port}"
-        if by_hand:
+        if uses_torchrun:
             rendezvous = ("--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}", "--rdzv-id=job")
             return command(TORCHRUN, "--nnodes=2", *rendezvous, train.__file__, *arguments)
         nodes = ("trainer.num_nodes=2", f"trainer.rdzv_endpoint={endpoint}")
         return command("train.py", *arguments, *nodes)
 
-    assert_one_run_directory(two_nodes(start), tmp_path)
+    assert_one_run_directory(run_two_nodes(start), tmp_path)
 
 
 def assert_one_run_directory(done, folder):
@@ -94,12 +94,12 @@ def assert_one_run_directory(done, folder):
 
 
 def start_node(config, run_dir):
-    """One node of two; what a process of its own does."""
+    """Run one of two nodes; called in a separate process."""
     launch(fail_once, json.loads(config), Job(run_dir))
 
 
 @pytest.mark.slow
-def test_both_nodes_restart_where_one_failed(config, data_root, tmp_path):
+def test_both_nodes_restart_after_one_fails(config, data_root, tmp_path):
     """Only the node that failed counts the restart."""
     settings = ("debug=fast", f"data.root={data_root}", "trainer.progress=false")
     composed = config(*settings, "trainer.num_nodes=2", "trainer.max_restarts=1")
@@ -111,13 +111,13 @@ def test_both_nodes_restart_where_one_failed(config, data_root, tmp_path):
         arguments = [sys.executable, "-c", code, node, str(tmp_path)]
         return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
-    done = two_nodes(start)
+    done = run_two_nodes(start)
     assert [node.returncode for node in done] == [0, 0], done
     assert_restarted_once(tmp_path)
 
 
 @pytest.mark.slow
-def test_torchrun_by_hand_makes_one_run_directory(command, data_root, tmp_path):
+def test_torchrun_creates_one_run_directory(command, data_root, tmp_path):
     arguments = ("debug=fast", "wandb.mode=disabled", f"data.root={data_root}")
     done = command(TORCHRUN, "--nproc-per-node=2", train.__file__, *arguments)
     assert_one_run_directory([done], tmp_path)

@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite: raise, skip, stop; checkpoints stay good."""
+"""Non-finite losses and gradients: the raise, skip and stop policies, and the fp16 scaler."""
 
 import copy
 import json
@@ -22,8 +22,8 @@ SHORT = (
 )
 
 
-class Poison(torch.autograd.Function):
-    """The loss stays as it is; its gradient becomes NaN."""
+class NaNGradient(torch.autograd.Function):
+    """Identity whose gradient is NaN."""
 
     @staticmethod
     def forward(ctx, loss):
@@ -34,38 +34,38 @@ class Poison(torch.autograd.Function):
         return gradient * float("nan")
 
 
-def spoilt(loss, what):
-    """The loss, its gradient, or the loss alone is not finite."""
+def make_nonfinite(loss, what):
+    """Return ``loss`` with a non-finite gradient, value ("loss alone"), or both ("loss")."""
     if what == "gradient":
-        return Poison.apply(loss)
+        return NaNGradient.apply(loss)
     return loss * float("inf") if what == "loss" else loss + float("inf")
 
 
 @pytest.fixture
-def poisoned(monkeypatch):
-    """``poisoned("loss", {3, 5})``: what goes wrong, in which calls of the objective."""
+def poison(monkeypatch):
+    """Return a function that makes given calls of an objective non-finite."""
 
-    def poison(what, calls, objective=Classification, spoilt_phase="train"):
+    def patch_forward(what, calls, objective=Classification, poisoned_phase="train"):
         forward, count = objective.forward, 0
 
         def forward_and_poison(self, phase, batch):
             nonlocal count
-            count += phase == spoilt_phase
-            if phase != spoilt_phase or count not in calls:
+            count += phase == poisoned_phase
+            if phase != poisoned_phase or count not in calls:
                 return forward(self, phase, batch)
-            if what == "input":  # the layers see it too, and batch norms keep it
+            if what == "input":  # layers see it too, and batch norm statistics keep it
                 return forward(self, phase, (batch[0] * float("inf"), *batch[1:]))
             loss, sums = forward(self, phase, batch)
-            return spoilt(loss, what), sums
+            return make_nonfinite(loss, what), sums
 
         monkeypatch.setattr(objective, "forward", forward_and_poison)
 
-    return poison
+    return patch_forward
 
 
 @pytest.mark.parametrize(("what", "value"), [("loss", "(inf|nan)"), ("gradient norm", "nan")])
-def test_raise(train, tmp_path, poisoned, what, value):
-    poisoned(what.split()[0], {6})
+def test_nonfinite_value_raises_and_keeps_good_checkpoint(train, tmp_path, poison, what, value):
+    poison(what.split()[0], {6})
     run_dir = tmp_path / "run"
     with pytest.raises(Diverged, match=f"the {what} of phase train is {value} after 5 updates"):
         train(*SHORT, run_dir=run_dir)
@@ -79,31 +79,29 @@ def test_raise(train, tmp_path, poisoned, what, value):
 @pytest.mark.parametrize(
     "clipping",
     [
-        ("trainer.clip_grad_value=1.0",),  # would make it finite
+        ("trainer.clip_grad_value=1.0",),  # clipping makes infinite gradients finite
         ("trainer.clip_grad_value=1.0", "trainer.clip_grad_norm=1.0"),
     ],
 )
-def test_infinite_gradients_are_seen_before_they_are_clipped(
-    train, tmp_path, monkeypatch, clipping
-):
+def test_infinite_gradients_are_detected_before_clipping(train, tmp_path, monkeypatch, clipping):
     forward, calls = Classification.forward, []
 
-    def forward_and_spoil(self, phase, batch):
+    def forward_with_hook(self, phase, batch):
         calls.append(phase)
         if len(calls) == 6:
             bias = self.model.classifier.bias
             bias.register_hook(lambda gradient: torch.full_like(gradient, float("inf")))
         return forward(self, phase, batch)
 
-    monkeypatch.setattr(Classification, "forward", forward_and_spoil)
+    monkeypatch.setattr(Classification, "forward", forward_with_hook)
     message = "the gradient norm of phase train is (inf|nan) after 5 updates"
     with pytest.raises(Diverged, match=message):
         train(*SHORT, "trainer.log_every_steps=50", *clipping, run_dir=tmp_path / "run")
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient", "loss alone", "input"])
-def test_skip(train, poisoned, what):
-    poisoned(what, {2, 4, 5})
+def test_skip_policy_skips_updates(train, poison, what):
+    poison(what, {2, 4, 5})
     run_dir = train(*SHORT, "trainer.on_nonfinite=skip")
     losses = [event["train/loss"] for event in events(run_dir) if "train/loss" in event]
     assert len(losses) == 8
@@ -111,7 +109,7 @@ def test_skip(train, poisoned, what):
     assert summary(run_dir)["status"] == "completed"
     assert summary(run_dir)["steps"] == 8
     assert summary(run_dir)["skipped_steps"] == 3
-    for name in ("optim/lr", "val/loss"):  # nothing is recorded twice for a skipped batch
+    for name in ("optim/lr", "val/loss"):  # skipped batches record nothing twice
         steps = [event["step"] for event in events(run_dir) if name in event]
         assert steps == sorted(set(steps))
     assert max(event.get("optim/skipped", 0) for event in events(run_dir)) == 3
@@ -121,20 +119,20 @@ def test_skip(train, poisoned, what):
 
 @pytest.fixture
 def skipped_updates(monkeypatch):
-    """The states before and after every update that was skipped."""
+    """Collect the states before and after each skipped update."""
     states = []
     train_step = Trainer.train_step
 
     def state_of(trainer):
         return copy.deepcopy(trainer.checkpoints.state_dict(trainer.progress))
 
-    def train_step_between_captures(trainer, update):
+    def train_step_between_snapshots(trainer, update):
         before, skipped = state_of(trainer), trainer.progress.skipped
         train_step(trainer, update)
         if trainer.progress.skipped > skipped:
             states.append((before, state_of(trainer)))
 
-    monkeypatch.setattr(Trainer, "train_step", train_step_between_captures)
+    monkeypatch.setattr(Trainer, "train_step", train_step_between_snapshots)
     return states
 
 
@@ -157,11 +155,9 @@ GAN = (
         ("generator", "gradient", "trainer.precision=fp16"),
     ],
 )
-def test_an_update_is_made_by_all_phases_or_none(
-    train, poisoned, skipped_updates, phase, what, policy
-):
-    """By the time of the generator's gradient, the discriminator has stepped."""
-    poisoned(what, {2, 4}, Adversarial, phase)
+def test_skipped_update_reverts_all_phases(train, poison, skipped_updates, phase, what, policy):
+    """When the generator's gradient is computed, the discriminator has already stepped."""
+    poison(what, {2, 4}, Adversarial, phase)
     run_dir = train(*SHORT, *GAN, policy)
     assert len(skipped_updates) == summary(run_dir)["skipped_steps"] >= 2
     assert summary(run_dir)["steps"] == 8
@@ -172,33 +168,35 @@ def test_an_update_is_made_by_all_phases_or_none(
             assert_equal(optimizer["state"], after["optimizers"][name]["state"], name)
 
 
-def test_skip_is_not_for_ever(train, poisoned):
-    poisoned("gradient", range(3, 1000))
+def test_skip_policy_raises_after_100_updates_in_a_row(train, poison):
+    poison("gradient", range(3, 1000))
     with pytest.raises(Diverged, match="100 updates in a row had non-finite losses or gradients"):
         train(*SHORT, "trainer.on_nonfinite=skip")
 
 
 @pytest.mark.parametrize(
-    ("number", "message"),
+    ("poisoned_call", "message"),
     [
         (5, "the loss of phase train is nan after 5 updates"),
         (6, "a weight is not finite after 6 updates"),  # a checkpoint was due
     ],
 )
-def test_gradients_that_go_wrong_between_logging_steps(train, tmp_path, poisoned, number, message):
-    """Their norm is not measured there: the next loss, or the checkpoint, shows it."""
-    poisoned("gradient", {number})
+def test_nonfinite_gradients_between_logging_steps_raise(
+    train, tmp_path, poison, poisoned_call, message
+):
+    """Gradient norms are not computed there; the next loss or checkpoint reveals the problem."""
+    poison("gradient", {poisoned_call})
     with pytest.raises(Diverged, match=message):
         train(*SHORT, "trainer.log_every_steps=50", run_dir=tmp_path / "run")
 
 
-def test_stop(composed, poisoned, data_root, tmp_path):
-    """The sweep gets the worst value and goes on."""
+def test_stop_policy_returns_worst_value(composed, poison, data_root, tmp_path):
+    """A sweep continues with this value."""
     from core.job import Job
     from tests.conftest import QUIET
     from train import run
 
-    poisoned("loss", {6})
+    poison("loss", {6})
     config = composed(*QUIET, *SHORT, "trainer.on_nonfinite=stop", f"data.root={data_root}")
     assert run(config, Job(run_dir=str(tmp_path))) == float("-inf")
     assert summary(tmp_path)["status"] == "diverged"
@@ -206,9 +204,9 @@ def test_stop(composed, poisoned, data_root, tmp_path):
     assert not any("test/loss" in event for event in events(tmp_path))
 
 
-def test_scaler(train, poisoned):
-    """fp16: the scaler halves its scale and skips; the schedule waits; a checkpoint keeps it."""
-    poisoned("gradient", {3, 4})
+def test_fp16_scaler_halves_its_scale_and_skips(train, poison):
+    """The schedule does not advance in skipped updates, and checkpoints store the scale."""
+    poison("gradient", {3, 4})
     run_dir = train(*SHORT, "trainer.precision=fp16", "trainer.channels_last=false")
     rates = [event["optim/lr"] for event in events(run_dir) if "optim/lr" in event]
     assert len(rates) == len(set(rates)) == 8

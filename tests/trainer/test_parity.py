@@ -1,14 +1,14 @@
-"""Several processes give what one process gives at the same global batch.
+"""Several processes train like one process at the same global batch size.
 
-Twice: in double precision with LightCNN and CustomCNN as users train them, within 1e-9 (measured
-with two processes: 1e-13), and in single precision with a smooth network, within 1e-5 (6e-7).
-Recorded means are in single precision.
+They are compared twice: in double precision with LightCNN and CustomCNN as users train them, within
+1e-9 (measured on two processes: 1e-13), and in single precision with a smooth network, within 1e-5
+(measured: 6e-7). Recorded means are in single precision.
 
-LightCNN in single precision does not, and no implementation could make it: where the input of a
-ReLU is zero but for rounding, or two inputs of a max-pooling are equal, the gradient jumps. On
-digits, the weights after 20 updates differ by up to 1.6e-1 (SGD, rate 0.1). Nor does a bias before
-a batch norm, which has no effect on anything: its gradient is rounding alone, and AdamW divides it
-by its own size.
+LightCNN is not compared in single precision, where no implementation would pass: the gradient jumps
+where the input of a ReLU is zero up to rounding, or two inputs of a max-pooling are equal. On
+digits, the weights after 20 updates differ by up to 1.6e-1 (SGD, learning rate 0.1). A bias before
+a batch norm is excluded as well: it has no effect, so its gradient is rounding error, which AdamW
+normalizes to full size.
 """
 
 from contextlib import contextmanager, nullcontext
@@ -33,7 +33,7 @@ from trainer.distributed.parallel import for_strategy
 from trainer.phase import Phase
 
 TOLERANCE, SINGLE_TOLERANCE = 1e-9, 1e-5
-EVERY_CASE = (
+COMMON = (
     "wandb.mode=disabled",
     "trainer.progress=false",
     "trainer.precision=fp32",
@@ -58,7 +58,7 @@ CASES = {
     "plain_sgd": (*CUSTOMCNN, "optim=sgd_cosine", "trainer.clip_grad_value=0.1"),
     "plain_adamw": (*CUSTOMCNN, "optim=adamw_warmup_cosine", *ACCUMULATION, METRICS),
     "batchnorm_sam": ("model=lightcnn", "optim=sam_cosine", *ACCUMULATION),
-    "plain_shampoo": (*CUSTOMCNN, "optim=shampoo_warmup_cosine"),  # it draws random numbers
+    "plain_shampoo": (*CUSTOMCNN, "optim=shampoo_warmup_cosine"),  # draws random numbers
     "fsdp": ("model=lightcnn", "optim=adamw_warmup_cosine", *ACCUMULATION),
     "fp32_batchnorm_sgd": ("optim=sgd_cosine", *ACCUMULATION, "trainer.ema_decay=0.9"),
     "fp32_batchnorm_adamw": ("optim=adamw_warmup_cosine", "trainer.ema_decay=0.9"),
@@ -68,7 +68,7 @@ CASES = {
 
 
 def run_cases(configs, job):
-    """Run every config in a directory of its own; in one process or as one of several."""
+    """Run every config in its own directory, on one process or as one of several."""
     from train import run
 
     before = torch.get_default_dtype()
@@ -77,7 +77,7 @@ def run_cases(configs, job):
             torch.set_default_dtype(torch.float32 if name.startswith("fp32") else torch.float64)
             folder = job.path / name
             folder.mkdir(exist_ok=True)
-            with gradients_kept() as gradients, smooth_model(name):
+            with recorded_gradients() as gradients, smooth_model(name):
                 run(config, replace(job, run_dir=str(folder)))
             if ranks_of_this_process().is_main:
                 torch.save(gradients, folder / "gradients.pt")
@@ -87,17 +87,17 @@ def run_cases(configs, job):
 
 
 def smooth_model(name):
-    """In single precision, a small network whose gradient has no jumps, not the config's."""
+    """Replace the model of fp32 cases by a small network with a continuous gradient."""
     if not name.startswith("fp32"):
         return nullcontext()
     torch.manual_seed(0)
-    normed = "batchnorm" in name
+    has_batchnorm = "batchnorm" in name
     model = nn.Sequential(
-        nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=not normed),
-        nn.BatchNorm2d(8) if normed else nn.Identity(),
+        nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=not has_batchnorm),
+        nn.BatchNorm2d(8) if has_batchnorm else nn.Identity(),
         nn.SiLU(),
-        nn.Conv2d(8, 16, 3, stride=2, padding=1, bias=not normed),
-        nn.BatchNorm2d(16) if normed else nn.Identity(),
+        nn.Conv2d(8, 16, 3, stride=2, padding=1, bias=not has_batchnorm),
+        nn.BatchNorm2d(16) if has_batchnorm else nn.Identity(),
         nn.SiLU(),
         nn.AvgPool2d(7),
         nn.Flatten(),
@@ -107,33 +107,33 @@ def smooth_model(name):
 
 
 @contextmanager
-def gradients_kept():
-    """The gradients of every update as they arrive at the clipping, averaged over all processes."""
-    kept, clip_gradients = [], Phase.clip_gradients
+def recorded_gradients():
+    """Record the gradients of each update before clipping, averaged over all processes."""
+    recorded, clip_gradients = [], Phase.clip_gradients
 
-    def keep_and_clip(phase, *args, **kwargs):
-        kept.append([full_tensor(p.grad).clone() for p in phase.parameters])
+    def record_and_clip(phase, *args, **kwargs):
+        recorded.append([full_tensor(p.grad).clone() for p in phase.parameters])
         return clip_gradients(phase, *args, **kwargs)
 
-    with patch.object(Phase, "clip_gradients", keep_and_clip):
-        yield kept
+    with patch.object(Phase, "clip_gradients", record_and_clip):
+        yield recorded
 
 
 @pytest.fixture(scope="module")
 def configs(composed):
-    return {name: composed(*EVERY_CASE, *overrides) for name, overrides in CASES.items()}
+    return {name: composed(*COMMON, *overrides) for name, overrides in CASES.items()}
 
 
 @pytest.fixture(scope="module")
 def reference(configs, tmp_path_factory):
-    """The run directories of one process."""
+    """A folder with the run directories of one process."""
     folder = tmp_path_factory.mktemp("one")
     run_cases(configs, Job(run_dir=str(folder)))
     return folder
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_many_processes_equal_one(configs, reference, tmp_path, count):
+def test_several_processes_equal_one(configs, reference, tmp_path, count):
     several = {}
     for name, config in configs.items():
         strategy = "fsdp" if name == "fsdp" else "ddp"
@@ -149,7 +149,7 @@ def test_many_processes_equal_one(configs, reference, tmp_path, count):
 
 
 def compare(several: Path, one: Path) -> None:
-    """Weights, running statistics, averages, optimizer state, records, order of the samples."""
+    """Assert that checkpoints, gradients, records and the order of the samples are equal."""
     tolerance = SINGLE_TOLERANCE if one.name.startswith("fp32") else TOLERANCE
     left, right = (checkpoint_of(folder) for folder in (several, one))
     for key in ("model", "ema"):
@@ -178,22 +178,22 @@ def read_metrics(folder: Path) -> list[dict]:
     ]
 
 
-def test_optimizers_that_know_no_shares(composed):
-    """FSDP spreads the parameters: SGD steps without its fused kernel, others are refused."""
+def test_fsdp_disables_fused_sgd(composed):
+    """The fused kernel does not support sharded parameters."""
     overrides = ("trainer=ddp", "trainer.devices=2", "trainer.strategy=fsdp", "optim=sgd_cosine")
     config = composed(*overrides)
-    chosen = for_strategy(config["optimizer"], check_settings(config))
-    assert (chosen["fused"], chosen["foreach"]) == (False, True)
+    adjusted = for_strategy(config["optimizer"], check_settings(config))
+    assert (adjusted["fused"], adjusted["foreach"]) == (False, True)
 
 
-@pytest.mark.usefixtures("_alone")
-def test_optimizers_that_need_whole_parameters_are_refused_under_fsdp():
-    """Whatever their names: they are let make a step on shares."""
+@pytest.mark.usefixtures("_single_process_group")
+def test_fsdp_rejects_optimizers_that_need_full_tensors():
+    """They are detected by a trial step on sharded parameters, not by name."""
     from trainer.distributed.fsdp import shard
 
     model = nn.Linear(4, 4)
     shard(model)
-    for name, is_refused in (("AdamW", False), ("SOAP", True)):
+    for name, is_rejected in (("AdamW", False), ("SOAP", True)):
         settings = {
             "_target_": "optim.pytorch_optimizer.pytorch_optimizer",
             "name": name,
@@ -201,6 +201,8 @@ def test_optimizers_that_need_whole_parameters_are_refused_under_fsdp():
         }
         grouping = {"decay_norms_and_biases": True, "layer_decay": None}
         optimizer = build_optimizer(settings, model, grouping)
-        wanted = pytest.raises(ConfigError, match=f"optimizer: {name} needs unsharded parameters")
-        with wanted if is_refused else nullcontext():
+        expectation = pytest.raises(
+            ConfigError, match=f"optimizer: {name} needs unsharded parameters"
+        )
+        with expectation if is_rejected else nullcontext():
             rehearse(settings, optimizer, "optimizer", model)

@@ -1,4 +1,4 @@
-"""Images as PNG files."""
+"""Writing samples and grids of images as PNG files."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from objectives.classification import save_image
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
-def test_images_stand_row_by_row(tmp_path, channels, mode):
+def test_grid_is_filled_row_by_row(tmp_path, channels, mode):
     images = torch.zeros(5, channels, 4, 6)
     images[4] = 0.6
     save_grid(images, tmp_path / "grid.png")
@@ -19,12 +19,12 @@ def test_images_stand_row_by_row(tmp_path, channels, mode):
         assert grid.size == (3 * 6 + 2 * GAP, 2 * 4 + GAP)  # 3 columns, 2 rows
         grey = grid.convert("L")
     assert grey.getpixel((0, 0)) == 0
-    assert grey.getpixel((6 + GAP, 4 + GAP)) == 153  # the fifth: second row, second column
-    assert grey.getpixel((2 * (6 + GAP), 4 + GAP)) == 255  # no sixth image
+    assert grey.getpixel((6 + GAP, 4 + GAP)) == 153  # the fifth image: second row, second column
+    assert grey.getpixel((2 * (6 + GAP), 4 + GAP)) == 255  # empty cell
 
 
-def test_a_sample_of_any_split(tmp_path):
-    """Resident or read one by one; what holds no bytes has no picture."""
+def test_sample_of_resident_or_streamed_split_is_saved(tmp_path):
+    """Images that are not uint8 are not saved."""
     images = torch.arange(2 * 3 * 4 * 6, dtype=torch.uint8).view(2, 3, 4, 6)
     labels = torch.tensor([0, 1])
     streamed = list(zip(images, labels, strict=True))

@@ -1,4 +1,4 @@
-"""Every setting that a resumed run may change takes effect; what cannot is refused by name."""
+"""Settings changed on resume take effect; those that cannot change are rejected by name."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from trainer.phase import Phase
 from trainer.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("few_digits")
-HALF = 4  # of 9 updates; 5 are an epoch
+HALF = 4  # of 9 updates; an epoch has 5
 SGD = ("optimizer=sgd", "scheduler=constant", "optimizer.lr=0.1", "optimizer.momentum=0.9",
        "optimizer.weight_decay=0", "optimizer.nesterov=false")  # fmt: skip
 ADAMW = ("optimizer=adamw", "scheduler=constant", "optimizer.lr=0.001")
@@ -28,20 +28,20 @@ VIT = (*ADAMW, "model=vit", "model.depth=2", "model.width=16")
 
 
 @pytest.fixture(scope="module")
-def halves():
+def half_runs():
     return {}
 
 
 @pytest.fixture
-def half(train, halves, tmp_path_factory, tmp_path):
-    """``half(*settings)``: a copy of half a run, which the tests of this module make once."""
+def half_run(train, half_runs, tmp_path_factory, tmp_path):
+    """Return a function that copies a half-finished run; each is trained once per module."""
 
     def copy(*settings):
-        if settings not in halves:
+        if settings not in half_runs:
             run_dir = tmp_path_factory.mktemp("half")
             limit = f"trainer.limit_train_steps={HALF}"
-            halves[settings] = train(*SHORT, *settings, limit, run_dir=run_dir)
-        return shutil.copytree(halves[settings], tmp_path / "run")
+            half_runs[settings] = train(*SHORT, *settings, limit, run_dir=run_dir)
+        return shutil.copytree(half_runs[settings], tmp_path / "run")
 
     return copy
 
@@ -61,11 +61,11 @@ def trainers(monkeypatch):
 
 
 @pytest.fixture
-def changed(train, half, trainers):
-    """``changed(before, *change)``: half a run, resumed with ``change``; its trainer."""
+def resume_with(train, half_run, trainers):
+    """Return a function that resumes half a run with changed settings, and returns its trainer."""
 
     def run(before, *change):
-        run_dir = half(*before)
+        run_dir = half_run(*before)
         names = ",".join({word.partition("=")[0].lstrip("+~") for word in change})
         train(*SHORT, *before, *change, f"resume_changes=[{names}]", "resume=auto", run_dir=run_dir)
         assert summary(run_dir)["status"] == "completed"
@@ -74,7 +74,7 @@ def changed(train, half, trainers):
     return run
 
 
-def rates_of(trainer):
+def learning_rates(trainer):
     events_of_run = events(trainer.run_log.run_dir)
     return {event["step"]: event["optim/lr"] for event in events_of_run if "optim/lr" in event}
 
@@ -84,13 +84,13 @@ def rates_of(trainer):
     [
         (SGD, {"lr": 0.003, "weight_decay": 0.3, "momentum": 0.5, "nesterov": True}),
         (ADAMW, {"betas": [0.5, 0.6], "weight_decay": 0.25}),
-        # what such an optimizer has counted lies among its settings
+        # schedule-free optimizers keep their step count in the parameter group
         (("optim=schedulefree_adamw", "scheduler=constant"), {"weight_decay": 0.25}),
     ],
 )
-def test_optimizer_settings(changed, before, settings):
+def test_optimizer_settings_take_effect(resume_with, before, settings):
     change = [f"optimizer.{name}={value}" for name, value in settings.items()]
-    optimizer = changed(before, *change).phases[0].optimizer
+    optimizer = resume_with(before, *change).phases[0].optimizer
     group = optimizer.param_groups[0]
     found = {name: group[name] for name in settings}
     assert {k: list(v) if k == "betas" else v for k, v in found.items()} == settings
@@ -102,19 +102,19 @@ def test_optimizer_settings(changed, before, settings):
     ("setting", "expected"),
     [("lr=0.001", (1, 0.001)), ("momentum=0", (0, 0.1)), ("weight_decay=0.5", (1, 0.1))],
 )
-def test_the_first_update_is_made_with_the_new_setting(train, half, monkeypatch, setting, expected):
-    """By the arithmetic of SGD, on the state that the checkpoint holds."""
-    run_dir = half(*SGD)
+def test_first_update_uses_the_new_setting(train, half_run, monkeypatch, setting, expected):
+    """Compared with SGD's formula, applied to the state in the checkpoint."""
+    run_dir = half_run(*SGD)
     before = checkpoint_of(run_dir)
     gradients = {}
     clip = Phase.clip_gradients
 
-    def keep_and_clip(self, *args, **kwargs):
+    def record_and_clip(self, *args, **kwargs):
         named = self.compute.objective.model.named_parameters()
         gradients.update({name: p.grad.clone() for name, p in named})
         return clip(self, *args, **kwargs)
 
-    monkeypatch.setattr(Phase, "clip_gradients", keep_and_clip)
+    monkeypatch.setattr(Phase, "clip_gradients", record_and_clip)
     name, value = setting.split("=")
     train(*SHORT, *SGD, f"optimizer.{setting}", f"resume_changes=[optimizer.{name}]",
           f"trainer.limit_train_steps={HALF + 1}", "resume=auto", run_dir=run_dir)  # fmt: skip
@@ -129,9 +129,9 @@ def test_the_first_update_is_made_with_the_new_setting(train, half, monkeypatch,
         torch.testing.assert_close(after[key], weight - lr * step, rtol=1e-5, atol=1e-7)
 
 
-def test_another_optimizer(train, half):
-    """Its state is fresh, the schedule goes on, and a line says so."""
-    run_dir = half(*SGD)
+def test_different_optimizer_starts_with_fresh_state(train, half_run):
+    """The schedule continues, and the log reports the reset."""
+    run_dir = half_run(*SGD)
     train(*SHORT, *ADAMW, "resume_changes=[optimizer]", "resume=auto", run_dir=run_dir)
     content = checkpoint_of(run_dir)["optimizers"]["train"]
     assert content["class"] == "torch.optim.adamw.AdamW"
@@ -154,10 +154,10 @@ MUON_WITH_ADOPT = (
         ("optimizer=lookahead", "optimizer.base_optimizer._target_=torch.optim.Adam"),
     ],
 )
-def test_another_optimizer_within(train, half, before, setting):
-    """Its state is fresh, too: the other's may have the same names, and would be taken for it."""
+def test_different_inner_optimizer_starts_with_fresh_state(train, half_run, before, setting):
+    """The old state must not be loaded, although its keys may have the same names."""
     before = (*VIT, before)
-    run_dir, key = half(*before), setting.partition("=")[0]
+    run_dir, key = half_run(*before), setting.partition("=")[0]
     train(*SHORT, *before, setting, "resume_changes=[optimizer]", "resume=auto", run_dir=run_dir)
     states = checkpoint_of(run_dir)["optimizers"]["train"]["state"].values()
     assert {state["step"].item() for state in states if "step" in state} == {9 - HALF}
@@ -169,45 +169,45 @@ def test_another_optimizer_within(train, half, before, setting):
     "before",
     [["optimizer=soap"], ["optimizer=sam"], ["optimizer=lookahead"], MUON_WITH_ADOPT],
 )
-def test_a_setting_of_optimizers_with_attributes_of_their_own(changed, before):
-    """Of which torch's copies of an optimizer know nothing."""
-    phase = changed((*VIT, *before), "optimizer.weight_decay=0.25").phases[0]
+def test_settings_of_optimizers_with_extra_attributes(resume_with, before):
+    """Copying a torch optimizer keeps only its defaults, state and parameter groups."""
+    phase = resume_with((*VIT, *before), "optimizer.weight_decay=0.25").phases[0]
     assert max(group["weight_decay"] for group in phase.optimizer.param_groups) == 0.25
     assert len(phase.optimizer.state_dict()["state"]) == len(phase.parameters)
 
 
-def test_schedule_and_horizon(changed):
-    """Schedules are functions of the update and the horizon: the rate goes on along the new one."""
-    rates = rates_of(changed(SGD, "scheduler=polynomial", "trainer.max_steps=12"))
+def test_schedule_and_horizon_can_change(resume_with):
+    """Schedules are functions of step and horizon, so the rate continues on the new curve."""
+    rates = learning_rates(resume_with(SGD, "scheduler=polynomial", "trainer.max_steps=12"))
     assert rates[3] == 0.1
     assert rates[9] == pytest.approx(0.1 * (1 - 8 / 12))
     assert rates[12] == pytest.approx(0.1 * (1 - 11 / 12))
 
 
-def test_average_switched_on(changed):
-    trainer = changed(SGD, "trainer.ema_decay=0.5")
+def test_ema_can_be_switched_on(resume_with):
+    trainer = resume_with(SGD, "trainer.ema_decay=0.5")
     content = checkpoint_of(trainer.run_log.run_dir)
     assert content["ema_updates"] == 9 - HALF
     distance = {k: (content["ema"][k] - v).abs().max() for k, v in content["model"].items()}
     assert 0 < max(distance.values()) < 0.5
 
 
-def test_average_switched_on_before_an_evaluation(changed):
-    """It begins with the weights of the checkpoint, not with random ones."""
-    trainer = changed(SGD, "trainer.ema_decay=0.9", f"trainer.limit_train_steps={HALF}")
+def test_ema_switched_on_starts_from_the_checkpoint(resume_with):
+    """It is evaluated before any further update, so random weights would show."""
+    trainer = resume_with(SGD, "trainer.ema_decay=0.9", f"trainer.limit_train_steps={HALF}")
     model = checkpoint_of(trainer.run_log.run_dir)["model"]
     assert_equal(dict(trainer.average.module.state_dict()), model, "average")
 
 
-def test_average_switched_off(changed):
-    trainer = changed((*SGD, "trainer.ema_decay=0.5"), "trainer.ema_decay=null")
+def test_ema_can_be_switched_off(resume_with):
+    trainer = resume_with((*SGD, "trainer.ema_decay=0.5"), "trainer.ema_decay=null")
     assert checkpoint_of(trainer.run_log.run_dir)["ema"] is None
 
 
-def test_precision(changed, train, trainers):
-    """fp16 begins with a fresh loss scale, and leaves none behind."""
+def test_precision_can_change(resume_with, train, trainers):
+    """fp16 starts with a fresh loss scale; after it, checkpoints hold none."""
     limit = f"trainer.limit_train_steps={HALF + 1}"
-    run_dir = changed(SGD, "trainer.precision=fp16", limit).run_log.run_dir
+    run_dir = resume_with(SGD, "trainer.precision=fp16", limit).run_log.run_dir
     assert trainers[-1].computation.scaler.is_enabled()
     assert checkpoint_of(run_dir)["scaler"]["scale"] == 2.0**16
     train(*SHORT, *SGD, "resume_changes=[trainer.precision]", "resume=auto", run_dir=run_dir)
@@ -222,9 +222,9 @@ def test_precision(changed, train, trainers):
         (VIT, "param_groups.layer_decay=0.5", {0.001, 0.0005, 0.00025, 0.000125}),
     ],
 )
-def test_grouping(changed, before, change, rates):
-    """The state follows the parameters by name, to whatever group they are in."""
-    optimizer = changed(before, change).phases[0].optimizer
+def test_parameter_groups_can_change(resume_with, before, change, rates):
+    """Optimizer state is matched by parameter name, whatever the group."""
+    optimizer = resume_with(before, change).phases[0].optimizer
     assert {group["lr"] for group in optimizer.param_groups} == rates
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -233,9 +233,9 @@ def test_grouping(changed, before, change, rates):
             assert state["step"] == 9
 
 
-def test_what_steers_an_update_and_its_samples(changed, train):
-    """Clipping, accumulation, augmentation: the same samples, in the same order."""
-    trainer = changed(
+def test_clipping_accumulation_and_augmentation_can_change(resume_with, train):
+    """The samples and their order stay the same."""
+    trainer = resume_with(
         SGD,
         "trainer.clip_grad_norm=0.001",
         "trainer.clip_grad_value=1e-6",
@@ -250,13 +250,13 @@ def test_what_steers_an_update_and_its_samples(changed, train):
 
 
 @pytest.mark.parametrize(("size", "per_epoch", "offset"), [(20, 10, 4), (80, 2, -2), (60, 3, -1)])
-def test_batch_size(train, half, trainers, size, per_epoch, offset):
-    """4 batches of 40 are consumed: 160 samples of the epoch, of which none comes again.
+def test_batch_size_can_change(train, half_run, trainers, size, per_epoch, offset):
+    """The 160 samples of the epoch that were consumed in 4 batches of 40 do not come again.
 
-    The epochs are as many as asked for; updates are counted on.
+    The number of epochs stays as configured, and the step count continues.
     """
     epochs = ("trainer.max_epochs=3", "trainer.max_steps=null")
-    run_dir = half(*SGD, *epochs)
+    run_dir = half_run(*SGD, *epochs)
     train(*SHORT, *SGD, *epochs, f"data.batch_size={size}", "resume_changes=[data.batch_size]",
           "resume=auto", run_dir=run_dir)  # fmt: skip
     progress = trainers[-1].progress
@@ -272,8 +272,8 @@ def test_batch_size(train, half, trainers, size, per_epoch, offset):
     assert trainers[-1].last_step == 4 * per_epoch - offset
 
 
-def test_objective_with_a_carried_state(train, tmp_path, data_root):
-    """It starts empty where there was none, and a line says so."""
+def test_new_carried_state_starts_empty(train, tmp_path, data_root):
+    """The checkpoint has no carried state; the log reports the reset."""
     text = ("model=lstm", "model.width=16", "data.batch_size=8", "objective.sample_tokens=0",
             "trainer.max_steps=4", "trainer.limit_eval_steps=1")  # fmt: skip
     plain = ("objective=language_modeling", "data.lanes=null", "trainer.limit_train_steps=2")
@@ -284,20 +284,19 @@ def test_objective_with_a_carried_state(train, tmp_path, data_root):
     assert "the carried state is reset" in (run_dir / "train.log").read_text()
 
 
-def test_seed(changed):
-    """New draws from here on: those of a run with that seed."""
-    assert changed(SGD, "seed=2").data.seed == 2
+def test_seed_can_change(resume_with):
+    """Later draws are those of a run with the new seed."""
+    assert resume_with(SGD, "seed=2").data.seed == 2
 
 
-def test_target(changed):
-    """When another target was reached is no news."""
-    trainer = changed((*SGD, "trainer.target=0.01"), "trainer.target=1")
+def test_target_change_resets_time_to_target(resume_with):
+    trainer = resume_with((*SGD, "trainer.target=0.01"), "trainer.target=1")
     assert summary(trainer.run_log.run_dir)["target"] is None
 
 
-def test_monitor(changed):
-    """The best so far was the best of something else."""
-    trainer = changed(SGD, "monitor=val/loss", "monitor_mode=min")
+def test_monitor_change_resets_best(resume_with):
+    """The best value so far was that of another metric."""
+    trainer = resume_with(SGD, "monitor=val/loss", "monitor_mode=min")
     run_dir, best = trainer.run_log.run_dir, trainer.progress.best
     values = [e["val/loss"] for e in events(run_dir) if "val/loss" in e]
     assert best.value == min(values[1:])
@@ -305,10 +304,10 @@ def test_monitor(changed):
     assert "from here on, val/loss decides the best" in (run_dir / "train.log").read_text()
 
 
-def test_another_part_of_validation(train, half):
-    """Two samples may all be right, which no later evaluation reaches."""
+def test_limit_eval_steps_change_resets_best(train, half_run):
+    """A perfect score on two samples would never be beaten on the full split."""
     few = ("trainer.limit_eval_steps=1", "data.eval_batch_size=2")
-    run_dir = half(*SGD, *few)
+    run_dir = half_run(*SGD, *few)
     content = checkpoint_of(run_dir)
     content["counters"]["best"]["value"] = 1.0
     torch.save(content, run_dir / "checkpoints" / "last.pt")
@@ -328,15 +327,15 @@ def test_another_part_of_validation(train, half):
         (SGD, "trainer.max_steps=3", r"with trainer\.max_steps the run ends after 3 updates, but"),
     ],
 )  # fmt: skip
-def test_refused(train, half, before, change, message):
-    run_dir, name = half(*before), change.partition("=")[0].lstrip("+")
+def test_impossible_changes_are_rejected(train, half_run, before, change, message):
+    run_dir, name = half_run(*before), change.partition("=")[0].lstrip("+")
     with pytest.raises(ConfigError, match=message):
         train(*SHORT, *before, f"trainer.limit_train_steps={HALF}", change,
               f"resume_changes=[{name}]", "resume=auto", run_dir=run_dir)  # fmt: skip
 
 
-def test_another_device_or_precision_is_said(half, train, capsys):
-    run_dir = half(*SGD)
+def test_changed_device_and_precision_are_reported(half_run, train, capsys):
+    run_dir = half_run(*SGD)
     file = run_dir / "summary.json"
     on_gpu = summary(run_dir) | {"device": "NVIDIA H200", "precision": "tf32"}
     file.write_text(json.dumps(on_gpu))

@@ -1,4 +1,4 @@
-"""Resuming from damaged files: the checkpoint before, or one clear line."""
+"""Resuming from damaged files uses the previous checkpoint, or raises an error of one line."""
 
 import shutil
 
@@ -13,34 +13,34 @@ SETTINGS = (*SHORT, "optim=adamw_warmup_cosine", "trainer.checkpoint_every_steps
 
 
 @pytest.fixture(scope="module")
-def made():
+def run_cache():
     return {}
 
 
 @pytest.fixture
-def whole(train, made, tmp_path_factory):
-    """A run that nothing has happened to."""
-    if "whole" not in made:
-        made["whole"] = train(*SETTINGS, run_dir=tmp_path_factory.mktemp("whole"))
-    return made["whole"]
+def uninterrupted(train, run_cache, tmp_path_factory):
+    """An uninterrupted run."""
+    if "whole" not in run_cache:
+        run_cache["whole"] = train(*SETTINGS, run_dir=tmp_path_factory.mktemp("whole"))
+    return run_cache["whole"]
 
 
 @pytest.fixture
-def run_dir(train, made, tmp_path_factory, tmp_path):
+def run_dir(train, run_cache, tmp_path_factory, tmp_path):
     """A copy of a run that was interrupted at update 7."""
-    if "part" not in made:
-        made["part"] = tmp_path_factory.mktemp("part")
+    if "part" not in run_cache:
+        run_cache["part"] = tmp_path_factory.mktemp("part")
         with signal_at(7), pytest.raises(Interrupted):
-            train(*SETTINGS, run_dir=made["part"])
-    return shutil.copytree(made["part"], tmp_path / "run")
+            train(*SETTINGS, run_dir=run_cache["part"])
+    return shutil.copytree(run_cache["part"], tmp_path / "run")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "another program's"])
-def test_damaged_checkpoint(train, whole, run_dir, damage):
-    """The checkpoint of before is used, and a person is told."""
+def test_damaged_checkpoint_falls_back_to_previous(train, uninterrupted, run_dir, damage):
+    """The log reports the damage."""
     last = run_dir / "checkpoints" / "last.pt"
     content, raw = checkpoint_of(run_dir), bytearray(last.read_bytes())
-    last.unlink()  # best.pt may be another name of it
+    last.unlink()  # best.pt may be a hard link to it
     if damage == "flipped":
         raw[len(raw) // 2] ^= 1
         last.write_bytes(raw)
@@ -48,13 +48,13 @@ def test_damaged_checkpoint(train, whole, run_dir, damage):
         last.write_bytes(raw[:-100])
     elif damage == "another program's":
         torch.save(content["model"], last)
-    assert_same_run(whole, train(*SETTINGS, "resume=auto", run_dir=run_dir))
+    assert_same_run(uninterrupted, train(*SETTINGS, "resume=auto", run_dir=run_dir))
     is_known = damage in ("truncated", "flipped")
-    told = "is damaged" if is_known else "is not a checkpoint of this program"
-    assert damage == "missing" or told in (run_dir / "train.log").read_text()
+    message = "is damaged" if is_known else "is not a checkpoint of this program"
+    assert damage == "missing" or message in (run_dir / "train.log").read_text()
 
 
-def test_no_good_checkpoint(train, run_dir):
+def test_two_damaged_checkpoints_raise(train, run_dir):
     for name in ("last", "previous"):
         (run_dir / "checkpoints" / f"{name}.pt").write_bytes(b"?")
     with pytest.raises(ConfigError, match=r"last\.pt is damaged"):
@@ -77,8 +77,7 @@ def test_no_good_checkpoint(train, run_dir):
         ("num_events", "many"),
     ],
 )
-def test_a_doctored_checkpoint(train, run_dir, part, value):
-    """The right keys with values of the wrong kind."""
+def test_checkpoint_with_wrong_types_is_rejected(train, run_dir, part, value):
     (run_dir / "checkpoints" / "previous.pt").unlink()
     last = run_dir / "checkpoints" / "last.pt"
     content = checkpoint_of(run_dir)
@@ -89,11 +88,11 @@ def test_a_doctored_checkpoint(train, run_dir, part, value):
 
 
 @pytest.mark.parametrize("file", ["config.yaml", "metrics.jsonl"])
-def test_damaged_records(train, run_dir, file):
+def test_damaged_records_are_rejected(train, run_dir, file):
     (run_dir / "summary.json").write_text("}")
     for content in (b"\0\xff{[", b"- a list", b""):
         (run_dir / file).write_bytes(content)
-        if content == b"" and file == "metrics.jsonl":  # nothing to worry about
+        if content == b"" and file == "metrics.jsonl":  # resuming continues without the events
             train(*SETTINGS, "resume=auto", run_dir=run_dir)
             assert "events are lost" in (run_dir / "train.log").read_text()
             continue
@@ -102,7 +101,7 @@ def test_damaged_records(train, run_dir, file):
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", ".lock"])
-def test_a_folder_for_a_file(train, run_dir, name):
+def test_folder_in_place_of_a_file_is_rejected(train, run_dir, name):
     (run_dir / name).unlink()
     (run_dir / name).mkdir()
     with pytest.raises(ConfigError, match=name):

@@ -1,4 +1,4 @@
-"""Resuming on several processes: as many as before, and another number."""
+"""Resuming on the same and on a different number of processes."""
 
 import os
 
@@ -35,20 +35,23 @@ SETTINGS = (
     "optimizer.lr=0.01",
     "resume=auto",
 )
-DRAWN = ("model.dropout=0.2", "objective.mixup_alpha=0.4")  # by each process, for its own samples
+RANDOM = (
+    "model.dropout=0.2",
+    "objective.mixup_alpha=0.4",
+)  # each process draws for its own samples
 
 
 def run_and_signal(config, job):
-    """Rank 1 alone is told to end, at update ``SIGNAL_AT``."""
-    at = int(os.environ.get("SIGNAL_AT", "0"))
+    """Train; only rank 1 gets a signal, at update ``SIGNAL_AT``."""
+    step = int(os.environ.get("SIGNAL_AT", "0"))
     before = torch.get_default_dtype()
     torch.set_default_dtype(getattr(torch, os.environ.get("DTYPE", "float32")))
     try:
         with (
-            signal_at(at if os.environ.get("RANK") in (None, "1") else 0),
+            signal_at(step if os.environ.get("RANK") in (None, "1") else 0),
             pytest.MonkeyPatch.context() as patch,
         ):
-            patch.setattr("trainer.signals.SYNC_SECONDS", 0)  # they agree after every update
+            patch.setattr("trainer.signals.SYNC_SECONDS", 0)  # ranks agree after every update
             return program.run(config, job)
     finally:
         torch.set_default_dtype(before)
@@ -56,57 +59,57 @@ def run_and_signal(config, job):
 
 @pytest.fixture
 def run_on(composed, data_root, tmp_path, monkeypatch):
-    """``run_on(2, name, signal_at=5)``: on so many processes, in the run directory ``name``."""
+    """Return a function that trains on a number of processes, in the run directory ``name``."""
 
     def run(devices, name, *overrides, signal_at=0):
         monkeypatch.setenv("SIGNAL_AT", str(signal_at))
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        given = (*SETTINGS, f"trainer.devices={devices}", f"data.root={data_root}", *overrides)
-        launch(run_and_signal, composed(*given), Job(run_dir=str(folder)))
+        arguments = (*SETTINGS, f"trainer.devices={devices}", f"data.root={data_root}", *overrides)
+        launch(run_and_signal, composed(*arguments), Job(run_dir=str(folder)))
         return folder
 
     return run
 
 
-def test_as_many_processes(run_on):
-    """Bit for bit: random states, and what was summed up for the next line of the log."""
-    whole = run_on(2, "whole", *DRAWN)
+def test_same_number_of_processes_is_bit_identical(run_on):
+    """This includes random states, and sums accumulated for the next logging step."""
+    uninterrupted = run_on(2, "whole", *RANDOM)
     for step in (5, 10):
         with pytest.raises(Interrupted):
-            run_on(2, "parts", *DRAWN, signal_at=step)
-    assert summary(whole.parent / "parts")["steps"] == 10
-    assert_same_run(whole, run_on(2, "parts", *DRAWN))
+            run_on(2, "parts", *RANDOM, signal_at=step)
+    assert summary(uninterrupted.parent / "parts")["steps"] == 10
+    assert_same_run(uninterrupted, run_on(2, "parts", *RANDOM))
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
-def test_another_number_of_processes_has_but_to_evaluate(run_on, before, after):
-    """What was summed up for the log is one process's, but all take part in writing it."""
+def test_different_number_of_processes_only_evaluates(run_on, before, after):
+    """Accumulated sums are restored on one process, but all take part in reducing them."""
     with pytest.raises(Interrupted):
         run_on(before, "parts", signal_at=5)
     limit = f"trainer.limit_train_steps={5 if before == 1 else 10}"
-    parts, alone = run_on(after, "parts", limit), run_on(1, "alone", limit)
+    parts, single = run_on(after, "parts", limit), run_on(1, "alone", limit)
     name = "train/loss_since_eval"
-    one, other = ({e["step"]: e[name] for e in events(d) if name in e} for d in (parts, alone))
+    one, other = ({e["step"]: e[name] for e in events(d) if name in e} for d in (parts, single))
     assert one == pytest.approx(other, rel=1e-3)
     assert max(one) == (5 if before == 1 else 10)
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
-def test_another_number_of_processes(run_on, monkeypatch, before, after):
-    """The same samples in the same order; in double precision, as in ``test_parity.py``."""
+def test_different_number_of_processes_trains_alike(run_on, monkeypatch, before, after):
+    """Samples and their order are equal; weights in double precision, as in ``test_parity.py``."""
     monkeypatch.setenv("DTYPE", "float64")
-    whole = run_on(1, "whole")
+    uninterrupted = run_on(1, "whole")
     with pytest.raises(Interrupted):
         run_on(before, "parts", signal_at=5)
     parts = run_on(after, "parts")
     assert summary(parts)["world_size"] == after
-    assert summary(parts)["data_order_hash"] == summary(whole)["data_order_hash"]
-    one, other = checkpoint_of(parts), checkpoint_of(whole)
+    assert summary(parts)["data_order_hash"] == summary(uninterrupted)["data_order_hash"]
+    one, other = checkpoint_of(parts), checkpoint_of(uninterrupted)
     for content in (one, other):
         content["state"] = content["optimizers"]["train"]["state"]
     for key in ("model", "ema", "state"):
         torch.testing.assert_close(one[key], other[key], rtol=0, atol=1e-7)
-    for one, other in zip(events(parts), events(whole), strict=True):
+    for one, other in zip(events(parts), events(uninterrupted), strict=True):
         one.pop("media", None), other.pop("media", None)
         assert one == pytest.approx(other, rel=0, abs=1e-5)  # recorded in single precision

@@ -1,4 +1,4 @@
-"""Schedules that see evaluations, or change other settings, in training."""
+"""Schedules that depend on evaluations, or change momentum and weight decay."""
 
 from unittest.mock import patch
 
@@ -8,11 +8,11 @@ from core.errors import ConfigError
 from tests.trainer.interrupting import checkpoint_of, events
 from trainer.trainer import Trainer
 
-SIX = ("trainer.max_steps=6", "trainer.eval_every_steps=1", "trainer.log_every_steps=1")
+SIX_STEPS = ("trainer.max_steps=6", "trainer.eval_every_steps=1", "trainer.log_every_steps=1")
 SCHEDULES = (
     "scheduler=plateau",
     "scheduler.patience=0",
-    "scheduler.threshold=10.0",  # nothing is an improvement
+    "scheduler.threshold=10.0",  # no evaluation is an improvement
     "scheduler.factor=0.5",
     "optimizer=adamw",
     "scheduler@momentum_schedule=constant",
@@ -24,9 +24,9 @@ SCHEDULES = (
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_what_schedules_make_of_the_settings(train):
+def test_schedules_change_lr_momentum_and_weight_decay(train):
     keys = ("optim/lr", "optim/momentum", "optim/weight_decay")
-    logged = [event for event in events(train(*SIX, *SCHEDULES)) if "optim/lr" in event]
+    logged = [event for event in events(train(*SIX_STEPS, *SCHEDULES)) if "optim/lr" in event]
     lrs, momentums, decays = ([event[key] for event in logged] for key in keys)
     assert lrs == pytest.approx([0.003, 0.003, *(0.003 * 0.5**n for n in range(1, 5))])
     assert momentums == sorted(set(momentums))
@@ -34,24 +34,25 @@ def test_what_schedules_make_of_the_settings(train):
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_a_cut_between_evaluations_counts_for_none(train):
-    """The evaluation with which a part ends is no other decision, of rates or of patience."""
-    settings = (*SIX[:1], *SCHEDULES[:4], "trainer.eval_every_steps=2", SIX[2])
+def test_limit_between_evaluations_does_not_affect_plateau(train):
+    """The final evaluation of a limited run must not count for the learning rate or patience."""
+    settings = (*SIX_STEPS[:1], *SCHEDULES[:4], "trainer.eval_every_steps=2", SIX_STEPS[2])
     settings += ("trainer.early_stopping_patience=2",)
-    whole = train(*settings)
-    part = train(*settings, "trainer.limit_train_steps=3")
-    train(*settings, "resume=auto", run_dir=part)
+    unlimited = train(*settings)
+    resumed = train(*settings, "trainer.limit_train_steps=3")
+    train(*settings, "resume=auto", run_dir=resumed)
     rates, others = (
-        [event["optim/lr"] for event in events(run) if "optim/lr" in event] for run in (whole, part)
+        [event["optim/lr"] for event in events(run) if "optim/lr" in event]
+        for run in (unlimited, resumed)
     )
     assert rates == others
     assert len(set(rates)) > 1
-    end, other = (checkpoint_of(run)["counters"] for run in (whole, part))
+    expected, other = (checkpoint_of(run)["counters"] for run in (unlimited, resumed))
     for counter in ("step", "stop_reason", "evaluations"):
-        assert other[counter] == end[counter]
+        assert other[counter] == expected[counter]
 
 
-def test_a_plateau_needs_validation(train):
+def test_plateau_requires_a_validation_split(train):
     with pytest.raises(ConfigError, match="scheduler=plateau needs a validation split"):
         train("debug=fast", "model=transformer", "data.val_fraction=0", "scheduler=plateau")
 
@@ -70,6 +71,6 @@ def test_a_plateau_needs_validation(train):
         ),
     ],
 )
-def test_values_out_of_range_are_refused_before_training(train, settings, message):
+def test_values_out_of_range_are_rejected_before_training(train, settings, message):
     with pytest.raises(ConfigError, match=message), patch.object(Trainer, "fit", pytest.fail):
         train("optimizer=adamw", "trainer.max_steps=40", *settings)

@@ -1,4 +1,4 @@
-"""Nothing runs that should not: Hydra's own nodes, stored files; no secret is written."""
+"""Stored configs, checkpoints and git settings execute no code; no secret is written."""
 
 import math
 import os
@@ -18,7 +18,7 @@ from trainer.loggers import provenance
 from trainer.loggers.provenance import source_state
 
 
-def test_git_runs_nothing(monkeypatch, tmp_path):
+def test_git_config_is_not_executed(monkeypatch, tmp_path):
     monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
     monkeypatch.setenv("GIT_CONFIG_KEY_0", "core.fsmonitor")
     monkeypatch.setenv("GIT_CONFIG_VALUE_0", f"touch {tmp_path / 'was_executed'}; false")
@@ -26,8 +26,8 @@ def test_git_runs_nothing(monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_git_writes_nothing(monkeypatch, tmp_path):
-    """``git status`` by itself would take the index's lock, and keep it if it is killed."""
+def test_git_status_does_not_write_the_index(monkeypatch, tmp_path):
+    """Plain ``git status`` locks the index, and leaves the lock behind if it is killed."""
     if shutil.which("git") is None:
         pytest.skip("there is no git")
 
@@ -37,7 +37,7 @@ def test_git_writes_nothing(monkeypatch, tmp_path):
     git("init")
     (tmp_path / "file").write_text("as it is")
     git("add", "file")
-    os.utime(tmp_path / "file", (0, 0))  # its entry is out of date
+    os.utime(tmp_path / "file", (0, 0))  # makes its index entry stale
     index = tmp_path / ".git" / "index"
     before = index.read_bytes()
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "a" / "b" / "c.py"))
@@ -46,8 +46,8 @@ def test_git_writes_nothing(monkeypatch, tmp_path):
     assert index.read_bytes() == before
 
 
-def test_stored_config(train, few_digits):
-    """A target in the config of a stored run or experiment is no more trusted than any other."""
+def test_forbidden_target_in_stored_config_is_rejected(train, few_digits):
+    """Targets in the config of a stored run or experiment are not trusted."""
     for key in ("model", "optimizer", "scheduler", "objective", "data"):
         with pytest.raises(ConfigError, match=rf"{key}\._target_=os\.system is not allowed"):
             train(f"{key}._target_=os.system")
@@ -59,7 +59,7 @@ class Payload:
 
 
 @pytest.mark.parametrize("kind", ["pickle", "torch", "inside"])
-def test_checkpoint_executes_nothing(tmp_path, kind):
+def test_pickled_code_in_checkpoint_is_not_executed(tmp_path, kind):
     file = tmp_path / "last.pt"
     if kind == "pickle":
         file.write_bytes(pickle.dumps(Payload()))
@@ -70,8 +70,8 @@ def test_checkpoint_executes_nothing(tmp_path, kind):
         checkpoint.load(file)
 
 
-def test_what_was_typed_is_recorded_as_typed(train, few_digits):
-    """However a setting is called and whatever it looks like."""
+def test_values_that_look_secret_are_recorded_as_typed(train, few_digits):
+    """Settings are not redacted by their name or look; secrets belong in the environment."""
     given = {"class_token": "learned", "sort_key": "length", "name": "sk-abcdefghijklmnop"}
     overrides = [f"+model.{key}={value}" for key, value in given.items()]
     with pytest.raises(ConfigError, match=r"model\.class_token"):  # LightCNN has none
@@ -97,8 +97,8 @@ def test_what_was_typed_is_recorded_as_typed(train, few_digits):
         (["${first}", {"x": "${oc.select:first}"}], ["${oc.env:NAME}", {"x": "${oc.env:NAME}"}]),
     ],
 )
-def test_environment_in_records(monkeypatch, given, recorded):
-    """It is recorded as the interpolation, alone, from which the value comes back."""
+def test_environment_interpolations_are_recorded(monkeypatch, given, recorded):
+    """Records keep the interpolation instead of the value, and restore the value from it."""
     monkeypatch.setenv("NAME", "battery")
     monkeypatch.setenv("NUMBER", "5")
     cfg = OmegaConf.create({"first": "${oc.env:NAME}", "name": "NAME", "value": given})
@@ -108,25 +108,25 @@ def test_environment_in_records(monkeypatch, given, recorded):
     assert from_environment(found, "value") == resolved["value"]
 
 
-def test_a_setting_that_is_not_a_number_is_no_matter_of_the_environment():
+def test_nan_is_not_taken_for_an_environment_value():
     cfg = OmegaConf.create({"lr": math.nan})
     assert math.isnan(recordable(cfg, {"lr": math.nan})["lr"])
 
 
 @pytest.mark.parametrize("given", ["${oc.select:'${oc.env:NAME}'}", r"\${oc.env:NAME}"])
-def test_environment_that_cannot_be_recorded(monkeypatch, given):
+def test_unrecordable_environment_values_are_rejected(monkeypatch, given):
     monkeypatch.setenv("NAME", "first")
     cfg = OmegaConf.create({"first": 1, "value": given})
     with pytest.raises(ConfigError, match=r"value: .* not in other interpolations"):
         recordable(cfg, OmegaConf.to_container(cfg, resolve=True))
 
 
-def test_a_variable_that_is_gone():
+def test_missing_environment_variable_is_named():
     with pytest.raises(ConfigError, match=r"^data.root=.*: set the environment variable NO_SUCH$"):
         from_environment({"root": "${oc.env:NO_SUCH}/x"}, "data")
 
 
-def test_messages_show_no_value(monkeypatch):
+def test_messages_hide_environment_values(monkeypatch):
     monkeypatch.setenv("NAME", "battery")
     monkeypatch.setenv("SHORT", "5")
     config = {"a": ["${oc.env:NAME}", {"b": "x${oc.env:SHORT}"}]}
@@ -137,8 +137,8 @@ SECRET = "correct-horse-battery"
 
 
 @pytest.mark.parametrize("where", ["hydra.run.dir=run", "-m hydra.sweep.dir=run"])
-def test_no_value_of_the_environment_is_written(command_here, tmp_path, data_root, where):
-    """Not to the config, the log, the summary, the checkpoints, the sweep, nor to W&B's files."""
+def test_environment_values_are_not_written_anywhere(command_here, tmp_path, data_root, where):
+    """Checked on screen and in all files: config, log, summary, checkpoints, sweep and W&B."""
     (tmp_path / SECRET).symlink_to(data_root)
     arguments = (
         "train.py", *where.split(), "debug=fast", "wandb.mode=offline",
@@ -147,15 +147,15 @@ def test_no_value_of_the_environment_is_written(command_here, tmp_path, data_roo
     )  # fmt: skip
     done = command_here(*arguments, ROOT_OF_DATA=SECRET)
     assert done.returncode == 0, done.stderr
-    wrong = (*arguments, "data.val_fraction=2", "hydra.run.dir=run/2", "wandb.mode=disabled")
-    failed = command_here(*wrong, ROOT_OF_DATA=SECRET)
+    invalid = (*arguments, "data.val_fraction=2", "hydra.run.dir=run/2", "wandb.mode=disabled")
+    failed = command_here(*invalid, ROOT_OF_DATA=SECRET)
     assert failed.returncode == 1
     assert SECRET not in done.stdout + done.stderr + failed.stdout + failed.stderr
     files = [file for file in (tmp_path / "run").rglob("*") if file.is_file()]
     assert len(files) > 10
     assert not [file for file in files if SECRET.encode() in file.read_bytes()]
     run_dir = "run/0" if where.startswith("-m") else "run"
-    again = command_here("predict.py", run_dir, "--test", ROOT_OF_DATA=SECRET)
-    assert again.returncode == 0, again.stderr
+    repeated = command_here("predict.py", run_dir, "--test", ROOT_OF_DATA=SECRET)
+    assert repeated.returncode == 0, repeated.stderr
     unset = command_here("predict.py", run_dir, "--test")
     assert "set the environment variable ROOT_OF_DATA" in unset.stderr

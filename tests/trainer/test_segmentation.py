@@ -1,4 +1,4 @@
-"""Segmentation: IoU from the counts of all pixels, unlabelled ones nowhere, masks as files."""
+"""Segmentation: metrics and losses over labelled pixels, invalid masks, masks as files."""
 
 import json
 
@@ -27,7 +27,7 @@ def objective():
 
 @pytest.fixture
 def batch():
-    """Without a star, in the masks; the last image has no labelled pixel."""
+    """30 images and masks; no mask has a star, and the last has no labelled pixel."""
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(30, 1, 8, 8, generator=generator)
     masks = torch.randint(0, 3, (30, 8, 8), generator=generator).to(torch.uint8)
@@ -36,47 +36,52 @@ def batch():
     return images, masks
 
 
-def test_iou_is_of_all_pixels_of_the_split(objective, batch):
+def test_iou_is_computed_over_all_pixels_of_the_split(objective, batch):
     images, masks = batch
-    objective.model.bias.data[3] = -9.0  # nor in the predictions
+    objective.model.bias.data[3] = -9.0  # no star in the predictions either
     objective.begin_evaluation(0)
     with torch.no_grad():
         for part in range(0, 30, 7):
             objective.evaluate(objective.model, (images[part : part + 7], masks[part : part + 7]))
         predicted = objective.model(images).argmax(1)
     expected = []
-    for number in range(3):
-        told, true = (predicted == number) & (masks != UNLABELLED), masks == number
-        expected.append(((told & true).sum() / (told | true).sum()).item())
+    for class_index in range(3):
+        predicted_class, true_class = (
+            (predicted == class_index) & (masks != UNLABELLED),
+            masks == class_index,
+        )
+        expected.append(
+            ((predicted_class & true_class).sum() / (predicted_class | true_class).sum()).item()
+        )
     metrics = objective.metrics.compute()
     assert [metrics[f"iou/{name}"] for name in SPEC.class_names[:3]] == pytest.approx(expected)
     assert numpy.isnan(metrics["iou/star"])
     assert metrics["miou"] == pytest.approx(numpy.mean(expected))
-    right = (predicted == masks)[masks != UNLABELLED]
-    assert metrics["pixel_accuracy"] == pytest.approx(right.float().mean().item())
+    is_correct = (predicted == masks)[masks != UNLABELLED]
+    assert metrics["pixel_accuracy"] == pytest.approx(is_correct.float().mean().item())
 
 
-def test_loss_is_a_mean_over_images_of_labelled_pixels(objective, batch):
+def test_loss_averages_labelled_pixels_per_image(objective, batch):
     images, masks = batch
     loss, sums = objective("train", batch)
-    by_hand = []
+    losses = []
     for image, mask in zip(images[:-1], masks[:-1], strict=True):
         labelled = mask != UNLABELLED
         logits = objective.model(image[None])[0].permute(1, 2, 0)[labelled]
-        by_hand.append(F.cross_entropy(logits, mask[labelled].long()))
-    torch.testing.assert_close(loss, torch.stack(by_hand).sum() / 30)
+        losses.append(F.cross_entropy(logits, mask[labelled].long()))
+    torch.testing.assert_close(loss, torch.stack(losses).sum() / 30)
     halves = [objective("train", (images[i : i + 15], masks[i : i + 15]))[0] for i in (0, 15)]
     torch.testing.assert_close(torch.stack(halves).mean(), loss)
     assert sums["loss"][1] == 30
 
 
-def test_what_is_no_mask_is_refused(objective):
-    wrong = {
+def test_invalid_masks_are_rejected(objective):
+    invalid = {
         r"uint8 of shape \(8, 8\); those of the val split are int64 of shape \(\)": torch.arange(3),
         r"those of the val split are uint8 of shape \(4, 4\)": torch.zeros(3, 4, 4).byte(),
         r"have a class 4; there are 4, from 0 to 3": torch.full((3, 8, 8), 4).byte(),
     }
-    for message, masks in wrong.items():
+    for message, masks in invalid.items():
         with pytest.raises(ConfigError, match=message):
             objective.check_targets(masks, "val")
     with pytest.raises(ConfigError, match=r"instead of one tensor of shape \(2, 4, 8, 8\)"):
@@ -85,7 +90,7 @@ def test_what_is_no_mask_is_refused(objective):
         SegmentationUNet(1, 2, (10, 8), [8, 8, 8])
 
 
-def test_masks_of_a_run_are_shown_and_written(train, tmp_path, capsys):
+def test_run_shows_and_predicts_masks(train, tmp_path, capsys):
     run_dir = train(
         "model=segmentation_unet",
         "model.widths=[4,4]",

@@ -1,4 +1,4 @@
-"""The synchronized batch norm against torch's own on all samples at once."""
+"""Synchronized batch norm compared with torch's batch norm on the full batch."""
 
 import copy
 
@@ -26,9 +26,9 @@ def cases():
             yield pytest.param(kind, shape, settings, id=f"{kind.__name__}-{len(shape)}-{settings}")
 
 
-@pytest.mark.usefixtures("_alone")
+@pytest.mark.usefixtures("_single_process_group")
 @pytest.mark.parametrize(("kind", "shape", "settings"), list(cases()))
-def test_one_process_is_plain_batchnorm(kind, shape, settings):
+def test_single_process_equals_plain_batchnorm(kind, shape, settings):
     plain = nn.Sequential(kind(shape[1], **settings))
     if plain[0].affine:
         nn.init.normal_(plain[0].weight)
@@ -51,17 +51,17 @@ def test_one_process_is_plain_batchnorm(kind, shape, settings):
     torch.testing.assert_close(synchronized.eval()(x), plain.eval()(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.usefixtures("_alone")
-def test_gradients_are_those_of_finite_differences():
+@pytest.mark.usefixtures("_single_process_group")
+def test_gradients_equal_finite_differences():
     layer = CpuSyncBatchNorm(3).double()
     nn.init.normal_(layer.weight)
     x = torch.randn(4, 3, 2, dtype=torch.double, requires_grad=True)
     assert torch.autograd.gradcheck(layer, (x,))
 
 
-@pytest.mark.usefixtures("_alone")
+@pytest.mark.usefixtures("_single_process_group")
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_bf16_input_keeps_its_type_and_float_statistics(memory_format):
+def test_bf16_input_keeps_dtype_and_fp32_statistics(memory_format):
     plain, x = nn.BatchNorm2d(8), 2 + torch.randn(16, 8, 6, 6)
     synchronized = nn.Sequential(copy.deepcopy(plain))
     synchronize_batchnorm(synchronized, "cpu")
@@ -72,13 +72,13 @@ def test_bf16_input_keeps_its_type_and_float_statistics(memory_format):
     torch.testing.assert_close(synchronized[0].running_var, plain.running_var)
 
 
-@pytest.mark.usefixtures("_alone")
-def test_a_single_value_per_channel_is_refused():
+@pytest.mark.usefixtures("_single_process_group")
+def test_single_value_per_channel_is_rejected():
     with pytest.raises(ValueError, match="more than one value per channel"):
         CpuSyncBatchNorm(3)(torch.randn(1, 3))
 
 
-@pytest.mark.usefixtures("_alone")
+@pytest.mark.usefixtures("_single_process_group")
 def test_timm_norms_keep_their_activation():
     from timm.layers import BatchNormAct2d
 
@@ -90,17 +90,17 @@ def test_timm_norms_keep_their_activation():
     assert type(synchronized[0]) is not BatchNormAct2d
 
 
-def test_on_cuda_it_is_torchs_own():
+def test_cuda_uses_torch_sync_batchnorm():
     from timm.layers import BatchNormAct2d
 
     model = nn.Sequential(nn.BatchNorm2d(3), BatchNormAct2d(3))
     synchronize_batchnorm(model, "cuda")
     assert type(model[0]) is nn.SyncBatchNorm
     assert isinstance(model[1], nn.SyncBatchNorm)
-    model.eval()(torch.randn(2, 3, 4, 4))  # in evaluation it runs anywhere
+    model.eval()(torch.randn(2, 3, 4, 4))  # evaluation works on any device
 
 
-def test_an_unknown_batchnorm_is_refused_by_name():
+def test_unknown_batchnorm_subclass_is_rejected():
     class GhostNorm(nn.BatchNorm2d):
         pass
 

@@ -1,4 +1,4 @@
-"""Runs of every task but classification: resumed bit for bit, the same with two processes."""
+"""Tasks other than classification: bit-identical resume, and two processes equal to one."""
 
 import pytest
 import torch
@@ -19,30 +19,31 @@ TASKS = {
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory):
-    """Those of ``TASKS``, and labels of a table."""
+    """``TASKS``, and multi-label classification of a CSV file."""
     values = torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
     rows = [[*row, int(row[0] > 0.5), int(row[1] > 0)] for row in values.tolist()]
     file = tmp_path_factory.mktemp("table") / "labels.csv"
     lines = ["a,b,c,high,positive", *(",".join(map(str, row)) for row in rows)]
     file.write_text("\n".join(lines))
-    of_a_table = ("data.target=[high,positive]", "data.target_type=labels", f"data.path={file}")
-    multilabel = ("model=mlp", "data=table_csv", "objective=multilabel", *of_a_table)
+    table = ("data.target=[high,positive]", "data.target_type=labels", f"data.path={file}")
+    multilabel = ("model=mlp", "data=table_csv", "objective=multilabel", *table)
     return {**TASKS, "multilabel": multilabel}
 
 
 @pytest.mark.parametrize("name", [*TASKS, "multilabel"])
-def test_an_interrupted_run_goes_on_bit_for_bit(name, tasks, resumable):
-    resumable((6,), *tasks[name], *SHORT, "trainer.limit_eval_steps=1", "trainer.ema_decay=0.9")
+def test_resume_is_bit_identical(name, tasks, check_resume):
+    check_resume((6,), *tasks[name], *SHORT, "trainer.limit_eval_steps=1", "trainer.ema_decay=0.9")
 
 
 @pytest.mark.slow
 def test_two_processes_equal_one(tasks, composed, data_root, tmp_path):
-    """In double precision, within 1e-7; without dropout, whose draws are of a process.
+    """In double precision, within 1e-7; without dropout, which each process draws for itself.
 
-    AdamW divides a gradient that is zero but for rounding by its eps of 1e-8, which makes 1e-17 a
-    difference of 1e-9 and more in an update: 3e-9 after 20 (multi-label, a CPU with AVX2).
+    AdamW divides gradients that are zero up to rounding by its eps of 1e-8, which turns 1e-17 into
+    a difference of 1e-9 or more per update: 3e-9 after 20 (multi-label, a CPU with AVX2).
 
-    Digits on black, with ReLU and max-pooling, are none of these: see ``test_parity.py``.
+    No task here trains ReLU and max-pooling on digits with black background: see
+    ``test_parity.py``.
     """
     common = (
         f"data.root={data_root}",

@@ -1,4 +1,4 @@
-"""What the loop does beyond the plain step: each option against what it should be equal to."""
+"""Options of the training loop, compared with the result that each should equal."""
 
 import time
 from pathlib import Path
@@ -17,7 +17,7 @@ from trainer.trainer import Trainer
 pytestmark = pytest.mark.usefixtures("few_digits")
 FP32 = "trainer.precision=fp32"
 SHORT = ("trainer.limit_train_steps=6", "trainer.eval_every_steps=6", "data.batch_size=40", FP32)
-PLAIN_MODEL = "model=customcnn"  # no batch norm: micro-batches do not change the mathematics
+PLAIN_MODEL = "model=customcnn"  # no batch norm, so micro-batches give the same gradient
 PLAIN_SGD = ("optim=sgd_cosine", "optimizer.momentum=0", "optimizer.nesterov=false",
              "optimizer.weight_decay=0", "scheduler=constant")  # fmt: skip
 
@@ -30,44 +30,46 @@ def distance(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) ->
     return max((first[name] - second[name]).abs().max().item() for name in first)
 
 
-def test_same_seed_same_run_and_other_seed_another(train):
+def test_seed_determines_the_run(train):
     first, same, other = (train(*SHORT, f"seed={seed}") for seed in (1, 1, 2))
     assert distance(weights(first), weights(same)) == 0
     for name in ("initial_weights_hash", "data_order_hash"):
         assert summary(first)[name] == summary(same)[name] != summary(other)[name]
 
 
-def test_accumulation_equals_the_whole_batch(train):
-    # a small rate: a large one amplifies rounding wherever max-pooling meets a tie
+def test_accumulation_equals_full_batch(train):
+    # a small learning rate, since ties in max-pooling amplify rounding errors
     base = (PLAIN_MODEL, "optim=sgd_cosine", "optimizer.lr=0.01", *SHORT)
-    whole, parts = train(*base), train(*base, "trainer.accumulate_steps=4")
-    assert distance(weights(whole), weights(parts)) < 1e-5
-    assert summary(whole)["data_order_hash"] == summary(parts)["data_order_hash"]
+    full, parts = train(*base), train(*base, "trainer.accumulate_steps=4")
+    assert distance(weights(full), weights(parts)) < 1e-5
+    assert summary(full)["data_order_hash"] == summary(parts)["data_order_hash"]
 
 
-def test_clipping_bounds_the_update(train):
-    """One SGD step without momentum moves the weights by at most lr times the limit."""
+def test_clipping_limits_the_update(train):
+    """One SGD step without momentum changes the weights by at most lr times the limit."""
     one = (PLAIN_MODEL, *PLAIN_SGD, "optimizer.lr=1.0", *SHORT, "trainer.limit_train_steps=1")
     start = weights(train(*one, "optimizer.lr=0.0"))
-    by_norm, by_value, free = (
+    by_norm, by_value, unclipped = (
         {name: value - start[name] for name, value in weights(train(*one, *clip)).items()}
         for clip in (("trainer.clip_grad_norm=0.01",), ("trainer.clip_grad_value=0.001",), ())
     )
-    norms = [sum(v.square().sum() for v in moved.values()) ** 0.5 for moved in (by_norm, free)]
+    norms = [
+        sum(v.square().sum() for v in change.values()) ** 0.5 for change in (by_norm, unclipped)
+    ]
     assert norms[0] == pytest.approx(0.01, rel=1e-3)
     assert norms[1] > 0.1
     assert max(v.abs().max() for v in by_value.values()) == pytest.approx(0.001, rel=1e-2)
 
 
-def test_averaged_weights_lag_behind_and_are_evaluated(train):
+def test_ema_weights_are_evaluated_and_do_not_affect_training(train):
     run = train(*SHORT, "trainer.ema_decay=0.9")
     plain = train(*SHORT)
-    assert distance(weights(run), weights(plain)) == 0  # averaging does not touch the training
+    assert distance(weights(run), weights(plain)) == 0  # averaging does not affect training
     assert distance(weights(run), weights(run, "ema")) > 0
     assert summary(run)["val/loss"] != summary(plain)["val/loss"]
 
 
-def test_horizon_in_steps(train):
+def test_cosine_schedule_ends_at_max_steps(train):
     run = train("trainer.max_steps=7", "trainer.log_every_steps=1", "data.batch_size=40", FP32)
     rates = [event["optim/lr"] for event in events(run) if "optim/lr" in event]
     assert summary(run)["steps"] == len(rates) == 7
@@ -77,8 +79,8 @@ def test_horizon_in_steps(train):
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["precision"] == "fp32"
 
 
-def test_training_losses_are_means_over_windows_of_one_length(train):
-    """Evaluations, the end of an epoch and the end of training leave the windows alone."""
+def test_train_losses_are_means_over_logging_windows(train):
+    """Evaluations and the ends of epochs and of training do not shift these windows."""
     limit = (*SHORT, "trainer.limit_train_steps=10", "trainer.eval_every_steps=4")
     each = [e["train/loss"] for e in events(train(*limit, "trainer.log_every_steps=1"))
             if "train/loss" in e]  # fmt: skip
@@ -88,13 +90,13 @@ def test_training_losses_are_means_over_windows_of_one_length(train):
     assert points == pytest.approx(
         {1: each[0], 3: mean(each[:3]), 6: mean(each[3:6]), 9: mean(each[6:9])}
     )
-    between = {e["step"]: e["train/loss_since_eval"] for e in found if "val/loss" in e}
-    assert between == pytest.approx({4: mean(each[:4]), 8: mean(each[4:8]), 10: mean(each[8:])})
+    since_eval = {e["step"]: e["train/loss_since_eval"] for e in found if "val/loss" in e}
+    assert since_eval == pytest.approx({4: mean(each[:4]), 8: mean(each[4:8]), 10: mean(each[8:])})
 
 
 @pytest.mark.parametrize("clip", [(), ("trainer.clip_grad_norm=0.1",)])
-def test_norms_at_logging_steps(train, clip):
-    """Without momentum and decay the update is the gradient times the rate, clipped or not."""
+def test_logged_norms_match_the_updates(train, clip):
+    """Without momentum and weight decay, the update is lr times the (clipped) gradient."""
     run = train(*PLAIN_SGD, "optimizer.lr=0.5", *SHORT, *clip, "trainer.log_every_steps=3")
     logged = [event for event in events(run) if "train/grad_norm" in event]
     assert [event["step"] for event in logged] == [1, 3, 6]
@@ -107,8 +109,8 @@ def test_norms_at_logging_steps(train, clip):
     assert logged[-1]["optim/weight_norm"] == pytest.approx(float(sum(squares)) ** 0.5)
 
 
-def test_the_clock_waits_for_the_device_before_an_evaluation(train, monkeypatch):
-    """What a GPU still has queued when an evaluation begins is training."""
+def test_train_time_includes_work_queued_on_the_gpu(train, monkeypatch):
+    """Kernels still queued when an evaluation begins belong to training."""
     queued = []
 
     def synchronize(device):
@@ -128,7 +130,7 @@ def test_the_clock_waits_for_the_device_before_an_evaluation(train, monkeypatch)
     assert summary(run)["step_ms"] > 100
 
 
-def test_early_stopping(train):
+def test_early_stopping_after_patience_is_exceeded(train):
     run = train(PLAIN_MODEL, *SHORT, "optimizer.lr=0.0", "trainer.limit_train_steps=null",
                 "trainer.eval_every_steps=2", "trainer.early_stopping_patience=3")  # fmt: skip
     assert summary(run)["status"] == "stopped"
@@ -136,7 +138,7 @@ def test_early_stopping(train):
     assert "val/accuracy did not improve" in summary(run)["stop_reason"]
 
 
-def test_time_to_target(train):
+def test_run_stops_at_target_and_records_its_time(train):
     run = train(*SHORT, "trainer.limit_train_steps=null", "trainer.eval_every_steps=20",
                 "trainer.target=0.3", "trainer.stop_at_target=true")  # fmt: skip
     target = summary(run)["target"]
@@ -156,7 +158,7 @@ def test_time_to_target(train):
     ],
     ids=lambda options: options[0],
 )
-def test_option_learns(train, options):
+def test_run_learns_with_option(train, options):
     run = train(*options, "data.batch_size=20", "trainer.max_steps=100",
                 "trainer.eval_every_steps=100")  # fmt: skip
     assert summary(run)["val/accuracy"] > 0.5
@@ -192,7 +194,7 @@ def test_option_learns(train, options):
         ("monitor_mode=best", "monitor_mode=best should be .*auto.*max"),
     ],
 )
-def test_misfits_are_one_line_before_any_training(train, override, message):
+def test_invalid_settings_raise_one_line(train, override, message):
     if "cuda" in override and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(ConfigError, match=message) as caught:
@@ -200,7 +202,7 @@ def test_misfits_are_one_line_before_any_training(train, override, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_model_cut_off_from_its_weights_is_one_line(train, monkeypatch):
+def test_loss_without_gradient_raises_one_line(train, monkeypatch):
     forward = LightCNN.forward
     monkeypatch.setattr(LightCNN, "forward", lambda self, images: forward(self, images).detach())
     with pytest.raises(ConfigError, match="the loss of phase train has no gradient"):

@@ -1,4 +1,4 @@
-"""A variational autoencoder: terms of the bound, draws by position, pictures, samples."""
+"""Variational autoencoder: loss terms, noise per sample, metrics, reconstructions, samples."""
 
 import json
 import math
@@ -34,7 +34,7 @@ def images():
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
-def test_terms_are_those_of_torchs_distributions(images, likelihood):
+def test_loss_terms_equal_torch_distributions(images, likelihood):
     measured = objective(likelihood=likelihood, beta=2.0, noise_std=0.3)
     noise = torch.randn(20, 3, generator=torch.Generator().manual_seed(2))
     loss, sums = measured("train", (images, noise))
@@ -43,10 +43,10 @@ def test_terms_are_those_of_torchs_distributions(images, likelihood):
     logits = measured.model.decoder(code.mean + code.stddev * noise)
     pixels = images * 0.4 + 0.2
     if likelihood == "bernoulli":
-        of_pixels = Bernoulli(logits=logits, validate_args=False)
+        pixel_distribution = Bernoulli(logits=logits, validate_args=False)
     else:
-        of_pixels = Normal(logits.sigmoid(), 0.3)
-    reconstruction = -of_pixels.log_prob(pixels).sum((1, 2, 3))
+        pixel_distribution = Normal(logits.sigmoid(), 0.3)
+    reconstruction = -pixel_distribution.log_prob(pixels).sum((1, 2, 3))
     kl = kl_divergence(code, Normal(0.0, 1.0)).sum(1)
     torch.testing.assert_close(loss, (reconstruction + 2 * kl).mean())
     means = {name: (value / count).item() for name, (value, count) in sums.items()}
@@ -55,11 +55,11 @@ def test_terms_are_those_of_torchs_distributions(images, likelihood):
     assert measured.derived(means)["elbo"] == pytest.approx(elbo, rel=1e-5)
 
 
-def test_noise_is_normal_and_the_same_however_an_update_is_cut(images):
+def test_noise_is_normal_and_independent_of_batching(images):
     draw = objective().with_noise
-    whole = draw((images, images), BatchDraws(0, 0, 0, 20, -1, 19))[1]
+    full = draw((images, images), BatchDraws(0, 0, 0, 20, -1, 19))[1]
     part = draw((images[:6], images[:6]), BatchDraws(0, 0, 0, 20, 7, 13))[1]
-    assert torch.equal(part, whole[8:13])
+    assert torch.equal(part, full[8:13])
     many = BatchDraws(0, 0, 0, 20_000, 0, 20_000).normal(3)
     assert many.mean().abs() < 0.02
     assert many.std().item() == pytest.approx(1, abs=0.02)
@@ -69,18 +69,18 @@ def test_noise_is_normal_and_the_same_however_an_update_is_cut(images):
 
 
 @torch.no_grad()
-def test_evaluations_draw_by_sample(images):
+def test_evaluation_noise_is_independent_of_batch_size(images):
     measured = objective()
-    whole = []
+    full = []
     for size in (20, 6):
         measured.begin_evaluation(0)
         losses = [measured.evaluate(measured.model, (part,))[1] for part in images.split(size)]
-        whole.append(torch.cat([part["loss"] for part in losses]))
-    torch.testing.assert_close(*whole)
+        full.append(torch.cat([part["loss"] for part in losses]))
+    torch.testing.assert_close(*full)
 
 
 @torch.no_grad()
-def test_named_metrics_are_of_reconstructions(images):
+def test_metrics_compare_reconstructions_with_images(images):
     measured = objective(metrics=["psnr", "mse"])
     measured.begin_evaluation(0)
     for part in images.split(6):
@@ -106,7 +106,7 @@ def test_named_metrics_are_of_reconstructions(images):
         ({"likelihood": "poisson"}, "likelihood=poisson should be 'bernoulli' or 'gaussian'"),
     ],
 )
-def test_wrong_settings(settings, message):
+def test_invalid_settings_are_rejected(settings, message):
     node = {"_target_": "objectives.vae.VariationalAutoencoder", **settings}
     with pytest.raises(ConfigError, match=message):
         build_objective(node, VAE(1, (8, 8), latent_dim=3, width=4), SPEC)
@@ -117,7 +117,7 @@ def test_wrong_settings(settings, message):
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_a_run_reconstructs_and_generates(train, tmp_path, capsys):
+def test_run_reconstructs_and_generates(train, tmp_path, capsys):
     run_dir = train(
         "model=vae",
         "model.width=4",

@@ -1,4 +1,4 @@
-"""The real W&B client, offline or with a server that is of no use."""
+"""The real W&B client: offline, without an API key, and with an unusable server."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ VARIABLES = ("API_KEY", "BASE_URL", "ENTITY", "MODE", "PROJECT", "RUN_GROUP", "T
 
 @pytest.fixture(autouse=True)
 def client(monkeypatch) -> Iterator[None]:
-    """A client that has not read the environment yet, nor met a server."""
+    """Reset the client: no WANDB variables, and no server that has failed."""
     import wandb
 
     monkeypatch.setattr(wandb_logger, "server_has_failed", False)
@@ -35,15 +35,15 @@ def client(monkeypatch) -> Iterator[None]:
 
 
 def offline_runs(run_dir):
-    """The files of W&B's offline runs, complete."""
+    """Stop the client, which completes its files, and return those of offline runs."""
     import wandb
 
     wandb.teardown()
     return sorted((run_dir / "wandb").glob("offline-run-*/*.wandb"))
 
 
-def test_what_wandb_has_of_a_run(train, monkeypatch, capsys):
-    """Its metrics, its config as resolved with the data, the pictures of its worst predictions."""
+def test_offline_run_has_config_metrics_and_media(train, monkeypatch, capsys):
+    """The config includes values resolved from the data; media include the worst predictions."""
     monkeypatch.setenv("WANDB_TAGS", "from_environment")
     monkeypatch.setenv("WANDB_RUN_GROUP", "a_group")
     run_dir = train(*OFFLINE, "wandb.tags=[2026]", "wandb.notes=a_note")
@@ -65,8 +65,8 @@ def test_what_wandb_has_of_a_run(train, monkeypatch, capsys):
     assert f"wandb sync {file.parent}\n" in printed
 
 
-def test_online_without_a_key_is_said_at_once(command_here, tmp_path):
-    """Before data and model are built; W&B itself would ask for one."""
+def test_online_without_api_key_fails_at_once(command_here, tmp_path):
+    """This is checked before data and model are built; W&B itself would prompt for a key."""
     no_key = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
     done = command_here("train.py", "debug=fast", "wandb.mode=online", **no_key)
     assert done.returncode == 1
@@ -77,7 +77,7 @@ def test_online_without_a_key_is_said_at_once(command_here, tmp_path):
     assert "preflight" not in study.stdout
 
 
-def test_an_interrupted_run_goes_on_under_its_id(train, tmp_path):
+def test_resumed_run_keeps_its_wandb_id(train, tmp_path):
     run_dir = tmp_path / "run"
     with signal_at(3), pytest.raises(Interrupted):
         train(*OFFLINE, run_dir=run_dir)
@@ -89,7 +89,8 @@ def test_an_interrupted_run_goes_on_under_its_id(train, tmp_path):
 
 
 @pytest.fixture(params=["refuses", "never answers"])
-def useless_server(request, monkeypatch):
+def unusable_server(request, monkeypatch):
+    """A server that refuses connections, or accepts them and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -99,8 +100,8 @@ def useless_server(request, monkeypatch):
         yield
 
 
-def test_a_useless_server(train, useless_server, capsys):
-    """The run is logged offline, and one line says so; the next job does not wait for it."""
+def test_unusable_server_falls_back_to_offline(train, unusable_server, capsys):
+    """One line reports it, and the next job does not wait for the server again."""
     run_dir = train("debug=fast", "wandb.mode=online")
     assert len(offline_runs(run_dir)) == 1
     state = summary(run_dir)["wandb"]
@@ -117,8 +118,8 @@ def test_a_useless_server(train, useless_server, capsys):
     assert line.endswith(str(second))
 
 
-def test_a_full_disk_under_wandb(train, tmp_path, monkeypatch, capsys):
-    """Its client says nothing: the run goes on, and says what may be lost."""
+def test_full_disk_under_wandb_is_reported(train, tmp_path, monkeypatch, capsys):
+    """W&B's client does not report it; the run continues, and prints what may be lost."""
     monkeypatch.setattr(wandb_logger, "why_not_writable", lambda folder: "No space left on device")
     run_dir = train(*OFFLINE)
     assert summary(run_dir)["status"] == "completed"
@@ -127,7 +128,7 @@ def test_a_full_disk_under_wandb(train, tmp_path, monkeypatch, capsys):
     assert "it may have only part of the run. Send the run later" in capsys.readouterr().out
 
 
-def test_without_wandb(train, monkeypatch, capsys):
+def test_run_without_wandb_installed(train, monkeypatch, capsys):
     wandb_mode.import_client.cache_clear()
     monkeypatch.setitem(sys.modules, "wandb", None)
     run_dir = train(*OFFLINE)
@@ -136,7 +137,7 @@ def test_without_wandb(train, monkeypatch, capsys):
     assert summary(train("debug=fast"))["wandb"]["problem"] is None  # disabled
 
 
-def test_the_environment_speaks_where_the_config_is_silent(composed, monkeypatch, tmp_path):
+def test_environment_fills_in_null_settings(composed, monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_PROJECT", "p")
     monkeypatch.setenv("WANDB_ENTITY", "e")
     monkeypatch.setenv("WANDB_RUN_GROUP", "g")
@@ -155,28 +156,28 @@ def test_the_environment_speaks_where_the_config_is_silent(composed, monkeypatch
 
 
 @pytest.fixture(scope="module")
-def finished(train_once):
+def finished_run(train_once):
     return train_once("debug=fast", "data.limit_train_samples=128")
 
 
 @pytest.fixture
-def copied(finished, tmp_path, monkeypatch):
-    """A run directory that a test may damage."""
+def run_copy(finished_run, tmp_path, monkeypatch):
+    """A copy of a finished run that a test may damage."""
     monkeypatch.setenv("WANDB_MODE", "offline")
-    return shutil.copytree(finished, tmp_path / "copied")
+    return shutil.copytree(finished_run, tmp_path / "copied")
 
 
-def test_sending_a_run(copied, capsys, monkeypatch):
-    """Also one that was killed while it wrote a line; under its id, or a new one."""
-    with (copied / "metrics.jsonl").open("a") as file:
+def test_recorded_run_is_sent(run_copy, capsys, monkeypatch):
+    """The last line of metrics is incomplete, as after a kill; the id is kept or a new one made."""
+    with (run_copy / "metrics.jsonl").open("a") as file:
         file.write('{"step": 9')
-    monkeypatch.setattr(sys, "argv", ["wandb_send", str(copied)])
+    monkeypatch.setattr(sys, "argv", ["wandb_send", str(run_copy)])
     assert wandb_send.main() == 0, capsys.readouterr().err
-    (file,) = offline_runs(copied)
-    assert file.name == f"run-{summary(copied)['wandb']['id']}.wandb"
+    (file,) = offline_runs(run_copy)
+    assert file.name == f"run-{summary(run_copy)['wandb']['id']}.wandb"
     assert file.read_bytes().count(b"val/accuracy") >= 2
-    wandb_send.send(copied, new_run=True)
-    assert len({file.name for file in offline_runs(copied)}) == 2
+    wandb_send.send(run_copy, new_run=True)
+    assert len({file.name for file in offline_runs(run_copy)}) == 2
 
 
 @pytest.mark.parametrize(
@@ -191,27 +192,27 @@ def test_sending_a_run(copied, capsys, monkeypatch):
         ("spec.json", "{["),
     ],
 )
-def test_sending_a_damaged_run(copied, file, content):
-    (copied / file).unlink()
+def test_damaged_run_is_not_sent(run_copy, file, content):
+    (run_copy / file).unlink()
     if content is not None:
-        (copied / file).write_text(content)
-    with pytest.raises(ConfigError, match=str(copied)):
-        wandb_send.send(copied, new_run=False)
-    assert not offline_runs(copied)
+        (run_copy / file).write_text(content)
+    with pytest.raises(ConfigError, match=str(run_copy)):
+        wandb_send.send(run_copy, new_run=False)
+    assert not offline_runs(run_copy)
 
 
 @pytest.mark.parametrize("file", ["/etc/hostname", "../config.yaml", "table.json"])
-def test_only_the_own_media_are_sent(copied, file):
+def test_media_outside_the_run_are_not_sent(run_copy, file):
     table = {"columns": ["x"], "rows": [["../../elsewhere.png"]], "image_columns": ["x"]}
-    (copied / "media" / "table.json").write_text(json.dumps(table))
+    (run_copy / "media" / "table.json").write_text(json.dumps(table))
     event = {"step": 1, "media": {"val/x": {"kind": "table", "file": file}}}
-    (copied / "metrics.jsonl").write_text(json.dumps(event) + "\n")
+    (run_copy / "metrics.jsonl").write_text(json.dumps(event) + "\n")
     with pytest.raises(ConfigError, match="names a file outside of"):
-        wandb_send.send(copied, new_run=False)
+        wandb_send.send(run_copy, new_run=False)
 
 
-def test_the_log_without_writers(tmp_path):
-    """That of the other ranks writes nothing and asks the objective for nothing."""
+def test_run_log_without_writers_writes_nothing(tmp_path):
+    """Ranks other than 0 use it; it does not ask the objective for media either."""
     with RunLog(Job(run_dir=str(tmp_path))) as run_log:
         run_log.log_metrics({"val/loss": 1.0}, step=1, epoch=0.1, seconds=2.0)
         run_log.log_media("val", 1, make=lambda folder: pytest.fail("was called"))
@@ -220,20 +221,20 @@ def test_the_log_without_writers(tmp_path):
     assert run_log.summary["status"] == "completed"
 
 
-def test_the_summary_says_running(train, monkeypatch):
-    """From the first moment, and at every evaluation: a killed run shows it."""
-    seen = []
+def test_summary_status_is_running_until_the_end(train, monkeypatch):
+    """It is written at the start and at every evaluation, which identifies killed runs."""
+    summaries = []
     write_summary = RunFiles.write_summary
 
-    def note(self, content):
+    def write_and_record(self, content):
         write_summary(self, content)
-        seen.append(summary(self.run_dir))
+        summaries.append(summary(self.run_dir))
 
-    monkeypatch.setattr(RunFiles, "write_summary", note)
+    monkeypatch.setattr(RunFiles, "write_summary", write_and_record)
     train("debug=fast")
-    *running, _, last = seen
+    *running, _, last = summaries
     assert {entry["status"] for entry in running} == {"running"}
-    assert seen[0]["overrides"] == ["debug=fast"]
+    assert summaries[0]["overrides"] == ["debug=fast"]
     assert [entry["steps"] for entry in running if "steps" in entry][:2] == [2, 4]
     assert running[-1]["best"] is not None
     assert last["status"] == "completed"

@@ -1,4 +1,4 @@
-"""How W&B's dashboard tells runs apart, and what W&B may not touch."""
+"""Names, candidates and tags that distinguish runs on W&B's dashboard."""
 
 import pytest
 
@@ -17,7 +17,7 @@ from trainer.loggers.wandb_names import candidate, run_name, run_tags
         ([], "SGD"),
     ],
 )
-def test_candidate(composed, tmp_path, overrides, expected):
+def test_candidate_of_a_run(composed, tmp_path, overrides, expected):
     assert candidate(composed(), tmp_path, overrides) == expected
 
 
@@ -27,8 +27,8 @@ def test_candidate_of_a_study_and_of_a_run_with_phases(composed, tmp_path):
     assert candidate(composed("model=dcgan"), tmp_path, ["seed=1"]) == "DCGAN"
 
 
-def test_name(composed, tmp_path):
-    """Of a job of a sweep, without what it has in common with the others."""
+def test_run_name(composed, tmp_path):
+    """The name of a sweep's job leaves out overrides that all jobs share."""
     overrides = ["seed=1", "wandb.mode=offline", "data.root=x"]
     assert run_name(composed(), tmp_path, overrides) == "seed=1"
     assert run_name(composed(), tmp_path, []) == tmp_path.name
@@ -40,7 +40,7 @@ def test_name(composed, tmp_path):
         assert name == "optimizer.lr=0.1"
 
 
-def test_tags(composed):
+def test_run_tags(composed):
     tags = run_tags(composed("wandb.tags=[2026, mine]"))
     assert tags == ["2026", "mine", "LightCNN", "mnist5k", "SGD"]
     assert run_tags(composed("model=dcgan"))[-1] == "Adam"  # of both phases

@@ -1,7 +1,7 @@
-"""Training on a device whose values nobody can know: torch's meta device.
+"""Training on torch's meta device, where tensors have no values.
 
-There an operation that hands a value to Python, or makes a tensor as long as a value says, raises.
-On a GPU it would wait for all that is queued.
+An operation that returns a value to Python, or whose output shape depends on values, raises there.
+On a GPU it would block the host until all queued kernels have finished.
 """
 
 from dataclasses import replace
@@ -36,10 +36,10 @@ CASES = {
     "photos": (*PHOTOS, "model=speednet", "model.widths=[8,8,8]", "trainer.sync_batchnorm=true"),
     "mixing": ("model=vit", "objective.mixup_alpha=0.4", "objective.cutmix_alpha=1.0",
                "objective.label_smoothing=0.1", "objective.class_weights=balanced"),
-    "around the step": ("optim=adamw_warmup_cosine", "trainer.clip_grad_norm=1",
-                        "trainer.clip_grad_value=1", "trainer.accumulate_steps=2",
-                        "trainer.average=swa", "trainer.swa_start=0.1",
-                        "trainer.swa_every_steps=1"),
+    "clipping_and_averaging": ("optim=adamw_warmup_cosine", "trainer.clip_grad_norm=1",
+                               "trainer.clip_grad_value=1", "trainer.accumulate_steps=2",
+                               "trainer.average=swa", "trainer.swa_start=0.1",
+                               "trainer.swa_every_steps=1"),
     "language_modeling": ("model=transformer", *SMALL_TEXT),
     "truncated_backpropagation": ("model=lstm", *SMALL_TEXT, "optim=adamw_warmup_cosine"),
     "adversarial": ("model=dcgan", "model.width=8", "model.latent_dim=16"),
@@ -54,46 +54,46 @@ CASES = {
 }  # fmt: skip
 
 
-class Done(Exception):
-    """So many updates as the test wants."""
+class EnoughUpdates(Exception):
+    """Ends training after the updates that a test needs."""
 
 
 @pytest.fixture
-def copies(train, few_digits, monkeypatch, tiny_bert, tmp_path):
-    """``copies(settings)``: those from the CPU to the other device in two updates."""
+def train_and_count_copies(train, few_digits, monkeypatch, tiny_bert, tmp_path):
+    """Return a function that trains for two updates, and counts copies from the CPU to meta."""
     monkeypatch.setattr(Generation, "setup", lambda *ignored: None)  # trains its own extractor
     monkeypatch.setattr(Trainer, "summarize", lambda trainer: None)
     lines = [f"{('a very good film', 'dull')[i % 2]},{i % 2}" for i in range(60)]
     (tmp_path / "documents.csv").write_text("\n".join(["text,label", *lines]))
-    found = Copies()
+    copies = Copies()
 
-    def train_there(trainer):
+    def train_on_meta(trainer):
         move_to_meta(trainer)
-        trainer.progress.step = 1  # which is logged
+        trainer.progress.step = 1  # skip update 1, which is logged
         trainer.set_training(True)
         updates = trainer.updates()
-        trainer.train_step(next(updates))  # constants follow the first batch, which is waited for
-        with found:
+        trainer.train_step(next(updates))  # also copies constants, which blocks
+        with copies:
             for update in islice(updates, 2):
                 assert {tensor.device for batch in update for tensor in batch} == {META}
                 trainer.train_step(update)
-        raise Done
+        raise EnoughUpdates
 
-    monkeypatch.setattr(Trainer, "train", train_there)
+    monkeypatch.setattr(Trainer, "train", train_on_meta)
 
-    def copies_of(*settings):
+    def run(*settings):
         if "model=bert" in settings:
             settings += (f"model.pretrained={tiny_bert}", f"data.path={tmp_path}/documents.csv")
         fixed = ("data.batch_size=20", "trainer.max_steps=50", "trainer.precision=bf16")
-        with pytest.raises(Done):
+        with pytest.raises(EnoughUpdates):
             train(*settings, *fixed)
-        return found
+        return copies
 
-    return copies_of
+    return run
 
 
 def move_to_meta(trainer):
-    """All that a GPU would hold, in place: phases and optimizers know the parameters."""
+    """Move what a GPU would hold; in place, since phases and optimizers share the parameters."""
     objective, data = trainer.objective, trainer.data
     torch.__future__.set_swap_module_params_on_conversion(True)
     try:
@@ -103,7 +103,7 @@ def move_to_meta(trainer):
     finally:
         torch.__future__.set_swap_module_params_on_conversion(False)
     if isinstance(objective.model, TextClassifier):
-        # transformers asks every time whether any token is padded (docs/scale/gpu.md)
+        # transformers reads whether any token is padding (docs/scale/gpu.md)
         objective.model.encoder.register_forward_pre_hook(without_mask, with_kwargs=True)
     vars(objective).update({k: v.to(META) for k, v in vars(objective).items() if is_tensor(v)})
     data.device, data.splits["train"] = META, data.splits["train"].to(META)
@@ -122,27 +122,31 @@ def is_tensor(value):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_between_two_records_nothing_is_read_and_no_copy_waited_for(copies, case):
-    found = copies(*CASES[case])
-    assert found.made >= 2  # the samples' indices, of every update
-    assert found.waited == 0
+def test_updates_between_logging_steps_do_not_block(train_and_count_copies, case):
+    copies = train_and_count_copies(*CASES[case])
+    assert copies.total >= 2  # the sample indices of each update
+    assert copies.blocking == 0
 
 
-def test_a_read_is_found(copies, monkeypatch):
-    def read(objective, phase):
+def test_reading_a_value_raises(train_and_count_copies, monkeypatch):
+    """Without this, the test above would prove nothing."""
+
+    def read_weight(objective, phase):
         return {"weight": float(next(objective.parameters()).sum())}
 
-    monkeypatch.setattr(Classification, "after_backward", read)
+    monkeypatch.setattr(Classification, "after_backward", read_weight)
     with pytest.raises(RuntimeError, match="cannot be called on meta tensors"):
-        copies("model=lightcnn")
+        train_and_count_copies("model=lightcnn")
 
 
-def test_streamed_samples_are_pinned_and_copied_without_waiting():
+def test_streamed_samples_are_pinned_and_copied_async():
     samples = TensorDataset(torch.zeros(4, 3), torch.zeros(4, dtype=torch.long))
-    kinds = (META, torch.device("cuda"))
-    there, on_gpu = (SampleReader(samples, 0, 0, kind, collate=default_collate) for kind in kinds)
+    devices = (META, torch.device("cuda"))
+    meta_reader, gpu_reader = (
+        SampleReader(samples, 0, 0, device, collate=default_collate) for device in devices
+    )
     with Copies() as copies:
-        batches = [*there.read(torch.arange(4).split(2))]
+        batches = [*meta_reader.read(torch.arange(4).split(2))]
     assert {tensor.device for batch in batches for tensor in batch} == {META}
-    assert (copies.made, copies.waited) == (4, 0)
-    assert on_gpu.loader.pin_memory
+    assert (copies.total, copies.blocking) == (4, 0)
+    assert gpu_reader.loader.pin_memory

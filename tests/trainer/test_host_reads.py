@@ -1,4 +1,4 @@
-"""Where reading a value would make a GPU wait, the loop reads only when it logs."""
+"""The training loop reads values back to the host only at logging steps."""
 
 from collections import Counter
 from dataclasses import replace
@@ -14,7 +14,7 @@ READS = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero"}
 
 
 class Reads(TorchDispatchMode):
-    """Counts the operations that hand a tensor's value to Python."""
+    """Counts the operations that return a tensor's value to Python."""
 
     def __init__(self):
         super().__init__()
@@ -66,7 +66,7 @@ def test_no_value_is_read_between_logging_steps(
     assert set(between.values()) == {0} if as_on_gpu else min(between.values()) > 0
 
 
-def test_finite_tensors_are_told_by_one_read():
+def test_all_finite_reads_once():
     tensors = [torch.zeros(2), torch.zeros(3), torch.zeros(1, dtype=torch.long)]
     with Reads() as reads:
         assert all_finite(tensors)
