@@ -8,12 +8,13 @@ from typing import Any
 from analysis.comparison import Comparison, without_test
 from analysis.provenance import facts_of
 from analysis.rows import Row
-from analysis.runs import TUNE, UNREADABLE, Run
+from analysis.runs import TUNE, UNREADABLE, Run, nested
 from analysis.statistics import WELCH
 from analysis.tuning import at_the_edge, swept_keys, trials_of
 from analysis.words import listed, shown
 
 UNEVEN = 1.5  # slowest over fastest time of the same work
+KERNELS = ("fused", "foreach")
 FEW_UNITS = 5  # with four, the half-width of a t-interval is 1.6 standard deviations
 
 
@@ -124,7 +125,8 @@ def source(runs: Sequence[Run]) -> Iterator[str]:
 def is_measured_in_part(summary: dict[str, Any]) -> bool:
     """Whether ``trainer.limit_eval_steps`` left samples of a split out."""
     evaluated = summary.get("num_evaluated", {})
-    return any(count < summary["num_samples"][name] for name, count in evaluated.items())
+    samples = summary["num_samples"]
+    return any(count < samples.get(name, count) for name, count in evaluated.items())
 
 
 def busy(rows: Sequence[Row]) -> Iterator[str]:
@@ -152,8 +154,8 @@ def kernels(rows: Sequence[Row]) -> Iterator[str]:
     found: dict[str, dict[str, None]] = defaultdict(dict)
     for row in rows:
         for run in row.runs[:1]:
-            optimizer = run.config.get("optimizer") or {}
-            kind = next((kind for kind in ("fused", "foreach") if optimizer.get(kind)), "plain")
+            kinds = [kind for kind in KERNELS if nested(run.config, "optimizer", kind)]
+            kind = kinds[0] if kinds else "plain"
             found[kind][row.name] = None
     if len(found) > 1:
         kinds = [f"{kind} ({listed(list(names))})" for kind, names in found.items()]

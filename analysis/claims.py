@@ -109,7 +109,7 @@ def notes_and_methods(comparison: Comparison, studies: Sequence[Study]) -> tuple
         "comparison": comparison,
         "names": [row.name for row in rows],
         "facts": {name: "; ".join(values) for name, values in facts(runs).items()},
-        "torch": "; ".join(counted(run.summary["versions"]["torch"] for run in runs)),
+        "torch": "; ".join(counted(str(run.summary["versions"].get("torch")) for run in runs)),
         "studies": studies,
         "samplers": SAMPLERS,
         "validation": words(question.validation),

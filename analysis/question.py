@@ -31,7 +31,7 @@ class Question:
         run.test = run.number(self.test) if self.test else None
         if run.summary.get("monitor") == self.validation:
             run.validation = run.number("best", "value")
-        elif not (values := run.curve(self.validation)["value"]).empty:
+        elif len(values := run.points(self.validation)[:, 2]):
             run.validation = float(values.max() if self.larger_is_better else values.min())
 
     def value_of(self, run: Run) -> float | None:

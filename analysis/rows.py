@@ -149,10 +149,10 @@ def add_costs(row: Row, question: Question, targets: Sequence[float]) -> None:
     for target in targets:
         steps, seconds = [], []
         for run in row.runs:
-            curve = run.curve(question.validation)
-            good = curve[curve["value"].map(question.key) >= question.key(target)]
-            steps += good["step"].head(1).tolist()
-            seconds += good["seconds"].head(1).tolist()
+            points = run.points(question.validation)
+            good = points[question.key(1.0) * points[:, 2] >= question.key(target)]
+            steps += good[:1, 0].tolist()
+            seconds += good[:1, 1].tolist()
         medians = (median_time(times, row.num_runs or 1) for times in (steps, seconds))
         row.hits.append(Hit(target, len(steps), *medians))
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from core.errors import reason
@@ -37,8 +38,7 @@ DRAWN = (("train/", "loss"), ("train_eval/", "loss"), ("optim/", "lr"))
 DRAWN_PARTS = 500
 
 Setting = tuple[tuple[str, Any], ...]
-Curves = dict[str, pd.DataFrame]  # by metric: step, seconds and value of its events
-CURVE = ("step", "seconds", "value")
+Curves = dict[str, NDArray[np.float64]]  # by metric (n, 3): step, seconds, value
 
 
 class FinishedSummary(BaseModel, strict=True):
@@ -74,6 +74,7 @@ class Length(BaseModel, strict=True):
     max_epochs: int | None
     max_steps: int | None
     limit_train_steps: int | None
+    target: float | None = None
 
 
 class FinishedConfig(BaseModel, strict=True):
@@ -144,7 +145,7 @@ class Run:
     @property
     def overrides(self) -> list[str]:
         """The overrides of its command line."""
-        return list(self.summary.get("overrides", []))
+        return strings(self.summary.get("overrides"))
 
     @property
     def ended_early(self) -> bool:
@@ -162,9 +163,13 @@ class Run:
         value = nested(self.summary, *keys)
         return value if isinstance(value, int | float) else None
 
+    def points(self, metric: str) -> NDArray[np.float64]:
+        """Step, seconds and value of every event that has ``metric``; (n, 3)."""
+        return self.curves.get(metric, np.empty((0, 3)))
+
     def curve(self, metric: str) -> pd.DataFrame:
-        """Columns step, seconds and value of every event that has ``metric``."""
-        return self.curves.get(metric, curve_of([]))
+        """The points with columns step, seconds and value."""
+        return pd.DataFrame(self.points(metric), columns=["step", "seconds", "value"])
 
 
 def read_runs(directories: Iterable[Path], metric: str | None = None) -> list[Run]:
@@ -208,7 +213,8 @@ def find(directory: Path) -> Iterator[Path]:
 
 def read_run(path: Path, name: str, metric: str | None = None) -> Run:
     """Read one run; a file that is missing or damaged counts as empty."""
-    choices = nested(read_mapping(path / ".hydra" / "hydra.yaml"), "hydra", "runtime", "choices")
+    recorded = read_mapping(path / ".hydra" / "hydra.yaml")
+    choices = nested(recorded, "hydra", "runtime", "choices")
     problems: list[str] = []
     summary = read_mapping(path / SUMMARY_FILE, problems)
     config = read_mapping(path / "config.yaml", problems)
@@ -222,7 +228,7 @@ def read_run(path: Path, name: str, metric: str | None = None) -> Run:
         config=config or read_mapping(path / ".hydra" / "config.yaml"),
         choices={
             group: str(option)
-            for group, option in (choices or {}).items()
+            for group, option in (choices if isinstance(choices, dict) else {}).items()
             if not group.startswith("hydra/")
         },
         curves=curves,
@@ -283,18 +289,25 @@ def read_curves(file: Path, compared: str, part: int) -> tuple[Curves, set[str],
                     parts[name] = step // part
     except (OSError, ValueError):  # missing, or not a file of this program
         damaged += file.exists()
-    shown = {printable(name): curve_of(numbers) for name, numbers in curves.items()}
+    shown = {printable(name): points_of(numbers) for name, numbers in curves.items()}
     return shown, set(map(printable, names)), damaged
 
 
-def curve_of(numbers: Sequence[float]) -> pd.DataFrame:
-    """A curve from step, seconds, value, step, ...; without gaps, and with each step once."""
+def points_of(numbers: Sequence[float]) -> NDArray[np.float64]:
+    """Points (n, 3) from step, seconds, value, step, ...; without NaN, and with each step once."""
     points = np.array(numbers, dtype=float).reshape(-1, 3)
-    return pd.DataFrame(points, columns=CURVE).dropna().drop_duplicates("step")
+    points = points[~np.isnan(points).any(axis=1)]
+    _, first = np.unique(points[:, 0], return_index=True)
+    return points[np.sort(first)]
 
 
 def is_drawn(metric: str) -> bool:
     return any(metric.startswith(start) and metric.endswith(end) for start, end in DRAWN)
+
+
+def strings(value: Any) -> list[str]:
+    """The strings of a list, where a damaged file may have anything else."""
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 def nested(mapping: Any, *keys: str) -> Any:

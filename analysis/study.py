@@ -137,7 +137,7 @@ class Study:
                 if self.protocol.replicates > 1:
                     run.replicate = entry.replicate
                 run.setting = tuple(
-                    (key, json.dumps(value) if isinstance(value, list) else value)
+                    (key, json.dumps(value) if isinstance(value, list | dict) else value)
                     for key, value in entry.params.items()
                 )
 

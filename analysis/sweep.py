@@ -23,6 +23,7 @@ from analysis.runs import (
     nested,
     read_mapping,
     read_runs,
+    strings,
 )
 from analysis.study import Study
 from analysis.words import label
@@ -102,7 +103,7 @@ def command_of(directory: Path) -> list[str]:
     given = [
         override
         for kind in ("task", "hydra")
-        for override in nested(recorded, kind) or []
+        for override in strings(nested(recorded, kind))
         if not override.startswith(("hydra.mode=", "hydra.sweep.dir="))
     ]
     return [f"python train.py -m {' '.join(given)}"] if given else []
@@ -193,7 +194,7 @@ def swept(leaves: Sequence[Leaves], families: Sequence[tuple[Any, ...]]) -> list
 def leaves_of(run: Run) -> Leaves:
     """Config keys and choices that can distinguish a run from others; a list is one value."""
     config = {
-        key: json.dumps(value) if isinstance(value, list) else value
+        key: json.dumps(value, default=str) if isinstance(value, list) else value
         for key, value in flat(run.config).items()
         if value != {}
     }

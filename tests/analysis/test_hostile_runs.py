@@ -2,8 +2,10 @@
 
 import json
 import os
+from datetime import date
 
 import pytest
+import yaml
 
 import report
 from tests.analysis.run_directories import edit, write_run
@@ -15,6 +17,11 @@ MERGED = "".join(f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 9)}]}}\n" for 
 def replace(run, name, text):
     (run / name).unlink()
     (run / name).write_text(text)
+
+
+def reconfigure(run, **changes):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    replace(run, "config.yaml", yaml.safe_dump(config | changes))
 
 
 def device(run, name):
@@ -45,10 +52,24 @@ HOSTILE = {
     ),
     "surrogates": lambda run: edit(run, device="\ud800", overrides=["\ud800"]),
 }
+# readable, so that they are candidates of their own
+ODD = {
+    "choices": lambda run: replace(run, ".hydra/hydra.yaml", "hydra: {runtime: {choices: [1]}}"),
+    "overrides": lambda run: edit(run, overrides=5),
+    "optimizer": lambda run: reconfigure(run, optimizer="sgd"),
+    "dates": lambda run: reconfigure(run, days=[date(2000, 1, 1)]),
+    "target": lambda run: reconfigure(
+        run,
+        trainer={"max_epochs": 3, "max_steps": None, "limit_train_steps": None, "target": "high"},
+    ),
+    "no_torch": lambda run: edit(run, versions={}),
+    "another_split": lambda run: edit(run, num_evaluated={"other": 1}),
+}
 
 
 def test_hostile_runs_beside_good_ones(sweep, capsys):
     folder = sweep()
+    (folder / "multirun.yaml").write_text("hydra: {overrides: {task: 5, hydra: [[1]]}}")
     for name, make in HOSTILE.items():
         make(write_run(folder / f"x_{name}", "sgd_cosine", 9))
     assert report.main([str(folder)]) == 0, capsys.readouterr().err
@@ -64,9 +85,9 @@ def test_hostile_runs_beside_good_ones(sweep, capsys):
         assert name in printed
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_run_alone(tmp_path, capsys, name):
-    HOSTILE[name](write_run(tmp_path / "run"))
+@pytest.mark.parametrize("make", [*HOSTILE.values(), *ODD.values()], ids=[*HOSTILE, *ODD])
+def test_a_hostile_run_alone(tmp_path, capsys, make):
+    make(write_run(tmp_path / "run"))
     code = report.main([str(tmp_path / "run")])
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == code

@@ -255,9 +255,8 @@ def test_pruned_trials_are_marked_and_no_line_is_promised_that_is_not_drawn(
     assert "join the best" not in html
 
 
-def test_a_setting_may_be_a_list(study, change, run_report):
-    change(run=lambda run: run["params"].update({"optimizer.betas": [0.9, 0.95]}))
+@pytest.mark.parametrize("value", ["[0.9, 0.95]", '{"a": 1}'])
+def test_a_setting_may_be_a_list_or_a_mapping(study, change, run_report, value):
+    change(run=lambda run: run["params"].update({"optimizer.betas": json.loads(value)}))
     table = run_report(study)[1]
-    assert (
-        table.loc["sgd", "best_setting"] == "optimizer.lr=0.1 to 0.3, optimizer.betas=[0.9, 0.95]"
-    )
+    assert table.loc["sgd", "best_setting"] == f"optimizer.lr=0.1 to 0.3, optimizer.betas={value}"

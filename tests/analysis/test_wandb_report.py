@@ -8,38 +8,27 @@ import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import pytest
 
-import report
-from tests.analysis.run_directories import write_run
+from tests.conftest import ROOT
 
 SERVER = shutil.which("openwandb") or os.environ.get("OPENWANDB")
 KEY = "local" + 40 * "0"
-ROOT = Path(report.__file__).parent
-
-
-@pytest.fixture
-def sweep_of_two(tmp_path):
-    for seed in (0, 1):
-        for optim in ("sgd_cosine", "adam_constant"):
-            write_run(tmp_path / "sweep" / f"{optim}{seed}", optim, seed, wandb={"group": "g"})
-    return tmp_path / "sweep"
 
 
 @pytest.mark.slow
-def test_offline_without_an_account(sweep_of_two, monkeypatch, capsys):
+def test_offline_without_an_account(sweep, monkeypatch, run_report):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert report.main([str(sweep_of_two), "--wandb"]) == 0
-    assert "W&B summary run, offline: " in capsys.readouterr().out
-    assert list((sweep_of_two / "wandb").glob("offline-run-*/run-report-*.wandb"))
+    folder = sweep(seeds=range(2), wandb={"group": "g"})
+    assert "W&B summary run, offline: " in run_report(folder, "--wandb")[0]
+    assert list((folder / "wandb").glob("offline-run-*/run-report-*.wandb"))
 
 
-def test_disabled_says_so(sweep_of_two, monkeypatch, capsys):
+def test_disabled_says_so(sweep, monkeypatch, refused):
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert report.main([str(sweep_of_two), "--wandb"]) == 1
-    assert capsys.readouterr().err == "error: WANDB_MODE=disabled: nothing was sent\n"
+    said = refused(sweep(seeds=range(2)), "--wandb")
+    assert said == "error: WANDB_MODE=disabled: nothing was sent\n"
 
 
 @pytest.fixture
