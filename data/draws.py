@@ -93,7 +93,7 @@ class BatchDraws:
         high: int,
         samples: Tensor | None = None,
     ) -> None:
-        self.update = (seed, epoch, step)
+        self.seed, self.epoch, self.step = seed, epoch, step
         self.samples = samples
         self.batch_size = batch_size
         self.low, self.high = low, high
@@ -109,14 +109,10 @@ class BatchDraws:
             self.generator = seeded(*self.key(BATCH_STREAM))
         return torch.rand(self.batch_size, *shape, generator=self.generator)[self.rows]
 
-    @property
-    def epoch(self) -> int:
-        return self.update[1]
-
     def coins(self) -> Tensor:
         """0 or 1 per sample ``(N,)``, the same every time that sample is seen."""
         bits = self.rows if self.samples is None else self.samples
-        bits = (bits + seed_of(self.update[0], COIN_STREAM) % 2**32) % 2**32
+        bits = (bits + seed_of(self.seed, COIN_STREAM) % 2**32) % 2**32
         for _ in range(2):  # integer hash: the last bit depends on every bit of the sum
             bits = (bits ^ (bits >> 16)) * 0x45D9F3B % 2**32
         return (bits ^ (bits >> 16)) & 1
@@ -141,5 +137,4 @@ class BatchDraws:
         seed_global_generators(*self.key(PREPARE_STREAM), self.low)
 
     def key(self, stream: int) -> tuple[int, ...]:
-        seed, epoch, step = self.update
-        return (seed, stream, epoch, step)
+        return (self.seed, stream, self.epoch, self.step)

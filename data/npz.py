@@ -48,14 +48,14 @@ def npz(
     file = Path(root) / path
     arrays = read(file)
     parts: dict[str, TensorSplit] = {}
-    unused = dict(arrays)
+    used: set[str] = set()
     for split in SPLITS:
-        keys = [key_of(arrays, names, split) for names in (named(x, INPUTS), named(y, TARGETS))]
-        if keys[0] is not None and keys[1] is not None:
-            tensors = inputs_of(arrays[keys[0]], file), targets_of(arrays[keys[1]], file)
+        x_key, y_key = key_of(arrays, x, INPUTS, split), key_of(arrays, y, TARGETS, split)
+        if x_key is not None and y_key is not None:
+            tensors = inputs_of(arrays[x_key], file), targets_of(arrays[y_key], file)
             check_shapes(split, tensors, parts.get("train"), file)
             parts[split] = TensorSplit(*tensors)
-            unused = {key: array for key, array in unused.items() if key not in keys}
+            used |= {x_key, y_key}
     if "train" not in parts:
         raise ConfigError(
             f"data.path={file} needs arrays such as x_train and y_train, or x and y; it has "
@@ -63,7 +63,7 @@ def npz(
         )
     parts = split_off(parts, {"val": val_fraction, "test": test_fraction})
     splits = splits_of(file.stem, parts, class_names, mean, std, augment)
-    if unused:
+    if unused := [key for key in arrays if key not in used]:
         splits.notes.append(
             f"data.path={file}: {', '.join(unused)} are not used; arrays of a split are named "
             "like x_val and y_val"
@@ -80,13 +80,11 @@ def read(file: Path) -> dict[str, numpy.ndarray]:
         raise ConfigError(f"data.path={file} cannot be read: {reason(error)}") from error
 
 
-def named(given: str | None, usual: Sequence[str]) -> Sequence[str]:
-    return usual if given is None else (given,)
-
-
-def key_of(arrays: dict[str, Any], names: Sequence[str], split: str) -> str | None:
+def key_of(
+    arrays: dict[str, Any], given: str | None, usual: Sequence[str], split: str
+) -> str | None:
     """The first key that exists for an array of the split; None: there is none."""
-    for name in names:
+    for name in usual if given is None else (given,):
         for key in (f"{name}_{split}", f"{split}_{name}", *([name] if split == "train" else ())):
             if key in arrays:
                 return key

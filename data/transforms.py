@@ -57,8 +57,11 @@ def transformed(split: Any, named: Any, kind: str) -> Transformed:
     """
     if kind != "image" or not isinstance(split, TensorSplit | StreamedSplit):
         raise ConfigError("data.transforms are for images; leave them out")
-    entries = named if isinstance(named, list) else [named]
-    transforms = [build(entry, f"data.transforms[{i}]") for i, entry in enumerate(entries)]
+    transforms = []
+    for i, entry in enumerate(named if isinstance(named, list) else [named]):
+        settings = dict(entry) if isinstance(entry, dict) else {"name": entry}
+        target = f"torchvision.transforms.v2.{settings.pop('name', None)}"
+        transforms.append(instantiate({"_target_": target, **settings}, f"data.transforms[{i}]"))
     image, *targets = split[0]
     if any(torch.as_tensor(target).ndim > 1 for target in targets):
         raise ConfigError(
@@ -67,10 +70,3 @@ def transformed(split: Any, named: Any, kind: str) -> Transformed:
     for transform in transforms:
         try_augmentation(PerImage(transform), image, "data.transforms")
     return Transformed(split, transforms)
-
-
-def build(entry: Any, where: str) -> nn.Module:
-    """Build a transform; raises ConfigError if it does not exist or rejects its arguments."""
-    settings = dict(entry) if isinstance(entry, dict) else {"name": entry}
-    target = f"torchvision.transforms.v2.{settings.pop('name', None)}"
-    return instantiate({"_target_": target, **settings}, where)

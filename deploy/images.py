@@ -6,9 +6,9 @@ from pathlib import Path
 from torch import Tensor
 
 from core.errors import ConfigError
-from data.background import border_brightness
 from data.decode import MAX_PIXELS, MODES, Decoder, open_image, upright_size
 from data.image_folder import files_under, is_image
+from data.images import border_brightness
 from data.splits import ImageSpec
 
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
