@@ -7,11 +7,14 @@ with masks, derive it from :class:`Geometric` or set ``moves_pixels = False``.
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from core.schema import Count, Fraction
 from data.draws import BatchDraws, seed_global_generators
 
 # (pixels (N, C, H, W), "bilinear" or "nearest") -> transformed pixels
@@ -46,8 +49,7 @@ class RandomCrop(Geometric):
         reflect: pad by reflection instead of zeros.
     """
 
-    def __init__(self, padding: int, reflect: bool = False) -> None:
-        check_range("padding", padding, 0, math.inf)
+    def __init__(self, padding: Annotated[int, Field(ge=0)], reflect: bool = False) -> None:
         self.padding = padding
         self.reflect = reflect
 
@@ -58,7 +60,8 @@ class RandomCrop(Geometric):
         def crop(pixels: Tensor, interpolation: str) -> Tensor:
             border = (self.padding,) * 4
             if self.reflect:
-                check_range("padding", self.padding, 0, min(height, width) - 1)
+                if self.padding >= min(height, width):
+                    raise ValueError(f"padding={self.padding} should be below the image's size")
                 padded = F.pad(pixels.float(), border, mode="reflect").to(pixels.dtype)
             else:
                 padded = F.pad(pixels, border)
@@ -74,8 +77,7 @@ class RandomCrop(Geometric):
 class HorizontalFlip(Geometric):
     """Mirror each image with probability ``p``."""
 
-    def __init__(self, p: float = 0.5) -> None:
-        check_range("p", p, 0, 1)
+    def __init__(self, p: Fraction = 0.5) -> None:
         self.p = p
 
     def draw(self, images: Tensor, draws: BatchDraws) -> Move:
@@ -100,8 +102,7 @@ class Cutout:
 
     moves_pixels = False
 
-    def __init__(self, size: int) -> None:
-        check_range("size", size, 1, math.inf)
+    def __init__(self, size: Count) -> None:
         self.size = size
 
     def __call__(self, images: Tensor, draws: BatchDraws) -> Tensor:
@@ -126,10 +127,12 @@ class RandomAffine(Geometric):
         scale: factor drawn from ``[1 - scale, 1 + scale]``.
     """
 
-    def __init__(self, degrees: float = 10.0, translate: float = 0.1, scale: float = 0.1) -> None:
-        check_range("degrees", degrees, 0, 180)
-        check_range("translate", translate, 0, 1)
-        check_range("scale", scale, 0, 0.9)  # near 1, the drawn factor could be 0
+    def __init__(
+        self,
+        degrees: Annotated[float, Field(ge=0, le=180)] = 10.0,
+        translate: Fraction = 0.1,
+        scale: Annotated[float, Field(ge=0, le=0.9)] = 0.1,  # near 1, the factor could be 0
+    ) -> None:
         self.degrees = degrees
         self.translate = translate
         self.scale = scale
@@ -200,9 +203,3 @@ class PerImage:
             transformed_images.append(pair[0].as_subclass(Tensor))
             transformed_masks.append(pair[1].as_subclass(Tensor))
         return torch.stack(transformed_images), torch.stack(transformed_masks) - 1
-
-
-def check_range(name: str, value: float, low: float, high: float) -> None:
-    """Raises: ValueError: if ``value`` is not in ``[low, high]``."""
-    if not low <= value <= high:
-        raise ValueError(f"{name}={value} should be from {low} to {high}")

@@ -2,23 +2,28 @@
 
 import inspect
 from dataclasses import is_dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch.utils.data import Subset
 
 from core.errors import ConfigError
 from core.instantiate import instantiate, resolve
 from core.ranks import Ranks
+from core.schema import Count, check_value
 from data.draws import SUBSET_STREAM, seeded
 from data.images import Views
 from data.loader import Loader
 from data.splits import InOrder, Splits, StreamedSplit, TensorSplit
 from data.transforms import transformed
 
-MINIMA = {"batch_size": 1, "eval_batch_size": 1, "num_workers": 0}  # of the loader's settings
+LOADING = {
+    "batch_size": Count,
+    "eval_batch_size": Count,
+    "num_workers": Annotated[int, Field(ge=0, le=256)],  # more per split and process is a typo
+}
 SPEC_FIELDS = ("kind", "name", "synthetic", "example")
-MAX_WORKERS = 256  # per split and process; more is surely a typo
 
 
 def build_splits(settings: dict[str, Any]) -> Splits:
@@ -27,7 +32,7 @@ def build_splits(settings: dict[str, Any]) -> Splits:
     Raises:
         ConfigError: if a folder or file is missing, empty or damaged, or a setting is wrong.
     """
-    loader_settings = (*MINIMA, "limit_train_samples", "transforms", "collate_fn", "views")
+    loader_settings = (*LOADING, "limit_train_samples", "transforms", "collate_fn", "views")
     source = {key: value for key, value in settings.items() if key not in loader_settings}
     splits = instantiate(source, "data")
     if not isinstance(splits, Splits):
@@ -92,14 +97,9 @@ def build_data(
     Args:
         eval_train_samples: number of training samples in an extra split ``train_eval``.
     """
-    loading: dict[str, Any] = {key: settings.get(key) for key in MINIMA}
-    for key, value in loading.items():
-        if type(value) is not int or value < MINIMA[key]:
-            raise ConfigError(f"data.{key}={value} should be a whole number, {MINIMA[key]} or more")
-    if settings["num_workers"] > MAX_WORKERS:
-        raise ConfigError(
-            f"data.num_workers={settings['num_workers']} should be at most {MAX_WORKERS}"
-        )
+    for key, kind in LOADING.items():
+        check_value(kind, settings.get(key), f"data.{key}")
+    loading = {key: int(settings[key]) for key in LOADING}
     splits = build_splits(settings)
     if eval_train_samples is not None:
         splits.train_eval = subset(

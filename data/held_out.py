@@ -47,13 +47,10 @@ def split_off(
             if it has any in memory.
 
     Raises:
-        ConfigError: if a fraction is out of range, or nothing would be left for training.
+        ConfigError: if nothing would be left for training.
     """
     train = parts["train"]
     missing = {name: fraction for name, fraction in fractions.items() if name not in parts}
-    for name, fraction in missing.items():
-        if not 0 <= fraction < 1:
-            raise ConfigError(f"data.{name}_fraction={fraction} should be at least 0 and below 1")
     rest = 1 - sum(missing.values())
     if round(rest * len(train)) < 1:
         taken = " and ".join(f"data.{name}_fraction={part}" for name, part in missing.items())

@@ -10,9 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from core.errors import ConfigError, reason
+from core.schema import BelowOne
 from data.splits import Splits
 from data.stored_images import class_numbers, image_settings
-from data.text_csv import document_splits
+from data.text_csv import MaxLength, document_splits
 
 NAMES = {"train": ("train",), "val": ("validation", "val", "valid", "dev"), "test": ("test",)}
 
@@ -22,7 +23,7 @@ def huggingface_images(
     root: str,
     image_column: str | None,
     label_column: str | None,
-    test_fraction: float,
+    test_fraction: BelowOne,
     **settings: Any,
 ) -> Splits:
     """Image classification from an image column and a class column of a saved data set.
@@ -50,10 +51,10 @@ def huggingface_text(
     root: str,
     text_column: str | None,
     label_column: str | None,
-    val_fraction: float,
-    test_fraction: float,
+    val_fraction: BelowOne,
+    test_fraction: BelowOne,
     tokenizer: Any,
-    max_length: int,
+    max_length: MaxLength,
 ) -> Splits:
     """Text classification from a text column and a class column; see :mod:`data.text_csv`.
 

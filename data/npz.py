@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from core.errors import ConfigError, reason
+from core.schema import BelowOne
 from data.held_out import SPLITS, split_off, train_val_test
 from data.images import Augment, image_splits
 from data.splits import Splits, TensorSplit, quantities
@@ -23,8 +24,8 @@ def npz(
     root: str,
     x: str | None,
     y: str | None,
-    val_fraction: float,
-    test_fraction: float,
+    val_fraction: BelowOne,
+    test_fraction: BelowOne,
     class_names: Sequence[str] | None,
     mean: float | Sequence[float],
     std: float | Sequence[float],

@@ -1,12 +1,14 @@
 """Images with several digits, for multi-label classification and for segmentation."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from core.errors import ConfigError
+from core.schema import Count
 from data.draws import seeded
 from data.held_out import split_off, train_val_test
 from data.images import Augment, image_splits
@@ -23,9 +25,9 @@ ROUGHNESS = (4, 20)  # grid sizes of the noises that add up to a texture
 
 def several_digits(
     root: str,
-    num_train: int,
-    num_val: int,
-    num_test: int,
+    num_train: Count,
+    num_val: Count,
+    num_test: Count,
     mean: float | Sequence[float],
     std: float | Sequence[float],
     augment: Sequence[Augment] = (),
@@ -53,11 +55,11 @@ def several_digits(
 
 def digits_on_textures(
     root: str,
-    num_train: int,
-    num_val: int,
-    num_test: int,
-    num_digits: int,
-    image_size: int,
+    num_train: Count,
+    num_val: Count,
+    num_test: Count,
+    num_digits: Count,
+    image_size: Annotated[int, Field(ge=SIDE)],
     mean: float | Sequence[float],
     std: float | Sequence[float],
     augment: Sequence[Augment] = (),
@@ -67,8 +69,6 @@ def digits_on_textures(
     A mask is uint8 ``(N, H, W)``: 0 is background, 1 to 10 are the digits 0 to 9. Each image has 1
     to ``num_digits`` at random places, later ones on top. No two splits share a digit's image.
     """
-    if image_size < SIDE:
-        raise ConfigError(f"data.image_size={image_size} should be {SIDE} or more")
     parts: dict[str, TensorSplit] = {}
     for name, (images, labels), count in digits(root, num_train, num_val, num_test):
         generator = seeded(SEED, len(parts))
@@ -95,9 +95,6 @@ def digits(
 ) -> list[tuple[str, tuple[Tensor, ...], int]]:
     """Name of each split, the digit images and labels it may use, and its number of samples."""
     counts = {"train": num_train, "val": num_val, "test": num_test}
-    for name, count in counts.items():
-        if count < 1:
-            raise ConfigError(f"data.num_{name}={count} should be at least 1")
     parts = split_off({"train": TensorSplit(*all_digits(root))}, FRACTIONS)
     return [(name, parts[name].tensors, count) for name, count in counts.items()]
 

@@ -1,10 +1,11 @@
 """Digits rotated by random angles: regression on images."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field
 
-from core.errors import ConfigError
 from data.augment import moved
 from data.draws import seeded
 from data.held_out import split_off, train_val_test
@@ -17,7 +18,7 @@ SEED = 5000
 
 def rotated_digits(
     root: str,
-    max_degrees: float,
+    max_degrees: Annotated[float, Field(gt=0, le=180)],
     mean: float | Sequence[float],
     std: float | Sequence[float],
     augment: Sequence[Augment] = (),
@@ -27,8 +28,6 @@ def rotated_digits(
     The target is the angle, uniform in ``[-max_degrees, max_degrees]``, positive counter-clockwise.
     The slant of the handwriting is irreducible noise in it.
     """
-    if not 0 < max_degrees <= 180:
-        raise ConfigError(f"data.max_degrees={max_degrees} should be above 0 and at most 180")
     images, labels = all_digits(root)
     angles = max_degrees * (2 * torch.rand(len(images), generator=seeded(SEED)) - 1)
     ones, zeros = torch.ones(len(images), 1, 1), torch.zeros(len(images), 1, 1)

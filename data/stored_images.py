@@ -6,16 +6,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import PIL
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from core.errors import ConfigError
 from core.instantiate import instantiate
 from data.cache import fingerprinted
-from data.decode import MODES, VERSION, Decoder, reading, size_of
+from data.decode import VERSION, Decoder, reading, size_of
 from data.held_out import split_off, train_val_test
 from data.images import Augment, as_size, image_splits
 from data.splits import Batch, Splits, StreamedSplit, TensorSplit
@@ -60,35 +61,18 @@ class ImageSettings:
             to choose by ``max_resident_bytes``.
         max_pixels, min_crop_area: see :class:`data.decode.Decoder`.
         mean, std, augment: see :func:`data.images.image_splits`.
-
-    Raises:
-        ConfigError: if a setting is out of range.
     """
 
     image_size: Any
-    channels: int
-    val_fraction: float
-    resident: Any
+    channels: Literal[1, 3]
+    val_fraction: Annotated[float, Field(gt=0, lt=1)]
+    resident: Literal[True, False, "auto"]
     max_resident_bytes: int
     max_pixels: int
-    min_crop_area: float
+    min_crop_area: Annotated[float, Field(gt=0, le=1)]
     mean: float | Sequence[float]
     std: float | Sequence[float]
     augment: Sequence[Augment] = ()
-
-    def __post_init__(self) -> None:
-        if self.channels not in MODES:
-            raise ConfigError(f"data.channels={self.channels} should be 1 (grayscale) or 3 (RGB)")
-        if not 0 < self.val_fraction < 1:
-            raise ConfigError(
-                f"data.val_fraction={self.val_fraction} should be above 0 and below 1"
-            )
-        if self.resident not in (True, False, "auto"):
-            raise ConfigError(f"data.resident={self.resident} should be true, false or auto")
-        if not 0 < self.min_crop_area <= 1:
-            raise ConfigError(
-                f"data.min_crop_area={self.min_crop_area} should be above 0 and at most 1"
-            )
 
     def decoder(self, first: Any, name: str = "") -> Decoder:
         """The decoder for these settings; without an ``image_size``, ``first`` gives the size."""

@@ -1,13 +1,14 @@
 """Generated images, to try sizes and shapes without a real data set."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from core.errors import ConfigError
+from core.schema import Count
 from data.images import Augment, as_size, image_splits
 from data.splits import Splits, TensorSplit
 
@@ -16,11 +17,11 @@ PATTERN_SIZE = 4  # pixels before upsampling: smooth patterns, which networks le
 
 
 def synthetic_images(
-    num_train: int,
-    num_val: int,
-    num_test: int,
-    num_classes: int,
-    channels: int,
+    num_train: Count,
+    num_val: Count,
+    num_test: Count,
+    num_classes: Annotated[int, Field(ge=2)],
+    channels: Count,
     image_size: Any,
     noise: float,
     mean: float | Sequence[float],
@@ -34,21 +35,13 @@ def synthetic_images(
 
     Args:
         noise: standard deviation of the noise, relative to that of the pattern.
-
-    Raises:
-        ConfigError: if a size or number is below 1 (2 for the classes).
     """
     height, width = as_size(image_size)
-    numbers = {"num_train": num_train, "num_val": num_val, "num_test": num_test}
-    for name, value in {**numbers, "channels": channels}.items():
-        if value < 1:
-            raise ConfigError(f"data.{name}={value} should be at least 1")
-    if num_classes < 2:
-        raise ConfigError(f"data.num_classes={num_classes} should be at least 2")
     generator = torch.Generator().manual_seed(SEED)
     coarse = torch.randn(num_classes, channels, PATTERN_SIZE, PATTERN_SIZE, generator=generator)
     patterns = F.interpolate(coarse, (height, width), mode="bilinear")
-    train, val, test = (sample(patterns, n, noise, generator) for n in numbers.values())
+    counts = (num_train, num_val, num_test)
+    train, val, test = (sample(patterns, count, noise, generator) for count in counts)
     names = [f"class {number}" for number in range(num_classes)]
     return image_splits(
         "synthetic_images", train, val, test, names, mean, std, augment, synthetic=True

@@ -3,19 +3,19 @@
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from core.errors import ConfigError
+from core.schema import BelowOne
 from data.held_out import numbered, split_off
 from data.splits import Splits, TensorSplit, quantities
 from data.tables import UNKNOWN, Column, TableSpec, numeric_column, table_splits
 from data.text_files import Row, name_of, read_table, split_files
 
 MISSING = ("", "na", "nan", "n/a", "null", "none", "?")  # in lower case
-TARGET_TYPES = ("auto", "numbers", "classes", "labels")
 SHOWN = 5  # names listed in a message
 
 
@@ -25,9 +25,9 @@ def table_csv(
     target: Any,
     val_path: str | None,
     test_path: str | None,
-    val_fraction: float,
-    test_fraction: float,
-    target_type: str,
+    val_fraction: BelowOne,
+    test_fraction: BelowOne,
+    target_type: Literal["auto", "numbers", "classes", "labels"],
     units: Any,
     categories: Any,
     leave_out: Any,
@@ -58,8 +58,6 @@ def table_csv(
     targets = names_in(target, "target")
     if not targets:
         raise ConfigError("data.target names no column to predict")
-    if target_type not in TARGET_TYPES:
-        raise ConfigError(f"data.target_type={target_type} should be {', '.join(TARGET_TYPES)}")
     notes: list[str] = []
     files = split_files(root, path, val_path, test_path)
     source = files["train"][0]

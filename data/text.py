@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from core.errors import ConfigError
+from core.schema import Count
 from data.cache import fingerprinted
 from data.splits import Splits, TensorSplit
 from data.text_files import read_text
@@ -64,7 +65,7 @@ class TextSpec:
 def corpus(
     path: str | None,
     root: str,
-    context_length: int,
+    context_length: Count,
     tokenizer: str,
     bpe_vocab_size: int,
     val_fraction: float,
@@ -85,8 +86,6 @@ def corpus(
     """
     if tokenizer not in TOKENIZERS:
         raise ConfigError(f"data.tokenizer={tokenizer} should be one of {', '.join(TOKENIZERS)}")
-    if context_length < 1:
-        raise ConfigError(f"data.context_length={context_length} should be at least 1")
     fractions = (val_fraction, test_fraction)
     if min(fractions) < 0 or sum(fractions) >= 1:
         raise ConfigError(

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 
 from core.errors import ConfigError, reason
+from core.schema import BelowOne
 from data.documents import TextClassificationSpec, TokenSplit
 from data.held_out import numbered, split_off, train_val_test
 from data.splits import Splits
@@ -14,6 +16,7 @@ from data.text_files import name_of, read_csv, split_files
 from models.pretrained import locate
 
 Rows = list[tuple[str, str]]  # text and label as in the file
+MaxLength = Annotated[int, Field(ge=3)]  # of a document in tokens
 CLASSES_SHOWN = 20  # class names listed in a message
 
 
@@ -22,13 +25,13 @@ def text_csv(
     path: str,
     val_path: str | None,
     test_path: str | None,
-    val_fraction: float,
-    test_fraction: float,
+    val_fraction: BelowOne,
+    test_fraction: BelowOne,
     text_column: str,
     label_column: str,
     delimiter: str | None,
     tokenizer: Any,
-    max_length: int,
+    max_length: MaxLength,
 ) -> Splits:
     """Text classification from a CSV file with a header; its sorted labels are the classes.
 
@@ -82,8 +85,6 @@ def document_splits(
     Raises:
         ConfigError: if there is one class, a label that training lacks, or no such tokenizer.
     """
-    if max_length < 3:
-        raise ConfigError(f"data.max_length={max_length} should be 3 or more")
     parts = split_off(rows, fractions, numbered([label for _, label in rows["train"]]))
     class_names = tuple(sorted({label for _, label in parts["train"]}))
     if len(class_names) < 2:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from core.errors import ConfigError, reason
+from core.schema import BelowOne
 from data.cache import fingerprinted
 from data.held_out import split_off, train_val_test
 from data.images import Augment, image_splits
@@ -72,7 +73,7 @@ def torchvision_set(
     name: str,
     root: str,
     options: dict[str, Any] | None,
-    test_fraction: float,
+    test_fraction: BelowOne,
     **settings: Any,
 ) -> Splits:
     """Any data set of ``torchvision.datasets`` whose samples are an image and its class.

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from core.errors import ConfigError, reason
+from core.schema import BelowOne
 from data.cache import fingerprinted
 from data.image_folder import SUFFIXES
 from data.splits import Splits
@@ -30,7 +31,7 @@ def webdataset(
     test: str,
     label_key: str,
     class_names: Sequence[str] | None,
-    test_fraction: float,
+    test_fraction: BelowOne,
     **settings: Any,
 ) -> Splits:
     """Image classification from the shards in ``root``.

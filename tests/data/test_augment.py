@@ -5,6 +5,8 @@ import torch
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
+from core.errors import ConfigError
+from core.instantiate import instantiate
 from data.augment import AlternatingFlip, Cutout, HorizontalFlip, PerImage, RandomAffine, RandomCrop
 from data.draws import BatchDraws
 
@@ -29,8 +31,11 @@ ALL = [
 )
 def test_settings_out_of_range(augment, settings):
     (name,) = settings
-    with pytest.raises(ValueError, match=f"{name}=.* should be from"):
-        augment(**settings)
+    node = {"_target_": f"data.augment.{augment.__name__}", **settings}
+    with pytest.raises(
+        ConfigError, match=rf"^data\.augment\[0\]\.{name}=.* should be (less|greater)"
+    ):
+        instantiate([node], "data.augment")
 
 
 class Fixed:
@@ -87,7 +92,7 @@ def test_a_crop_may_mirror_the_border(images):
     corner = RandomCrop(2, reflect=True)(images, Fixed([[0.0, 0.0]] * 6))
     expected = F.pad(images.float(), (2, 2, 2, 2), mode="reflect")[:, :, :10, :12]
     assert torch.equal(corner, expected.to(torch.uint8))
-    with pytest.raises(ValueError, match="padding=10 should be from 0 to 9"):
+    with pytest.raises(ValueError, match="padding=10 should be below the image's size"):
         RandomCrop(10, reflect=True)(images, Fixed([[0.0, 0.0]] * 6))
 
 

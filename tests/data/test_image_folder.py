@@ -288,10 +288,10 @@ def test_an_image_that_does_not_suit(root, splits, mode, size, settings, message
     ("settings", "message"),
     [
         ({"channels": 2}, "data.channels=2 should be 1"),
-        ({"val_fraction": 1}, "data.val_fraction=1 should be above 0"),
+        ({"val_fraction": 1}, "data.val_fraction=1 should be less than 1"),
         ({"val_fraction": 0.99}, "^data.val_fraction=0.99: none of 20 samples would be left"),
         ({"resident": "sometimes"}, "data.resident=sometimes should be"),
-        ({"min_crop_area": 0}, "data.min_crop_area=0 should be above 0"),
+        ({"min_crop_area": 0}, "data.min_crop_area=0 should be greater than 0"),
         ({"image_size": [8, 8, 3]}, "data.image_size="),
         ({"image_size": 0}, "data.image_size=0 should be"),
         ({"mean": [0.5, 0.5]}, "data.mean=.* should be one number"),

@@ -45,5 +45,7 @@ def test_records_say_synthetic(train):
 
 def test_nothing_of_something(splits):
     for setting in ("num_train", "num_test", "channels", "num_classes"):
-        with pytest.raises(ConfigError, match=rf"data\.{setting}=0 should be at least"):
+        with pytest.raises(
+            ConfigError, match=rf"data\.{setting}=0 should be greater than or equal to"
+        ):
             splits(**{setting: 0})

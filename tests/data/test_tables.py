@@ -117,9 +117,9 @@ ONLY_TARGET = ["id", "size", "rooms", "town", "garden"]
         (HOUSES, None, {"leave_out": ONLY_TARGET}, "has no columns besides data.t"),
         (HOUSES, None, {"units": ["EUR", "m"]}, r"units=\['EUR', 'm'\] should be one, or one for"),
         (HOUSES, None, {"target_type": "labels"}, "needs columns of 0 and 1"),
-        (HOUSES, None, {"target_type": "text"}, "target_type=text should be auto, numbers, cl"),
+        (HOUSES, None, {"target_type": "text"}, "target_type=text should be 'auto', 'numbers', "),
         (HOUSES, None, {"target": []}, "data.target names no column"),
-        (HOUSES, None, {"test_fraction": 1.5}, "test_fraction=1.5 should be at least 0 and below"),
+        (HOUSES, None, {"test_fraction": 1.5}, "test_fraction=1.5 should be less than 1"),
     ],
 )
 def test_what_is_wrong_is_one_line(table, content, test, settings, message):

@@ -187,7 +187,7 @@ def test_bad_files_are_one_clear_line(content, message, read):
     ("settings", "message"),
     [
         ({"tokenizer": "word"}, "data.tokenizer=word should be one of char, byte, bpe"),
-        ({"context_length": 0}, "data.context_length=0 should be at least 1"),
+        ({"context_length": 0}, "data.context_length=0 should be greater than or equal to 1"),
         ({"val_fraction": 1.0}, "leave something to train on"),
         ({"bpe_vocab_size": 100, "tokenizer": "bpe"}, "data.bpe_vocab_size=100 should be"),
     ],
