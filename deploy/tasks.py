@@ -2,14 +2,12 @@
 
 import argparse
 import csv
-import io
 import sys
 from pathlib import Path
 
 import torch
 
-from core.errors import ConfigError
-from core.files import write_text
+from core.errors import ConfigError, reason
 from core.records import printable
 from deploy.answers import ANSWERS, Answers, Rows
 from deploy.arguments import spelled
@@ -185,11 +183,13 @@ TASKS = {
 
 
 def write_csv(rows: Rows, file: Path) -> None:
-    content = io.StringIO(newline="")
-    writer = csv.DictWriter(content, list(rows[0]) if rows else [])
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(content.getvalue().encode(errors="backslashreplace").decode(), file)
+    try:
+        with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]) if rows else [])
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {reason(error)}") from error
 
 
 def note(text: str) -> None:

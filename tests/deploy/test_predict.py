@@ -146,6 +146,11 @@ def test_answers_as_files(finished_run, digits, tmp_path, predict):
     for option in ("--json", "--csv"):
         _, err = predict(finished_run, "--test", option, tmp_path, code=1)
         assert err == [f"error: cannot write {tmp_path}: Is a directory"]
+    reading, writing = os.pipe()  # as --csv /dev/stdout
+    predict(finished_run, tmp_path / "0.png", "--csv", f"/dev/fd/{writing}")
+    os.close(writing)
+    with open(reading) as stream:
+        assert stream.readline() == "input,rank,class,probability\n"
 
 
 def test_latest_run(copied_run, digit, tmp_path, monkeypatch, predict):
