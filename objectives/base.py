@@ -185,42 +185,21 @@ def check_fit(
     Raises:
         ConfigError: if the model fails on the inputs or returns another shape.
     """
-    output = try_model(model, inputs, misfit)
-    check_output(output, shape, model, output_misfit or misfit, alone)
-
-
-def try_model(model: nn.Module, inputs: Sequence[Tensor], misfit: str) -> Any:
-    """The output of ``model`` for ``inputs``, in evaluation mode.
-
-    Raises:
-        ConfigError: if the model fails on them.
-    """
-    device = next(model.parameters()).device
+    device, name = next(model.parameters()).device, type(model).__name__
     was_training = model.training
     try:
         with torch.no_grad():
-            return model.eval()(*(tensor.to(device) for tensor in inputs))
+            output = model.eval()(*(tensor.to(device) for tensor in inputs))
     except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
         shapes = " and ".join(str(tuple(tensor.shape)) for tensor in inputs)
         why = reason(error)
         if why.startswith("view size is not compatible"):
             why += " (or set trainer.channels_last=false)"
         raise ConfigError(
-            f"{misfit}: {type(model).__name__} cannot take inputs of shape {shapes}: {why}"
+            f"{misfit}: {name} cannot take inputs of shape {shapes}: {why}"
         ) from error
     finally:
         model.train(was_training)
-
-
-def check_output(
-    output: Any, shape: tuple[int, ...], model: nn.Module, misfit: str, alone: bool = False
-) -> None:
-    """Raise ConfigError unless the model's prediction for two samples has ``shape``.
-
-    Args:
-        output: the model's output, see :func:`models.outputs.prediction_of`.
-        alone: see :func:`check_fit`.
-    """
     prediction = output if alone else prediction_of(output)
     if isinstance(prediction, Tensor) and tuple(prediction.shape) == shape:
         return
@@ -228,7 +207,7 @@ def check_output(
     if prediction is not output:
         description += f", with prediction {described(prediction)},"
     raise ConfigError(
-        f"{misfit}: {type(model).__name__} returns {description} for two samples instead of one "
+        f"{output_misfit or misfit}: {name} returns {description} for two samples instead of one "
         f"tensor of shape {shape}"
     )
 

@@ -1,6 +1,5 @@
 """Every model of ``conf/model``: its size, its output, a gradient for every parameter."""
 
-import json
 import math
 from types import SimpleNamespace
 
@@ -112,24 +111,6 @@ def test_weights_hash_tells_weights_apart():
     assert weights_hash(weights) == weights_hash(same)
     same["classifier.bias"][0] += 1e-6
     assert weights_hash(weights) != weights_hash(same)
-
-
-@pytest.mark.parametrize(
-    "choice",
-    [
-        ("model=resnet18", "model.stem=imagenet", "model.zero_init_residual=true"),
-        ("model=vit",),
-        ("model=timm", "model.name=torchvision/mobilenet_v3_small"),
-    ],
-    ids=" ".join,
-)
-@pytest.mark.usefixtures("few_digits")
-def test_trains(choice, train):
-    few = ("debug=fast", "data.batch_size=4", "data.eval_batch_size=4")
-    run_dir = train(*choice, *few, "trainer.checkpoint=false")
-    summary = json.loads((run_dir / "summary.json").read_text())
-    assert summary["status"] == "completed"
-    assert summary["test/loss"] > 0
 
 
 @pytest.mark.parametrize(("width", "is_channels_last"), [(4, False), (8, False), (16, True)])

@@ -10,7 +10,7 @@ from core.errors import ConfigError
 from data.splits import ImageSpec
 from models.build import fill_from_data
 from models.outputs import prediction_of
-from objectives.base import check_output
+from objectives.base import check_fit
 
 SPEC = ImageSpec("digits", 1, (28, 32), tuple("0123456789"), (0.5,), (0.5,))
 LOGITS, FEATURES = torch.zeros(2, 10), torch.zeros(2, 64)
@@ -30,6 +30,17 @@ class Network(nn.Module):
 def build(n_classes, size):
     return Network(n_classes, size)
 """
+
+
+class Returning(torch.nn.Linear):
+    """A model that returns ``output``."""
+
+    def __init__(self, output):
+        super().__init__(1, 1)
+        self.output = output
+
+    def forward(self, inputs):
+        return self.output
 
 
 def test_sizes_under_other_names():
@@ -65,7 +76,7 @@ def test_sizes_that_there_are_not(value, why):
 )
 def test_the_tensor_that_counts(output):
     assert prediction_of(output) is LOGITS
-    check_output(output, (2, 10), torch.nn.Identity(), "misfit")
+    check_fit(Returning(output), [LOGITS], (2, 10), "misfit")
 
 
 @pytest.mark.parametrize(
@@ -80,9 +91,9 @@ def test_the_tensor_that_counts(output):
 )
 def test_outputs_that_are_not_understood(output, what):
     with pytest.raises(
-        ConfigError, match=rf"^misfit: Identity returns {what}.*tensor of shape \(2, 10\)"
+        ConfigError, match=rf"^misfit: Returning returns {what}.*tensor of shape \(2, 10\)"
     ):
-        check_output(output, (2, 10), torch.nn.Identity(), "misfit")
+        check_fit(Returning(output), [LOGITS], (2, 10), "misfit")
 
 
 def test_a_function_of_an_installed_package(command_here, tmp_path, monkeypatch, data_root):

@@ -1,5 +1,6 @@
 """Classifiers of timm and torchvision, fitted to the data."""
 
+import json
 import os
 from pickle import UnpicklingError
 
@@ -25,6 +26,15 @@ def test_grey_images_get_the_answers_of_rgb_ones(monkeypatch):
     expected = theirs.layer1(theirs.conv1(images.expand(-1, 3, -1, -1)))
     ours = timm_model("torchvision/resnet18", in_channels=1, num_classes=10)
     assert torch.allclose(ours.layer1(ours.conv1(images)), expected, atol=1e-5)
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_trains(train):
+    choice = ("model=timm", "model.name=torchvision/mobilenet_v3_small", "trainer.checkpoint=false")
+    run_dir = train(*choice, "debug=fast", "data.batch_size=4", "data.eval_batch_size=4")
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert summary["test/loss"] > 0
 
 
 @pytest.mark.parametrize("name", ["resnet81", "torchvision/resnet81"])

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from core.errors import ConfigError
+from core.instantiate import instantiate
 from models.recurrent import RecurrentModel
 from models.transformer import Transformer
-from models.unet import UNet
 from models.vit import VisionTransformer
 from optim.build import build_optimizer
 from optim.combined import MatricesAndRest
@@ -35,39 +35,43 @@ def muon_s(model: nn.Module, **settings) -> set[str]:
     return {name for name, parameter in model.named_parameters() if id(parameter) in ids}
 
 
-def test_embedding_and_tied_output_layer_are_adamw_s():
-    names = muon_s(transformer())
-    assert names
-    assert all(name.startswith("blocks.0.") and name.endswith("weight") for name in names)
-    assert not any("norm" in name for name in names)
+ATTENTION = ("blocks.0.attention.qkv.weight", "blocks.0.attention.out_proj.weight")
+HIDDEN = {  # model, its hidden matrices
+    "neither embedding nor tied output layer": (
+        transformer(),
+        {*ATTENTION, "blocks.0.up_proj.weight", "blocks.0.down_proj.weight"},
+    ),
+    "neither first layer, positions nor classifier": (
+        VisionTransformer(1, 10, (8, 8), 4, 8, depth=1, num_heads=2, dropout=0.0),
+        {*ATTENTION, "blocks.0.mlp.0.weight", "blocks.0.mlp.2.weight"},
+    ),
+    "recurrent weights": (
+        RecurrentModel("lstm", vocab_size=7, num_layers=1, width=4),
+        {"layers.weight_ih_l0", "layers.weight_hh_l0"},
+    ),
+    "no embedding inside": (
+        nn.Sequential(nn.Conv2d(3, 8, 4), nn.Embedding(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)),
+        {"2.weight"},
+    ),
+    "kernels, but no depthwise ones": (
+        nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1), nn.Linear(4, 2)
+        ),
+        {"2.weight"},
+    ),
+}
 
 
-def test_recurrent_weights_are_hidden():
-    model = RecurrentModel("lstm", vocab_size=7, num_layers=1, width=4)
-    assert muon_s(model) == {"layers.weight_ih_l0", "layers.weight_hh_l0"}
-
-
-def test_first_layers_positions_and_classifier_are_adamw_s():
-    names = muon_s(VisionTransformer(1, 10, (8, 8), 4, 8, depth=1, num_heads=2, dropout=0.0))
-    assert len(names) == 4
-    assert all(name.startswith("blocks.0.") for name in names)
-    settings = {"width": 8, "multipliers": [1, 1], "num_steps": 10, "sample_steps": 2}
-    names = muon_s(UNet(3, (8, 8), prediction="velocity", **settings))
-    assert "time.mlp.0.weight" in names
-    assert "stem.weight" not in names
-    layers = [nn.Conv2d(3, 8, 4), nn.Embedding(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)]
-    assert muon_s(nn.Sequential(*layers)) == {"2.weight"}
+@pytest.mark.parametrize("case", HIDDEN)
+def test_hidden_matrices(case):
+    model, hidden = HIDDEN[case]
+    assert muon_s(model) == hidden
 
 
 @pytest.mark.parametrize("name", ["nmuon", "adamuon"])
 def test_timm_s_take_the_same(name):
     settings = {"_target_": "optim.timm_optimizer.timm_optimizer", "name": name}
     assert muon_s(transformer(), **settings) == muon_s(transformer())
-
-
-def test_kernels_are_hidden_and_depthwise_ones_are_not():
-    layers = [nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1), nn.Linear(4, 2)]
-    assert muon_s(nn.Sequential(*layers)) == {"2.weight"}
 
 
 def test_more_is_left_to_adamw_on_request():
@@ -81,9 +85,14 @@ def test_more_is_left_to_adamw_on_request():
             build_optimizer(MUON, model, {**GROUPING, "not_hidden": [pattern]})
 
 
-def test_a_model_without_hidden_matrices_is_refused():
-    with pytest.raises(ConfigError, match="Sequential has no hidden matrices"):
-        build_optimizer(MUON, nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)), GROUPING)
+@pytest.mark.parametrize(
+    ("optimizer", "hidden"), [("muon", []), ("torch_muon", [nn.Conv2d(4, 4, 1)])]
+)
+def test_a_model_without_hidden_matrices_is_refused(optimizer, hidden, composed):
+    settings = composed(f"optimizer={optimizer}")["optimizer"]
+    model = nn.Sequential(nn.Conv2d(1, 4, 1), *hidden, nn.Linear(4, 2))
+    with pytest.raises(ConfigError, match=r"has no hidden matrices .*only optimizer=muon"):
+        build_optimizer(settings, model, GROUPING)
 
 
 def authors_update(gradient, momentum):
@@ -101,39 +110,38 @@ def authors_update(gradient, momentum):
 
 
 @pytest.mark.parametrize("shape", [(6, 10), (10, 6), (8, 4, 3, 3)])
-def test_five_steps_are_the_author_s(shape):
+def test_five_steps_are_the_author_s_and_those_of_adamw(shape):
     torch.manual_seed(0)
-    ours = nn.Parameter(torch.randn(shape))
+    ours, rest = nn.Parameter(torch.randn(shape)), nn.Parameter(torch.randn(5))
     theirs, momentum = ours.detach().clone(), torch.zeros(shape)
-    groups = [{"params": [ours], "use_muon": True}]
-    settings = {**MUON, "scaling": "spectral", "ns_coefficients": "jordan"}
-    optimizer = build(settings, groups)
+    reference = nn.Parameter(rest.detach().clone())
+    adamw = {"betas": [0.8, 0.9], "eps": 1e-8}
+    groups = [{"params": [ours], "use_muon": True}, {"params": [rest], "use_muon": False}]
+    settings = {**MUON, "scaling": "spectral", "adamw_lr": 0.02, **adamw}
+    optimizer = instantiate(settings, "optimizer", params=groups)
+    reference_optimizer = torch.optim.AdamW([reference], lr=0.02, weight_decay=0.1, **adamw)
     for _ in range(5):
         gradient = torch.randn(shape)
-        ours.grad = gradient
+        ours.grad, rest.grad = gradient, torch.randn(5)
+        reference.grad = rest.grad
         optimizer.step()
+        reference_optimizer.step()
         theirs = theirs * (1 - 0.01 * 0.1) - 0.01 * authors_update(gradient, momentum)
         assert torch.allclose(ours, theirs, atol=1e-6)
+        assert torch.equal(rest, reference)
 
 
-def build(settings, groups):
-    from core.instantiate import instantiate
-
-    return instantiate(settings, "optimizer", params=groups)
-
-
-@pytest.mark.parametrize(
-    ("scaling", "adjust_lr_fn"), [("spectral", "original"), ("rms_match", "match_rms_adamw")]
-)
-def test_a_step_is_torch_s_but_for_its_bf16(scaling, adjust_lr_fn):
+def test_a_step_is_torch_s_but_for_its_bf16():
     torch.manual_seed(0)
     ours = nn.Parameter(torch.randn(12, 8))
     theirs = nn.Parameter(ours.detach().clone())
     before = ours.detach().clone()
     ours.grad = theirs.grad = torch.randn(12, 8)
     groups = [{"params": [ours], "use_muon": True}]
-    build({**MUON, "scaling": scaling, "weight_decay": 0.0}, groups).step()
-    torch.optim.Muon([theirs], lr=0.01, weight_decay=0.0, adjust_lr_fn=adjust_lr_fn).step()
+    settings = {**MUON, "scaling": "rms_match", "weight_decay": 0.0}
+    instantiate(settings, "optimizer", params=groups).step()
+    settings = {"lr": 0.01, "weight_decay": 0.0, "adjust_lr_fn": "match_rms_adamw"}
+    torch.optim.Muon([theirs], **settings).step()
     own, other = ours - before, theirs - before
     assert (own - other).norm() < 0.03 * other.norm()
 
@@ -237,13 +245,6 @@ def test_what_torch_muon_cannot_use_is_refused(overrides, cause, composed):
         build_optimizer(settings, transformer(), GROUPING)
 
 
-def test_torch_muon_wants_matrices(composed):
-    settings = composed("optimizer=torch_muon")["optimizer"]
-    layers = [nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(4, 2)]
-    with pytest.raises(ConfigError, match=r"has no hidden matrices .*only optimizer=muon"):
-        build_optimizer(settings, nn.Sequential(*layers), GROUPING)
-
-
 def test_momentum_of_the_part_that_has_one_is_scheduled(composed):
     settings = composed("optimizer=torch_muon")["optimizer"]
     optimizer = build_optimizer(settings, transformer(), GROUPING)
@@ -251,20 +252,6 @@ def test_momentum_of_the_part_that_has_one_is_scheduled(composed):
     setting.set(0, Evaluations())
     found = {(group.get("momentum"), group.get("betas")) for group in optimizer.param_groups}
     assert found == {(0.475, None), (None, (0.9, 0.95))}
-
-
-def test_the_rest_is_torch_s_adamw():
-    torch.manual_seed(0)
-    ours = nn.Parameter(torch.randn(5, 3))
-    theirs = nn.Parameter(ours.detach().clone())
-    groups = [{"params": [ours], "use_muon": False}]
-    optimizer = build({**MUON, "adamw_lr": 0.02, "betas": [0.8, 0.9], "eps": 1e-8}, groups)
-    reference = torch.optim.AdamW([theirs], lr=0.02, betas=(0.8, 0.9), eps=1e-8, weight_decay=0.1)
-    for _ in range(3):
-        ours.grad = theirs.grad = torch.randn(5, 3)
-        optimizer.step()
-        reference.step()
-        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize(

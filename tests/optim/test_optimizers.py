@@ -16,7 +16,6 @@ from core.errors import ConfigError
 from data.draws import drawing
 from optim.build import build_optimizer
 from optim.needs import Needs, add_gradients, generator_states, rehearse
-from optim.param_groups import parameter_groups
 from trainer.checkpoint.optimizer_state import OptimizerState
 
 CONF = Path(__file__).parents[2] / "conf" / "optimizer"
@@ -138,19 +137,6 @@ def test_settings_that_a_timm_optimizer_does_not_have(setting):
     settings = {"_target_": TIMM, "name": name, "lr": 0.1}
     with pytest.raises(ConfigError, match=f"unexpected keyword argument '{setting}'"):
         build_optimizer({**settings, setting: 0.5}, network(), GROUPING)
-
-
-def test_norms_and_biases_are_not_decayed():
-    model = network()
-    decayed, undecayed = parameter_groups(model, 0.1, 1.0, **GROUPING)
-    assert decayed["weight_decay"] == 0.1
-    assert [p.ndim for p in decayed["params"]] == [4, 2, 2]
-    assert undecayed["weight_decay"] == 0.0
-    assert all(p.ndim == 1 for p in undecayed["params"])
-    count = len(list(model.parameters()))
-    assert len(decayed["params"]) + len(undecayed["params"]) == count
-    (group,) = parameter_groups(model, 0.1, 1.0, decay_norms_and_biases=True, layer_decay=None)
-    assert len(group["params"]) == count
 
 
 def test_frozen_parameters_are_left_out():

@@ -48,8 +48,9 @@ def test_frozen_layers_are_not_counted():
         layer_scales(model, 0.5)
 
 
-def test_bert_is_scaled_by_its_layers(tiny_bert):
+def test_layers_and_positions_of_an_encoder(tiny_bert):
     model = bert(str(tiny_bert), None, 2, 16, "mean", 0.0)
+    assert undecayed_matrices(model) == {"encoder.embeddings.position_embeddings.weight"}
     scales = layer_scales(model, 0.5)
     assert scales["encoder.embeddings.word_embeddings.weight"] == 0.125
     assert scales["encoder.encoder.layer.0.attention.self.query.weight"] == 0.25
@@ -72,6 +73,9 @@ def test_every_parameter_is_in_one_group_with_its_rate_and_decay():
     assert found["blocks.1.0.weight"] == (0.5, 0.1)
     assert found["positions"] == (0.125, 0.0)
     assert groups[0]["lr"] == 2.0  # the rate that is logged
+    (group,) = parameter_groups(model, 0.1, 2.0, decay_norms_and_biases=True, layer_decay=None)
+    assert len(group["params"]) == len(names)
+    assert group["weight_decay"] == 0.1
 
 
 def test_the_optimizer_gets_the_rates():
@@ -107,11 +111,6 @@ def test_layer_scales():
         names = undecayed_matrices(convnext_tiny())
     assert names
     assert all(name.endswith("layer_scale") for name in names)
-
-
-def test_position_embeddings_of_an_encoder(tiny_bert):
-    model = bert(str(tiny_bert), None, 2, 16, "mean", 0.0)
-    assert undecayed_matrices(model) == {"encoder.embeddings.position_embeddings.weight"}
 
 
 def test_what_a_part_of_the_model_names():

@@ -132,14 +132,6 @@ def test_rates_are_finite_and_bounded_at_every_step(name):
                 assert 0 <= lr <= 0.3 * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("warmup_steps", [0, 1, 7, 50])
-def test_warmup_reaches_the_rate(warmup_steps):
-    schedule = partial(schedules.constant, horizon=Horizon(50, 10), warmup_steps=warmup_steps)
-    assert schedule(warmup_steps, 0.3) == 0.3
-    rates = [schedule(step, 0.3) for step in range(50)]
-    assert rates == sorted(rates)
-
-
 @pytest.mark.parametrize("argument", ["step", "base_lr", "horizon"])
 def test_what_the_program_gives_cannot_be_set(argument):
     node = {"_target_": "optim.schedules.cosine", argument: 5}
