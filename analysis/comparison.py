@@ -1,6 +1,7 @@
 """Compare rows: which candidates may be the best, and how far behind the others are."""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -231,13 +232,17 @@ def is_worse(diff: Difference, question: Question) -> bool:
 
 
 def wins(row: Row, rival: Row, question: Question) -> Estimate | None:
-    """How often a run beats the rival's run with the same unit and seed."""
-    tables = []  # units by seeds
-    for one in (row, rival):
-        lost = {(run.unit, run.seed): math.inf for run in one.diverged}
-        tables.append(pd.Series({**one.scores, **lost}, dtype=float).unstack())
-    a, b = tables[0].align(tables[1])
-    return probability_of_improvement(a.to_numpy(), b.to_numpy(), question.key(1.0))
+    """How often a run beats the rival's run with the same unit and seed; None without any."""
+    ours, theirs = (
+        {key: question.key(score) for key, score in one.scores.items()}
+        | {(run.unit, run.seed): -math.inf for run in one.diverged}
+        for one in (row, rival)
+    )
+    by_unit: dict[str, list[float]] = defaultdict(list)
+    for key in sorted(ours.keys() & theirs.keys()):
+        unit, _ = key
+        by_unit[unit].append((ours[key] > theirs[key]) + (ours[key] == theirs[key]) / 2)
+    return probability_of_improvement(list(by_unit.values())) if by_unit else None
 
 
 def measure_to_best(rows: Sequence[Row], question: Question) -> None:

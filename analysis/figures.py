@@ -254,14 +254,9 @@ def mean_curve(runs: Sequence[Run], metric: str) -> pd.DataFrame:
     curves = [curve for run in runs if not (curve := run.curve(metric)).empty]
     if not curves:
         return pd.DataFrame()
-    by_step = pd.concat(curves).groupby("step", as_index=False)
-    line = by_step.agg(
-        seconds=("seconds", "mean"),
-        mean=("value", "mean"),
-        low=("value", "min"),
-        high=("value", "max"),
-        n=("value", "size"),
-    )
-    line = line[line["n"] == len(curves)]
+    by_step = pd.concat(curves).groupby("step")
+    seconds, value = by_step["seconds"], by_step["value"]
+    columns = {"seconds": seconds.mean(), "mean": value.mean(), "low": value.min()}
+    line = pd.DataFrame({**columns, "high": value.max()})[value.size() == len(curves)].reset_index()
     stride = -(-len(line) // MAX_POINTS) or 1
     return line[::-1][::stride][::-1]  # the last point is kept

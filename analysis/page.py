@@ -36,13 +36,11 @@ class Document(ABC):
     palette: Palette
     parts: "Sequence[Report]" = ()  # the reports of single workloads
 
+    details: dict[str, Any]  # further variables of the page template
+
     @abstractmethod
     def figures(self) -> dict[str, list[Figure]]:
         """Figures by section of the page."""
-
-    @abstractmethod
-    def details(self) -> dict[str, Any]:
-        """Further variables of the page template."""
 
     def page(self) -> str:
         """The whole report as HTML."""
@@ -53,7 +51,7 @@ class Document(ABC):
             num_looks=NUM_LOOKS,
             figures=self.figures(),
             draw=partial(inline_svg, palette=self.palette),
-            **self.details(),
+            **self.details,
         )
 
     def markdown(self) -> str:
@@ -87,15 +85,12 @@ class Report(Document):
         self.tables, self.frame = tables(comparison), frame(comparison)
         self.notes, self.methods = notes_and_methods(comparison, sweep.studies)
         self.palette = palette_of(comparison)
+        protocols = {f"{study.prefix}protocol": list(study.facts()) for study in sweep.studies}
+        self.details = {
+            "facts": {"command": sweep.commands, **protocols, **facts(comparison.used)},
+            "spaces": [row for study in sweep.studies for row in study.spaces()],
+            "runs": run_table(comparison),
+        }
 
     def figures(self) -> dict[str, list[Figure]]:
         return figures_of(self.comparison)
-
-    def details(self) -> dict[str, Any]:
-        comparison, studies = self.comparison, self.sweep.studies
-        protocols = {f"{study.prefix}protocol": list(study.facts()) for study in studies}
-        return {
-            "facts": {"command": self.sweep.commands, **protocols, **facts(comparison.used)},
-            "spaces": [row for study in studies for row in study.spaces()],
-            "runs": run_table(comparison),
-        }

@@ -127,7 +127,8 @@ def over_units(values: Mapping[Key, float], metric: str) -> Estimate:
 
 
 def unit_means(values: Mapping[Key, float]) -> dict[str, float]:
-    by_unit = pd.Series(values, dtype=float).groupby(level=0, sort=False).mean()
+    scores = pd.Series(list(values.values()), dtype=float)
+    by_unit = scores.groupby([unit for unit, _ in values], sort=False).mean()
     return {str(unit): float(value) for unit, value in by_unit.items()}
 
 

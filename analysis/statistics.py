@@ -226,32 +226,23 @@ def to_the_best(values: ArrayLike, sign: float) -> tuple[NDArray[np.float64], ND
     return (low, high) if sign > 0 else (0.0 - high, 0.0 - low)
 
 
-def probability_of_improvement(a: ArrayLike, b: ArrayLike, sign: float) -> Estimate | None:
-    """How often a run of A beats the run of B with the same replicate and seed; ties count half.
+def probability_of_improvement(wins: Sequence[Sequence[float]]) -> Estimate:
+    """How often a run of A beats the run of B with the same replicate and seed.
 
     Bouthillier et al. 2021, arXiv:2103.03098; Agarwal et al. 2021, arXiv:2108.13264. The share of
     wins per replicate, averaged, with a 95 % percentile bootstrap over replicates and over seeds
-    within each. A single replicate, or no spread, gives no interval; None if no replicate and seed
-    has a run of both.
+    within each. A single replicate, or no spread, gives no interval.
 
     Args:
-        a, b: (replicates, seeds); NaN if there is no run, infinite if it diverged and so loses.
-        sign: 1 where larger is better, -1 where smaller is.
+        wins: by replicate, for every seed of which both have a run: 1 if A wins, 1/2 for a tie, 0.
     """
-    pair = np.stack([np.asarray(a, dtype=float), np.asarray(b, dtype=float)])
-    ours, theirs = np.where(np.isinf(pair), -math.inf, sign * pair)
-    wins = (ours > theirs) + (ours == theirs) / 2
-    both = ~np.isnan(pair).any(axis=0)
-    shared = [row[known] for row, known in zip(wins, both, strict=True) if known.any()]
-    if not shared:
-        return None
-    n = len(shared)
-    mean = float(np.mean([row.mean() for row in shared]))
+    n = len(wins)
+    mean = float(np.mean([np.mean(row) for row in wins]))
     rng = np.random.default_rng(0)
     chosen = rng.integers(n, size=(NUM_RESAMPLES, n))
-    sizes = np.array([len(row) for row in shared])
+    sizes = np.array([len(row) for row in wins])
     table = np.zeros((n, max(sizes)))
-    table[np.arange(max(sizes)) < sizes[:, None]] = np.concatenate(shared)
+    table[np.arange(max(sizes)) < sizes[:, None]] = np.concatenate(wins)
     size = sizes[chosen][..., None]
     seeds = (rng.random((*chosen.shape, max(sizes))) * size).astype(int)
     redrawn = table[chosen[..., None], seeds] * (np.arange(max(sizes)) < size)

@@ -68,6 +68,10 @@ class WorkloadsReport(Document):
         )
         rows = [row for part in self.parts for row in part.comparison.rows]
         self.palette = Palette([*self.names, *(row.name for row in rows)])
+        folders = [os.path.relpath(part.sweep.studies[0].directory) for part in self.parts]
+        self.details = {
+            "commands": [f"python report.py {shlex.quote(folder)}" for folder in folders]
+        }
 
     def on(self, i: int) -> dict[str, list[str]]:
         """The workloads by the verdict there on candidate ``i``."""
@@ -179,10 +183,6 @@ class WorkloadsReport(Document):
     def figures(self) -> dict[str, list[Figure]]:
         ranks = rank_forest(self.ranks, self.mean_ranks, self.rank_texts)
         return {"result": [heat_map(self.workloads), *profiles(self.workloads), ranks]}
-
-    def details(self) -> dict[str, Any]:
-        folders = [os.path.relpath(part.sweep.studies[0].directory) for part in self.parts]
-        return {"commands": [f"python report.py {shlex.quote(folder)}" for folder in folders]}
 
 
 def heat_map(workloads: Sequence[Workload]) -> Figure:

@@ -233,19 +233,24 @@ def test_what_differs_between_runs_is_said(sweep, run_report, changes, said):
     assert said in run_report(folder)[0]
 
 
-def test_kinds_of_kernels_are_told_apart(tmp_path, run_report):
-    for seed in range(2):
-        write_run(tmp_path / f"a{seed}", seed=seed, config={"optimizer": {"fused": True}})
-        write_run(tmp_path / f"b{seed}", "adam_constant", seed)
-    out, _ = run_report(tmp_path)
-    assert "differ in implementation, fused (sgd_cosine) and plain (adam_constant): this" in out
-
-
-def test_unequal_lengths(sweep, run_report):
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (
+            {"trainer": {"max_epochs": 9}},
+            "Runs differ in length: 3 epochs (sgd_cosine); 9 epochs (adam_constant).",
+        ),
+        (
+            {"optimizer": {"fused": True}},
+            "differ in implementation, plain (sgd_cosine) and fused (adam_constant): this",
+        ),
+    ],
+)
+def test_what_differs_between_candidates_is_said(sweep, run_report, config, said):
     folder = sweep(("sgd_cosine",))
     for seed in range(5):
-        write_run(folder / f"b{seed}", "adam_constant", seed, config={"trainer": {"max_epochs": 9}})
-    assert "Runs differ in length: 3 epochs (sgd_cosine); 9 epochs (adam" in run_report(folder)[0]
+        write_run(folder / f"b{seed}", "adam_constant", seed, config=config)
+    assert said in run_report(folder)[0]
 
 
 def test_the_edge_of_the_search(sweep, run_report):

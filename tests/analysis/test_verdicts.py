@@ -1,13 +1,14 @@
 """Who is compared with whom, on which runs, and what is said of it."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from analysis.claims import claims_against
-from analysis.comparison import Comparison, against, apart, judge
+from analysis.comparison import Comparison, against, apart, judge, wins
 from analysis.question import Question
 from analysis.rows import row_of
 from analysis.runs import REPEAT
@@ -69,6 +70,28 @@ def test_pairs_have_the_unit_and_the_seed_in_common():
     assert (gaps.n, gaps.mean, gaps.test) == (2, -1.5, "paired t")
     others = {(unit, f"100{seed}"): value for (unit, seed), value in one.items()}
     assert apart(one, others, 1).test == "Welch's t"
+
+
+@pytest.mark.parametrize("question", [ACCURACY, LOSS], ids=["accuracy", "loss"])
+def test_wins_are_counted_by_replicate(question):
+    """Half, all of what both have, and a tie beside a loss by divergence."""
+
+    def row(*scores, lost=()):
+        made = row_of("", [], question, {REPEAT})
+        made.scores = {(unit, seed): question.key(score) for unit, seed, score in scores}
+        made.diverged = [SimpleNamespace(unit=unit, seed=seed) for unit, seed in lost]
+        return made
+
+    a = row(("r0", "1", 1), ("r0", "2", 4), ("r1", "3", 3), ("r2", "4", 2), lost=[("r2", "5")])
+    b = row(("r0", "1", 2), ("r0", "2", 3), ("r1", "3", 1), ("r1", "9", 9), ("r2", "4", 2),
+            ("r2", "5", 1))  # fmt: skip
+    found = wins(a, b, question)
+    assert (found.mean, found.n) == (pytest.approx((0.5 + 1 + 0.25) / 3), 3)
+    assert wins(b, a, question).mean == pytest.approx(1 - found.mean)
+    one = row(("r1", "3", 1))
+    assert (wins(a, one, question).mean, wins(a, one, question).low) == (1, None)
+    assert wins(row(lost=[("r0", "1")]), row(lost=[("r0", "1")]), question).mean == 0.5
+    assert wins(row(("r0", "1", 1)), row(("r0", "2", 1)), question) is None
 
 
 @pytest.mark.parametrize("question", [ACCURACY, LOSS], ids=["accuracy", "loss"])
