@@ -234,7 +234,7 @@ class Replicate:
         return Run(
             tuning.name,
             (
-                *self.overrides(tuning.candidate, tuning.params, "tune"),
+                *tuning.candidate.run_overrides(tuning.params, "tune", self.study.tags),
                 f"trainer.test={text(is_whole)}",
                 f"seed={self.seed}",
             ),
@@ -258,7 +258,7 @@ class Replicate:
     def runs_on(
         self, seeds: list[int], candidate: Candidate, params: Params, phase: str, label: str
     ) -> dict[int, Run]:
-        overrides = self.overrides(candidate, params, phase)
+        overrides = candidate.run_overrides(params, phase, self.study.tags)
         name = f"{candidate.name}-r{self.number}-{label}"
         return {seed: Run(f"{name}-seed{seed}", (*overrides, f"seed={seed}")) for seed in seeds}
 
@@ -277,16 +277,6 @@ class Replicate:
                     finished, key=lambda t: (self.study.jobs.monitor.loss(t.value), t.number)
                 )
         return best
-
-    def overrides(self, candidate: Candidate, params: Params, phase: str) -> tuple[str, ...]:
-        """Overrides that a run adds to the command line: settings, and W&B's job type and tags."""
-        return (
-            *candidate.overrides,
-            *(f"{key}={text(value)}" for key, value in params.items()),
-            f"wandb.job_type={phase}",
-            f"wandb.candidate={candidate.name}",
-            f"wandb.tags={text([*self.study.tags, candidate.name])}",
-        )
 
 
 @dataclass

@@ -9,6 +9,7 @@ ranges.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,8 +17,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from core.errors import ConfigError
+from core.overrides import text
 from core.schema import FORBID, Count, checked
-from study.space import Space
+from study.space import Params, Space
 
 WHERE = "hydra.sweeper"
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -44,6 +46,16 @@ class Candidate:
     @cached_property
     def search_space(self) -> Space:
         return Space.of(self.space, f"candidates.{self.name}.space")
+
+    def run_overrides(self, params: Params, phase: str, tags: Sequence[str] = ()) -> list[str]:
+        """Overrides that a run adds to the command line: settings, and W&B's job type and tags."""
+        return [
+            *self.overrides,
+            *(f"{key}={text(value)}" for key, value in params.items()),
+            f"wandb.job_type={phase}",
+            f"wandb.candidate={self.name}",
+            f"wandb.tags={text([*tags, self.name])}",
+        ]
 
 
 @dataclass(frozen=True)

@@ -90,13 +90,9 @@ def sweeps_of(
         fixed = [
             f"study={study}",
             "hydra.mode=RUN",
-            *candidate.overrides,
-            *choices,
+            *candidate.run_overrides(settled, "tune"),
             f"seed={protocol.tuning_seed(0)}",
             "trainer.test=false",
-            "wandb.job_type=tune",
-            f"wandb.candidate={candidate.name}",
-            f"wandb.tags=[{candidate.name}]",
         ]
         sweeps.append(
             {
