@@ -58,11 +58,11 @@ def test_micro_batch_losses_average_to_batch_loss(split, batch):
     """torch's weighted mean divides by the sum of weights in each micro-batch, so it would not."""
     objective = objective_for(split, "balanced")
     full, _ = objective("train", batch)
-    parts = [
+    micro_losses = [
         objective("train", (batch[0][half], LABELS[half]))[0]
         for half in ([0, 1, 2, 3], [4, 5, 6, 7])
     ]
-    torch.testing.assert_close(sum(parts) / 2, full)
+    torch.testing.assert_close(sum(micro_losses) / 2, full)
 
 
 def test_weight_list_is_used_as_given(split, batch):

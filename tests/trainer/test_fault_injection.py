@@ -48,7 +48,7 @@ def test_run_killed_at_random_times_equals_uninterrupted(composed, data_root, tm
     context = multiprocessing.get_context("spawn")
     rng = random.Random(5)
     config = composed(*QUIET, *LONG, f"data.root={data_root}")
-    uninterrupted, killed = tmp_path / "alone", tmp_path / "killed"
+    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
     for folder in (uninterrupted, killed):
         folder.mkdir()
 

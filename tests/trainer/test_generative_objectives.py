@@ -260,7 +260,7 @@ def test_generation_is_divided_among_processes(monkeypatch):
         assert torch.allclose(expected, torch.cat(parts), atol=1e-5)
 
 
-# --- whole runs
+# --- complete runs
 
 
 @pytest.fixture(scope="module")
@@ -290,17 +290,17 @@ def test_run_records_samples_and_resumes_bit_identical(
                 "trainer.eval_every_steps=2", "trainer.log_every_steps=1",
                 "trainer.precision=fp32", f"objective.fid_extractor={extractor_run}")  # fmt: skip
     run_dir = check_resume((3,), *settings)
-    found = events(run_dir)
-    assert [event["step"] for event in found if "val/fid" in event] == [2, 4]
-    shown = [event["media"]["val/samples"]["file"] for event in found if "val/samples" in
+    recorded = events(run_dir)
+    assert [event["step"] for event in recorded if "val/fid" in event] == [2, 4]
+    media_files = [event["media"]["val/samples"]["file"] for event in recorded if "val/samples" in
              event.get("media", {})]  # fmt: skip
-    assert shown == ["val_step_2/samples.png", "val_step_4/samples.png"]
-    with Image.open(run_dir / "media" / shown[0]) as grid:
+    assert media_files == ["val_step_2/samples.png", "val_step_4/samples.png"]
+    with Image.open(run_dir / "media" / media_files[0]) as grid:
         assert grid.size == (6 * 30 - 2, 5 * 30 - 2)
     with Image.open(run_dir / "media" / "samples.png") as grid:
         assert grid.size == (8 * 30 - 2, 8 * 30 - 2)
-    assert names <= set().union(*found)
-    assert "train_eval/fid" not in set().union(*found), "only means over samples"
+    assert names <= set().union(*recorded)
+    assert "train_eval/fid" not in set().union(*recorded), "only means over samples"
     assert summary(run_dir)["monitor"] == "val/fid"
     assert summary(run_dir)["test/fid"] > 0
 

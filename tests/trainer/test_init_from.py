@@ -191,9 +191,9 @@ def test_initialized_run_resumes_without_its_parent(train, tmp_path):
     uninterrupted = train(*overrides)
     assert torch.equal(checkpoint_of(uninterrupted)["model"]["features.0.conv.weight"], expected)
     with signal_at(6), pytest.raises(Interrupted):
-        train(*overrides, run_dir=tmp_path / "parts")
+        train(*overrides, run_dir=tmp_path / "resumed")
     shutil.rmtree(parent)
-    resumed = train(*overrides, "resume=auto", run_dir=tmp_path / "parts")
+    resumed = train(*overrides, "resume=auto", run_dir=tmp_path / "resumed")
     assert_same_run(uninterrupted, resumed)
     record = summary(uninterrupted)["init_from"]
     assert record == summary(resumed)["init_from"]

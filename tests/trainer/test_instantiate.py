@@ -95,11 +95,11 @@ def test_wrong_type_is_named(value):
 
 
 SCHEDULE = {"_target_": "optim.schedules.wsd", "_partial_": True}
-PROGRAM = {"later": ("step", "base_lr"), "horizon": None}
+SET_BY_PROGRAM = {"later": ("step", "base_lr"), "horizon": None}
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "cause"),
+    ("key", "value", "message"),
     [
         ("decay_fraction", 1.5, "less than or equal to 1"),
         ("decay_fraction", math.nan, "less than or equal to 1"),
@@ -112,16 +112,16 @@ PROGRAM = {"later": ("step", "base_lr"), "horizon": None}
         ("warmup_steps", True, "a valid integer"),
     ],
 )
-def test_annotated_arguments_are_checked(key, value, cause):
-    with pytest.raises(ConfigError, match=rf"^scheduler\.{key}={value} should be {cause}"):
-        instantiate({**SCHEDULE, key: value}, "scheduler", **PROGRAM)
+def test_annotated_arguments_are_checked(key, value, message):
+    with pytest.raises(ConfigError, match=rf"^scheduler\.{key}={value} should be {message}"):
+        instantiate({**SCHEDULE, key: value}, "scheduler", **SET_BY_PROGRAM)
 
 
-def test_annotated_arguments_within_their_range_are_passed_on():
-    given = {"warmup_steps": 1e3, "shape": "linear", "decay_fraction": 0}
-    for settings in (given, {**given, "warmup_steps": None}):
-        built = instantiate({**SCHEDULE, **settings}, "scheduler", **PROGRAM)
-        assert built.keywords == {**settings, "horizon": None}
+def test_valid_annotated_arguments_are_passed_on():
+    valid = {"warmup_steps": 1e3, "shape": "linear", "decay_fraction": 0}
+    for settings in (valid, {**valid, "warmup_steps": None}):
+        schedule = instantiate({**SCHEDULE, **settings}, "scheduler", **SET_BY_PROGRAM)
+        assert schedule.keywords == {**settings, "horizon": None}
 
 
 def test_argument_set_by_the_program_is_rejected():

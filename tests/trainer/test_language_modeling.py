@@ -192,13 +192,13 @@ def test_every_process_saves_state_of_all_lanes(world_size, tmp_path, monkeypatc
     for objective, rank in zip(objectives, ranks, strict=True):
         for (batch,) in loader(splits, rank, world_size).train(0):
             objective("train", batch)
-    parts = []
+    states = []
     where = "objectives.truncated_backpropagation.sum_over_ranks"
-    monkeypatch.setattr(where, lambda tensor: parts.append(tensor) or tensor)
+    monkeypatch.setattr(where, lambda tensor: states.append(tensor) or tensor)
     for objective in objectives:
         objective.state()
     for (batch,) in loader(splits).train(0):
         single("train", batch)
-    assert torch.allclose(sum(parts), single.carried, atol=1e-6)
-    single.load_state({"carried": sum(parts)})
-    assert torch.equal(single.state()["carried"], sum(parts))
+    assert torch.allclose(sum(states), single.carried, atol=1e-6)
+    single.load_state({"carried": sum(states)})
+    assert torch.equal(single.state()["carried"], sum(states))

@@ -89,7 +89,7 @@ def end(config, job):
                 sys.exit(3)
             if how == "interrupted":
                 raise Interrupted(signal.SIGUSR1, is_agreed=True)
-            if how == "interrupted alone":
+            if how == "only one interrupted":
                 raise Interrupted(signal.SIGUSR1)
             if how == "hang":
                 time.sleep(600)
@@ -130,7 +130,7 @@ def test_failing_process_fails_the_job(config, tmp_path, capfd, how, kind, messa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["interrupted", "interrupted alone"])
+@pytest.mark.parametrize("how", ["interrupted", "only one interrupted"])
 def test_interrupted_processes_may_end_at_different_times(config, tmp_path, how):
     """The launch reports an interruption and restarts nothing, whenever the processes end.
 

@@ -35,7 +35,7 @@ class NaNGradient(torch.autograd.Function):
 
 
 def make_nonfinite(loss, what):
-    """Return ``loss`` with a non-finite gradient, value ("loss alone"), or both ("loss")."""
+    """Return ``loss`` with a non-finite gradient, value ("loss value"), or both ("loss")."""
     if what == "gradient":
         return NaNGradient.apply(loss)
     return loss * float("inf") if what == "loss" else loss + float("inf")
@@ -99,7 +99,7 @@ def test_infinite_gradients_are_detected_before_clipping(train, tmp_path, monkey
         train(*SHORT, "trainer.log_every_steps=50", *clipping, run_dir=tmp_path / "run")
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient", "loss alone", "input"])
+@pytest.mark.parametrize("what", ["loss", "gradient", "loss value", "input"])
 def test_skip_policy_skips_updates(train, poison, what):
     poison(what, {2, 4, 5})
     run_dir = train(*SHORT, "trainer.on_nonfinite=skip")

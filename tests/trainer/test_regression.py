@@ -53,8 +53,8 @@ def test_double_precision_targets_are_accepted(loss):
     outputs = torch.randn(5, 2, requires_grad=True)
     targets = torch.tensor(QUANTITIES.mean, dtype=torch.double).repeat(5, 1)
     grads = [
-        torch.autograd.grad(objective.losses(outputs, given).sum(), outputs)
-        for given in (targets, targets.float())
+        torch.autograd.grad(objective.losses(outputs, typed_targets).sum(), outputs)
+        for typed_targets in (targets, targets.float())
     ]
     torch.testing.assert_close(*grads)
 

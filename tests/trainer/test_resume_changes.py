@@ -49,15 +49,15 @@ def half_run(train, half_runs, tmp_path_factory, tmp_path):
 @pytest.fixture
 def trainers(monkeypatch):
     """The trainers of this test, in the order in which they trained."""
-    seen = []
+    trained = []
     train = Trainer.train
 
     def train_and_keep(self):
-        seen.append(self)
+        trained.append(self)
         train(self)
 
     monkeypatch.setattr(Trainer, "train", train_and_keep)
-    return seen
+    return trained
 
 
 @pytest.fixture

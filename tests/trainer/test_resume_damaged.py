@@ -20,19 +20,21 @@ def run_cache():
 @pytest.fixture
 def uninterrupted(train, run_cache, tmp_path_factory):
     """An uninterrupted run."""
-    if "whole" not in run_cache:
-        run_cache["whole"] = train(*SETTINGS, run_dir=tmp_path_factory.mktemp("whole"))
-    return run_cache["whole"]
+    if "uninterrupted" not in run_cache:
+        run_cache["uninterrupted"] = train(
+            *SETTINGS, run_dir=tmp_path_factory.mktemp("uninterrupted")
+        )
+    return run_cache["uninterrupted"]
 
 
 @pytest.fixture
 def run_dir(train, run_cache, tmp_path_factory, tmp_path):
     """A copy of a run that was interrupted at update 7."""
-    if "part" not in run_cache:
-        run_cache["part"] = tmp_path_factory.mktemp("part")
+    if "interrupted" not in run_cache:
+        run_cache["interrupted"] = tmp_path_factory.mktemp("interrupted")
         with signal_at(7), pytest.raises(Interrupted):
-            train(*SETTINGS, run_dir=run_cache["part"])
-    return shutil.copytree(run_cache["part"], tmp_path / "run")
+            train(*SETTINGS, run_dir=run_cache["interrupted"])
+    return shutil.copytree(run_cache["interrupted"], tmp_path / "run")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "another program's"])

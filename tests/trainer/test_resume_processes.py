@@ -74,23 +74,23 @@ def run_on(composed, data_root, tmp_path, monkeypatch):
 
 def test_same_number_of_processes_is_bit_identical(run_on):
     """This includes random states, and sums accumulated for the next logging step."""
-    uninterrupted = run_on(2, "whole", *RANDOM)
+    uninterrupted = run_on(2, "uninterrupted", *RANDOM)
     for step in (5, 10):
         with pytest.raises(Interrupted):
-            run_on(2, "parts", *RANDOM, signal_at=step)
-    assert summary(uninterrupted.parent / "parts")["steps"] == 10
-    assert_same_run(uninterrupted, run_on(2, "parts", *RANDOM))
+            run_on(2, "resumed", *RANDOM, signal_at=step)
+    assert summary(uninterrupted.parent / "resumed")["steps"] == 10
+    assert_same_run(uninterrupted, run_on(2, "resumed", *RANDOM))
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_different_number_of_processes_only_evaluates(run_on, before, after):
     """Accumulated sums are restored on one process, but all take part in reducing them."""
     with pytest.raises(Interrupted):
-        run_on(before, "parts", signal_at=5)
+        run_on(before, "resumed", signal_at=5)
     limit = f"trainer.limit_train_steps={5 if before == 1 else 10}"
-    parts, single = run_on(after, "parts", limit), run_on(1, "alone", limit)
+    resumed, single = run_on(after, "resumed", limit), run_on(1, "single", limit)
     name = "train/loss_since_eval"
-    one, other = ({e["step"]: e[name] for e in events(d) if name in e} for d in (parts, single))
+    one, other = ({e["step"]: e[name] for e in events(d) if name in e} for d in (resumed, single))
     assert one == pytest.approx(other, rel=1e-3)
     assert max(one) == (5 if before == 1 else 10)
 
@@ -99,17 +99,17 @@ def test_different_number_of_processes_only_evaluates(run_on, before, after):
 def test_different_number_of_processes_trains_alike(run_on, monkeypatch, before, after):
     """Samples and their order are equal; weights in double precision, as in ``test_parity.py``."""
     monkeypatch.setenv("DTYPE", "float64")
-    uninterrupted = run_on(1, "whole")
+    uninterrupted = run_on(1, "uninterrupted")
     with pytest.raises(Interrupted):
-        run_on(before, "parts", signal_at=5)
-    parts = run_on(after, "parts")
-    assert summary(parts)["world_size"] == after
-    assert summary(parts)["data_order_hash"] == summary(uninterrupted)["data_order_hash"]
-    one, other = checkpoint_of(parts), checkpoint_of(uninterrupted)
+        run_on(before, "resumed", signal_at=5)
+    resumed = run_on(after, "resumed")
+    assert summary(resumed)["world_size"] == after
+    assert summary(resumed)["data_order_hash"] == summary(uninterrupted)["data_order_hash"]
+    one, other = checkpoint_of(resumed), checkpoint_of(uninterrupted)
     for content in (one, other):
         content["state"] = content["optimizers"]["train"]["state"]
     for key in ("model", "ema", "state"):
         torch.testing.assert_close(one[key], other[key], rtol=0, atol=1e-7)
-    for one, other in zip(events(parts), events(uninterrupted), strict=True):
+    for one, other in zip(events(resumed), events(uninterrupted), strict=True):
         one.pop("media", None), other.pop("media", None)
         assert one == pytest.approx(other, rel=0, abs=1e-5)  # recorded in single precision

@@ -72,17 +72,17 @@ def test_pickled_code_in_checkpoint_is_not_executed(tmp_path, kind):
 
 def test_values_that_look_secret_are_recorded_as_typed(train, few_digits):
     """Settings are not redacted by their name or look; secrets belong in the environment."""
-    given = {"class_token": "learned", "sort_key": "length", "name": "sk-abcdefghijklmnop"}
-    overrides = [f"+model.{key}={value}" for key, value in given.items()]
+    typed = {"class_token": "learned", "sort_key": "length", "name": "sk-abcdefghijklmnop"}
+    overrides = [f"+model.{key}={value}" for key, value in typed.items()]
     with pytest.raises(ConfigError, match=r"model\.class_token"):  # LightCNN has none
         train("debug=fast", *overrides)
-    run_dir = train("debug=fast", f"wandb.tags={list(given.values())}")
+    run_dir = train("debug=fast", f"wandb.tags={list(typed.values())}")
     recorded = read_config(run_dir / "config.yaml")
-    assert recorded["wandb"]["tags"] == list(given.values())
+    assert recorded["wandb"]["tags"] == list(typed.values())
 
 
 @pytest.mark.parametrize(
-    ("given", "recorded"),
+    ("value", "recorded"),
     [
         ("${oc.env:NAME}", "${oc.env:NAME}"),
         ("a/${oc.env:NAME}/b", "a/${oc.env:NAME}/b"),
@@ -97,11 +97,11 @@ def test_values_that_look_secret_are_recorded_as_typed(train, few_digits):
         (["${first}", {"x": "${oc.select:first}"}], ["${oc.env:NAME}", {"x": "${oc.env:NAME}"}]),
     ],
 )
-def test_environment_interpolations_are_recorded(monkeypatch, given, recorded):
+def test_environment_interpolations_are_recorded(monkeypatch, value, recorded):
     """Records keep the interpolation instead of the value, and restore the value from it."""
     monkeypatch.setenv("NAME", "battery")
     monkeypatch.setenv("NUMBER", "5")
-    cfg = OmegaConf.create({"first": "${oc.env:NAME}", "name": "NAME", "value": given})
+    cfg = OmegaConf.create({"first": "${oc.env:NAME}", "name": "NAME", "value": value})
     resolved = OmegaConf.to_container(cfg, resolve=True)
     found = recordable(cfg, resolved)["value"]
     assert found == recorded
@@ -113,10 +113,10 @@ def test_nan_is_not_taken_for_an_environment_value():
     assert math.isnan(recordable(cfg, {"lr": math.nan})["lr"])
 
 
-@pytest.mark.parametrize("given", ["${oc.select:'${oc.env:NAME}'}", r"\${oc.env:NAME}"])
-def test_unrecordable_environment_values_are_rejected(monkeypatch, given):
+@pytest.mark.parametrize("value", ["${oc.select:'${oc.env:NAME}'}", r"\${oc.env:NAME}"])
+def test_unrecordable_environment_values_are_rejected(monkeypatch, value):
     monkeypatch.setenv("NAME", "first")
-    cfg = OmegaConf.create({"first": 1, "value": given})
+    cfg = OmegaConf.create({"first": 1, "value": value})
     with pytest.raises(ConfigError, match=r"value: .* not in other interpolations"):
         recordable(cfg, OmegaConf.to_container(cfg, resolve=True))
 

@@ -40,9 +40,9 @@ def test_single_process_equals_plain_batchnorm(kind, shape, settings):
         x = 5 + 3 * torch.randn(shape)
         grad = torch.randn(shape)
         inputs = [x.clone().requires_grad_() for _ in range(2)]
-        for module, given in zip((plain, synchronized), inputs, strict=True):
+        for module, module_input in zip((plain, synchronized), inputs, strict=True):
             module.zero_grad()
-            module(given).backward(grad)
+            module(module_input).backward(grad)
         torch.testing.assert_close(inputs[1].grad, inputs[0].grad, rtol=1e-4, atol=1e-5)
         for own, other in zip(synchronized.parameters(), plain.parameters(), strict=True):
             torch.testing.assert_close(own.grad, other.grad, rtol=1e-4, atol=1e-5)

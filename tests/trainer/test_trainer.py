@@ -40,9 +40,9 @@ def test_seed_determines_the_run(train):
 def test_accumulation_equals_full_batch(train):
     # a small learning rate, since ties in max-pooling amplify rounding errors
     base = (PLAIN_MODEL, "optim=sgd_cosine", "optimizer.lr=0.01", *SHORT)
-    full, parts = train(*base), train(*base, "trainer.accumulate_steps=4")
-    assert distance(weights(full), weights(parts)) < 1e-5
-    assert summary(full)["data_order_hash"] == summary(parts)["data_order_hash"]
+    full, accumulated = train(*base), train(*base, "trainer.accumulate_steps=4")
+    assert distance(weights(full), weights(accumulated)) < 1e-5
+    assert summary(full)["data_order_hash"] == summary(accumulated)["data_order_hash"]
 
 
 def test_clipping_limits_the_update(train):
