@@ -39,15 +39,10 @@ class Extractor:
     Not an ``nn.Module``, so that the objective does not train it, save it or set its mode.
     """
 
-    def __init__(self, network: LightCNN, spec: Any) -> None:
-        self.network = network.eval().requires_grad_(False)
-        self.mean = torch.tensor(spec.mean).view(1, -1, 1, 1)
-        self.std = torch.tensor(spec.std).view(1, -1, 1, 1)
-
-    def to(self, device: torch.device) -> "Extractor":
-        self.network.to(device)
-        self.mean, self.std = self.mean.to(device), self.std.to(device)
-        return self
+    def __init__(self, network: LightCNN, spec: Any, device: torch.device) -> None:
+        self.network = network.to(device).eval().requires_grad_(False)
+        self.mean = torch.tensor(spec.mean, device=device).view(1, -1, 1, 1)
+        self.std = torch.tensor(spec.std, device=device).view(1, -1, 1, 1)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images ``(N, C, H, W)`` in [-1, 1] -> features ``(N, 64)``, always in fp32."""
@@ -75,7 +70,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     return float(means + cov_a.trace() + cov_b.trace() - 2 * trace_of_root)
 
 
-def load_extractor(run_dir: str, spec: Any) -> Extractor:
+def load_extractor(run_dir: str, spec: Any, device: torch.device) -> Extractor:
     """Load the LightCNN of a finished run from its best checkpoint, without unpickling code.
 
     Raises:
@@ -102,7 +97,7 @@ def load_extractor(run_dir: str, spec: Any) -> Extractor:
         raise ConfigError(
             f"{where}: {file.name} is damaged, or not of the model in config.yaml"
         ) from error
-    return Extractor(network, trained_on)
+    return Extractor(network, trained_on, device)
 
 
 def own_extractor(data: Loader, cache: Path) -> Extractor:
@@ -123,7 +118,7 @@ def own_extractor(data: Loader, cache: Path) -> Extractor:
         with deterministic():
             weights = fingerprinted(file, cache_key, lambda: train(network, data, file))
     network.load_state_dict(dict(zip(names, broadcast(weights), strict=True)))
-    return Extractor(network, spec)
+    return Extractor(network, spec, data.device)
 
 
 @contextmanager

@@ -59,7 +59,7 @@ class Generation(Objective):
         self.fid_cache = Path(fid_cache)
         self.extractor: Extractor | None = None
         if fid_extractor is not None:
-            self.extractor = load_extractor(fid_extractor, spec).to(self.device)
+            self.extractor = load_extractor(fid_extractor, spec, self.device)
         self.training_features: Tensor | None = None
 
     def in_range(self, images: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class Generation(Objective):
 
     def setup(self, data: Loader) -> None:
         if self.extractor is None:
-            self.extractor = own_extractor(data, self.fid_cache).to(self.device)
+            self.extractor = own_extractor(data, self.fid_cache)
         with torch.no_grad():
             self.training_features = self.features(self.in_range(training_images(data)))
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.errors import ConfigError
-from data.splits import Batch, Quantities
+from data.splits import Batch
 from metrics.named import NamedMetrics
 from models.outputs import prediction_of
 from objectives.base import Media, Sums, Table, mean_over_batch
@@ -66,7 +66,6 @@ class Regression(Supervised):
             )
         count = len(quantities.names)
         super().__init__(model, spec, quantities.names, (2, count))
-        self.quantities: Quantities = quantities
         self.loss = LOSSES[loss]
         device = next(model.parameters()).device
         self.mean = torch.tensor(quantities.mean, device=device)
@@ -115,13 +114,10 @@ class Regression(Supervised):
             "r2": 1 - errors.square().mean(0) / variances,
         }
         metrics = {name: values.mean().item() for name, values in measured.items()}
-        names = self.quantities.names
-        if len(names) > 1:
+        if len(self.names) > 1:
             for metric, values in measured.items():
-                metrics |= {
-                    f"{metric}_{name}": value
-                    for name, value in zip(names, values.tolist(), strict=True)
-                }
+                for name, value in zip(self.names, values.tolist(), strict=True):
+                    metrics[f"{metric}_{name}"] = value
         return metrics, {}
 
     def media(self, samples: dict[str, Tensor], split: Any, folder: Path) -> Media:
@@ -130,7 +126,7 @@ class Regression(Supervised):
         deviations = (errors / self.std.cpu()).abs().amax(1)
         worst = deviations.argsort(descending=True)[:WORST]
         columns = ["index"]
-        for name in self.quantities.names:
+        for name in self.names:
             columns += [name, f"predicted {name}"]
         rows = []
         for i in worst.tolist():

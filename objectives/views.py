@@ -8,9 +8,6 @@ from torch.nn import functional as F
 
 from models.outputs import prediction_of
 
-# the image; also its mirror image; also both shifted by a pixel down-right and up-left
-COUNTS = (1, 2, 6)
-
 
 def mean_over_views(model: Any, inputs: list[Tensor], count: int) -> Tensor:
     """Predictions of ``model`` in fp32, averaged over ``count`` views of the images ``inputs[0]``.
@@ -18,7 +15,8 @@ def mean_over_views(model: Any, inputs: list[Tensor], count: int) -> Tensor:
     A shifted view has half the weight of an unshifted one.
 
     Args:
-        count: number of views, one of :data:`COUNTS`.
+        count: 1: the image; 2: also its mirror image; 6: also both of them shifted by a pixel
+            down-right and up-left.
     """
     if count == 1:
         return prediction_of(model(*inputs)).float()

@@ -10,6 +10,8 @@ from metrics.fid import Extractor, frechet_distance, load_extractor, own_extract
 from models.lightcnn import LightCNN
 from trainer.checkpoint import files as checkpoint
 
+CPU = torch.device("cpu")
+
 
 def normal(count, seed, shift=0.0):
     generator = torch.Generator().manual_seed(seed)
@@ -36,7 +38,7 @@ def data(composed, data_root):
     from data.build import build_data
 
     config = composed(f"data.root={data_root}")
-    return build_data(config["data"], torch.device("cpu"), 0, Ranks(), 1)
+    return build_data(config["data"], CPU, 0, Ranks(), 1)
 
 
 def test_features_ignore_how_the_run_normalizes(data):
@@ -44,7 +46,7 @@ def test_features_ignore_how_the_run_normalizes(data):
     network = LightCNN(1, 10, (28, 28)).eval()
     images, _ = next(data.evaluate("val"))
     in_range = 2 * (images * data.spec.std[0] + data.spec.mean[0]) - 1
-    features = Extractor(network, data.spec)(in_range)
+    features = Extractor(network, data.spec, CPU)(in_range)
     assert features.shape == (500, 64)
     assert torch.allclose(features, network.features(images).mean((2, 3)), atol=1e-5)
 
@@ -52,24 +54,24 @@ def test_features_ignore_how_the_run_normalizes(data):
 def test_a_run_of_another_model_is_refused(train, data):
     run_dir = train("debug=fast", "model=customcnn")
     with pytest.raises(ConfigError, match="is not a run of a LightCNN"):
-        load_extractor(str(run_dir), data.spec)
+        load_extractor(str(run_dir), data.spec, CPU)
     with pytest.raises(ConfigError, match="is not a run directory"):
-        load_extractor(str(run_dir / "nowhere"), data.spec)
+        load_extractor(str(run_dir / "nowhere"), data.spec, CPU)
     config = (run_dir / "config.yaml").read_text()
     config = config.replace("models.customcnn.CustomCNN", "models.lightcnn.LightCNN")
     (run_dir / "config.yaml").write_text(config)
     with pytest.raises(ConfigError, match=r"best\.pt is damaged, or not of the model"):
-        load_extractor(str(run_dir), data.spec)
+        load_extractor(str(run_dir), data.spec, CPU)
     (run_dir / "config.yaml").write_text("seed: [")
     with pytest.raises(ConfigError, match=r"config\.yaml is damaged"):
-        load_extractor(str(run_dir), data.spec)
+        load_extractor(str(run_dir), data.spec, CPU)
 
 
 def test_a_run_without_a_best_checkpoint_gives_its_last(train, data):
     run_dir = train("debug=fast")
     last = checkpoint.load(run_dir / "checkpoints" / "last.pt")["model"]
     (run_dir / "checkpoints" / "best.pt").unlink()
-    used = load_extractor(str(run_dir), data.spec).network.state_dict()
+    used = load_extractor(str(run_dir), data.spec, CPU).network.state_dict()
     assert all(torch.equal(used[name], value) for name, value in last.items())
 
 

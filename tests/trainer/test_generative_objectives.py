@@ -201,7 +201,7 @@ def test_denoising_loss_of_perfect_prediction_is_zero():
 
 
 def with_features(objective):
-    objective.extractor = Extractor(LightCNN(1, 2, (28, 28)), SPEC)
+    objective.extractor = Extractor(LightCNN(1, 2, (28, 28)), SPEC, torch.device("cpu"))
     objective.training_features = objective.features(objective.in_range(batch(64)[0]))
     return objective.eval()
 

@@ -172,6 +172,12 @@ def test_run_learns_with_option(train, options):
         ("model.num_classes=7", r"model\.num_classes and data=mnist5k do not fit"),
         ("model.in_channels=3", r"model and data=mnist5k do not fit"),
         ("objective.label_smoothing=1.5", r"objective\.label_smoothing=1\.5"),
+        ("objective.mixup_alpha=-1", r"objective\.mixup_alpha=-1 should be"),
+        ("objective.test_time_views=3", r"test_time_views=3 should be 1, 2, 6 or None"),
+        (
+            "model=mlp data=breast_cancer objective=classification objective.test_time_views=2",
+            "test_time_views=2 is for images",
+        ),
         ("data.mean=[0.5,0.5,0.5]", r"data\.mean=.*1 channels"),
         ("trainer.accelerator=cuda", r"trainer\.accelerator=cuda"),
         ("trainer.ema_decay=1.0", r"trainer\.ema_decay=1\.0"),
