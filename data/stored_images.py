@@ -17,7 +17,7 @@ from core.errors import ConfigError
 from core.instantiate import instantiate
 from data.cache import fingerprinted
 from data.decode import VERSION, Decoder, reading, size_of
-from data.held_out import split_off, train_val_test
+from data.held_out import numbered, split_off, train_val_test
 from data.images import Augment, as_size, image_splits
 from data.splits import Batch, Splits, StreamedSplit, TensorSplit
 
@@ -215,8 +215,7 @@ def class_numbers(
         names = tuple(map(str, range(max(flat) + 1)))
     elif all(isinstance(label, str) for label in flat):
         names = tuple(sorted(set(flat)))
-        places = {name: place for place, name in enumerate(names)}
-        numbers = torch.tensor([places[label] for label in flat])
+        numbers = numbered(flat)
     else:
         kinds = ", ".join(sorted({type(label).__name__ for label in flat}))
         raise ConfigError(f"{setting}: labels should be integers or strings, not {kinds}")

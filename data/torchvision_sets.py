@@ -61,7 +61,7 @@ def cifar10(
 
 def published(name: str, root: str, val_fraction: float) -> dict[str, TensorSplit]:
     """The splits of torchvision's data set ``name``, which holds its images as arrays."""
-    parts: dict[str, TensorSplit] = {}
+    parts = {}
     for part in ("train", "test"):
         samples = read_set(set_class(name), root, {"train": part == "train"})
         images = channels_first(torch.as_tensor(samples.data))

@@ -73,6 +73,7 @@ def test_random_windows_cover_the_text_evenly():
     split = RandomWindows(torch.arange(1001, dtype=torch.int32), 10)
     order = split.epoch_order(torch.Generator().manual_seed(0))
     assert len(order) == len(split) == 100
+    assert torch.equal(order, split.epoch_order(torch.Generator().manual_seed(0)))
     assert order.min() >= 0
     assert order.max() <= 990
     starts = order.sort().values
