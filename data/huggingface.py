@@ -4,6 +4,7 @@ Nothing is downloaded, and no code that comes with a data set is run.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,16 @@ def huggingface_images(
     """
     images = image_settings(settings, huggingface_images)
     saved = load(root, path)
+    from datasets import Image  # takes seconds to import: only when used
+
     image_column = column_of(saved["train"], image_column, "image_column", "Image")
     labels, class_names = labels_of(saved, label_column)
-    sources = {name: Column(split, image_column) for name, split in saved.items()}
+    sources = {}
+    for name, split in saved.items():
+        column = split.select_columns(image_column)
+        # undecoded: datasets would open formats for which PIL starts other programs
+        column = column.cast_column(image_column, Image(decode=False))
+        sources[name] = partial(encoded_image, column)
     parts = images.loaded(images.stored(path, sources, labels), test_fraction)
     return images.splits(f"huggingface/{Path(path).name}", parts, class_names)
 
@@ -75,24 +83,10 @@ def huggingface_text(
     return document_splits(Path(path).name, path, rows, fractions, tokenizer, max_length, [])
 
 
-class Column:
-    """An image column of a saved split, as file contents or paths.
-
-    ``datasets`` must not decode them: it would open formats for which PIL starts other programs.
-    """
-
-    def __init__(self, split: Any, name: str) -> None:
-        from datasets import Image
-
-        self.name = name
-        self.split = split.select_columns(name).cast_column(name, Image(decode=False))
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, place: int) -> Any:
-        image = self.split[place][self.name]
-        return image["bytes"] or image["path"]
+def encoded_image(column: Any, place: int) -> bytes | str:
+    """The content of an image file, or its path."""
+    (image,) = column[place].values()
+    return image["bytes"] or image["path"]
 
 
 def load(root: str, path: str) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def image_folder(root: str, **settings: Any) -> Splits:
     }
     decoder = images.decoder(files["train"][0][0])
     parts = {
-        split: ImageFiles(split, paths, torch.arange(len(paths)), labels, decoder)
+        split: ImageFiles(split, paths.__getitem__, torch.arange(len(paths)), labels, decoder)
         for split, (paths, labels) in files.items()
     }
     cache = folder / f".images_{decoder.shape}.pt"
@@ -64,11 +64,11 @@ def image_folder(root: str, **settings: Any) -> Splits:
 
 @dataclass(frozen=True)
 class ImageFiles(StoredImages):
-    """Images whose ``source`` is a list of file paths."""
+    """Images whose ``source`` gives file paths."""
 
     @property
     def files(self) -> list[str]:
-        return [self.source[place] for place in self.places.tolist()]
+        return [self.source(place) for place in self.places.tolist()]
 
     @property
     def decoding(self) -> str:

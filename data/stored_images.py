@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,8 +27,8 @@ class StoredImages(StreamedSplit):
     """Images of ``source``; random crops in training, centred crops in evaluation."""
 
     name: str  # of the source, for messages
-    source: Any  # a sequence of file paths, file contents or PIL images
-    places: Tensor  # (N,), indices into the source
+    source: Callable[[int], Any]  # file path, file contents or PIL image by its place
+    places: Tensor  # (N,), of the images in the source
     labels: Tensor  # (N,), int64
     decoder: Decoder
 
@@ -39,7 +39,7 @@ class StoredImages(StreamedSplit):
         place = int(self.places[index])
         name = f"{place} of {self.name}"
         with reading(name):
-            content = self.source[place]
+            content = self.source(place)
         return self.decoder(content, generator, name), self.labels[index]
 
     def take(self, indices: Tensor) -> "StoredImages":
@@ -85,15 +85,15 @@ class ImageSettings:
         )
 
     def stored(
-        self, name: str, sources: dict[str, Any], labels: dict[str, Tensor]
+        self, name: str, sources: Mapping[str, Callable[[int], Any]], labels: dict[str, Tensor]
     ) -> dict[str, StoredImages]:
         """Streamed splits of ``sources``: ``train``, and optionally ``val`` and ``test``."""
-        decoder = self.decoder(sources["train"][0], f"0 of {name}")
+        decoder = self.decoder(sources["train"](0), f"0 of {name}")
         return {
             split: StoredImages(
                 name=f"{name} ({split})",
                 source=source,
-                places=torch.arange(len(source)),
+                places=torch.arange(len(labels[split])),
                 labels=labels[split],
                 decoder=decoder,
             )

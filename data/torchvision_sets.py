@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -101,22 +102,13 @@ def torchvision_set(
     if images.image_size is None and len(arrays) == len(sets):
         parts = {part: TensorSplit(array, labels[part]) for part, array in arrays.items()}
     else:
-        sources = {part: Images(data) for part, data in sets.items()}
+        sources = {part: partial(image_of, data) for part, data in sets.items()}
         parts = images.stored(name, sources, labels)
     return images.splits(name.lower(), images.loaded(parts, test_fraction), names)
 
 
-class Images:
-    """The images of a torchvision set, without their labels."""
-
-    def __init__(self, samples: Any) -> None:
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, place: int) -> Any:
-        return self.samples[place][0]
+def image_of(samples: Any, place: int) -> Any:
+    return samples[place][0]
 
 
 def set_class(name: str) -> type:

@@ -65,7 +65,8 @@ def webdataset(
     labels, names = class_numbers({name: part.labels for name, part in shards.items()}, "data.root")
     if class_names is not None and len(class_names) < len(names):
         raise ConfigError(f"data.class_names has {len(class_names)} names for {len(names)} classes")
-    parts = images.loaded(images.stored(root, shards, labels), test_fraction)
+    sources = {name: part.content for name, part in shards.items()}
+    parts = images.loaded(images.stored(root, sources, labels), test_fraction)
     return images.splits(f"webdataset/{folder.resolve().name}", parts, tuple(class_names or names))
 
 
@@ -88,10 +89,7 @@ class Shards:
         )
         self.labels: list[int | str] = json.loads(content.numpy().tobytes())
 
-    def __len__(self) -> int:
-        return len(self.where)
-
-    def __getitem__(self, place: int) -> bytes:
+    def content(self, place: int) -> bytes:
         shard, offset, size = self.where[place].tolist()
         with open(self.files[shard], "rb") as file:
             return os.pread(file.fileno(), size, offset)
