@@ -81,15 +81,6 @@ def test_a_run_that_failed_early_stays_with_its_candidate(sweep, run_report):
     assert "best setting" not in out
 
 
-def test_a_run_that_says_running_is_not_finished(sweep, run_report):
-    """It was killed, or still runs: the values in its summary are those of its last evaluation."""
-    folder = sweep()
-    edit(folder / "3", status="running")
-    out, table = run_report(folder)
-    assert table["n"].tolist() == [4, 5]
-    assert "Of 10 runs, 1 unfinished (sgd_cosine): these have no value of their own" in out
-
-
 def test_different_monitors(sweep, run_report, refused):
     folder = sweep()
     edit(folder / "4", monitor=None)

@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from analysis.comparison import compare
+from analysis.figures import figures_of, palette_of
+from analysis.plot import inline_svg
+from analysis.sweep import read_sweep
 from tests.analysis.run_directories import edit, write_run
 
 SPACE = {
@@ -241,14 +245,12 @@ def test_what_broke_in_a_trial_is_told_from_what_broke_in_a_repeat(study, run_re
     assert table.loc["sgd", "num_reported_diverged"] == 1
 
 
-@pytest.mark.usefixtures("figures")
-def test_pruned_trials_are_marked_and_no_line_is_promised_that_is_not_drawn(
-    study, change, run_report
-):
+def test_pruned_trials_are_marked_and_no_line_is_promised_that_is_not_drawn(study, change):
     """Two numbers are tuned: a line through random points would be noise."""
     change(run=lambda run: run["params"].update({"optimizer.momentum": run.get("trial", 0) / 10}))
-    run_report(study)
-    html = page_of(study)
+    comparison = compare(read_sweep([study]).runs)
+    palette, figures = palette_of(comparison), figures_of(comparison)["tuning"]
+    html = "".join(inline_svg(figure, palette) + figure.note for figure in figures)
     assert html.count("hollow: pruned, at the value that it had reached;") == 2
     assert html.count("<title>sgd, optimizer.lr=") == 6, "hover text of three settings, twice"
     assert html.count(", pruned: ") == 4
