@@ -5,13 +5,14 @@ state: the key-value cache of a Transformer, the hidden state of a recurrent net
 without ``new_state`` maps ``tokens`` to ``logits`` and reads the whole context for every token.
 """
 
-import math
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from core.errors import ConfigError
+from core.schema import Count, NonNegative, check_value
 from models.outputs import prediction_of
 
 MIN_TEMPERATURE = 1e-6  # lower ones count as 0: dividing logits by them may overflow
@@ -51,14 +52,10 @@ def generate(
     """
     if tokens.shape[1] == 0:
         raise ConfigError("the prompt is empty: generation needs a token to start from")
-    if max_new_tokens < 0:
-        raise ConfigError(f"max_new_tokens={max_new_tokens} should be at least 0")
-    if not 0 <= temperature < math.inf:
-        raise ConfigError(f"temperature={temperature} should be at least 0 and finite")
-    if top_k is not None and top_k < 1:
-        raise ConfigError(f"top_k={top_k} should be at least 1")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ConfigError(f"top_p={top_p} should be above 0 and at most 1")
+    check_value(Annotated[int, Field(ge=0)], max_new_tokens, "max_new_tokens")
+    check_value(NonNegative, temperature, "temperature")
+    check_value(Count | None, top_k, "top_k")
+    check_value(Annotated[float, Field(gt=0, le=1)] | None, top_p, "top_p")
     was_training = model.training
     model.eval()
     context_length = context_limit(model, context_length)

@@ -51,7 +51,7 @@ def torchvision_model(
 
     names = models.list_models(module=models)
     if name not in names:
-        raise unknown(name, "torchvision", names)
+        raise unknown(f"torchvision/{name}", "torchvision", [f"torchvision/{n}" for n in names])
     if name in ("googlenet", "inception_v3"):
         settings = {"aux_logits": False, **settings}  # else training returns tuples
     model = models.get_model(name, weights="DEFAULT" if pretrained else None, **settings)

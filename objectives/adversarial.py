@@ -21,26 +21,18 @@ class Adversarial(Generation):
 
     Both losses are binary cross-entropies of the discriminator's logits. Each phase draws its own
     noise from torch's global generator, which the trainer reseeds at every update.
-
-    Args:
-        fid_extractor, fid_cache: see :class:`Generation`.
-
-    Raises:
-        ConfigError: if the model is not a pair of ``generator`` and ``discriminator``.
     """
 
     model: Any  # a pair, such as models.dcgan.DCGAN
 
-    def __init__(
-        self, model: nn.Module, spec: Any, fid_extractor: str | None, fid_cache: str
-    ) -> None:
-        super().__init__(model, spec, fid_extractor, fid_cache)
-        if set(dict(model.named_children())) != {"generator", "discriminator"}:
+    def check_model(self) -> None:
+        """Raise ConfigError unless the model is a pair ``generator`` and ``discriminator``."""
+        if set(dict(self.model.named_children())) != {"generator", "discriminator"}:
             raise ConfigError(
-                f"{MISFIT}: {type(model).__name__} is not a pair of a generator and a "
+                f"{MISFIT}: {type(self.model).__name__} is not a pair of a generator and a "
                 "discriminator; use model=dcgan"
             )
-        images = spec.example(2)
+        images = self.spec.example(2)
         noise = torch.zeros(2, *self.model.noise_shape)
         check_fit(self.model.generator, [noise], tuple(images.shape), MISFIT, alone=True)
         check_fit(self.model.discriminator, [images], (2,), MISFIT, alone=True)

@@ -21,23 +21,17 @@ class Denoising(Generation):
 
     Training draws timesteps and noise from torch's global generator, which the trainer reseeds at
     every update. Evaluation seeds them per sample, independent of batches and processes.
-
-    Args:
-        fid_extractor, fid_cache: see :class:`Generation`.
-
-    Raises:
-        ConfigError: if the model has no ``diffusion``.
     """
 
-    def __init__(
-        self, model: nn.Module, spec: Any, fid_extractor: str | None, fid_cache: str
-    ) -> None:
-        super().__init__(model, spec, fid_extractor, fid_cache)
-        if not isinstance(getattr(model, "diffusion", None), CosineDiffusion):
-            raise ConfigError(f"{MISFIT}: {type(model).__name__} has no diffusion; use model=unet")
-        images = spec.example(2)
+    def check_model(self) -> None:
+        """Raise ConfigError unless the model has a ``diffusion`` and fits the data."""
+        if not isinstance(getattr(self.model, "diffusion", None), CosineDiffusion):
+            raise ConfigError(
+                f"{MISFIT}: {type(self.model).__name__} has no diffusion; use model=unet"
+            )
+        images = self.spec.example(2)
         inputs = [images, torch.ones(2, dtype=torch.long)]  # and timesteps
-        check_fit(model, inputs, tuple(images.shape), MISFIT, alone=True)
+        check_fit(self.model, inputs, tuple(images.shape), MISFIT, alone=True)
 
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
         losses = self.losses(self.model, batch[0])

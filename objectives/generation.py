@@ -61,6 +61,10 @@ class Generation(Objective):
         if fid_extractor is not None:
             self.extractor = load_extractor(fid_extractor, spec, self.device)
         self.training_features: Tensor | None = None
+        self.check_model()
+
+    def check_model(self) -> None:
+        """Hook: raise ConfigError unless the objective can train ``self.model``."""
 
     def in_range(self, images: Tensor) -> Tensor:
         """Rescale normalized images to [-1, 1], the range of the generators."""
