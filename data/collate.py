@@ -10,7 +10,7 @@ from torch.utils.data import default_collate
 from core.errors import ConfigError
 
 
-class Stack:
+def stacked(name: str, samples: list[Any]) -> Any:
     """torch's ``default_collate``, with a clear error for samples of different sizes.
 
     Args:
@@ -19,25 +19,20 @@ class Stack:
     Raises:
         ConfigError: if the sizes differ.
     """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __call__(self, samples: list[Any]) -> Any:
-        try:
-            return default_collate(samples)
-        except RuntimeError as error:
-            # compare shapes: torch's message differs in a worker, which stacks into shared memory
-            for parts in zip(*samples, strict=False):
-                shapes = {tuple(getattr(part, "shape", ())) for part in parts}
-                if len(shapes) > 1:
-                    one, other, *_ = sorted(shapes)
-                    raise ConfigError(
-                        f"data={self.name}: samples of shapes {one} and {other} cannot be stacked "
-                        "into a batch: set Splits(collate=...) or data.collate_fn to a function "
-                        "that can batch them, such as data.collate.Pad"
-                    ) from error
-            raise
+    try:
+        return default_collate(samples)
+    except RuntimeError as error:
+        # compare shapes: torch's message differs in a worker, which stacks into shared memory
+        for parts in zip(*samples, strict=False):
+            shapes = {tuple(getattr(part, "shape", ())) for part in parts}
+            if len(shapes) > 1:
+                one, other, *_ = sorted(shapes)
+                raise ConfigError(
+                    f"data={name}: samples of shapes {one} and {other} cannot be stacked into a "
+                    "batch: set Splits(collate=...) or data.collate_fn to a function that can "
+                    "batch them, such as data.collate.Pad"
+                ) from error
+        raise
 
 
 class Pad:

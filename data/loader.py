@@ -9,13 +9,14 @@ drops the last incomplete batch (other samples each epoch); evaluation covers al
 import hashlib
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from core.errors import ConfigError
-from data.collate import Stack
+from data.collate import stacked
 from data.draws import EPOCH_STREAM, BatchDraws, seeded
 from data.sample_reader import SampleReader
 from data.splits import Batch, InOrder, Mix, Splits, StreamedSplit, TensorSplit
@@ -52,7 +53,8 @@ class Loader:
         self.notes = splits.notes
         self.fingerprint = fingerprint(splits)
         self.prepare = splits.prepare
-        self.collate = splits.collate or Stack(getattr(splits.spec, "name", "of its own"))
+        name = getattr(splits.spec, "name", "of its own")
+        self.collate = splits.collate or partial(stacked, name)
         self.num_views = getattr(splits.prepare, "count", 1)  # per training image
         self.splits = {
             name: split.to(device) if isinstance(split, TensorSplit) else split
