@@ -200,7 +200,7 @@ def status(path: str) -> os.stat_result:
 
 
 def class_numbers(
-    labels: dict[str, Sequence[Any]], setting: str
+    labels: Mapping[str, Sequence[Any]], setting: str
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The labels of every split as int64 classes ``(N,)``, and the class names.
 

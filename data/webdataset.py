@@ -8,6 +8,7 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,21 +58,20 @@ def webdataset(
         raise ConfigError(
             f"data.root={root}: no shards match data.train={train}; copy remote ones here first"
         )
-    shards = {
-        name: Shards(files, label_key, folder / f".index_{name}.pt")
-        for name, files in paths.items()
-        if files
-    }
-    labels, names = class_numbers({name: part.labels for name, part in shards.items()}, "data.root")
+    sources, given = {}, {}
+    for name, files in paths.items():
+        if files:
+            where, given[name] = index(files, label_key, folder / f".index_{name}.pt")
+            sources[name] = partial(content_at, files, where)
+    labels, names = class_numbers(given, "data.root")
     if class_names is not None and len(class_names) < len(names):
         raise ConfigError(f"data.class_names has {len(class_names)} names for {len(names)} classes")
-    sources = {name: part.content for name, part in shards.items()}
     parts = images.loaded(images.stored(root, sources, labels), test_fraction)
     return images.splits(f"webdataset/{folder.resolve().name}", parts, tuple(class_names or names))
 
 
-class Shards:
-    """The encoded images of several shards, as bytes, and their labels as in the files.
+def index(files: Sequence[Path], label_key: str, cache: Path) -> tuple[Tensor, list[int | str]]:
+    """Shard, offset and size of every image ``(N, 3)``, and its label as in the file.
 
     Args:
         cache: file for the index, valid for as long as no shard changes.
@@ -79,20 +79,16 @@ class Shards:
     Raises:
         ConfigError: if a shard is damaged or compressed, or a sample lacks its image or label.
     """
+    digest = files_digest({"": list(map(str, files))}, cache.parent, label_key)
+    where, labels = fingerprinted(cache, digest, lambda: index_of(files, label_key))
+    return where, json.loads(labels.numpy().tobytes())
 
-    def __init__(self, files: Sequence[Path], label_key: str, cache: Path) -> None:
-        self.files = [str(file) for file in files]
-        self.where, content = fingerprinted(
-            cache,
-            files_digest({"": self.files}, cache.parent, label_key),
-            lambda: index_of(files, label_key),
-        )
-        self.labels: list[int | str] = json.loads(content.numpy().tobytes())
 
-    def content(self, place: int) -> bytes:
-        shard, offset, size = self.where[place].tolist()
-        with open(self.files[shard], "rb") as file:
-            return os.pread(file.fileno(), size, offset)
+def content_at(files: Sequence[Path], where: Tensor, place: int) -> bytes:
+    """The encoded image at a place in the index ``where``."""
+    shard, offset, size = where[place].tolist()
+    with open(files[shard], "rb") as file:
+        return os.pread(file.fileno(), size, offset)
 
 
 def index_of(files: Sequence[Path], label_key: str) -> tuple[Tensor, Tensor]:
