@@ -159,9 +159,9 @@ class Run:
         return self.phase == TUNE and self.ended_early
 
     def number(self, *keys: str) -> float | None:
-        """A number of the summary, such as ``number("best", "value")``."""
+        """A finite number of the summary, such as ``number("best", "value")``."""
         value = nested(self.summary, *keys)
-        return value if isinstance(value, int | float) else None
+        return value if isinstance(value, int | float) and math.isfinite(value) else None
 
     def points(self, metric: str) -> NDArray[np.float64]:
         """Step, seconds and value of every event that has ``metric``; (n, 3)."""
@@ -294,9 +294,9 @@ def read_curves(file: Path, compared: str, part: int) -> tuple[Curves, set[str],
 
 
 def points_of(numbers: Sequence[float]) -> NDArray[np.float64]:
-    """Points (n, 3) from step, seconds, value, step, ...; without NaN, and with each step once."""
+    """Points (n, 3) from step, seconds, value, step, ...: the finite ones, with each step once."""
     points = np.array(numbers, dtype=float).reshape(-1, 3)
-    points = points[~np.isnan(points).any(axis=1)]
+    points = points[np.isfinite(points).all(axis=1)]
     _, first = np.unique(points[:, 0], return_index=True)
     return points[np.sort(first)]
 
