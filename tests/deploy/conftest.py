@@ -1,4 +1,4 @@
-"""A finished run to use, trained once for all tests."""
+"""A finished run that the tests of this folder share."""
 
 import shutil
 from collections.abc import Callable
@@ -9,11 +9,11 @@ import pytest
 
 @pytest.fixture(scope="session")
 def finished_run(train_in: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a LightCNN after a few updates on real digits; not to be changed."""
+    """The directory of a LightCNN run of 100 updates on real digits; tests must not change it."""
     return train_in(tmp_path_factory.mktemp("finished"), "trainer.max_steps=100")
 
 
 @pytest.fixture
 def copied_run(finished_run: Path, tmp_path: Path) -> Path:
-    """A copy that a test may spoil."""
+    """A copy of the finished run, which a test may change."""
     return Path(shutil.copytree(finished_run, tmp_path / "copy"))

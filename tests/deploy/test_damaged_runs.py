@@ -1,4 +1,4 @@
-"""A run directory with one wrong entry is used, or refused in one line; never a traceback."""
+"""A run with one invalid entry is used, or rejected with a one-line message, not a traceback."""
 
 import json
 import random
@@ -14,25 +14,28 @@ REMOVED = object()
 
 
 @pytest.fixture(autouse=True)
-def run_of_few(copied_run, tmp_path, monkeypatch):
-    """Measured on one batch; elsewhere, since a data.root of "" is the working directory."""
+def small_run(copied_run, tmp_path, monkeypatch):
+    """A copy of the finished run that evaluates a single batch.
+
+    The working directory is a folder of its own, since ``data.root=""`` means that directory.
+    """
     monkeypatch.chdir(tmp_path)
-    change(copied_run / "config.yaml", ("trainer", "limit_eval_steps"), 1)
+    set_entry(copied_run / "config.yaml", ("trainer", "limit_eval_steps"), 1)
     return copied_run
 
 
-def places(node, path=()):
-    """The path of every entry of nested mappings and lists, the root's included."""
+def entry_paths(node, path=()):
+    """Yield the path of every entry of nested mappings and lists, including the root."""
     yield path
     for key, value in node.items() if isinstance(node, dict) else enumerate(node):
         if isinstance(value, dict | list):
-            yield from places(value, (*path, key))
+            yield from entry_paths(value, (*path, key))
         else:
             yield (*path, key)
 
 
-def change(file, path, value):
-    """Set or remove the entry at ``path``; all of the file's content where that is empty."""
+def set_entry(file, path, value):
+    """Set or remove the entry at ``path``; an empty path is the file's whole content."""
     content = {"root": yaml.safe_load(file.read_text())}  # JSON is YAML
     *parents, last = ("root", *path)
     node = content
@@ -49,32 +52,34 @@ def change(file, path, value):
 @pytest.mark.parametrize(
     "seeds", [range(30), pytest.param(range(100, 1300), marks=pytest.mark.slow)], ids=len
 )
-def test_one_wrong_entry(seeds, run_of_few, capsys):
-    files = {name: (run_of_few / name).read_text() for name in FILES}
+def test_invalid_entry_is_accepted_or_rejected_in_one_line(seeds, small_run, capsys):
+    files = {name: (small_run / name).read_text() for name in FILES}
     for seed in seeds:
-        draw = random.Random(seed)
-        file = run_of_few / draw.choice(FILES)
-        path = draw.choice(list(places(yaml.safe_load(file.read_text()))))
-        value = draw.choice((*VALUES, REMOVED))
-        change(file, path, value)
-        code = main([str(run_of_few), "--test"])
+        rng = random.Random(seed)
+        file = small_run / rng.choice(FILES)
+        path = rng.choice(list(entry_paths(yaml.safe_load(file.read_text()))))
+        value = rng.choice((*VALUES, REMOVED))
+        set_entry(file, path, value)
+        exit_code = main([str(small_run), "--test"])
         errors = capsys.readouterr().err.splitlines()
-        assert code == len(errors), (file.name, path, value, errors)
+        assert exit_code == len(errors), (file.name, path, value, errors)
         assert all(line.startswith("error: ") for line in errors)
         for name, text in files.items():
-            (run_of_few / name).write_text(text)
+            (small_run / name).write_text(text)
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "null", '{"precision": "x"}', "{"])
-def test_summary_of_another_kind(run_of_few, content, predict):
-    (run_of_few / "summary.json").write_text(content)
-    is_damaged = "precision" in content
-    out, err = predict(run_of_few, "--test", code=int(is_damaged))
-    shown = (err, "summary.json is damaged: precision=x") if is_damaged else (out, "not recorded")
-    assert shown[1] in "\n".join(shown[0])
+def test_malformed_summary_is_ignored_or_rejected_in_one_line(small_run, content, predict):
+    (small_run / "summary.json").write_text(content)
+    is_rejected = "precision" in content
+    out, err = predict(small_run, "--test", code=int(is_rejected))
+    if is_rejected:
+        assert "summary.json is damaged: precision=x" in "\n".join(err)
+    else:
+        assert "not recorded" in "\n".join(out)
 
 
-def test_a_run_made_before_the_trainer_got_a_setting_is_used(run_of_few, predict):
-    for since in ("average", "swa_start", "monitor_layers"):
-        change(run_of_few / "config.yaml", ("trainer", since), REMOVED)
-    assert "test/accuracy" in predict(run_of_few, "--test")[0][1]
+def test_run_without_newer_trainer_settings_can_be_used(small_run, predict):
+    for name in ("average", "swa_start", "monitor_layers"):
+        set_entry(small_run / "config.yaml", ("trainer", name), REMOVED)
+    assert "test/accuracy" in predict(small_run, "--test")[0][1]

@@ -1,4 +1,4 @@
-"""Exported files predict what the run's model predicts, from raw pixels, in any batch size."""
+"""Exported models predict the same as the run's model, from raw pixels, at any batch size."""
 
 import numpy
 import pytest
@@ -18,7 +18,7 @@ def run(finished_run):
     return open_run(finished_run)
 
 
-def test_deployable_prepares_as_training_does(run):
+def test_deployable_prepares_images_as_in_training(run):
     images = torch.randint(0, 256, (3, 1, 28, 28), dtype=torch.uint8)
     (prepared,) = PrepareImages(run.spec.mean, run.spec.std, ())((images,), None)
     with torch.inference_mode():
@@ -26,26 +26,27 @@ def test_deployable_prepares_as_training_does(run):
     assert torch.allclose(got, expected, atol=1e-5)
 
 
-def test_onnx_agrees_on_the_whole_test_split_and_int8_nearly(run, tmp_path):
+def test_onnx_matches_the_model_and_int8_nearly_does(run, tmp_path):
+    """Both are compared with the model on the whole test split."""
     answers = Classes(run.spec, {})
-    exact, small = deploy(run, answers, export=None, quantize="int8", folder=tmp_path)
-    assert exact.num_agreeing == exact.num_compared == 1000
-    assert exact.file.name == "model.onnx"
-    assert small.num_agreeing > 970
-    assert abs(small.score - exact.score) < 0.02
-    assert small.num_bytes < exact.num_bytes / 2
+    onnx, int8 = deploy(run, answers, export=None, quantize="int8", folder=tmp_path)
+    assert onnx.num_agreeing == onnx.num_compared == 1000
+    assert onnx.file.name == "model.onnx"
+    assert int8.num_agreeing > 970
+    assert abs(int8.score - onnx.score) < 0.02
+    assert int8.num_bytes < onnx.num_bytes / 2
     images = torch.randint(0, 256, (7, 1, 28, 28), dtype=torch.uint8)
-    exported = onnx_predict(exact.file, num_threads=1)
-    alone = torch.cat([exported(image) for image in images.split(1)])
-    assert torch.allclose(exported(images), alone, atol=1e-4)
+    predict = onnx_predict(onnx.file, num_threads=1)
+    one_by_one = torch.cat([predict(image) for image in images.split(1)])
+    assert torch.allclose(predict(images), one_by_one, atol=1e-4)
 
 
-def test_torch_export_of_a_run_without_a_test_split(train, tmp_path, predict):
-    random = numpy.random.default_rng(0)
+def test_torch_export_without_test_split_checks_the_val_split(train, tmp_path, predict):
+    rng = numpy.random.default_rng(0)
     for name, low in (("dark", 0), ("light", 128)):
         (tmp_path / "train" / name).mkdir(parents=True)
         for number in range(20):
-            pixels = random.integers(low, low + 128, (28, 28), numpy.uint8)
+            pixels = rng.integers(low, low + 128, (28, 28), numpy.uint8)
             Image.fromarray(pixels).save(tmp_path / "train" / name / f"{number}.png")
     run_dir = train(
         "data=image_folder",
@@ -64,7 +65,7 @@ def test_torch_export_of_a_run_without_a_test_split(train, tmp_path, predict):
 
 
 @pytest.mark.slow
-def test_attention_exports(run, tmp_path):
+def test_vision_transformer_exports_to_onnx(run, tmp_path):
     vit = VisionTransformer(
         1, 10, (28, 28), patch_size=7, width=16, depth=1, num_heads=2, dropout=0
     )

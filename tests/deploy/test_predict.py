@@ -1,4 +1,4 @@
-"""``predict.py`` on real run directories: answers, and one line for every mistake."""
+"""``predict.py`` on real run directories: its answers, and a one-line message per mistake."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ SMALL = ("debug=fast", "data.batch_size=4", "data.eval_batch_size=4")
 
 @pytest.fixture(scope="module")
 def digits(finished_run):
-    """Five test digits ``(5, 1, 28, 28)``, and their classes by the model itself."""
+    """Five test digits ``(5, 1, 28, 28)``, and the classes that the model predicts for them."""
     run = open_run(finished_run)
     data = run.load_data()
     (raw,) = data.read("test", [torch.arange(0, 1000, 200)])
@@ -31,7 +31,7 @@ def digits(finished_run):
 
 @pytest.fixture
 def digit(digits, tmp_path):
-    """The first of them as the file a user has."""
+    """The first of the digits as a PNG file."""
     return save(digits[0][0], tmp_path / "digit.png")
 
 
@@ -44,7 +44,7 @@ def classes_of(out):
     return [line.split("  ")[1] for line in out]
 
 
-def test_another_size_and_mode_is_fitted_and_said(finished_run, digits, tmp_path, predict):
+def test_image_size_and_mode_are_converted_with_a_note(finished_run, digits, tmp_path, predict):
     large = Image.fromarray(digits[0][0, 0].numpy()).convert("RGB").resize((84, 84))
     large.save(tmp_path / "large.png")
     out, err = predict(finished_run, tmp_path / "large.png")
@@ -60,13 +60,13 @@ def test_another_size_and_mode_is_fitted_and_said(finished_run, digits, tmp_path
         assert err == [f"note: {tmp_path}/wide.png: {note}"]
 
 
-def test_photographs_of_dark_digits_on_paper(finished_run, digits, tmp_path, predict):
-    """Grey paper, shaded and grained, a pen that is not quite black."""
+def test_photos_of_dark_digits_on_paper_are_inverted(finished_run, digits, tmp_path, predict):
+    """The paper is grey, unevenly lit and grainy, and the ink is not quite black."""
     images, classes = digits
-    random = numpy.random.default_rng(0)
+    rng = numpy.random.default_rng(0)
     for i, image in enumerate(images):
         ink = Image.fromarray(image[0].numpy()).resize((560, 560), Image.Resampling.BICUBIC)
-        paper = numpy.linspace(180, 225, 560) + random.normal(0, 4, (560, 560))
+        paper = numpy.linspace(180, 225, 560) + rng.normal(0, 4, (560, 560))
         photo = paper * (1 - 0.8 * numpy.asarray(ink) / 255)
         Image.fromarray(photo.clip(0, 255).astype(numpy.uint8)).save(tmp_path / f"{i}.jpg")
     out, err = predict(finished_run, tmp_path)
@@ -76,7 +76,7 @@ def test_photographs_of_dark_digits_on_paper(finished_run, digits, tmp_path, pre
     assert "the image must be inverted (--invert)" in err[-1]
 
 
-def test_invert_gives_the_digit_back(finished_run, digits, tmp_path, predict):
+def test_inverted_digit_is_restored(finished_run, digits, tmp_path, predict):
     images, classes = digits
     file = save(255 - images[0], tmp_path / "inverted.png")
     for options in ([], ["--invert"]):
@@ -84,11 +84,12 @@ def test_invert_gives_the_digit_back(finished_run, digits, tmp_path, predict):
         assert classes_of(out) == classes[:1]
         assert "inverted" in note
     read, _ = read_image(file, open_run(finished_run).spec)
-    assert (read[0] / 255 - images[0] / images[0].max()).abs().max() < 0.16  # fainter is paper
+    assert (read[0] / 255 - images[0] / images[0].max()).abs().max() < 0.16  # faint ink is erased
     assert read.max() == 255
 
 
-def test_what_a_person_sees_in_a_folder(finished_run, digits, tmp_path, predict):
+def test_folder_is_searched_for_visible_images(finished_run, digits, tmp_path, predict):
+    """Hidden files and folders, files of other types and links to folders are skipped."""
     images, _ = digits
     folder = tmp_path / "photos"
     for name in (".thumbnails", "more"):
@@ -105,9 +106,7 @@ def test_what_a_person_sees_in_a_folder(finished_run, digits, tmp_path, predict)
     assert err == []
 
 
-def test_damaged_images_are_a_line_each_and_the_others_are_classified(
-    finished_run, digit, tmp_path, predict
-):
+def test_damaged_images_are_reported_and_others_classified(finished_run, digit, tmp_path, predict):
     (tmp_path / "cut.png").write_bytes(digit.read_bytes()[:60])
     Image.new("F", (28, 28)).save(tmp_path / "deep.tif")
     (tmp_path / "link.png").symlink_to("nowhere.png")
@@ -115,20 +114,20 @@ def test_damaged_images_are_a_line_each_and_the_others_are_classified(
     assert [line.split("  ")[0] for line in out] == [str(digit)]
     assert all(line.startswith("error: ") for line in err)
     assert "32-bit pixels" in err[1]
-    missing = [
-        f"error: cannot read the image {tmp_path}/{name}.png" for name in ("link", "missing")
+    assert err[2:] == [
+        f"error: cannot read the image {tmp_path}/{name}.png: No such file or directory"
+        for name in ("link", "missing")
     ]
-    assert err[2:] == [f"{start}: No such file or directory" for start in missing]
 
 
-def test_name_that_is_no_utf8(finished_run, digits, tmp_path, predict):
+def test_file_name_that_is_not_utf8_is_escaped(finished_run, digits, tmp_path, predict):
     file = save(digits[0][0], tmp_path / os.fsdecode(b"\xff.png"))
     out, _ = predict(finished_run, file, "--csv", tmp_path / "out.csv")
     assert out[0].startswith(f"{tmp_path}/\\udcff.png  ")
     assert "\\udcff.png,1," in (tmp_path / "out.csv").read_text()
 
 
-def test_answers_as_files(finished_run, digits, tmp_path, predict):
+def test_predictions_are_written_as_json_and_csv(finished_run, digits, tmp_path, predict):
     images, classes = digits
     for i in range(2):
         save(images[i], tmp_path / f"{i}.png")
@@ -146,14 +145,14 @@ def test_answers_as_files(finished_run, digits, tmp_path, predict):
     for option in ("--json", "--csv"):
         _, err = predict(finished_run, "--test", option, tmp_path, code=1)
         assert err == [f"error: cannot write {tmp_path}: Is a directory"]
-    reading, writing = os.pipe()  # as --csv /dev/stdout
-    predict(finished_run, tmp_path / "0.png", "--csv", f"/dev/fd/{writing}")
-    os.close(writing)
-    with open(reading) as stream:
+    read_end, write_end = os.pipe()  # a pipe, as in --csv /dev/stdout
+    predict(finished_run, tmp_path / "0.png", "--csv", f"/dev/fd/{write_end}")
+    os.close(write_end)
+    with open(read_end) as stream:
         assert stream.readline() == "input,rank,class,probability\n"
 
 
-def test_latest_run(copied_run, digit, tmp_path, monkeypatch, predict):
+def test_latest_uses_the_newest_run(copied_run, digit, tmp_path, monkeypatch, predict):
     monkeypatch.chdir(tmp_path)
     _, err = predict("latest", "--test", code=1)
     assert err == ["error: latest: there is no run directory below outputs/ or multirun/"]
@@ -164,19 +163,19 @@ def test_latest_run(copied_run, digit, tmp_path, monkeypatch, predict):
     assert err == ["note: the latest run is outputs/day/0"]
 
 
-def replaced(file, old, new):
+def replace_in_file(file, old, new):
     file.write_text(file.read_text().replace(old, new))
 
 
-def test_objective_whose_outputs_are_no_classes(copied_run, digit, predict):
+def test_model_outputs_of_unknown_kind_are_rejected(copied_run, digit, predict):
     known = "objectives.classification.Classification"
-    replaced(copied_run / "config.yaml", known, "objectives.base.Objective")
-    for use in ([digit], ["--export", "onnx"], ["--num-samples", "4"]):
-        _, (error,) = predict(copied_run, *use, code=1)
+    replace_in_file(copied_run / "config.yaml", known, "objectives.base.Objective")
+    for arguments in ([digit], ["--export", "onnx"], ["--num-samples", "4"]):
+        _, (error,) = predict(copied_run, *arguments, code=1)
         assert "the outputs of objectives.base.Objective on data=mnist5k cannot be shown" in error
 
 
-def test_test_compares_with_the_recorded_numbers(copied_run, tmp_path, predict):
+def test_test_option_compares_with_recorded_metrics(copied_run, tmp_path, predict):
     out, _ = predict(copied_run, "--test", "--json", tmp_path / "a.json")
     assert [line.partition("(")[2] for line in out] == ["as recorded)"] * 2
     rows = json.loads((tmp_path / "a.json").read_text())
@@ -190,18 +189,18 @@ def test_test_compares_with_the_recorded_numbers(copied_run, tmp_path, predict):
     assert note == f"note: the status of {copied_run} is running: using its best weights so far"
 
 
-def test_nothing_but_the_run_directory_is_needed(
+def test_config_spec_and_checkpoint_are_sufficient(
     finished_run, digit, tmp_path, monkeypatch, predict
 ):
     (tmp_path / "bare" / "checkpoints").mkdir(parents=True)
     for name in ("config.yaml", "spec.json", "checkpoints/last.pt"):
         shutil.copy(finished_run / name, tmp_path / "bare" / name)
-    replaced(tmp_path / "bare" / "config.yaml", "root: ", "root: /gone")
+    replace_in_file(tmp_path / "bare" / "config.yaml", "root: ", "root: /gone")
     monkeypatch.chdir(tmp_path)
     assert len(predict("bare", digit)[0]) == 1
 
 
-def test_averaged_weights_are_used_where_the_run_kept_them(train):
+def test_averaged_weights_are_used_if_the_run_has_them(train):
     run_dir = train("debug=fast", "trainer.ema_decay=0.9")
     content = checkpoint.load(run_dir / "checkpoints" / "best.pt")
     used = open_run(run_dir).model.state_dict()
@@ -209,72 +208,78 @@ def test_averaged_weights_are_used_where_the_run_kept_them(train):
     assert any(not torch.equal(used[name], value) for name, value in content["model"].items())
 
 
-def test_published_weights_are_not_fetched_again():
+def test_pretrained_weights_are_not_downloaded_again():
     assert without_download({"name": "resnet18", "pretrained": True})["pretrained"] is False
     assert without_download({"pretrained": "a/path"})["pretrained"] is False
 
 
-def test_prompt_is_continued_the_same_way_for_a_seed(train, predict):
-    run_dir = train("model=transformer", "model.num_layers=1", "model.width=32", *SMALL)
+@pytest.fixture(scope="module")
+def text_run(train_once):
+    """The run directory of a small transformer trained on text."""
+    return train_once("model=transformer", "model.num_layers=1", "model.width=32", *SMALL)
 
-    def text(*options, prompt="The ", count=20):
-        return "\n".join(
-            predict(run_dir, "--prompt", prompt, "--max-new-tokens", count, *options)[0]
-        )
+
+def test_generated_text_is_reproducible_for_a_seed(text_run, predict):
+    def text(*options):
+        arguments = ("--prompt", "The ", "--max-new-tokens", 20, *options)
+        return "\n".join(predict(text_run, *arguments)[0])
 
     assert text().startswith("The ")
     assert len(text("--top-k", 1)) == len("The ") + 20
     assert text("--seed", 3) == text("--seed", 3) != text("--seed", 4)
     assert text("--temperature", 1e-40) == text("--temperature", 0)
-    _, (note,) = predict(run_dir, "--prompt", "The " * 100, "--max-new-tokens", 1)
+
+
+def test_long_prompt_is_noted_and_invalid_options_are_rejected(text_run, predict):
+    _, (note,) = predict(text_run, "--prompt", "The " * 100, "--max-new-tokens", 1)
     assert "the prompt has 400 tokens" in note
-    for words, message in {
+    for arguments, message in {
         ("--prompt", "\a"): "error: --prompt: characters that the model has no token for: '\\x07'",
-        ("digit.png",): f"error: the model of {run_dir} continues text: use --prompt, or --test",
+        ("digit.png",): f"error: the model of {text_run} continues text: use --prompt, or --test",
         ("--prompt", "The ", "--temperature", -1): "error: --temperature -1",
         ("--prompt", "The ", "--top-p", 0): "error: --top-p 0",
         ("--prompt", "The ", "--max-new-tokens", -1): "error: --max-new-tokens -1",
     }.items():
-        _, (error,) = predict(run_dir, *words, code=1)
+        _, (error,) = predict(text_run, *arguments, code=1)
         assert error.startswith(message)
 
 
-def test_grid_of_samples(train, finished_run, tmp_path, predict):
+def test_samples_are_written_as_a_square_grid(train, finished_run, tmp_path, predict):
     extractor = f"objective.fid_extractor={finished_run}"
     run_dir = train("model=dcgan", "model.width=8", *SMALL, extractor)
     predict(run_dir, "--num-samples", 9, "--output", tmp_path / "grid.png")
     with Image.open(tmp_path / "grid.png") as grid:
         assert grid.width == grid.height >= 3 * 28
     (tmp_path / "folder.png").mkdir()
-    for name, why in {
+    for name, message in {
         "grid.txt": " should be a file that ends in .png",
         "folder.png": ": Is a directory",
         "nowhere/grid.png": ": No such file or directory",
     }.items():
         file = tmp_path / name
         _, (error,) = predict(run_dir, "--num-samples", 2, "--output", file, code=1)
-        assert error.endswith(f"{file}{why}")
+        assert error.endswith(f"{file}{message}")
     _, (error,) = predict(run_dir, "digit.png", code=1)
     assert "generates images: use --num-samples" in error
 
 
-SPOILED = {
+DAMAGE = {
     "has no checkpoint": lambda run: shutil.rmtree(run / "checkpoints"),
     "is not a run directory: it has no spec.json": lambda run: (run / "spec.json").unlink(),
     "best.pt is damaged": lambda run: (run / "checkpoints" / "best.pt").write_bytes(b"PK"),
-    "the checkpoint does not fit the model in config.yaml": lambda run: replaced(
+    "the checkpoint does not fit the model in config.yaml": lambda run: replace_in_file(
         run / "config.yaml", "num_classes: null", "num_classes: 3"
     ),
-    "os.system is not allowed": lambda run: replaced(
+    "os.system is not allowed": lambda run: replace_in_file(
         run / "config.yaml", "models.lightcnn.LightCNN", "os.system"
     ),
     "error: there is no directory": shutil.rmtree,
 }
 
 
-@pytest.mark.parametrize("message", SPOILED)
-def test_unusable_directory_is_one_line(message, copied_run, predict):
-    SPOILED[message](copied_run)
+@pytest.mark.parametrize("message", DAMAGE)
+def test_unusable_run_directory_is_rejected_in_one_line(message, copied_run, predict):
+    DAMAGE[message](copied_run)
     out, (error,) = predict(copied_run, "--test", code=1)
     assert out == []
     assert message in error
@@ -303,7 +308,7 @@ def test_unusable_directory_is_one_line(message, copied_run, predict):
         (["no/such/file.png"], "cannot read the image no/such/file.png"),
     ],
 )
-def test_wrong_use_is_one_line(arguments, message, finished_run, predict):
+def test_invalid_arguments_are_rejected_in_one_line(arguments, message, finished_run, predict):
     out, (error,) = predict(finished_run, *arguments, code=1)
     assert out == []
     assert message in error

@@ -1,4 +1,4 @@
-"""The page on use from Python, to the letter but for the length of its run."""
+"""The examples in ``docs/use/python.md`` run as printed, except that training is shorter."""
 
 import re
 
@@ -9,29 +9,29 @@ from tests.conftest import ROOT
 from train import train
 
 PAGE = (ROOT / "docs" / "use" / "python.md").read_text()
-LENGTH = '"trainer.max_epochs=1"'
+TRAINING_LENGTH = '"trainer.max_epochs=1"'
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
 
-def test_the_page(monkeypatch, tmp_path, data_root):
+def test_documented_examples_run(monkeypatch, tmp_path, data_root):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert len(blocks) == 2
-    assert blocks[0].count(LENGTH) == 1
-    names: dict = {}
-    exec(blocks[0].replace(LENGTH, f'"debug=fast", "data.root={data_root}"'), names)
-    exec(blocks[1], names)
-    run = names["run"]
-    assert names["run_dir"].parent.parent == tmp_path / "outputs"
+    assert blocks[0].count(TRAINING_LENGTH) == 1
+    namespace: dict = {}
+    exec(blocks[0].replace(TRAINING_LENGTH, f'"debug=fast", "data.root={data_root}"'), namespace)
+    exec(blocks[1], namespace)
+    run = namespace["run"]
+    assert namespace["run_dir"].parent.parent == tmp_path / "outputs"
     assert run.test()["test/accuracy"] == run.summary["test/accuracy"]
-    assert names["probabilities"].shape == (2, 10)
-    assert len(names["curve"]) == 2
+    assert namespace["probabilities"].shape == (2, 10)
+    assert len(namespace["curve"]) == 2
     assert (run.run_dir / ".hydra" / "overrides.yaml").exists()
 
 
 @pytest.mark.parametrize(
-    ("override", "why"),
+    ("override", "message"),
     [
         ("study=sgd_or_adamw", "makes one run"),
         ("model.dropout=x", "should be a number"),
@@ -40,8 +40,8 @@ def test_the_page(monkeypatch, tmp_path, data_root):
         ("hydra.run.dir=a_file/run", "a_file/run: Not a directory"),
     ],
 )
-def test_mistakes_are_raised(monkeypatch, tmp_path, data_root, override, why):
+def test_mistakes_raise_config_error(monkeypatch, tmp_path, data_root, override, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a_file").touch()
-    with pytest.raises(ConfigError, match=why):
+    with pytest.raises(ConfigError, match=message):
         train(override, "debug=fast", "wandb.mode=disabled", f"data.root={data_root}")

@@ -1,4 +1,4 @@
-"""A study of runs that are only pretended: a launcher writes what they would leave behind."""
+"""A study whose runs are simulated: its launcher writes their files without training."""
 
 import json
 import math
@@ -41,49 +41,49 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def accuracy(given: dict[str, str], steps: int) -> float:
-    """Best at a rate of 0.1 for SGD and 0.01 for Adam; grows with the steps."""
-    best = 0.1 if given["optimizer"] == "sgd" else 0.01
-    distance = abs(math.log10(float(given.get("optimizer.lr", 1e-3)) / best))
+def accuracy(overrides: dict[str, str], steps: int) -> float:
+    """Simulated accuracy: best at lr 0.1 for SGD and 0.01 for Adam, and grows with the steps."""
+    best = 0.1 if overrides["optimizer"] == "sgd" else 0.01
+    distance = abs(math.log10(float(overrides.get("optimizer.lr", 1e-3)) / best))
     return (1 - distance / 10) * steps / (steps + 10)
 
 
 @dataclass
 class FakeLauncher:
-    """Runs jobs by writing their summaries; keeps what it was asked to run.
+    """Hydra launcher that writes the metrics and the summary of each job instead of running it.
 
     Attributes:
-        status_of: the status a run ends with, from its overrides.
-        killed_after: raise KeyboardInterrupt when so many jobs are done, as a kill would.
-        loses: job names whose process dies, and the launcher with it.
-        accuracy: what a run reaches, from its overrides and steps.
-        loss: the name of the loss that runs record.
-        jobs: the overrides of each job, by key.
+        status_of: final status of a run, given its overrides.
+        killed_after: number of jobs after which the study is killed by a KeyboardInterrupt.
+        crashing_jobs: names of jobs whose process dies and takes the launcher with it.
+        accuracy: monitored value of a run, given its overrides and steps.
+        loss: name under which runs log their loss.
+        jobs: overrides of each launched job, by key.
     """
 
     directory: Path
-    status_of: Callable[[dict[str, str]], str] = lambda given: "completed"
+    status_of: Callable[[dict[str, str]], str] = lambda overrides: "completed"
     killed_after: int | None = None
-    loses: tuple[str, ...] = ()
+    crashing_jobs: tuple[str, ...] = ()
     accuracy: Callable[[dict[str, str], int], float] = accuracy
     loss: str = "train/loss"
     jobs: list[dict[str, str]] = field(default_factory=list)
 
     def launch(self, job_overrides: Any, initial_job_idx: int) -> None:
-        for overrides in job_overrides:
-            given = dict(override.split("=", 1) for override in overrides)
+        for job in job_overrides:
+            overrides = dict(override.split("=", 1) for override in job)
             if len(self.jobs) == self.killed_after:
                 raise KeyboardInterrupt
-            self.jobs.append(given)
-            if given["hydra.sweep.subdir"] in self.loses:
+            self.jobs.append(overrides)
+            if overrides["hydra.sweep.subdir"] in self.crashing_jobs:
                 raise RuntimeError("a worker was killed")
-            self.run(given)
+            self.run(overrides)
 
-    def run(self, given: dict[str, str]) -> None:
-        folder = self.directory / given["hydra.sweep.subdir"]
+    def run(self, overrides: dict[str, str]) -> None:
+        folder = self.directory / overrides["hydra.sweep.subdir"]
         folder.mkdir(parents=True, exist_ok=True)
-        steps = int(given.get("trainer.limit_train_steps", HORIZON))
-        status = self.status_of(given)
+        steps = int(overrides.get("trainer.limit_train_steps", HORIZON))
+        status = self.status_of(overrides)
         events = [
             {"step": n, "seconds": n / 100, self.loss: 1.0, "optim/lr": 0.1}
             for n in range(1, steps + 1)
@@ -95,15 +95,15 @@ class FakeLauncher:
             "error": "refused" if status == "failed" else None,
             "steps": steps,
             "horizon_steps": HORIZON,
-            "best": {"value": self.accuracy(given, steps)} if status == "completed" else None,
-            "initial_weights_hash": given.get("seed"),
-            "data_order_hash": given.get("seed"),
+            "best": {"value": self.accuracy(overrides, steps)} if status == "completed" else None,
+            "initial_weights_hash": overrides.get("seed"),
+            "data_order_hash": overrides.get("seed"),
         }
         (folder / "summary.json").write_text(json.dumps(summary))
 
     @property
     def commands(self) -> list[tuple[str, str | None]]:
-        """The run and the step limit of each job started after the preflight, in order."""
+        """Name and step limit of each job launched after the preflight, in order."""
         return [
             (job["hydra.sweep.subdir"], job.get("trainer.limit_train_steps"))
             for job in self.jobs
@@ -112,12 +112,12 @@ class FakeLauncher:
 
     @property
     def names(self) -> list[str]:
-        """The jobs started after the preflight, in order."""
+        """Name of each job launched after the preflight, in order."""
         return [name for name, _ in self.commands]
 
 
-def conduct_fake(launcher: FakeLauncher, *arguments: str, **changes: Any) -> Study:
-    """A study of the fake runs with some settings changed."""
+def run_fake_study(launcher: FakeLauncher, *arguments: str, **changes: Any) -> Study:
+    """Run the study in ``SETTINGS``, with some settings changed, in the launcher's directory."""
     return conduct(
         SETTINGS | changes,
         arguments,
@@ -130,6 +130,6 @@ def conduct_fake(launcher: FakeLauncher, *arguments: str, **changes: Any) -> Stu
     )
 
 
-def record_of(directory: Path) -> dict[str, Any]:
+def read_record(directory: Path) -> dict[str, Any]:
     """The content of ``study.json``."""
     return json.loads((directory / "study.json").read_text())

@@ -1,41 +1,41 @@
-"""The line that a study shows for each run."""
+"""The progress line that a study prints for each run that ends."""
 
 import pytest
 
 from study import outlook
-from tests.study.fake_study import FakeLauncher, conduct_fake, record_of
+from tests.study.fake_study import FakeLauncher, read_record, run_fake_study
 
 
-def test_place_time_left_settings_and_value(tmp_path, monkeypatch):
-    class Telling(FakeLauncher):
-        """Says of every run what its process would."""
+def test_line_shows_run_number_time_left_and_settings(tmp_path, monkeypatch):
+    class LineRecorder(FakeLauncher):
+        """Collects the line of every run; each run takes a minute of simulated time."""
 
         clock = 0.0
 
-        def run(self, given):
-            super().run(given)
-            Telling.clock += 60
-            name = given["hydra.sweep.subdir"]
-            words = [f"{key}={value}" for key, value in given.items()]
-            lines.append((name, outlook.line(self.directory, name, words)))
+        def run(self, overrides):
+            super().run(overrides)
+            LineRecorder.clock += 60
+            name = overrides["hydra.sweep.subdir"]
+            command = [f"{key}={value}" for key, value in overrides.items()]
+            lines.append((name, outlook.line(self.directory, name, command)))
 
     lines = []
-    monkeypatch.setattr(outlook.time, "time", lambda: Telling.clock)
-    conduct_fake(Telling(tmp_path))
+    monkeypatch.setattr(outlook.time, "time", lambda: LineRecorder.clock)
+    run_fake_study(LineRecorder(tmp_path))
     assert lines[0] == ("preflight/sgd-0", "runs")
     _, *trials, last = [line for name, line in lines if not name.startswith("preflight")]
-    rate = record_of(tmp_path)["runs"][1]["params"]["optimizer.lr"]
-    # eight trials and four repeats, a minute each
-    assert trials[0].startswith(f"trial 2 of 8, 10 min left  optimizer.lr={rate}  ")
+    lr = read_record(tmp_path)["runs"][1]["params"]["optimizer.lr"]
+    # 8 trials and 4 repeats of one minute each
+    assert trials[0].startswith(f"trial 2 of 8, 10 min left  optimizer.lr={lr}  ")
     assert trials[7].startswith("repeat 1 of 4, 3 min left  ")
     assert last.startswith("repeat 4 of 4  optimizer.lr=")
     assert last.count("\n") == 0
 
 
-def test_a_study_that_goes_on_counts_what_it_has(tmp_path):
-    conduct_fake(FakeLauncher(tmp_path))
-    conduct_fake(FakeLauncher(tmp_path), replicates=2)
-    session = record_of(tmp_path)["session"]
+def test_resumed_study_counts_its_earlier_runs(tmp_path):
+    run_fake_study(FakeLauncher(tmp_path))
+    run_fake_study(FakeLauncher(tmp_path), replicates=2)
+    session = read_record(tmp_path)["session"]
     assert (session["num_trials"], session["num_repeats"]) == (16, 8)
     assert 2 * session["seconds_done"] == pytest.approx(session["seconds_planned"])
     assert outlook.line(tmp_path, "sgd-r1-tune-000", []).startswith("trial 16 of 16  ")

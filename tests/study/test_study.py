@@ -1,4 +1,4 @@
-"""The course of a study: budgets, halving, repeats, and what becomes of accidents."""
+"""A study from preflight to results: budgets, halving, repeats, failed and lost runs."""
 
 import json
 
@@ -11,26 +11,27 @@ from tests.study.fake_study import (
     HORIZON,
     FakeLauncher,
     accuracy,
-    conduct_fake,
-    record_of,
+    read_record,
+    run_fake_study,
 )
 
 
-def test_replicates_tune_with_equal_budgets_and_judge_the_best_on_fresh_paired_seeds(tmp_path):
+def test_best_settings_are_repeated_on_fresh_paired_seeds(tmp_path):
+    """All candidates get the same number of trials, and the same seeds for their repeats."""
     launcher = FakeLauncher(tmp_path)
-    done = conduct_fake(launcher, replicates=3, untuned=True, seed=2)
+    study = run_fake_study(launcher, replicates=3, untuned=True, seed=2)
     for name in ("sgd", "adam"):
-        rates = set()
-        for replicate in done.replicates:
-            first = 200_000 + 1_000 * replicate.number
+        lrs = set()
+        for replicate in study.replicates:
+            first_seed = 200_000 + 1_000 * replicate.number
             jobs = [
                 job
                 for job in launcher.jobs
                 if job["hydra.sweep.subdir"].startswith(f"{name}-r{replicate.number}-")
             ]
-            seeds = [(job["wandb.job_type"], int(job["seed"]) - first) for job in jobs]
-            judged = [("repeat", 1), ("untuned", 1), ("repeat", 2), ("untuned", 2)]
-            assert seeds == [("tune", 0)] * 4 + judged
+            seeds = [(job["wandb.job_type"], int(job["seed"]) - first_seed) for job in jobs]
+            evaluations = [("repeat", 1), ("untuned", 1), ("repeat", 2), ("untuned", 2)]
+            assert seeds == [("tune", 0)] * 4 + evaluations
             best = replicate.best()[name]
             assert best.value == max(tuning.value for tuning in replicate.trials[name])
             repeat, untuned = jobs[4:6]
@@ -38,11 +39,11 @@ def test_replicates_tune_with_equal_budgets_and_judge_the_best_on_fresh_paired_s
             assert "optimizer.lr" not in untuned
             assert "trainer.test" not in repeat
             assert (repeat["wandb.candidate"], repeat["wandb.tags"]) == (name, f"[{name}]")
-            rates |= {job["optimizer.lr"] for job in jobs[:4]}
-        assert len(rates) == 12, "every sampler has points of its own"
+            lrs |= {job["optimizer.lr"] for job in jobs[:4]}
+        assert len(lrs) == 12, "each replicate samples other points"
     repeats = [name for name in launcher.names if "-r0-repeat-" in name]
-    assert [name.partition("-")[0] for name in repeats] == ["sgd", "adam"] * 2, "seed by seed"
-    record = record_of(tmp_path)
+    assert [name.partition("-")[0] for name in repeats] == ["sgd", "adam"] * 2, "grouped by seed"
+    record = read_record(tmp_path)
     assert [(entry["candidate"], entry["replicate"]) for entry in record["best"]] == [
         (name, replicate) for replicate in range(3) for name in ("sgd", "adam")
     ]
@@ -51,8 +52,8 @@ def test_replicates_tune_with_equal_budgets_and_judge_the_best_on_fresh_paired_s
     assert record["tuning_compute"]["saved_fraction"] == 0
 
 
-def of_rates(**spaces):
-    """Settings of a study of optimizers, each with its space of learning rates."""
+def lr_study(**spaces):
+    """Return settings of a study that tunes only the learning rate, one space per optimizer."""
     candidates = {
         name: {"overrides": [f"optimizer={name}"], "space": {"optimizer.lr": space}}
         for name, space in spaces.items()
@@ -60,22 +61,22 @@ def of_rates(**spaces):
     return {"candidates": candidates, "replicates": 3, "trials": 16}
 
 
-def test_a_space_with_its_best_at_a_bound_is_widened_once_and_all_tune_again(tmp_path, capsys):
-    """SGD is best at a rate of 0.1, twice as high as its space goes."""
-    settings = of_rates(sgd={"low": 1e-3, "high": 0.05, "log": True}, adam=[1e-3, 1e-2])
-    conduct_fake(FakeLauncher(tmp_path), **settings)
-    record = record_of(tmp_path)
+def test_space_is_widened_once_if_the_best_lr_is_at_a_bound(tmp_path, capsys):
+    """SGD is best at a rate of 0.1, twice its upper bound. All candidates are tuned again."""
+    settings = lr_study(sgd={"low": 1e-3, "high": 0.05, "log": True}, adam=[1e-3, 1e-2])
+    run_fake_study(FakeLauncher(tmp_path), **settings)
+    record = read_record(tmp_path)
     assert record["at_bounds"] == {"sgd": {"optimizer.lr": "high"}}
     launcher = FakeLauncher(tmp_path)
-    conduct_fake(launcher, extend=True, **settings)
-    said = "widening spaces beyond optimizer.lr of sgd (high); all candidates are tuned again"
-    assert said in capsys.readouterr().out
+    run_fake_study(launcher, extend=True, **settings)
+    message = "widening spaces beyond optimizer.lr of sgd (high); all candidates are tuned again"
+    assert message in capsys.readouterr().out
     tuned = [job for job in launcher.jobs if job["wandb.job_type"] == "tune"]
     for name in ("sgd", "adam"):
         assert len([job for job in tuned if job["optimizer"] == name]) == 3 * 16
-    rates = [float(job["optimizer.lr"]) for job in tuned if job["optimizer"] == "sgd"]
-    assert 0.05 < max(rates) < 0.05 * (0.05 / 1e-3) ** 0.5
-    record = record_of(tmp_path)
+    lrs = [float(job["optimizer.lr"]) for job in tuned if job["optimizer"] == "sgd"]
+    assert 0.05 < max(lrs) < 0.05 * (0.05 / 1e-3) ** 0.5
+    record = read_record(tmp_path)
     assert record["session"]["num_trials"] == 2 * 2 * 3 * 16
     assert record["at_bounds"] == {}
     for entry in record["best"]:
@@ -83,25 +84,26 @@ def test_a_space_with_its_best_at_a_bound_is_widened_once_and_all_tune_again(tmp
             assert entry["trial"] >= 16
             assert 0.05 < entry["params"]["optimizer.lr"] < 0.2
     repeated = [entry for entry in record["runs"] if entry["phase"] == "repeat"]
-    assert len(repeated) == 2 * 3 * 2, "those of the settings chosen before are not part of it"
+    assert len(repeated) == 2 * 3 * 2, "repeats of earlier choices do not count"
 
 
-def test_a_bound_beyond_which_nothing_better_was_found_is_none_any_more(tmp_path):
-    def falling(given, steps):
-        return accuracy(given, steps) if float(given["optimizer.lr"]) < 0.1 else 0.1
+def test_bound_is_cleared_if_widening_finds_nothing_better(tmp_path):
+    def collapsing(overrides, steps):
+        """Drops at the upper bound of the space."""
+        return accuracy(overrides, steps) if float(overrides["optimizer.lr"]) < 0.1 else 0.1
 
-    settings = of_rates(sgd={"low": 1e-3, "high": 0.1, "log": True})
+    settings = lr_study(sgd={"low": 1e-3, "high": 0.1, "log": True})
     for extend, at_bounds in ((False, {"sgd": {"optimizer.lr": "high"}}), (True, {})):
-        launcher = FakeLauncher(tmp_path, accuracy=falling)
-        conduct_fake(launcher, extend=extend, **settings)
-        record = record_of(tmp_path)
+        launcher = FakeLauncher(tmp_path, accuracy=collapsing)
+        run_fake_study(launcher, extend=extend, **settings)
+        record = read_record(tmp_path)
         assert record["at_bounds"] == at_bounds
-    assert sum(entry["trial"] < 16 for entry in record["best"]) > 1, "chosen before"
+    assert sum(entry["trial"] < 16 for entry in record["best"]) > 1, "chosen in the first round"
 
 
-def test_halving_continues_the_best_in_their_own_directories(tmp_path):
+def test_halving_resumes_the_best_trials_in_their_directories(tmp_path):
     launcher = FakeLauncher(tmp_path)
-    done = conduct_fake(launcher, halving=HALVING, trials=8)
+    study = run_fake_study(launcher, halving=HALVING, trials=8)
     limits = {}
     for job in launcher.jobs:
         if job["hydra.sweep.subdir"].startswith("sgd-r0-tune"):
@@ -114,10 +116,10 @@ def test_halving_continues_the_best_in_their_own_directories(tmp_path):
         json.loads((tmp_path / name / "summary.json").read_text())["status"] for name in limits
     ]
     assert sorted(statuses) == ["completed"] * 2 + ["pruned"] * 6
-    trials = done.replicates[0].trials["sgd"]
+    trials = study.replicates[0].trials["sgd"]
     at_first_rung = sorted(trials, key=lambda t: -t.values[10])
     assert {t.number for t in at_first_rung[:4]} == {t.number for t in trials if 50 in t.values}
-    record = record_of(tmp_path)
+    record = read_record(tmp_path)
     assert record["tuning_compute"] == {
         "steps": 2 * (4 * 10 + 2 * 50 + 2 * 100),
         "steps_without_halving": 1600,
@@ -125,25 +127,25 @@ def test_halving_continues_the_best_in_their_own_directories(tmp_path):
     }
 
 
-def test_audit_runs_pruned_trials_to_the_end_and_decides_nothing(tmp_path):
-    def late(given, steps):
-        """The first rung misleads: what leads there is the worst in the end."""
-        value = accuracy(given, HORIZON)
+def test_audit_finishes_pruned_trials_but_changes_no_choice(tmp_path):
+    def misleading(overrides, steps):
+        """Ranks trials at every rung in the reverse order of their final values."""
+        value = accuracy(overrides, HORIZON)
         return value if steps == HORIZON else 1 - value
 
-    plain = conduct_fake(FakeLauncher(tmp_path, accuracy=late), halving=HALVING, trials=8)
-    before = record_of(tmp_path)
+    study = run_fake_study(FakeLauncher(tmp_path, accuracy=misleading), halving=HALVING, trials=8)
+    before = read_record(tmp_path)
     assert all(entry.get("audited") is None for entry in before["runs"])
 
-    launcher = FakeLauncher(tmp_path, accuracy=late, killed_after=5)
+    killed = FakeLauncher(tmp_path, accuracy=misleading, killed_after=5)
     with pytest.raises(KeyboardInterrupt):
-        conduct_fake(launcher, halving={**HALVING, "audit": True}, trials=8)
-    rest = FakeLauncher(tmp_path, accuracy=late)
-    audited = conduct_fake(rest, halving={**HALVING, "audit": True}, trials=8)
-    names = launcher.names + rest.names
-    pruned = [tuning.name for tuning in plain.tunings if tuning.state == "pruned"]
+        run_fake_study(killed, halving={**HALVING, "audit": True}, trials=8)
+    resumed = FakeLauncher(tmp_path, accuracy=misleading)
+    audited = run_fake_study(resumed, halving={**HALVING, "audit": True}, trials=8)
+    names = killed.names + resumed.names
+    pruned = [tuning.name for tuning in study.tunings if tuning.state == "pruned"]
     assert sorted(names) == sorted(pruned)
-    record = record_of(tmp_path)
+    record = read_record(tmp_path)
     for key in ("best", "tuning_compute"):
         assert record[key] == before[key]
     replicate = audited.replicates[0]
@@ -158,56 +160,58 @@ def test_audit_runs_pruned_trials_to_the_end_and_decides_nothing(tmp_path):
     )
 
 
-def test_diverged_and_failed_trials_are_the_worst_and_not_run_on(tmp_path):
-    def status_of(given):
-        if given["hydra.sweep.subdir"].startswith("preflight/"):
+def test_diverged_and_failed_trials_rank_last_and_are_not_rerun(tmp_path):
+    def status_of(overrides):
+        if overrides["hydra.sweep.subdir"].startswith("preflight/"):
             return "completed"
-        if given["optimizer"] == "adam":
+        if overrides["optimizer"] == "adam":
             return "failed"
-        return "diverged" if float(given["optimizer.lr"]) > 0.05 else "completed"
+        return "diverged" if float(overrides["optimizer.lr"]) > 0.05 else "completed"
 
     launcher = FakeLauncher(tmp_path, status_of)
-    done = conduct_fake(launcher, halving=HALVING, trials=8)
-    best = done.replicates[0].best()
+    study = run_fake_study(launcher, halving=HALVING, trials=8)
+    best = study.replicates[0].best()
     assert best["sgd"].params["optimizer.lr"] <= 0.05
     assert "adam" not in best
     assert launcher.names.count("adam-r0-tune-000") == 1
     assert not [name for name in launcher.names if name.startswith("adam-r0-repeat")]
-    third = FakeLauncher(tmp_path, status_of)
-    conduct_fake(third, halving=HALVING, trials=8)
-    assert third.jobs == []
+    rerun = FakeLauncher(tmp_path, status_of)
+    run_fake_study(rerun, halving=HALVING, trials=8)
+    assert rerun.jobs == []
 
 
-def test_lost_process_is_tried_once_more_and_alone(tmp_path):
-    launcher = FakeLauncher(tmp_path, loses=("sgd-r0-tune-001",))
-    done = conduct_fake(launcher)
+def test_job_of_a_crashed_process_is_retried_once(tmp_path):
+    """Jobs that were lost together with it are launched again, each alone."""
+    launcher = FakeLauncher(tmp_path, crashing_jobs=("sgd-r0-tune-001",))
+    study = run_fake_study(launcher)
     assert launcher.names.count("sgd-r0-tune-001") == 2
     assert launcher.names.count("sgd-r0-tune-002") == 1
     summary = json.loads((tmp_path / "sgd-r0-tune-001" / "summary.json").read_text())
     assert summary["status"] == "failed"
-    assert done.replicates[0].trials["sgd"][1].has_failed
+    assert study.replicates[0].trials["sgd"][1].has_failed
 
 
-def test_preflight_lists_all_misfits_before_anything_is_tuned(tmp_path):
-    launcher = FakeLauncher(tmp_path, lambda given: "failed")
+def test_preflight_reports_all_failing_candidates_before_tuning(tmp_path):
+    launcher = FakeLauncher(tmp_path, lambda overrides: "failed")
     with pytest.raises(ConfigError, match=r"sgd: refused\n  adam: refused"):
-        conduct_fake(launcher)
+        run_fake_study(launcher)
     assert launcher.names == []
-    conduct_fake(FakeLauncher(tmp_path))  # mended
+    run_fake_study(FakeLauncher(tmp_path))  # passes in the same directory once the candidates run
 
 
 @pytest.mark.parametrize("loss", ["train/loss", "train/generator/loss"])
-def test_forecast_counts_the_time_of_the_updates(tmp_path, loss):
-    """Whether a run has one phase or several."""
-    conduct_fake(FakeLauncher(tmp_path, loss=loss))
-    costs = record_of(tmp_path)["costs"]
+def test_forecast_measures_seconds_per_step(tmp_path, loss):
+    """A run with several phases logs one loss per phase, under another name."""
+    run_fake_study(FakeLauncher(tmp_path, loss=loss))
+    costs = read_record(tmp_path)["costs"]
     assert [cost["step_seconds"] for cost in costs.values()] == pytest.approx([0.01, 0.01])
 
 
-def test_table_of_results_breaks_no_words_outside_a_terminal(tmp_path, capsys):
+def test_results_table_keeps_long_settings_on_one_line(tmp_path, capsys):
+    """Outside a terminal, lines may be longer than 80 characters."""
     key = "scheduler.a_setting_with_a_long_name"
-    long = {"overrides": ["optimizer=adam", "optimizer.lr=0.1"], "space": {key: [[0.25, 0.75]]}}
-    conduct_fake(FakeLauncher(tmp_path), candidates={"a_long_name": long})
+    entry = {"overrides": ["optimizer=adam", "optimizer.lr=0.1"], "space": {key: [[0.25, 0.75]]}}
+    run_fake_study(FakeLauncher(tmp_path), candidates={"a_long_name": entry})
     assert f" {key}=[0.25,0.75] " in capsys.readouterr().out
 
 
@@ -219,9 +223,9 @@ def test_table_of_results_breaks_no_words_outside_a_terminal(tmp_path, capsys):
         (("seed=3",), "seed is set by the study"),
     ],
 )
-def test_command_line_may_not_contradict_the_study(tmp_path, arguments, message):
+def test_overrides_that_conflict_with_the_study_are_rejected(tmp_path, arguments, message):
     with pytest.raises(ConfigError, match=message):
-        conduct_fake(FakeLauncher(tmp_path), *arguments)
+        run_fake_study(FakeLauncher(tmp_path), *arguments)
 
 
 @pytest.mark.parametrize(
@@ -241,8 +245,8 @@ def test_command_line_may_not_contradict_the_study(tmp_path, arguments, message)
         ({"candidates": {"a": {"spaec": {}}}}, "did you mean candidates.a.space"),
     ],
 )
-def test_wrong_settings_are_named(tmp_path, changes, message):
+def test_invalid_study_settings_are_rejected(tmp_path, changes, message):
     launcher = FakeLauncher(tmp_path)
     with pytest.raises(ConfigError, match=message):
-        conduct_fake(launcher, **changes)
+        run_fake_study(launcher, **changes)
     assert launcher.jobs == []

@@ -1,4 +1,4 @@
-"""Studies by the real command."""
+"""Studies started by the real command."""
 
 import json
 
@@ -25,10 +25,10 @@ STUDY = (
 )
 
 
-def test_misfits_are_listed_before_anything_is_tuned(command_here):
-    """Those that cannot be composed, and those whose run fails."""
-    done = command_here(
-        "train.py",  # without -m: a study is no single run
+def test_invalid_candidates_are_listed_before_tuning(command_here):
+    """The list has candidates that do not compose and candidates whose preflight run fails."""
+    result = command_here(
+        "train.py",  # a study is a multirun even without -m
         *STUDY,
         "~hydra.sweeper.candidates.sgd",
         "+hydra.sweeper.candidates.first="
@@ -36,9 +36,9 @@ def test_misfits_are_listed_before_anything_is_tuned(command_here):
         "+hydra.sweeper.candidates.second={overrides: ['optimizer=adm']}",
         "+hydra.sweeper.candidates.third={overrides: ['param_groups.layer_decay=x']}",
     )
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    message = done.stderr[done.stderr.rindex("these candidates do not run:\n  first (") :]
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    message = result.stderr[result.stderr.rindex("these candidates do not run:\n  first (") :]
     assert "first (optimizer=adam optimizer.beta=1)" in message
     assert "unknown setting optimizer.beta: did you mean optimizer.betas" in message
     assert "optimizer=adm: no such option; did you mean optimizer=adam?" in message
@@ -46,7 +46,7 @@ def test_misfits_are_listed_before_anything_is_tuned(command_here):
 
 
 @pytest.mark.slow
-def test_study_from_the_command_line(command, tmp_path, data_root):
+def test_study_runs_resumes_and_audits(command, tmp_path, data_root):
     wild = "{overrides: ['optimizer=sgd'], space: {optimizer.lr: [0.1, 1e30]}}"
     arguments = (
         *STUDY,
@@ -54,16 +54,16 @@ def test_study_from_the_command_line(command, tmp_path, data_root):
         f"data.root={data_root}",
         f"hydra.sweep.dir={tmp_path / 'study'}",
     )
-    done = command("train.py", "-m", *arguments)
-    assert done.returncode == 0, done.stderr
+    result = command("train.py", "-m", *arguments)
+    assert result.returncode == 0, result.stderr
     for title in ("Forecast", "Study", "sweep directory"):
-        assert title in done.stdout
+        assert title in result.stdout
     record = json.loads((tmp_path / "study" / "study.json").read_text())
     chosen = [(best["candidate"], best["replicate"]) for best in record["best"]]
     assert sorted(chosen) == [("sgd", 0), ("sgd", 1), ("wild", 0), ("wild", 1)]
     wild = [entry for entry in record["runs"] if entry["candidate"] == "wild"]
     statuses = [entry["status"] for entry in wild]
-    assert sorted(statuses) == ["completed"] * 4 + ["diverged"] * 2, "a result, not a failure"
+    assert sorted(statuses) == ["completed"] * 4 + ["diverged"] * 2, "diverged is not failed"
     for best in record["best"]:
         assert best["candidate"] == "sgd" or best["params"] == {"optimizer.lr": 0.1}
     for entry in record["runs"]:
@@ -72,12 +72,12 @@ def test_study_from_the_command_line(command, tmp_path, data_root):
         if entry["status"] == "diverged":
             continue
         assert ("test/accuracy" in summary) == (summary["steps"] == 8)
-        if entry["phase"] == "tune":  # measured exactly where the rung is, along the full schedule
+        if entry["phase"] == "tune":  # stops exactly at its rung, with the schedule of a full run
             assert summary["steps"] == entry["rungs"][-1]["step"] in (2, 8)
             assert summary["horizon_steps"] == 8
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("metrics.jsonl")}
-    again = command("train.py", "-m", *arguments)
-    assert again.returncode == 0, again.stderr
+    rerun = command("train.py", "-m", *arguments)
+    assert rerun.returncode == 0, rerun.stderr
     assert before == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("metrics.jsonl")}
     audited = command("train.py", "-m", *arguments, "hydra.sweeper.halving.audit=true")
     assert audited.returncode == 0, audited.stderr

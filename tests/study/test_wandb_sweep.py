@@ -1,4 +1,4 @@
-"""W&B's description of a study's sweeps."""
+"""Export of a study as W&B sweeps."""
 
 import pytest
 import yaml
@@ -11,7 +11,7 @@ from study.wandb_sweep import parameter, sweeps_of, write
 from tests.study.fake_study import SETTINGS
 
 
-def test_one_sweep_for_each_candidate(tmp_path, capsys):
+def test_one_sweep_is_written_per_candidate(tmp_path, capsys):
     write("mnist_optimizers", tmp_path)
     sweeps = {file.stem: yaml.safe_load(file.read_text()) for file in tmp_path.glob("*.yaml")}
     assert len(sweeps) == 7
@@ -32,7 +32,7 @@ def test_one_sweep_for_each_candidate(tmp_path, capsys):
     assert "replicates (settings are tuned once)" in printed.err
 
 
-def test_conditional_space_becomes_one_sweep_for_each_branch(tmp_path):
+def test_conditional_space_becomes_one_sweep_per_branch(tmp_path):
     space = {
         "optimizer.lr": {"low": 1e-4, "high": 1e-1, "log": True},
         "scheduler": ["constant", "cosine", "warmup_cosine"],
@@ -44,7 +44,7 @@ def test_conditional_space_becomes_one_sweep_for_each_branch(tmp_path):
     sweeps = sweeps_of("mnist_optimizers", protocol, candidate, compose_config())
     for sweep in sweeps:
         varied = [f"{key}={entry['max']}" for key, entry in sweep["parameters"].items()]
-        compose_config([*sweep["command"][3:-1], *varied])  # knows every setting
+        compose_config([*sweep["command"][3:-1], *varied])  # raises if a setting does not exist
     assert [list(sweep["parameters"]) for sweep in sweeps] == [
         ["optimizer.lr"],
         ["optimizer.lr", "scheduler.warmup_fraction"],
@@ -54,7 +54,7 @@ def test_conditional_space_becomes_one_sweep_for_each_branch(tmp_path):
     assert sweeps[1]["name"] == "test adamw scheduler=cosine"
 
 
-def test_logarithmic_whole_numbers_stay_both():
+def test_log_scaled_integers_become_a_list_of_values():
     width = Dimension.of("model.width", {"low": 16, "high": 1024, "log": True}, "space")
     values = parameter(width, "random")["values"]
     assert values[0] == 16
@@ -63,6 +63,6 @@ def test_logarithmic_whole_numbers_stay_both():
     assert all(isinstance(value, int) for value in values)
 
 
-def test_a_single_run_is_no_sweep(tmp_path):
+def test_study_without_candidates_is_rejected(tmp_path):
     with pytest.raises(ConfigError, match="lr_range compares no candidates"):
         write("lr_range", tmp_path)
