@@ -24,6 +24,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+from pydantic.fields import FieldInfo
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset, IterableDataset
@@ -194,7 +195,7 @@ def check_arguments(
     """Refuse unknown settings, with the nearest known one, and values of a wrong type.
 
     Arguments annotated ``Annotated[float, Field(ge=0)]`` or ``Literal["a", "b"]`` are checked by
-    pydantic.
+    pydantic; other metadata of ``Annotated`` is left to other tools.
     """
     parameters = inspect.signature(target).parameters
     called = inspect.signature(target, follow_wrapped=False).parameters  # a decorator's, if any
@@ -229,5 +230,6 @@ def check_arguments(
             raise ConfigError(f"{where}.{key}={value} should be a number")
         if kind is int and value % 1 != 0:  # also nan and inf
             raise ConfigError(f"{where}.{key}={value} should be a whole number")
-        if origin in (Annotated, Literal):
+        has_field = any(isinstance(entry, FieldInfo) for entry in get_args(annotation))
+        if origin is Literal or has_field:
             check_value(annotation, value, f"{where}.{key}")

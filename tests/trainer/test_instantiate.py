@@ -146,13 +146,17 @@ def test_constructor_error_becomes_one_line():
 
 
 MYLAB = """
-from typing import Any
+from typing import Annotated, Any
 from torch.utils.data import IterableDataset
 from torchvision.models import DenseNet, densenet121
 from torchvision.ops import nms
 
 class Net:
     pass
+
+class Head:
+    def __init__(self, net: Annotated[Net, "N C", {"any": "network"}]):
+        self.net = net
 
 def build(width):
     return Net()
@@ -180,6 +184,13 @@ def test_train_packages_are_allowed(mylab, monkeypatch, name):
     hints = rf"import it in .* models/ .*models\.FILE\.{name}.*TRAIN_PACKAGES=mylab python"
     with pytest.raises(ConfigError, match=rf"is not allowed.*{hints}"):
         resolve(f"mylab.nets.{name}", "model._target_")
+
+
+def test_annotations_for_other_tools_are_ignored(mylab):
+    head = instantiate(
+        {"_target_": "mylab.nets.Head", "net": {"_target_": "mylab.nets.Net"}}, "model"
+    )
+    assert type(head.net).__name__ == "Net"
 
 
 @pytest.mark.parametrize(
