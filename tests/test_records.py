@@ -8,15 +8,15 @@ from core.errors import ConfigError
 from core.files import lock, write_text
 from core.records import printable, read_record
 from core.run_directory import read_config
-from tests.analysis.test_hostile_runs import LAUGHS, MERGED
+from tests.analysis.test_untrusted_runs import BILLION_LAUGHS, MERGED_LAUGHS
 from trainer.loggers.run_files import keep_events
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (f"l0: &l0 [lol]\n{LAUGHS}", "aliases"),
-        (f"m0: &m0 {{a: 1}}\n{MERGED}", "aliases"),
+        (f"l0: &l0 [lol]\n{BILLION_LAUGHS}", "aliases"),
+        (f"m0: &m0 {{a: 1}}\n{MERGED_LAUGHS}", "aliases"),
         ("a: &a [*a]", "aliases"),
         ("a: " + "[" * 100 + "]" * 100, "nested too deep"),
         ("a: " + "[" * 900, "nested too deep"),

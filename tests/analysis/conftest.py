@@ -1,4 +1,4 @@
-"""Fixtures for reports: sweeps without training."""
+"""Fixtures that write sweeps without training and run report.py on them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.analysis.run_directories import write_run
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Callable[..., Path]:
-    """``sweep(optims, seeds, lrs, **run)``: a sweep directory of their product."""
+    """``sweep(optims, seeds, lrs, **run)`` writes a run per combination and returns the folder."""
 
     def make(
         optims: tuple[str, ...] = ("sgd_cosine", "adam_constant"),
@@ -31,20 +31,20 @@ def sweep(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(autouse=True)
-def drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are drawn where a test asks for them (``usefixtures("figures")``): they take time."""
-    if "figures" not in request.fixturenames:
+def _stub_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the figures, which are slow, unless a test uses the fixture ``draw_figures``."""
+    if "draw_figures" not in request.fixturenames:
         monkeypatch.setattr("analysis.page.inline_svg", lambda figure, palette: "")
 
 
 @pytest.fixture
-def figures() -> None:
-    """Named by tests that look at the figures of a page."""
+def draw_figures() -> None:
+    """Have the figures of a page drawn; for tests that inspect them."""
 
 
 @pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """``refused(sweep, ...)``: the one line that a mistake is answered with."""
+def report_error(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """``report_error(sweep, ...)`` runs a report that must fail and returns its error output."""
 
     def run(*arguments: object) -> str:
         assert report.main([str(argument) for argument in arguments]) == 1
@@ -55,7 +55,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 @pytest.fixture
 def run_report(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, pd.DataFrame]]:
-    """``run_report(sweep, ...)``: standard output, and ``report.csv`` by candidate."""
+    """``run_report(sweep, ...)`` returns standard output and ``report.csv`` by candidate."""
 
     def run(*arguments: object) -> tuple[str, pd.DataFrame]:
         assert report.main([str(argument) for argument in arguments]) == 0

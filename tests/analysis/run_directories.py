@@ -1,4 +1,4 @@
-"""Run directories as a training run leaves them, made in a millisecond."""
+"""Write run directories like those of real training runs, in milliseconds."""
 
 import json
 import random
@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-LEVELS = {"sgd_cosine": 0.95, "adam_constant": 0.93, "adamw_warmup_cosine": 0.9501}
+ACCURACIES = {"sgd_cosine": 0.95, "adam_constant": 0.93, "adamw_warmup_cosine": 0.9501}
 
 
 def write_run(
@@ -15,15 +15,21 @@ def write_run(
     optim: str = "sgd_cosine",
     seed: int = 0,
     lr: float = 0.1,
-    level: float | None = None,
+    accuracy: float | None = None,
     status: str = "completed",
     config: dict[str, Any] | None = None,
     **summary: Any,
 ) -> Path:
-    """A run of ``optim`` that climbs to an accuracy around ``level``; ``summary`` overrides."""
-    luck = random.Random(seed)  # the same for every candidate: seeds are paired
-    noise = luck.gauss(0, 0.004) + random.Random(f"{optim}{seed}").gauss(0, 0.001)
-    final = (LEVELS.get(optim, 0.9) if level is None else level) + noise
+    """Write the directory of one run and return its path.
+
+    Args:
+        accuracy: final validation accuracy before noise; None: the default of ``optim``.
+        config: sections to replace in the resolved config.
+        summary: fields to replace in ``summary.json``.
+    """
+    seed_rng = random.Random(seed)  # the same for all candidates, so that seeds are paired
+    noise = seed_rng.gauss(0, 0.004) + random.Random(f"{optim}{seed}").gauss(0, 0.001)
+    final = (ACCURACIES.get(optim, 0.9) if accuracy is None else accuracy) + noise
     (path / ".hydra").mkdir(parents=True)
     choices = {"optim": optim, "optimizer": optim.split("_")[0], "hydra/launcher": "basic"}
     hydra = {"hydra": {"runtime": {"choices": choices}}}
@@ -90,48 +96,49 @@ def write_run(
     return path
 
 
-def edit(run_dir: Path, **changes: Any) -> None:
-    """Change what the summary of a run says."""
+def edit_summary(run_dir: Path, **changes: Any) -> None:
+    """Replace fields of a run's ``summary.json``."""
     file = run_dir / "summary.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
 def figure_of(html: str, title: str) -> str:
-    """The part of a page from a figure's caption to the end of its note."""
+    """Return the part of a page from a figure's caption to the end of its note."""
     start = html.index(f"{title}</figcaption>")
     return html[start : html.index("</figure>", start)]
 
 
 def write_study(
     folder: Path,
-    levels: dict[str, float],
+    accuracies: dict[str, float],
     replicates: int = 4,
     data: str = "mnist5k",
     target: float | None = None,
     is_loss: bool = False,
     **summary: Any,
 ) -> Path:
-    """A finished study: every candidate repeated around its level, one seed a replicate.
+    """Write a finished study with one seed per replicate and return its folder.
 
     Args:
+        accuracies: by candidate, before noise.
         is_loss: monitor 1 - accuracy as a loss.
     """
     entries = []
     config = {"data": {"_target_": f"data.{data}.{data}"}, "trainer": {"target": target}}
-    for name, level in levels.items():
+    for name, accuracy in accuracies.items():
         for replicate in range(replicates):
             run_dir = folder / f"{name}-r{replicate}-repeat-000-seed{replicate}"
-            write_run(run_dir, name, replicate, 0.1, level, config=config, data=data, **summary)
+            write_run(run_dir, name, replicate, 0.1, accuracy, config=config, data=data, **summary)
             if is_loss:
                 loss = 1 - json.loads((run_dir / "summary.json").read_text())["best"]["value"]
                 values = {"best": {"value": loss}, "test/loss": loss, "test/accuracy": None}
-                edit(run_dir, monitor="val/loss", monitor_mode="min", **values)
+                edit_summary(run_dir, monitor="val/loss", monitor_mode="min", **values)
             entry = {"run_dir": run_dir.name, "candidate": name, "replicate": replicate}
             entries.append(entry | {"phase": "repeat", "status": "completed", "params": {}})
     record = {
         "protocol": {
             "name": folder.name, "replicates": replicates, "trials": 5, "seeds_per_replicate": 1,
-            "sampler": "sobol", "halving": None, "candidates": {name: {} for name in levels},
+            "sampler": "sobol", "halving": None, "candidates": {name: {} for name in accuracies},
         },
         "finished": True,
         "monitor": "val/loss" if is_loss else "val/accuracy",

@@ -1,7 +1,8 @@
-"""How often the statistics are wrong, in simulated studies whose truth is known.
+"""Error rates and coverage of the statistics in simulated studies with known true means.
 
-A candidate's value in a replicate is its true mean, the luck of its tuning, and the mean noise of
-two seeds, whose deviation is the unit. With 2,000 studies a rate of 5 % is known to 0.5 points.
+A candidate's value in a replicate is its true mean plus tuning noise plus the mean noise of two
+seeds. The unit is the standard deviation over seeds. With 2,000 studies the standard error of a 5 %
+rate is 0.5 percentage points.
 """
 
 import numpy as np
@@ -21,65 +22,65 @@ UNEQUAL = np.array([0.3, 0.5, 0.8, 1.0, 1.5, 3.0, 5.0])
 
 
 def simulated(num_replicates, num_candidates, tuning=1.0, means=0.0, scale=1.0, num_seeds=2):
-    """(studies, replicates, candidates)"""
+    """Return values of shape (studies, replicates, candidates)."""
     rng = np.random.default_rng(0)
     size = (NUM_STUDIES, num_replicates, num_candidates)
     seeds = rng.standard_normal((num_seeds, *size)).mean(axis=0)
     return means + scale * (tuning * rng.standard_normal(size) + seeds)
 
 
-def share(events):
+def rate(events):
     return np.mean(list(events))
 
 
 @pytest.mark.parametrize("scale", [1.0, UNEQUAL], ids=["equal", "unequal"])
 @pytest.mark.parametrize("num_replicates", [5, 10])
-def test_equals_are_rarely_called_worse(num_replicates, scale):
-    """Whatever the luck of tuning: with the noise it is normal, and the tests have no scale."""
+def test_equal_candidates_are_rarely_called_worse(num_replicates, scale):
+    """One ratio of tuning to seed noise suffices: their sum is normal, and the tests scale-free."""
     values = simulated(num_replicates, 7, scale=scale)
-    assert share(not may_be_best(study, 1).all() for study in values) <= 0.06
+    assert rate(not may_be_best(study, 1).all() for study in values) <= 0.06
 
 
-@pytest.mark.parametrize(("tuning", "least"), [(0.5, 0.25), (1.0, 0.75)])
-def test_seeds_of_one_tuning_are_no_units(tuning, least):
-    """Why studies have replicates: eight seeds of one tuning call an equal worse this often."""
-    luck = tuning * np.random.default_rng(1).standard_normal((NUM_STUDIES, 1, 7))
-    values = simulated(8, 7, tuning=0.0, num_seeds=1) + luck
-    assert share(not may_be_best(study, 1).all() for study in values) >= least
+@pytest.mark.parametrize(("tuning", "min_rate"), [(0.5, 0.25), (1.0, 0.75)])
+def test_seeds_of_one_tuning_are_not_independent(tuning, min_rate):
+    """Eight seeds of one tuning often call an equal candidate worse; hence the replicates."""
+    shared_noise = tuning * np.random.default_rng(1).standard_normal((NUM_STUDIES, 1, 7))
+    values = simulated(8, 7, tuning=0.0, num_seeds=1) + shared_noise
+    assert rate(not may_be_best(study, 1).all() for study in values) >= min_rate
 
 
-def test_an_interval_that_ends_at_zero_is_no_verdict():
-    """Why `may_be_best` corrects for all pairs: some interval does in a quarter of studies."""
+def test_verdicts_by_intervals_to_the_best_would_err_too_often():
+    """The interval of an equal candidate often ends at zero, which would call it worse."""
     highs = [to_the_best(study, 1)[1] for study in simulated(5, 7)]
-    assert share((high == 0).any() for high in highs) >= 0.18
+    assert rate((high == 0).any() for high in highs) >= 0.18
 
 
 @pytest.mark.parametrize("num_replicates", [3, 8])
-def test_intervals_cover(num_replicates):
+def test_t_intervals_have_nominal_coverage(num_replicates):
     values = simulated(num_replicates, 2, means=[0.0, 1.0])[:1000]
     one, other = np.moveaxis(values, -1, 0)
-    found = [estimate(values) for values in one]
-    assert 0.93 <= share(e.low <= 0 <= e.high for e in found) <= 0.97
-    found = [paired(values, num_comparisons=1) for values in one - other]
-    assert 0.93 <= share(e.low <= -1 <= e.high for e in found) <= 0.97
+    estimates = [estimate(values) for values in one]
+    assert 0.93 <= rate(e.low <= 0 <= e.high for e in estimates) <= 0.97
+    differences = [paired(values, num_comparisons=1) for values in one - other]
+    assert 0.93 <= rate(e.low <= -1 <= e.high for e in differences) <= 0.97
 
 
 @pytest.mark.parametrize("num_replicates", [5, 10])
-def test_intervals_of_wins_cover(num_replicates):
-    """Of runs, whose luck of tuning and noise have a deviation of 1 each."""
+def test_probability_of_improvement_intervals_cover(num_replicates):
+    """Tuning and seed noise have a standard deviation of 1 each."""
     rng = np.random.default_rng(0)
-    luck = rng.standard_normal((2, 400, num_replicates, 1))
-    runs = luck + rng.standard_normal((2, 400, num_replicates, 2))
+    tuning = rng.standard_normal((2, 400, num_replicates, 1))
+    runs = tuning + rng.standard_normal((2, 400, num_replicates, 2))
     runs[0] += 1.0
-    found = [probability_of_improvement(a > b) for a, b in zip(*runs, strict=True)]
-    truth = stats.norm.cdf(1.0 / 2.0)  # the difference of two runs has a deviation of 2
-    assert share(e.low <= truth <= e.high for e in found if e.low is not None) >= 0.9
+    estimates = [probability_of_improvement(a > b) for a, b in zip(*runs, strict=True)]
+    truth = stats.norm.cdf(1.0 / 2.0)  # two runs differ with a standard deviation of 2
+    assert rate(e.low <= truth <= e.high for e in estimates if e.low is not None) >= 0.9
 
 
 @pytest.mark.parametrize(
-    ("means", "scale", "most"),
+    ("means", "scale", "max_coverage"),
     [
-        ([0.0, 20.0], 1.0, 0.965),  # of two far apart, one bound decides: 95 %
+        ([0.0, 20.0], 1.0, 0.965),  # far apart, one bound decides: 95 %
         ([0.0, 0.3], 1.0, 1.0),
         (np.zeros(7), UNEQUAL, 1.0),
         ([0, 0, 0, 0, 0, 0, 20], 1.0, 0.985),  # Bonferroni costs a point or two
@@ -88,7 +89,7 @@ def test_intervals_of_wins_cover(num_replicates):
     ],
 )
 @pytest.mark.parametrize("sign", [1, -1])
-def test_intervals_to_the_best_cover_together(means, scale, most, sign):
+def test_intervals_to_the_best_cover_simultaneously(means, scale, max_coverage, sign):
     means = np.asarray(means, dtype=float)
     k = len(means)
     truth = [mean - np.delete(means, i).max() for i, mean in enumerate(means)]
@@ -98,4 +99,4 @@ def test_intervals_to_the_best_cover_together(means, scale, most, sign):
     covered = (low <= truth) & (truth <= high)
     assert (low <= 0).all()
     assert (high >= 0).all()
-    assert 0.935 <= share(covered.all(axis=1)) <= most
+    assert 0.935 <= rate(covered.all(axis=1)) <= max_coverage

@@ -1,4 +1,4 @@
-"""The report as a W&B run: offline, and against a server that speaks the same protocol."""
+"""The report as a W&B run, offline and on a W&B-compatible server."""
 
 import json
 import os
@@ -18,22 +18,22 @@ KEY = "local" + 40 * "0"
 
 
 @pytest.mark.slow
-def test_offline_without_an_account(sweep, monkeypatch, run_report):
+def test_offline_report_needs_no_account(sweep, monkeypatch, run_report):
     monkeypatch.setenv("WANDB_MODE", "offline")
     folder = sweep(seeds=range(2), wandb={"group": "g"})
     assert "W&B summary run, offline: " in run_report(folder, "--wandb")[0]
     assert list((folder / "wandb").glob("offline-run-*/run-report-*.wandb"))
 
 
-def test_disabled_says_so(sweep, monkeypatch, refused):
+def test_wandb_option_with_disabled_wandb_is_an_error(sweep, monkeypatch, report_error):
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    said = refused(sweep(seeds=range(2)), "--wandb")
-    assert said == "error: WANDB_MODE=disabled: nothing was sent\n"
+    error = report_error(sweep(seeds=range(2)), "--wandb")
+    assert error == "error: WANDB_MODE=disabled: nothing was sent\n"
 
 
 @pytest.fixture
 def server(tmp_path):
-    """A W&B-compatible server on loopback; its address."""
+    """The address of a W&B-compatible server on loopback."""
     if SERVER is None:
         pytest.skip("openwandb is not installed (pip install openwandb, or OPENWANDB=path to it)")
     with socket.socket() as free:
@@ -56,9 +56,9 @@ def server(tmp_path):
         process.terminate()
 
 
-def client(server, *command):
-    """Run a command of the project, or W&B's own, as a client of ``server``; its output."""
-    done = subprocess.run(
+def run_client(server, *command):
+    """Run a Python script or module as a client of ``server`` and return its output."""
+    result = subprocess.run(
         [sys.executable, *map(str, command)],
         cwd=ROOT,
         env={**os.environ, "WANDB_BASE_URL": server, "WANDB_API_KEY": KEY},
@@ -66,12 +66,12 @@ def client(server, *command):
         text=True,
         timeout=300,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+    assert result.returncode == 0, result.stderr
+    return result.stdout + result.stderr
 
 
 def runs_on(server, project):
-    """What the server knows of a project's runs: name, config and summary, by W&B's id."""
+    """Return name, tags, config and summary of a project's runs on the server, by run id."""
     query = (
         f'query {{ project(name: "{project}", entityName: "default") {{ runs {{ edges {{ node '
         "{ name displayName tags config } } } } }"
@@ -100,18 +100,18 @@ def files_of(server, run_id):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["online", "offline"])
-def test_a_run_of_a_study_and_its_report_on_a_server(server, tmp_path, data_root, mode):
-    """Offline runs say the same once ``wandb sync`` has sent them."""
+def test_run_and_report_are_stored_on_the_server(server, tmp_path, data_root, mode):
+    """Offline runs are stored the same way by ``wandb sync``."""
     run_dir = tmp_path / "adamw-tune-000"
-    client(
+    run_client(
         server, "train.py", "debug=fast", f"wandb.mode={mode}", "wandb.project=q",
         "wandb.group=a_study", "wandb.candidate=adamw", "wandb.job_type=tune", "wandb.tags=[adamw]",
         f"data.root={data_root}", f"hydra.run.dir={run_dir}",
     )  # fmt: skip
     if mode == "offline":
         (folder,) = (run_dir / "wandb").glob("offline-run-*")
-        client(server, "-m", "wandb", "sync", folder)
-    assert f"W&B summary run: {server}/" in client(server, "report.py", run_dir, "--wandb")
+        run_client(server, "-m", "wandb", "sync", folder)
+    assert f"W&B summary run: {server}/" in run_client(server, "report.py", run_dir, "--wandb")
     summary = json.loads((run_dir / "summary.json").read_text())
     runs = runs_on(server, "q")
     run = runs.pop(summary["wandb"]["id"])

@@ -1,58 +1,55 @@
-"""Odd and broken sweeps: a useful report with its caveats, or one clear line."""
+"""Incomplete, inconsistent and damaged sweeps: a report with caveats, or a one-line error."""
 
 import json
 
 import pytest
 import yaml
 
-from tests.analysis.run_directories import edit, write_run
+from tests.analysis.run_directories import edit_summary, write_run
 
 
-def test_a_mistake_is_one_line(sweep, tmp_path, refused):
+def test_user_errors_are_one_line(sweep, tmp_path, report_error):
     folder = sweep()
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "file").write_text("")
+    typo, empty, file = tmp_path / "typo", tmp_path / "empty", tmp_path / "file"
+    empty.mkdir()
+    file.write_text("")
     missing = tmp_path / "no" / "t.tex"
     for arguments, error in {
-        (tmp_path / "typo",): f"{tmp_path / 'typo'}: no such directory",
-        (
-            tmp_path / "empty",
-        ): f"{tmp_path / 'empty'}: no run directory in it (none has summary.json)",
-        (
-            folder,
-            "--metric",
-            "val/f1",
-        ): "is a higher or lower val/f1 better? Add --mode max or --mode min",
+        (typo,): f"{typo}: no such directory",
+        (empty,): f"{empty}: no run directory in it (none has summary.json)",
+        (folder, "--metric", "val/f1"): (
+            "is a higher or lower val/f1 better? Add --mode max or --mode min"
+        ),
         (folder, "--metric", "val/f1", "--mode", "max"): (
             "no finished run has val/f1; they recorded optim/lr, train/loss, val/accuracy"
         ),
         (folder, "--by", "optimiser.lr"): (
             "--by optimiser.lr: no run has such a group or key; did you mean optimizer.lr?"
         ),
-        (folder, "--output", tmp_path / "file"): f"cannot write {tmp_path / 'file'}: File exists",
+        (folder, "--output", file): f"cannot write {file}: File exists",
         (folder, "--latex", missing): f"cannot write {missing}: No such file or directory",
     }.items():
-        assert refused(*arguments) == f"error: {error}\n"
+        assert report_error(*arguments) == f"error: {error}\n"
 
 
-def test_no_finished_run(sweep, refused):
+def test_sweep_without_a_finished_run_is_rejected(sweep, report_error):
     folder = sweep(seeds=range(1))
     for run_dir in folder.iterdir():
-        edit(run_dir, status="running")
-    assert refused(folder) == "error: no run has finished (2 unfinished)\n"
-    edit(folder / "0", status="failed", error="ConfigError: no data")
-    assert refused(folder) == (
+        edit_summary(run_dir, status="running")
+    assert report_error(folder) == "error: no run has finished (2 unfinished)\n"
+    edit_summary(folder / "0", status="failed", error="ConfigError: no data")
+    assert report_error(folder) == (
         "error: no run has finished (1 failed, 1 unfinished); "
         "the first error: ConfigError: no data\n"
     )
 
 
-def test_a_setting_that_older_runs_lack(sweep, run_report):
-    """Off, it makes no other candidate or setting of them; on, it does."""
+def test_setting_missing_from_older_runs(sweep, run_report):
+    """It makes a candidate of its own only if a run enables it."""
     folder = sweep()
-    new = {"trainer": {"cuda_graph": False, "swa_start": 0}}
+    disabled = {"trainer": {"cuda_graph": False, "swa_start": 0}}
     for seed in range(5, 8):
-        write_run(folder / str(10 + seed), "sgd_cosine", seed, config=new)
+        write_run(folder / str(10 + seed), "sgd_cosine", seed, config=disabled)
     out, table = run_report(folder)
     assert table["num_runs"].to_dict() == {"sgd_cosine": 8, "adam_constant": 5}
     assert "best setting" not in out
@@ -65,54 +62,57 @@ def test_a_setting_that_older_runs_lack(sweep, run_report):
     }
 
 
-def test_a_run_that_failed_early_stays_with_its_candidate(sweep, run_report):
+def test_early_failure_is_assigned_to_its_candidate(sweep, run_report):
+    """A run that fails early leaves only Hydra's unresolved config."""
     folder = sweep()
     for job in range(10):
         file = folder / str(job) / "config.yaml"
         resolved = yaml.safe_load(file.read_text())
         resolved |= {"monitor_mode": "max", "objective": {"fid_cache": "/data"}}
         file.write_text(yaml.safe_dump(resolved))
-    composed = {**resolved, "monitor_mode": "auto", "objective": {"fid_cache": "${data.root}"}}
+    unresolved = {**resolved, "monitor_mode": "auto", "objective": {"fid_cache": "${data.root}"}}
     write_run(folder / "90", "adam_constant", seed=5, status="failed")
     (folder / "90" / "config.yaml").unlink()
-    (folder / "90" / ".hydra" / "config.yaml").write_text(yaml.safe_dump(composed))
+    (folder / "90" / ".hydra" / "config.yaml").write_text(yaml.safe_dump(unresolved))
     out, table = run_report(folder)
     assert table["num_runs"].to_dict() == {"sgd_cosine": 5, "adam_constant": 6}
     assert "best setting" not in out
 
 
-def test_different_monitors(sweep, run_report, refused):
+def test_different_monitors_require_a_metric(sweep, run_report, report_error):
     folder = sweep()
-    edit(folder / "4", monitor=None)
-    assert run_report(folder)[1]["n"].tolist() == [5, 5], "monitoring nothing stops no report"
-    edit(folder / "3", monitor="val/loss", monitor_mode="min")
-    assert "val/accuracy (8 runs), val/loss (1 runs): choose one with --metric" in refused(folder)
+    edit_summary(folder / "4", monitor=None)
+    assert run_report(folder)[1]["n"].tolist() == [5, 5], "a run without a monitor is no error"
+    edit_summary(folder / "3", monitor="val/loss", monitor_mode="min")
+    assert "val/accuracy (8 runs), val/loss (1 runs): choose one with --metric" in report_error(
+        folder
+    )
     run_report(folder, "--metric", "val/accuracy")
 
 
-def test_runs_without_a_number_are_left_out_by_name(sweep, run_report):
+def test_runs_without_a_value_are_excluded_by_name(sweep, run_report):
     folder = sweep()
-    edit(folder / "0", **{"test/accuracy": None})
+    edit_summary(folder / "0", **{"test/accuracy": None})
     out, table = run_report(folder)
     assert "Left out of sgd_cosine because test/accuracy is missing or not a number: 0." in out
     assert "Unequal numbers of seeds, from 4 to 5" in out
     assert table["n"].to_dict() == {"sgd_cosine": 4, "adam_constant": 5}
     assert set(table["compared_on"]) == {"test/accuracy"}
     for seed in range(1, 5):
-        edit(folder / str(seed), **{"test/accuracy": None})
-    edit(folder / "3", best=None)
+        edit_summary(folder / str(seed), **{"test/accuracy": None})
+    edit_summary(folder / "3", best=None)
     out, table = run_report(folder)
     assert "No run of sgd_cosine has test/accuracy: candidates are compared on val/accuracy" in out
     assert "Left out of sgd_cosine because val/accuracy is missing or not a number: 3." in out
     assert set(table["compared_on"]) == {"val/accuracy"}
 
 
-def test_runs_that_diverged_count_as_the_worst(sweep, run_report):
-    """Of eight seeds of the otherwise better optimizer five diverged: it lost in these pairs."""
+def test_diverged_runs_count_as_the_worst(sweep, run_report):
+    """The otherwise better optimizer diverges for five of eight seeds and loses these pairs."""
     folder = sweep(("adam_constant", "adamw_warmup_cosine"), seeds=range(8))
     for seed in range(8):
         write_run(
-            folder / f"wild{seed}", "wild", seed, level=0.99,
+            folder / f"wild{seed}", "wild", seed, accuracy=0.99,
             status="diverged" if seed > 2 else "completed",
         )  # fmt: skip
     write_run(folder / "broken", "broken", status="diverged")
@@ -133,7 +133,7 @@ def test_runs_that_diverged_count_as_the_worst(sweep, run_report):
 
 
 @pytest.mark.parametrize(
-    ("seeds", "said"),
+    ("seeds", "messages"),
     [
         (
             range(1),
@@ -146,17 +146,17 @@ def test_runs_that_diverged_count_as_the_worst(sweep, run_report):
         (range(5), ("1 candidate, 5 runs ", "The mean test accuracy of all runs is 9")),
     ],
 )
-def test_one_candidate_is_compared_with_nothing(sweep, run_report, seeds, said):
+def test_single_candidate_gets_no_verdict(sweep, run_report, seeds, messages):
     folder = sweep(("sgd_cosine",), seeds=seeds)
     out, table = run_report(folder)
-    assert all(text in out for text in said)
+    assert all(message in out for message in messages)
     assert "may be best" not in out
     assert "may have the best" not in out
     assert table["verdict"].isna().all()
     assert "candidates" not in (folder / "report.html").read_text().partition("To cite")[2]
 
 
-def test_one_seed_only(sweep, run_report):
+def test_single_seed_gives_no_interval_or_test(sweep, run_report):
     out, table = run_report(sweep(seeds=range(1)))
     assert "no interval, and no claim" in out
     assert "Too few seeds to tell a difference from chance" in out
@@ -164,7 +164,7 @@ def test_one_seed_only(sweep, run_report):
     assert table["p"].isna().all()
 
 
-def test_damaged_records(sweep, run_report):
+def test_damaged_files_are_skipped_and_reported(sweep, run_report):
     folder = sweep()
     file = folder / "0" / "metrics.jsonl"
     file.write_bytes(file.read_bytes()[:-20] + b"\xff\xfe\n")
@@ -178,15 +178,15 @@ def test_damaged_records(sweep, run_report):
     assert "Damaged lines skipped in metrics.jsonl, per run: 0 (1)." in out
     assert "Of 10 runs, 1 unfinished (sgd_cosine), 3 unreadable (unknown)" in out
     assert table["n"].to_dict() == {"adam_constant": 5, "sgd_cosine": 1, "unknown": 0}
-    assert not (folder / "made").exists(), "nothing in a run is executed"
+    assert not (folder / "made").exists(), "code in a config must not run"
 
 
-def test_records_of_the_wrong_kind(sweep, run_report):
-    """Readable, but not as training writes them: the run is left out, the others stand."""
+def test_files_with_unexpected_content_exclude_only_their_run(sweep, run_report):
+    """Most of these files parse, but their values have types that training never writes."""
     folder = sweep()
-    edit(folder / "0", versions=None)
-    edit(folder / "1", steps="many")
-    edit(folder / "2", num_samples=[1])
+    edit_summary(folder / "0", versions=None)
+    edit_summary(folder / "1", steps="many")
+    edit_summary(folder / "2", num_samples=[1])
     (folder / "3" / "summary.json").write_text("[" * 100_000)
     config = yaml.safe_load((folder / "4" / "config.yaml").read_text())
     (folder / "4" / "config.yaml").write_text(yaml.safe_dump(config | {"trainer": {}}))
@@ -199,7 +199,7 @@ def test_records_of_the_wrong_kind(sweep, run_report):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"precision": "bf16"}, "Runs differ in precision: "),
         ({"device": "cuda"}, "Runs differ in hardware: cuda (a processor), 1 process, 1 thread"),
@@ -218,14 +218,14 @@ def test_records_of_the_wrong_kind(sweep, run_report):
         ),
     ],
 )
-def test_what_differs_between_runs_is_said(sweep, run_report, changes, said):
+def test_differences_between_runs_are_reported(sweep, run_report, changes, message):
     folder = sweep()
-    edit(folder / "0", **changes)
-    assert said in run_report(folder)[0]
+    edit_summary(folder / "0", **changes)
+    assert message in run_report(folder)[0]
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         (
             {"trainer": {"max_epochs": 9}},
@@ -237,29 +237,29 @@ def test_what_differs_between_runs_is_said(sweep, run_report, changes, said):
         ),
     ],
 )
-def test_what_differs_between_candidates_is_said(sweep, run_report, config, said):
+def test_differences_between_candidates_are_reported(sweep, run_report, config, message):
     folder = sweep(("sgd_cosine",))
     for seed in range(5):
         write_run(folder / f"b{seed}", "adam_constant", seed, config=config)
-    assert said in run_report(folder)[0]
+    assert message in run_report(folder)[0]
 
 
-def test_the_edge_of_the_search(sweep, run_report):
+def test_best_setting_at_search_bound_is_reported(sweep, run_report):
     folder = sweep(seeds=range(2), lrs=(0.1, 0.2, 0.3))
-    write_run(folder / "90", lr=0.4, level=0.99)
+    write_run(folder / "90", lr=0.4, accuracy=0.99)
     out, _ = run_report(folder)
     assert "The best optimizer.lr of sgd_cosine is the highest value tried" in out
     assert "optimistic" in out
 
 
-def test_a_machine_that_was_not_equally_busy(sweep, run_report):
+def test_machine_speed_differing_by_candidate_is_reported(sweep, run_report):
     folder = sweep()
     for run_dir in folder.glob("*/"):
         if json.loads((run_dir / "summary.json").read_text())["seed"] > 1:
-            edit(run_dir, step_ms=180.0)
-    assert "of the machine varied" not in run_report(folder)[0], "the same for both candidates"
+            edit_summary(run_dir, step_ms=180.0)
+    assert "of the machine varied" not in run_report(folder)[0], "equal for both candidates"
     for run_dir in folder.glob("*/"):
         if "adam" in (run_dir / "config.yaml").read_text():
-            edit(run_dir, step_ms=300.0)
+            edit_summary(run_dir, step_ms=300.0)
     out, _ = run_report(folder)
     assert "a step took 148 ms for sgd_cosine and 300 ms for adam_constant" in out
