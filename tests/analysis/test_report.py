@@ -46,7 +46,7 @@ def test_page_is_self_contained_escaped_and_complete(tmp_path, run_report):
             write_run(
                 tmp_path / f"{lr}{optim[0]}", optim, 0, lr, device=evil, versions={"torch": evil}
             )
-    write_run(tmp_path / "hopeless", "sgd_cosine", 0, 5.0, accuracy=0.1)
+    write_run(tmp_path / "outlier", "sgd_cosine", 0, 5.0, accuracy=0.1)
     write_run(tmp_path / "broken", "sgd_cosine", 0, 10.0, status="diverged", error=evil)
     for optim in (f"a{evil}", "sgd_cosine"):
         write_run(tmp_path / f"again{optim[0]}", optim, 1, 0.1)
@@ -68,7 +68,7 @@ def test_page_is_self_contained_escaped_and_complete(tmp_path, run_report):
     ):
         assert f"<figcaption>{title}</figcaption>" in html
     figure = figure_of(html, "validation accuracy by optimizer.lr")
-    value = json.loads((tmp_path / "hopeless" / "summary.json").read_text())["best"]["value"]
+    value = json.loads((tmp_path / "outlier" / "summary.json").read_text())["best"]["value"]
     assert f"Arrows, off scale: sgd_cosine at 5: {value:.2%}." in figure
     ticks = [float(text) for text in re.findall(r">(\d+(?:\.\d+)?)%</text>", figure)]
     assert min(ticks) > 80, "the axis excludes the outlier"
@@ -189,7 +189,7 @@ def test_claim_names_at_most_six_candidates(sweep, run_report):
     assert claim.count("; ") == 5
 
 
-def test_candidate_color_does_not_depend_on_the_others():
+def test_candidate_colour_does_not_depend_on_the_others():
     """Neither the other names nor the order matter; the first sixteen candidates all differ."""
     small, large = Palette(["sgd", "adamw"]), Palette(["lamb", "adamw", "own_b", "sgd", "own_a"])
     for name in ("sgd", "adamw"):
@@ -236,13 +236,13 @@ def test_figures_are_saved_for_publication(sweep, tmp_path, run_report):
 
 @pytest.mark.slow
 def test_report_of_a_trained_sweep(command, tmp_path, data_root):
-    done = command(
+    result = command(
         "train.py", "-m", "optim=sgd_cosine,adam_constant", "seed=0,1", "debug=fast",
         "wandb.mode=disabled", f"data.root={data_root}", "hydra.sweep.dir=sweep",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    done = command("report.py", "sweep")
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
+    result = command("report.py", "sweep")
+    assert result.returncode == 0, result.stderr
     assert (tmp_path / "sweep" / "report.html").is_file()
     assert set(pd.read_csv(tmp_path / "sweep" / "report.csv")["n"]) == {2}
-    assert "not truly paired" not in done.stdout, "runs of one seed share the order of samples"
+    assert "not truly paired" not in result.stdout, "runs of one seed share the order of samples"

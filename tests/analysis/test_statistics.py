@@ -52,27 +52,27 @@ def test_sign_flip_equals_scipy_permutation_test(sample):
 )
 def test_paired_uses_sign_flips_only_if_they_can_reject(n, num_comparisons, test):
     sample = np.linspace(0.5, 2.0, n).tolist()
-    found = paired(sample, num_comparisons)
-    assert found.test == test
+    difference = paired(sample, num_comparisons)
+    assert difference.test == test
     t = stats.ttest_1samp(sample, 0.0)
-    assert found.p == pytest.approx(2 / 2**n if test == "exact sign-flip" else t.pvalue)
-    assert (found.low, found.high) == pytest.approx(tuple(t.confidence_interval()))
+    assert difference.p == pytest.approx(2 / 2**n if test == "exact sign-flip" else t.pvalue)
+    assert (difference.low, difference.high) == pytest.approx(tuple(t.confidence_interval()))
 
 
 def test_unpaired_equals_scipy_welch():
-    found = unpaired(DRUG_1, DRUG_2[:8])
+    difference = unpaired(DRUG_1, DRUG_2[:8])
     expected = stats.ttest_ind(DRUG_1, DRUG_2[:8], equal_var=False)
-    assert (found.test, found.n) == ("Welch's t", 8)
-    assert found.p == pytest.approx(expected.pvalue)
-    assert found.high == pytest.approx(expected.confidence_interval().high)
+    assert (difference.test, difference.n) == ("Welch's t", 8)
+    assert difference.p == pytest.approx(expected.pvalue)
+    assert difference.high == pytest.approx(expected.confidence_interval().high)
 
 
 def test_equal_differences_do_not_give_p_zero():
     """All pairs differ by one image in 10,000, so the only variance is rounding error."""
     images = np.array([1101, 9551, 9803])
     values = np.stack([images / 10_000, (images + 1) / 10_000], axis=1)
-    found = paired((values[:, 1] - values[:, 0]).tolist(), num_comparisons=3)
-    assert (found.p, found.low) == (2 / 2**3, None)
+    difference = paired((values[:, 1] - values[:, 0]).tolist(), num_comparisons=3)
+    assert (difference.p, difference.low) == (2 / 2**3, None)
     assert paired([0.0, 0.0, 0.0], num_comparisons=3).p == 1.0
     low, high = to_the_best(values, 1)
     assert np.isinf([low[0], high[1]]).all()
@@ -86,9 +86,9 @@ def test_two_candidates_at_chance_have_finite_intervals():
     assert (high[2:] == 0).all()
 
 
-@pytest.mark.parametrize("found", [paired([0.1], math.inf), unpaired([0.4, 0.5], [0.5])])
-def test_single_seed_gives_no_p_value(found):
-    assert found.p is None
+@pytest.mark.parametrize("difference", [paired([0.1], math.inf), unpaired([0.4, 0.5], [0.5])])
+def test_single_seed_gives_no_p_value(difference):
+    assert difference.p is None
 
 
 def test_holm_equals_p_adjust_of_r():

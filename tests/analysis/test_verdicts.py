@@ -101,10 +101,11 @@ def test_baseline_comparison_corrects_for_its_pairs_only(question):
     values = rng.normal(size=(5, 6))
     values[:, 1] = values[:, 0] + question.key(1.0) * np.array([1.0, 1.3, 0.8, 1.2, 0.6])
     rows = judged_rows(values, question)
-    p = {row.name: difference.p for row, difference in against(list(rows.values()), "a")}
+    differences = against(list(rows.values()), "a")
+    p = {row.name: difference.p for row, difference in differences}
     assert p.keys() == set("bcdef")
     assert p["b"] == stats.ttest_rel(values[:, 1], values[:, 0]).pvalue
-    adjusted = {row.name: found.adjusted_p for row, found in against(list(rows.values()), "a")}
+    adjusted = {row.name: difference.adjusted_p for row, difference in differences}
     assert adjusted["b"] == pytest.approx(5 * p["b"])  # Holm: the smallest of five
     all_pairs = rows["b"].difference if rows["b"].rival == "a" else rows["a"].difference
     assert adjusted["b"] < 0.05
