@@ -22,7 +22,7 @@ from core.errors import ConfigError
 from core.files import write_json
 from deploy.arguments import parse
 from deploy.finished_run import FinishedRun, newest_run, open_run
-from deploy.tasks import TASKS, check, complain, note, write_csv
+from deploy.tasks import TASKS, check_task, note, print_error, write_csv
 
 UNFINISHED = ["running", "interrupted", "failed", "diverged"]  # a killed run stays "running"
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (status := run.summary.get("status")) in UNFINISHED:
             note(f"the status of {run.run_dir} is {status}: using its best weights so far")
         if options.task != "test":
-            check(run, options)
+            check_task(run, options)
         exit_code, rows = TASKS[options.task](run, options)
         if options.json is not None:
             write_json(rows, options.json)
@@ -44,11 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_csv(rows, options.csv)
         return exit_code
     except ConfigError as error:
-        return complain(error)
+        return print_error(error)
     except OSError as error:
         if not error.filename:
             raise
-        return complain(f"{error.filename}: {error.strerror}")
+        return print_error(f"{error.filename}: {error.strerror}")
 
 
 def load_run(run_dir: str | Path) -> FinishedRun:

@@ -140,7 +140,7 @@ class RandomAffine(Geometric):
     def draw(self, images: Tensor, draws: BatchDraws) -> Move:
         draw = (draws.uniform(4).to(images.device, non_blocking=True) * 2 - 1).view(-1, 4, 1, 1)
         angle, zoom, right, down = draw.unbind(1)
-        return lambda pixels, interpolation: moved(
+        return lambda pixels, interpolation: affine(
             pixels,
             angle * math.radians(self.degrees),
             1 + zoom * self.scale,
@@ -150,7 +150,7 @@ class RandomAffine(Geometric):
         )
 
 
-def moved(
+def affine(
     images: Tensor,
     angle: Tensor,
     zoom: Tensor,

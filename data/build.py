@@ -15,7 +15,7 @@ from core.schema import Count, check_value
 from data.draws import SUBSET_STREAM, seeded
 from data.images import Views
 from data.loader import Loader
-from data.splits import InOrder, Splits, StreamedSplit, TensorSplit
+from data.splits import IterableSplit, Splits, StreamedSplit, TensorSplit
 from data.transforms import transformed
 
 LOADING = {
@@ -114,7 +114,7 @@ def subset(split: Any, count: Any, setting: str, for_evaluation: bool = False) -
     Raises:
         ConfigError: if there are fewer samples, or the data set is iterable; names ``setting``.
     """
-    if isinstance(split, InOrder):
+    if isinstance(split, IterableSplit):
         raise ConfigError(
             f"{setting}={count} should be null: an iterable data set is read as a whole"
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def fingerprinted(
+def cached_tensors(
     cache: Path, fingerprint: str, make: Callable[[], tuple[Tensor, ...]]
 ) -> tuple[Tensor, ...]:
     """The tensors of ``make()``, cached in a file for as long as ``fingerprint`` stays the same.

@@ -13,6 +13,8 @@ import numpy
 import torch
 from torch import Tensor
 
+from core.rng import preserve_rng_state
+
 # streams: the second entry of every key, after the run's seed, says what the seed is for
 EPOCH_STREAM, BATCH_STREAM, SAMPLE_STREAM, SUBSET_STREAM, MIX_STREAM = 1, 2, 3, 4, 5
 PROCESS_STREAM, WORKER_STREAM, EVALUATION_STREAM, PREPARE_STREAM = 6, 7, 8, 9
@@ -47,29 +49,17 @@ def seed_process(device: torch.device, *key: int) -> None:
 
 
 @contextmanager
-def drawing(device: torch.device, *key: int) -> Iterator[None]:
+def seeded_rng(device: torch.device, *key: int) -> Iterator[None]:
     """Seed all global generators by ``key`` inside the block, and restore them afterwards."""
     module = None if device.type == "cpu" else torch.get_device_module(device)
     state = None if module is None else module.get_rng_state()
-    with kept_global_generators():
+    with preserve_rng_state():
         seed_process(device, *key)
         try:
             yield
         finally:
             if module is not None:
                 module.set_rng_state(state)
-
-
-@contextmanager
-def kept_global_generators() -> Iterator[None]:
-    """Restore the global CPU generators of Python, numpy and torch after the block."""
-    python_state, numpy_state = random.getstate(), numpy.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(python_state)
-        numpy.random.set_state(numpy_state)
 
 
 class BatchDraws:

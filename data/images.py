@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from core.errors import ConfigError, reason
+from core.rng import preserve_rng_state
 from data.augment import Geometric, PerImage
-from data.draws import BatchDraws, kept_global_generators
+from data.draws import BatchDraws
 from data.splits import (
     Batch,
     ImageSpec,
-    InOrder,
+    IterableSplit,
     Quantities,
     Splits,
     StreamedSplit,
@@ -163,7 +164,8 @@ def border_brightness(images: Tensor) -> Tensor:
 def common_background(split: Any) -> float | None:
     """The border brightness in [0, 1] that a split's grey images share; None if they share none."""
     count = min(NUM_SAMPLES, len(split))
-    reach = count if isinstance(split, InOrder) else len(split)  # an iterable is read no further
+    # an iterable is read no further than needed
+    reach = count if isinstance(split, IterableSplit) else len(split)
     images = torch.stack([split[i * reach // count][0] for i in range(count)])
     if images.shape[1] != 1:
         return None
@@ -228,7 +230,7 @@ def try_augmentation(step: Augment, image: Tensor, setting: str = "data.augment"
     name = type(step.transform if isinstance(step, PerImage) else step).__name__
     images, draws = torch.stack([image, image]), BatchDraws(0, 0, 0, 2, 0, 2)
     try:
-        with kept_global_generators():
+        with preserve_rng_state():
             out = step(images, draws)
     except Exception as error:  # third-party code can raise anything
         raise ConfigError(

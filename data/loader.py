@@ -19,7 +19,7 @@ from core.errors import ConfigError
 from data.collate import stacked
 from data.draws import EPOCH_STREAM, BatchDraws, seeded
 from data.sample_reader import SampleReader
-from data.splits import Batch, InOrder, Mix, Splits, StreamedSplit, TensorSplit
+from data.splits import Batch, IterableSplit, Mix, Splits, StreamedSplit, TensorSplit
 
 
 class Loader:
@@ -172,7 +172,7 @@ class Loader:
         """The sample indices of an epoch's updates; depends only on the seed and the epoch."""
         generator = seeded(self.seed, EPOCH_STREAM, epoch)
         split = self.splits["train"]
-        if isinstance(split, TensorSplit | InOrder):
+        if isinstance(split, TensorSplit | IterableSplit):
             order = split.epoch_order(generator)
         else:
             order = torch.randperm(len(split), generator=generator)

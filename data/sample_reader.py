@@ -19,7 +19,7 @@ from data.draws import (
     seed_global_generators,
     seeded,
 )
-from data.splits import Batch, InOrder, StreamedSplit
+from data.splits import Batch, IterableSplit, StreamedSplit
 
 # sent by a terminal or a cluster to every process of a job
 GROUP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
@@ -117,13 +117,13 @@ class SeededSamples(Dataset[Any]):
 
     def __getitems__(self, items: list[Item]) -> list[Any]:
         """Read a batch; torch calls this in place of ``__getitem__``."""
-        if isinstance(self.split, InOrder):  # mixing puts the last sample first: read in order
+        if isinstance(self.split, IterableSplit):  # mixing puts the last sample first
             samples = {item: self.sample(*item) for item in sorted(items, key=lambda item: item[1])}
             return [samples[item] for item in items]
         return [self.sample(epoch, index) for epoch, index in items]
 
     def sample(self, epoch: int | None, index: int) -> Any:
-        if isinstance(self.split, InOrder):
+        if isinstance(self.split, IterableSplit):
             return self.split.read(index, epoch, lambda place: self.seed_for(epoch, place))
         self.seed_for(epoch, index)
         if isinstance(self.split, StreamedSplit) and epoch is not None:

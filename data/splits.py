@@ -229,7 +229,7 @@ class Splits(Part):
 
 
 def indexed(split: Any, name: str) -> Any:
-    """The split, wrapped in :class:`InOrder` if it is iterable.
+    """The split, wrapped in :class:`IterableSplit` if it is iterable.
 
     Raises:
         ConfigError: if it has no length.
@@ -239,10 +239,10 @@ def indexed(split: Any, name: str) -> Any:
             f"the {name} split is a {type(split).__name__} without a length: schedules need "
             "the number of samples per epoch; give it a __len__"
         )
-    return InOrder(split) if isinstance(split, IterableDataset) else split
+    return IterableSplit(split) if isinstance(split, IterableDataset) else split
 
 
-class InOrder(Dataset[Any]):
+class IterableSplit(Dataset[Any]):
     """Access by ascending index to an iterable data set.
 
     Every process and worker iterates over all samples and skips those of the others; resuming

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from core.errors import ConfigError
 from core.instantiate import instantiate
-from data.cache import fingerprinted
+from data.cache import cached_tensors
 from data.decode import VERSION, Decoder, reading, size_of
 from data.held_out import numbered, split_off, train_val_test
 from data.images import Augment, as_size, image_splits
@@ -165,7 +165,7 @@ def in_memory(parts: dict[str, Any], cache: Path | None) -> dict[str, TensorSpli
     else:
         files = {name: part.files for name, part in parts.items()}
         digest = files_digest(files, cache.parent, parts["train"].decoding)
-        tensors = fingerprinted(cache, digest, decode)
+        tensors = cached_tensors(cache, digest, decode)
     width = len(tensors) // len(parts)
     return {
         name: TensorSplit(*tensors[width * i : width * (i + 1)]) for i, name in enumerate(parts)

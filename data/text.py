@@ -17,7 +17,7 @@ from torch import Tensor
 
 from core.errors import ConfigError
 from core.schema import Count
-from data.cache import fingerprinted
+from data.cache import cached_tensors
 from data.splits import Splits, TensorSplit
 from data.text_files import read_text
 from data.tokenizer import TOKENIZERS
@@ -147,5 +147,5 @@ def tokenized(
         return content, *(kind.encode(part).to(dtype) for part in parts)
 
     key = (hashlib.blake2b(text.encode()).hexdigest(), tokenizer, vocab_size, bounds)
-    content, *parts = fingerprinted(cache, repr(key), make)
+    content, *parts = cached_tensors(cache, repr(key), make)
     return bytes(content.tolist()).decode(), parts

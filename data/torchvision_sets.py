@@ -13,7 +13,7 @@ from torch import Tensor
 
 from core.errors import ConfigError, reason
 from core.schema import BelowOne
-from data.cache import fingerprinted
+from data.cache import cached_tensors
 from data.held_out import split_off, train_val_test
 from data.images import Augment, image_splits
 from data.splits import Splits, TensorSplit
@@ -182,7 +182,7 @@ def labels_of(samples: Any, name: str, part: str, root: str) -> Tensor:
             def read() -> tuple[Tensor, ...]:
                 return (torch.tensor([samples[i][1] for i in range(len(samples))]),)
 
-            (targets,) = fingerprinted(cache, listing, read)
+            (targets,) = cached_tensors(cache, listing, read)
         labels = torch.as_tensor(targets)
         if labels.ndim != 1 or labels.is_floating_point():
             raise TypeError("other labels")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from core.errors import ConfigError, reason
 from core.schema import BelowOne
-from data.cache import fingerprinted
+from data.cache import cached_tensors
 from data.image_folder import SUFFIXES
 from data.splits import Splits
 from data.stored_images import class_numbers, files_digest, image_settings
@@ -80,7 +80,7 @@ def index(files: Sequence[Path], label_key: str, cache: Path) -> tuple[Tensor, l
         ConfigError: if a shard is damaged or compressed, or a sample lacks its image or label.
     """
     digest = files_digest({"": list(map(str, files))}, cache.parent, label_key)
-    where, labels = fingerprinted(cache, digest, lambda: index_of(files, label_key))
+    where, labels = cached_tensors(cache, digest, lambda: index_of(files, label_key))
     return where, json.loads(labels.numpy().tobytes())
 
 

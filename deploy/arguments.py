@@ -86,11 +86,11 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> argparse.
     (options.task,) = tasks
     for option in given:
         if option not in ("run_dir", options.task, *OPTIONS[options.task]):
-            parser.error(f"{spelled(option)} has no effect with {spelled(options.task)}")
+            parser.error(f"{flag(option)} has no effect with {flag(options.task)}")
     if options.export == "torch" and options.quantize is not None:
         parser.error("--quantize writes an ONNX model: leave --export torch out")
     return options
 
 
-def spelled(option: str) -> str:
+def flag(option: str) -> str:
     return "files" if option == "inputs" else f"--{option.replace('_', '-')}"

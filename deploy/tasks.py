@@ -10,7 +10,7 @@ import torch
 from core.errors import ConfigError, reason
 from core.records import printable
 from deploy.answers import ANSWERS, Answers, Rows
-from deploy.arguments import spelled
+from deploy.arguments import flag
 from deploy.finished_run import FinishedRun
 from deploy.inputs import INPUTS, Inputs
 
@@ -38,7 +38,7 @@ def use_of(run: FinishedRun) -> tuple[Inputs, Answers]:
     return inputs, answers(run.spec, run.config["objective"])
 
 
-def check(run: FinishedRun, options: argparse.Namespace) -> None:
+def check_task(run: FinishedRun, options: argparse.Namespace) -> None:
     """Check that the run supports the task, and that every option has an effect on it.
 
     Raises:
@@ -52,13 +52,13 @@ def check(run: FinishedRun, options: argparse.Namespace) -> None:
     inputs, answers = use_of(run)
     what = f"{answers.verb} {inputs.noun}"
     if options.task not in (*inputs.tasks, *answers.tasks):
-        advice = ", ".join([inputs.advice, *map(spelled, answers.tasks)])
+        advice = ", ".join([inputs.advice, *map(flag, answers.tasks)])
         raise ConfigError(f"the model of {run.run_dir} {what}: {advice}, or --test")
     for option in MODEL_OPTIONS if options.task in ("inputs", "text") else ():
         is_given = getattr(options, option) is not None
         if is_given and option not in (*inputs.options, *answers.options):
-            task = spelled(options.task)
-            raise ConfigError(f"{spelled(option)} has no effect with {task} where the model {what}")
+            task = flag(options.task)
+            raise ConfigError(f"{flag(option)} has no effect with {task} where the model {what}")
 
 
 def answer(run: FinishedRun, options: argparse.Namespace) -> Outcome:
@@ -72,7 +72,7 @@ def answer(run: FinishedRun, options: argparse.Namespace) -> Outcome:
     subjects: dict[str, list[str]] = {}  # note -> the samples it concerns
     for sample in inputs.samples(run, options):
         if isinstance(sample, ConfigError):
-            exit_code = complain(sample)
+            exit_code = print_error(sample)
             continue
         for text in sample.notes:
             subjects.setdefault(text, []).append(sample.subject)
@@ -118,7 +118,7 @@ def continue_text(run: FinishedRun, options: argparse.Namespace) -> Outcome:
         )
     except ConfigError as error:
         name, _, problem = str(error).partition("=")
-        raise ConfigError(f"{spelled(name)} {problem}") from error
+        raise ConfigError(f"{flag(name)} {problem}") from error
     text = run.spec.decode(tokens[0].tolist())
     print(printable(text))
     return 0, [{"prompt": options.prompt, "text": text}]
@@ -196,6 +196,7 @@ def note(text: str) -> None:
     print(printable(f"note: {text}"), file=sys.stderr)
 
 
-def complain(error: ConfigError | str) -> int:
+def print_error(error: ConfigError | str) -> int:
+    """Print an error, and return the exit code."""
     print(printable(f"error: {error}"), file=sys.stderr)
     return 1

@@ -19,9 +19,10 @@ from core.collectives import broadcast
 from core.errors import ConfigError
 from core.instantiate import instantiate
 from core.ranks import ranks_of_this_process
+from core.rng import preserve_rng_state
 from core.run_directory import read_config
-from data.cache import fingerprinted
-from data.draws import EPOCH_STREAM, kept_global_generators, seed_global_generators, seeded
+from data.cache import cached_tensors
+from data.draws import EPOCH_STREAM, seed_global_generators, seeded
 from data.loader import Loader
 from data.spec_file import read_spec
 from models.build import fill_from_data
@@ -100,13 +101,13 @@ def load_extractor(run_dir: str, spec: Any, device: torch.device) -> Extractor:
     return Extractor(network, trained_on, device)
 
 
-def own_extractor(data: Loader, cache: Path) -> Extractor:
+def default_extractor(data: Loader, cache: Path) -> Extractor:
     """A LightCNN trained on the training split of ``data``, or loaded from ``cache``.
 
     Rank 0 trains and broadcasts the weights. The run's global RNG states are preserved.
     """
     spec = data.spec
-    with kept_global_generators():
+    with preserve_rng_state():
         seed_global_generators(SEED)
         network = LightCNN(spec.in_channels, spec.num_classes, spec.image_size)
     file = cache / f"fid_lightcnn_{spec.name}.pt"
@@ -116,7 +117,7 @@ def own_extractor(data: Loader, cache: Path) -> Extractor:
     weights = None
     if ranks_of_this_process().is_main:
         with deterministic():
-            weights = fingerprinted(file, cache_key, lambda: train(network, data, file))
+            weights = cached_tensors(file, cache_key, lambda: train(network, data, file))
     network.load_state_dict(dict(zip(names, broadcast(weights), strict=True)))
     return Extractor(network, spec, data.device)
 

@@ -68,7 +68,7 @@ def mean_of_map(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
 
-def divided(image_size: tuple[int, int], factor: int, why: str = "") -> tuple[int, int]:
+def downsampled_size(image_size: tuple[int, int], factor: int, why: str = "") -> tuple[int, int]:
     """Height and width of an image divided by ``factor``.
 
     Raises:

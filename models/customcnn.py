@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from models.blocks import divided, flatten_map
+from models.blocks import downsampled_size, flatten_map
 
 
 class CustomCNN(nn.Module):
@@ -16,7 +16,7 @@ class CustomCNN(nn.Module):
 
     def __init__(self, in_channels: int, num_classes: int, image_size: tuple[int, int]) -> None:
         super().__init__()
-        height, width = divided(image_size, 4)
+        height, width = downsampled_size(image_size, 4)
         self.features = nn.Sequential(
             nn.Conv2d(in_channels, 32, 3, padding=1),
             nn.MaxPool2d(2),

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.blocks import divided
+from models.blocks import downsampled_size
 from models.generative import GenerativeModel
 
 SMALLEST_MAP = 4  # pixels; the image is halved down to this size
@@ -85,7 +85,7 @@ def norm_relu(conv: nn.ConvTranspose2d) -> nn.Sequential:
 
 def smallest_map(image_size: tuple[int, int]) -> tuple[tuple[int, int], int]:
     """Size of the smallest map, and the number of halvings down to it."""
-    divided(image_size, 4)
+    downsampled_size(image_size, 4)
     height, width = image_size
     num_levels = 0
     while height % 2 == width % 2 == 0 and min(height, width) > SMALLEST_MAP:

@@ -2,7 +2,13 @@
 
 from torch import Tensor, nn
 
-from models.blocks import DepthwiseSeparable, SqueezeExcitation, conv_norm, divided, flatten_map
+from models.blocks import (
+    DepthwiseSeparable,
+    SqueezeExcitation,
+    conv_norm,
+    downsampled_size,
+    flatten_map,
+)
 
 
 class LightCNN(nn.Module):
@@ -23,7 +29,7 @@ class LightCNN(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        height, width = divided(image_size, 4)
+        height, width = downsampled_size(image_size, 4)
         self.features = nn.Sequential(
             conv_norm(in_channels, 16, kernel_size=5, stride=2),
             nn.ReLU(inplace=True),

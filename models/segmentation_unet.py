@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.blocks import Residual, divided
+from models.blocks import Residual, downsampled_size
 
 
 class SegmentationUNet(nn.Module):
@@ -30,7 +30,7 @@ class SegmentationUNet(nn.Module):
     ) -> None:
         super().__init__()
         why = f" for the {len(widths)} levels of widths={list(widths)}"
-        divided(image_size, 2 ** (len(widths) - 1), why)
+        downsampled_size(image_size, 2 ** (len(widths) - 1), why)
         self.stem = Residual(in_channels, widths[0])
         self.encoder = nn.ModuleList(
             Residual(above, below, stride=2) for above, below in pairwise(widths)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.attention import attend
-from models.blocks import divided
+from models.blocks import downsampled_size
 from models.diffusion import CosineDiffusion, Prediction
 from models.generative import GenerativeModel
 
@@ -44,7 +44,7 @@ class UNet(GenerativeModel):
     ) -> None:
         super().__init__()
         why = f" for the {len(multipliers)} levels of multipliers={list(multipliers)}"
-        divided(image_size, 2 ** (len(multipliers) - 1), why)
+        downsampled_size(image_size, 2 ** (len(multipliers) - 1), why)
         if width < GROUPS or width % GROUPS:
             raise ValueError(f"width={width} must be a multiple of {GROUPS}")
         if not 1 <= sample_steps <= num_steps:

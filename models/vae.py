@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.blocks import divided
+from models.blocks import downsampled_size
 from models.generative import GenerativeModel
 
 
@@ -23,7 +23,7 @@ class VAE(GenerativeModel):
         self, in_channels: int, image_size: tuple[int, int], latent_dim: int, width: int
     ) -> None:
         super().__init__()
-        smallest = divided(image_size, 4)
+        smallest = downsampled_size(image_size, 4)
         self.noise_shape = (latent_dim,)
         self.encoder = Encoder(in_channels, smallest, latent_dim, width)
         self.decoder = Decoder(in_channels, smallest, latent_dim, width)

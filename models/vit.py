@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import SelfAttention
-from models.blocks import divided
+from models.blocks import downsampled_size
 
 
 class VisionTransformer(nn.Module):
@@ -33,7 +33,7 @@ class VisionTransformer(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        rows, columns = divided(image_size, patch_size, ", the patch_size")
+        rows, columns = downsampled_size(image_size, patch_size, ", the patch_size")
         self.embed = nn.Conv2d(in_channels, width, patch_size, stride=patch_size)
         self.positions = nn.Parameter(torch.empty(1, rows * columns, width))
         self.dropout = nn.Dropout(dropout)

@@ -13,7 +13,7 @@ from data.draws import LATENT_STREAM, TRAINING_IMAGES_STREAM, UNIFORM_STREAM, se
 from data.loader import Loader
 from data.pictures import save_grid
 from data.splits import Batch
-from metrics.fid import Extractor, frechet_distance, load_extractor, own_extractor
+from metrics.fid import Extractor, default_extractor, frechet_distance, load_extractor
 from models.generative import SAMPLES_AT_ONCE, GenerativeModel
 from objectives.base import Media, Objective, Picture, Sums, pixel_statistics
 
@@ -77,7 +77,7 @@ class Generation(Objective):
 
     def setup(self, data: Loader) -> None:
         if self.extractor is None:
-            self.extractor = own_extractor(data, self.fid_cache)
+            self.extractor = default_extractor(data, self.fid_cache)
         with torch.no_grad():
             self.training_features = self.features(self.in_range(training_images(data)))
 

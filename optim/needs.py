@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from core.collectives import full_tensor, shard_like
 from core.errors import ConfigError, reason
 from core.instantiate import instantiate
+from core.rng import preserve_rng_state
 
 NUM_STEPS = 2  # trial steps
 
@@ -113,19 +114,14 @@ def run_trial(trial: Trial) -> Needs:
         ConfigError: see :func:`check_rates`.
         Exception: whatever the optimizer raises, if it cannot step this way.
     """
-    python_state, numpy_state = random.getstate(), numpy.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            states = generator_states()
-            stepped = trial.after_steps(trial.groups)
-            draws = generator_states() != states
-            if len({group["lr"] for group in trial.groups}) > 1:
-                check_rates(trial)
-            unsaved = not can_be_saved(stepped, trial.groups)
-            return replace(trial.needs, draws=draws, unsaved=unsaved)
-    finally:
-        random.setstate(python_state)
-        numpy.random.set_state(numpy_state)
+    with preserve_rng_state():
+        states = generator_states()
+        stepped = trial.after_steps(trial.groups)
+        draws = generator_states() != states
+        if len({group["lr"] for group in trial.groups}) > 1:
+            check_rates(trial)
+        unsaved = not can_be_saved(stepped, trial.groups)
+        return replace(trial.needs, draws=draws, unsaved=unsaved)
 
 
 def tiny_parameters(group: dict[str, Any]) -> dict[str, Any]:

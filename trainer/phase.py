@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from core.collectives import full_tensor, mean_over_ranks
 from core.errors import ConfigError
 from core.progress import Progress
-from data.draws import OPTIMIZER_STREAM, UPDATE_STREAM, drawing, seed_process
+from data.draws import OPTIMIZER_STREAM, UPDATE_STREAM, seed_process, seeded_rng
 from data.splits import Batch
 from objectives.base import Objective, Sums
 from optim.build import NONE_YET, Schedule
@@ -60,11 +60,11 @@ class Computation:
 
     def same_draws(self) -> AbstractContextManager:
         """Context that repeats the update's random draws and then restores the RNG state."""
-        return drawing(self.device, self.seed, UPDATE_STREAM, self.position, self.rank)
+        return seeded_rng(self.device, self.seed, UPDATE_STREAM, self.position, self.rank)
 
     def optimizer_draws(self) -> AbstractContextManager:
         """Context for an optimizer's random draws, which are the same on every process."""
-        return drawing(self.device, self.seed, OPTIMIZER_STREAM, self.position)
+        return seeded_rng(self.device, self.seed, OPTIMIZER_STREAM, self.position)
 
 
 class PhaseCompute(nn.Module):

@@ -5,14 +5,15 @@ import random
 import numpy
 import torch
 
-from data.cache import fingerprinted
-from data.draws import BatchDraws, kept_global_generators, seed_process
+from core.rng import preserve_rng_state
+from data.cache import cached_tensors
+from data.draws import BatchDraws, seed_process
 from data.held_out import stratified_split
 
 
 def test_no_two_processes_of_neighbouring_seeds_draw_alike():
     drawn = []
-    with kept_global_generators():
+    with preserve_rng_state():
         for seed in range(100, 105):
             for rank in range(4):
                 seed_process(torch.device("cpu"), seed, rank)
@@ -46,13 +47,13 @@ def test_cache_is_made_once_for_every_fingerprint_and_anew_if_damaged(tmp_path):
 
     file = tmp_path / "deep" / "cache.pt"
     for fingerprint, made in (("a", 1), ("a", 1), ("b", 2), ("b", 2)):
-        numbers, count = fingerprinted(file, fingerprint, make)
+        numbers, count = cached_tensors(file, fingerprint, make)
         assert numbers.tolist() == [0, 1, 2]
         assert count.item() == made
     assert [path.name for path in file.parent.iterdir()] == ["cache.pt"]
     for number, content in enumerate((b"", b"no tensors", file.read_bytes()[:100]), 3):
         file.write_bytes(content)
-        assert fingerprinted(file, "b", make)[1].item() == number
+        assert cached_tensors(file, "b", make)[1].item() == number
     (tmp_path / "file").write_text("in the way")  # nothing can be written there
     for number in (6, 7):
-        assert fingerprinted(tmp_path / "file" / "cache.pt", "b", make)[1].item() == number
+        assert cached_tensors(tmp_path / "file" / "cache.pt", "b", make)[1].item() == number

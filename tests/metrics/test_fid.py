@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import sqrtm
 
 from core.errors import ConfigError
-from metrics.fid import Extractor, frechet_distance, load_extractor, own_extractor
+from metrics.fid import Extractor, default_extractor, frechet_distance, load_extractor
 from models.lightcnn import LightCNN
 from trainer.checkpoint import files as checkpoint
 
@@ -78,21 +78,21 @@ def test_a_run_without_a_best_checkpoint_gives_its_last(train, data):
 def test_extractor_is_kept_and_made_anew_for_other_data(few_digits, data, tmp_path, capsys):
     images = torch.rand(100, 1, 28, 28) * 2 - 1
     state = torch.get_rng_state()
-    first = own_extractor(data, tmp_path)
+    first = default_extractor(data, tmp_path)
     assert "FID: training a LightCNN on the 210 training samples" in capsys.readouterr().out
-    assert torch.equal(own_extractor(data, tmp_path)(images), first(images))
+    assert torch.equal(default_extractor(data, tmp_path)(images), first(images))
     assert capsys.readouterr().out == ""
     assert torch.equal(state, torch.get_rng_state())
     torch.set_num_threads(2)  # which is nothing to the extractor
     data.fingerprint = "of other data"
-    assert torch.equal(own_extractor(data, tmp_path)(images), first(images))
+    assert torch.equal(default_extractor(data, tmp_path)(images), first(images))
     assert "FID: training a LightCNN" in capsys.readouterr().out
     assert torch.get_num_threads() == 2
 
 
 @pytest.mark.slow
 def test_own_extractor_tells_digits_apart(data, tmp_path):
-    extractor = own_extractor(data, tmp_path)
+    extractor = default_extractor(data, tmp_path)
     real, labels = next(data.evaluate("val"))
     assert (extractor.network(real).argmax(1) == labels).float().mean() > 0.9
 

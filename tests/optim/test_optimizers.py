@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import ConfigError
-from data.draws import drawing
+from data.draws import seeded_rng
 from optim.build import build_optimizer
 from optim.needs import Needs, add_gradients, generator_states, rehearse
 from trainer.checkpoint.optimizer_state import OptimizerState
@@ -67,7 +67,7 @@ def train(model: nn.Module, optimizer, needs: Needs, steps: int) -> list[float]:
     losses = []
     for step in range(steps):
         losses.append(closure().item())
-        with drawing(torch.device("cpu"), step):
+        with seeded_rng(torch.device("cpu"), step):
             optimizer.step(*[closure] * needs.closure)
     return losses
 

@@ -17,8 +17,8 @@ FORBIDDEN = """
     torch.nn.modules.module.functools.partial torch.nn.modules.module.torch.load
     torch.utils.cpp_extension.load torch.nn.Module.__init__ torch.nn.functional.relu
     data.mnist5k.Path data.mnist5k.importlib.util data.mnist5k.mnist5k.__globals__
-    data.cache.os.system data.cache.torch.load data.cache.fingerprinted data.__builtins__.eval
-    data.torchvision_sets.read_set data.image_folder.list_files metrics.fid.own_extractor
+    data.cache.os.system data.cache.torch.load data.cache.cached_tensors data.__builtins__.eval
+    data.torchvision_sets.read_set data.image_folder.list_files metrics.fid.default_extractor
     models.build.torch.load models.timm_model.get_close_matches models.blocks._private
     optim.build.inspect.getsource optim.build.instantiate trainer.distributed.launch.launch
     trainer.checkpoint.load hydra.utils.instantiate hydra.utils.get_method train.main

@@ -118,11 +118,11 @@ def to_host(state: Any, keep: bool = True) -> Any:
     copies: dict[Any, Any] = {}
     devices: set[torch.device] = set()
 
-    def moved(value: Any) -> Any:
+    def copied(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: moved(part) for key, part in value.items()}
+            return {key: copied(part) for key, part in value.items()}
         if isinstance(value, list | tuple):
-            return type(value)(map(moved, value))
+            return type(value)(map(copied, value))
         if not isinstance(value, Tensor):
             return value
         own = local_tensor(value)
@@ -133,7 +133,7 @@ def to_host(state: Any, keep: bool = True) -> Any:
             devices.add(whole.device)
         return copies[place]
 
-    on_host = moved(state)
+    on_host = copied(state)
     for device in devices if keep else ():
         synchronize(device)
     return on_host
