@@ -131,7 +131,7 @@ def test_run_and_report_are_stored_on_the_server(server, tmp_path, data_root, mo
     assert report_id.startswith("report-")
     assert run["config"]["candidate"] == "report"
     assert run["summary"]["report/best"] == "all runs"
-    assert "The mean test accuracy of all runs is" in run["summary"]["report/claims"]
+    assert "The test accuracy of all runs is" in run["summary"]["report/claims"]
     files = files_of(server, report_id)
     assert {"report.csv", "report.html"} <= set(files)
     for folder in ("media/html/report/page_", "media/table/report/candidates_"):
