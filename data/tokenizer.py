@@ -14,6 +14,8 @@ from torch import Tensor
 
 from core.errors import ConfigError
 
+PIECE = 1_000_000  # characters to encode at once: code points take 4 bytes each
+
 
 def code_points(text: str) -> numpy.ndarray:
     """The Unicode number of every character, uint32 ``(T,)``."""
@@ -34,7 +36,7 @@ class CharTokenizer:
         return cls("".join(sorted(set(text))))
 
     def encode(self, text: str) -> Tensor:
-        """The tokens of ``text``, int32 ``(T,)``.
+        """The tokens of ``text``, ``(T,)``; uint8 for a vocabulary of at most 256, else int32.
 
         Raises:
             ConfigError: if ``text`` has characters without a token.
@@ -44,9 +46,14 @@ class CharTokenizer:
             raise ConfigError(
                 f"characters that the model has no token for: {' '.join(map(repr, unknown))}"
             )
-        token_of = numpy.zeros(sys.maxunicode + 1, numpy.int32)
+        dtype = numpy.uint8 if self.vocab_size <= 256 else numpy.int32
+        token_of = numpy.zeros(sys.maxunicode + 1, dtype)
         token_of[code_points(self.content)] = numpy.arange(self.vocab_size)
-        return torch.from_numpy(token_of[code_points(text)])
+        tokens = numpy.empty(len(text), dtype)
+        for start in range(0, len(text), PIECE):
+            piece = slice(start, start + PIECE)
+            tokens[piece] = token_of[code_points(text[piece])]
+        return torch.from_numpy(tokens)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return "".join(self.content[token] for token in tokens)
@@ -68,8 +75,8 @@ class ByteTokenizer:
         return cls()
 
     def encode(self, text: str) -> Tensor:
-        content = numpy.frombuffer(text.encode(errors="replace"), numpy.uint8)
-        return torch.from_numpy(content.astype(numpy.int32))
+        content = bytearray(text.encode(errors="replace"))
+        return torch.from_numpy(numpy.frombuffer(content, numpy.uint8))
 
     def decode(self, tokens: Sequence[int]) -> str:
         return bytes(tokens).decode(errors="replace")
