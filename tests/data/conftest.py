@@ -1,4 +1,4 @@
-"""Fixtures: the splits and the batches that a config describes."""
+"""Fixtures that compose a data config and build its splits or its loader."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from tests.test_conf import MANDATORY
 
 @pytest.fixture(scope="session")
 def data_config(composed, data_root):
-    """``data_config("npz", path=...)``: the node ``data``, other settings as in the YAML."""
+    """Return a function that composes the node ``data``: ``data_config("npz", path=...)``."""
 
     def compose(option, /, **settings):
         config = composed(f"data={option}", *MANDATORY.get(f"data={option}", []))["data"]
@@ -20,14 +20,14 @@ def data_config(composed, data_root):
 
 
 @pytest.fixture(scope="session")
-def splits_of(data_config):
-    """``splits_of("npz", path=...)``: its splits."""
+def make_splits(data_config):
+    """Return a function that builds the splits of a config: ``make_splits("npz", path=...)``."""
     return lambda option, /, **settings: build_splits(data_config(option, **settings))
 
 
 @pytest.fixture
-def load(data_config):
-    """``load("mnist5k", Ranks(1, 1, 2), seed=3, batch_size=8)``: its loader."""
+def make_loader(data_config):
+    """Return a function that builds a loader: ``make_loader("mnist5k", seed=3, batch_size=8)``."""
     loaders = []
 
     def build(option, /, ranks=Ranks(), accumulate_steps=1, seed=0, **settings):  # noqa: B008  # frozen

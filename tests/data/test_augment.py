@@ -1,4 +1,4 @@
-"""Augmentations give every sample a draw of its own, and the draw that was made for it."""
+"""Augmentations: every sample has its own random draw, however the batch is split."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from core.instantiate import instantiate
 from data.augment import AlternatingFlip, Cutout, HorizontalFlip, PerImage, RandomAffine, RandomCrop
 from data.draws import BatchDraws
 
-ALL = [
+AUGMENTATIONS = [
     RandomCrop(2),
     HorizontalFlip(),
     Cutout(4),
@@ -26,10 +26,10 @@ ALL = [
         (HorizontalFlip, {"p": 50}),
         (Cutout, {"size": 0}),
         (RandomAffine, {"scale": 1.1}),
-        (RandomAffine, {"translate": 4}),  # pixels, where a fraction is meant
+        (RandomAffine, {"translate": 4}),  # in pixels, but it should be a fraction
     ],
 )
-def test_settings_out_of_range(augment, settings):
+def test_setting_out_of_range_is_rejected(augment, settings):
     (name,) = settings
     node = {"_target_": f"data.augment.{augment.__name__}", **settings}
     with pytest.raises(
@@ -38,8 +38,8 @@ def test_settings_out_of_range(augment, settings):
         instantiate([node], "data.augment")
 
 
-class Fixed:
-    """Draws that are known."""
+class FixedDraws:
+    """Stands for ``BatchDraws`` and returns the given numbers."""
 
     def __init__(self, rows):
         self.rows = torch.tensor(rows)
@@ -54,66 +54,66 @@ def images():
     return torch.randint(0, 256, (6, 3, 10, 12), dtype=torch.uint8, generator=generator)
 
 
-@pytest.mark.parametrize("augment", ALL, ids=lambda augment: type(augment).__name__)
-def test_every_sample_and_update_has_its_draw_whatever_the_slice(augment, images):
+@pytest.mark.parametrize("augment", AUGMENTATIONS, ids=lambda augment: type(augment).__name__)
+def test_draws_differ_by_sample_and_update_but_not_by_slice(augment, images):
     before = images.clone()
-    whole = augment(images, BatchDraws(0, 1, 2, 6, 0, 6))
-    parts = [augment(images[i : i + 2], BatchDraws(0, 1, 2, 6, i, i + 2)) for i in (0, 2, 4)]
-    assert torch.equal(whole, torch.cat(parts))
+    augmented = augment(images, BatchDraws(0, 1, 2, 6, 0, 6))
+    slices = [augment(images[i : i + 2], BatchDraws(0, 1, 2, 6, i, i + 2)) for i in (0, 2, 4)]
+    assert torch.equal(augmented, torch.cat(slices))
     assert torch.equal(images, before)
-    assert (whole.dtype, whole.shape) == (torch.uint8, images.shape)
-    alike = images[:1].expand(32, 3, 10, 12)
-    first = augment(alike, BatchDraws(0, 0, 0, 32, 0, 32))
+    assert (augmented.dtype, augmented.shape) == (torch.uint8, images.shape)
+    copies = images[:1].expand(32, 3, 10, 12)
+    first = augment(copies, BatchDraws(0, 0, 0, 32, 0, 32))
     assert len(first.flatten(1).unique(dim=0)) > 1
     for key in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):  # seed, epoch, step
-        assert not torch.equal(first, augment(alike, BatchDraws(*key, 32, 0, 32)))
+        assert not torch.equal(first, augment(copies, BatchDraws(*key, 32, 0, 32)))
 
 
-def test_two_epochs_show_both_sides_of_every_image(images):
-    """Whatever the updates and processes that the images are seen in."""
+def test_alternating_flip_shows_both_sides_in_two_epochs(images):
+    """A flip depends on the image's index and the epoch, not on the position in the batch."""
 
     def flipped(epoch, samples, seed=0):
         draws = BatchDraws(seed, epoch, 0, 6, 0, 6, samples=samples)
-        made = AlternatingFlip()(images[samples], draws)
-        return (made != images[samples]).flatten(1).any(1)
+        augmented = AlternatingFlip()(images[samples], draws)
+        return (augmented != images[samples]).flatten(1).any(1)
 
     order = torch.tensor([3, 1, 5, 0, 2, 4])
     first, second = flipped(0, torch.arange(6)), flipped(1, order)
     assert torch.equal(second, ~first[order])
     assert torch.equal(flipped(2, order), first[order])
-    many = BatchDraws(0, 0, 0, 1000, 0, 1000, samples=torch.arange(1000)).coins().float()
-    assert 0.45 < many.mean() < 0.55
-    assert 0.4 < (many[1:] != many[:-1]).float().mean() < 0.6
-    others = BatchDraws(1, 0, 0, 1000, 0, 1000, samples=torch.arange(1000)).coins().float()
-    assert 0.4 < (many != others).float().mean() < 0.6
+    coins = BatchDraws(0, 0, 0, 1000, 0, 1000, samples=torch.arange(1000)).coins().float()
+    assert 0.45 < coins.mean() < 0.55
+    assert 0.4 < (coins[1:] != coins[:-1]).float().mean() < 0.6
+    other_seed = BatchDraws(1, 0, 0, 1000, 0, 1000, samples=torch.arange(1000)).coins().float()
+    assert 0.4 < (coins != other_seed).float().mean() < 0.6
 
 
-def test_a_crop_may_mirror_the_border(images):
-    corner = RandomCrop(2, reflect=True)(images, Fixed([[0.0, 0.0]] * 6))
+def test_reflect_crop_mirrors_the_border(images):
+    corner = RandomCrop(2, reflect=True)(images, FixedDraws([[0.0, 0.0]] * 6))
     expected = F.pad(images.float(), (2, 2, 2, 2), mode="reflect")[:, :, :10, :12]
     assert torch.equal(corner, expected.to(torch.uint8))
     with pytest.raises(ValueError, match="padding=10 should be below the image's size"):
-        RandomCrop(10, reflect=True)(images, Fixed([[0.0, 0.0]] * 6))
+        RandomCrop(10, reflect=True)(images, FixedDraws([[0.0, 0.0]] * 6))
 
 
-def test_crop_takes_the_window_that_was_drawn(images):
+def test_crop_takes_the_drawn_window(images):
     draws = [[0.0, 0.0], [0.99, 0.99], [0.5, 0.5], [0.3, 0.7], [0.0, 0.99], [0.99, 0.0]]
-    cropped = RandomCrop(2)(images, Fixed(draws))
+    cropped = RandomCrop(2)(images, FixedDraws(draws))
     padded = F.pad(images, (2, 2, 2, 2))
     for image, (y, x), source in zip(cropped, draws, padded, strict=True):
         top, left = int(y * 5), int(x * 5)
         assert torch.equal(image, source[:, top : top + 10, left : left + 12])
 
 
-def test_flip_mirrors_those_drawn(images):
-    flipped = HorizontalFlip(0.5)(images, Fixed([0.1, 0.9, 0.49, 0.5, 0.0, 0.7]))
-    for number, (image, source) in enumerate(zip(flipped, images, strict=True)):
-        assert torch.equal(image, source.flip(2) if number in (0, 2, 4) else source)
+def test_flip_mirrors_images_with_draws_below_p(images):
+    flipped = HorizontalFlip(0.5)(images, FixedDraws([0.1, 0.9, 0.49, 0.5, 0.0, 0.7]))
+    for index, (image, source) in enumerate(zip(flipped, images, strict=True)):
+        assert torch.equal(image, source.flip(2) if index in (0, 2, 4) else source)
 
 
-def test_cutout_blanks_a_square():
+def test_cutout_blanks_a_square_clipped_at_the_border():
     white = torch.full((3, 2, 10, 12), 255, dtype=torch.uint8)
-    cut = Cutout(4)(white, Fixed([[0.5, 0.5], [0.0, 0.0], [0.99, 0.99]]))
+    cut = Cutout(4)(white, FixedDraws([[0.5, 0.5], [0.0, 0.0], [0.99, 0.99]]))
     expected = white.clone()
     expected[0, :, 3:7, 4:8] = 0
     expected[1, :, :2, :2] = 0
@@ -122,10 +122,10 @@ def test_cutout_blanks_a_square():
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (20, 40)])
-def test_affine_turns_and_scales_as_torchvision_does(shape):
+def test_affine_rotation_and_scale_match_torchvision(shape):
     smooth = F.interpolate(torch.rand(1, 1, 5, 5) * 255, shape, mode="bicubic")
     image = smooth.round().clamp(0, 255).to(torch.uint8)
-    ours = RandomAffine(20.0, 0.0, 0.2)(image, Fixed([[1.0, 1.0, 0.5, 0.5]]))
+    ours = RandomAffine(20.0, 0.0, 0.2)(image, FixedDraws([[1.0, 1.0, 0.5, 0.5]]))
     theirs = v2.functional.affine(
         image,
         angle=-20.0,
@@ -135,11 +135,11 @@ def test_affine_turns_and_scales_as_torchvision_does(shape):
         interpolation=v2.InterpolationMode.BILINEAR,
     )
     assert (ours.int() - theirs.int()).abs().float().mean() < 2
-    assert torch.equal(RandomAffine(0.0, 0.0, 0.0)(image, Fixed([[0.9] * 4])), image)
+    assert torch.equal(RandomAffine(0.0, 0.0, 0.0)(image, FixedDraws([[0.9] * 4])), image)
 
 
-def test_affine_shifts_by_a_fraction_of_the_size():
+def test_affine_translation_is_a_fraction_of_the_size():
     image = torch.randint(0, 256, (1, 1, 20, 40), dtype=torch.uint8)
-    moved = RandomAffine(0.0, 0.1, 0.0)(image, Fixed([[0.5, 0.5, 1.0, 1.0]]))
+    moved = RandomAffine(0.0, 0.1, 0.0)(image, FixedDraws([[0.5, 0.5, 1.0, 1.0]]))
     expected = F.pad(image[..., 2:, 4:], (0, 4, 0, 2))
     assert (moved.int() - expected.int()).abs().max() <= 1

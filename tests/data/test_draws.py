@@ -1,4 +1,4 @@
-"""Draws by position, splits by seed, prepared tensors by fingerprint: nothing depends on chance."""
+"""Random draws, splits and cached tensors are reproducible."""
 
 import random
 
@@ -11,7 +11,7 @@ from data.draws import BatchDraws, seed_process
 from data.held_out import stratified_split
 
 
-def test_no_two_processes_of_neighbouring_seeds_draw_alike():
+def test_processes_of_neighbouring_seeds_draw_different_numbers():
     drawn = []
     with preserve_rng_state():
         for seed in range(100, 105):
@@ -22,23 +22,23 @@ def test_no_two_processes_of_neighbouring_seeds_draw_alike():
         assert len(set(numbers)) == 20
 
 
-def test_every_sample_has_a_seed_of_its_own():
+def test_sample_seeds_are_distinct_and_set_by_position():
     seeds = BatchDraws(0, 0, 0, 1000, 0, 1000).seeds()
     assert len(set(seeds)) == 1000
     assert seeds[300:500] == BatchDraws(0, 0, 0, 1000, 300, 500).seeds()
 
 
-def test_splits_are_exact_and_stratified_and_always_the_same():
+def test_split_is_exact_stratified_and_deterministic():
     labels = torch.arange(60_000) % 7 * (torch.arange(60_000) % 3).sign()  # uneven classes
     parts = stratified_split(labels, (11 / 12, 1 / 12))
     assert [len(part) for part in parts] == [55_000, 5_000]
     assert torch.equal(torch.cat(parts).sort().values, torch.arange(60_000))
-    share = labels.bincount() / 12
-    assert (labels[parts[1]].bincount() - share).abs().max() < 2
+    expected_counts = labels.bincount() / 12
+    assert (labels[parts[1]].bincount() - expected_counts).abs().max() < 2
     assert torch.equal(parts[1], stratified_split(labels, (11 / 12, 1 / 12))[1])
 
 
-def test_cache_is_made_once_for_every_fingerprint_and_anew_if_damaged(tmp_path):
+def test_cache_is_rebuilt_if_damaged_or_of_another_fingerprint(tmp_path):
     calls = []
 
     def make():
@@ -46,14 +46,14 @@ def test_cache_is_made_once_for_every_fingerprint_and_anew_if_damaged(tmp_path):
         return torch.arange(3), torch.tensor([len(calls)])
 
     file = tmp_path / "deep" / "cache.pt"
-    for fingerprint, made in (("a", 1), ("a", 1), ("b", 2), ("b", 2)):
+    for fingerprint, num_calls in (("a", 1), ("a", 1), ("b", 2), ("b", 2)):
         numbers, count = cached_tensors(file, fingerprint, make)
         assert numbers.tolist() == [0, 1, 2]
-        assert count.item() == made
+        assert count.item() == num_calls
     assert [path.name for path in file.parent.iterdir()] == ["cache.pt"]
-    for number, content in enumerate((b"", b"no tensors", file.read_bytes()[:100]), 3):
+    for num_calls, content in enumerate((b"", b"no tensors", file.read_bytes()[:100]), 3):
         file.write_bytes(content)
-        assert cached_tensors(file, "b", make)[1].item() == number
-    (tmp_path / "file").write_text("in the way")  # nothing can be written there
-    for number in (6, 7):
-        assert cached_tensors(tmp_path / "file" / "cache.pt", "b", make)[1].item() == number
+        assert cached_tensors(file, "b", make)[1].item() == num_calls
+    (tmp_path / "file").write_text("in the way")  # so the cache cannot be written
+    for num_calls in (6, 7):
+        assert cached_tensors(tmp_path / "file" / "cache.pt", "b", make)[1].item() == num_calls

@@ -1,4 +1,4 @@
-"""Settings of image data sets: means, and augmentations that suit the data."""
+"""Image data sets: normalization, the checks of images and augmentations, the background."""
 
 import math
 
@@ -23,12 +23,12 @@ def splits(*tensors, mean=0.5, std=0.5, augment=()):
 
 
 @pytest.mark.parametrize("mean", [0.25, [0.25], [0.25, 0.25, 0.25]])
-def test_one_mean_stands_for_all_channels(mean):
+def test_single_mean_applies_to_all_channels(mean):
     assert splits(IMAGES, LABELS, mean=mean).spec.mean == (0.25, 0.25, 0.25)
 
 
 @pytest.mark.parametrize("mean", [[0.5, 0.5], "0.5", None, [True], ["a"], []])
-def test_wrong_means(mean):
+def test_malformed_mean_is_rejected(mean):
     with pytest.raises(ConfigError, match=r"data\.mean=.* should be one number, or a list of one"):
         splits(IMAGES, LABELS, mean=mean)
 
@@ -36,26 +36,28 @@ def test_wrong_means(mean):
 @pytest.mark.parametrize(
     "settings", [{"mean": 125.3}, {"std": 63.0}, {"std": 0.0}, {"mean": -0.1}, {"std": math.nan}]
 )
-def test_means_of_another_range(settings):
-    """Of pixels up to 255, which training would hardly survive, and nothing would say why."""
+def test_mean_or_std_out_of_range_is_rejected(settings):
+    """Statistics of pixels from 0 to 255 would ruin training without an error message."""
     with pytest.raises(ConfigError, match="refer to pixel values from 0 to 1, not 255"):
         splits(IMAGES, LABELS, **settings)
 
 
 @pytest.mark.parametrize(
-    ("images", "found"),
+    ("images", "description"),
     [
         (IMAGES / 255, r"float32 of shape \(3, 8, 8\)"),  # would be divided by 255 again
         (IMAGES[:, 0], r"uint8 of shape \(8, 8\)"),
     ],
 )
-def test_what_is_no_image(images, found):
-    with pytest.raises(ConfigError, match=f"as before ToTensor or normalization; got {found}"):
+def test_images_that_are_not_uint8_chw_are_rejected(images, description):
+    with pytest.raises(
+        ConfigError, match=f"as before ToTensor or normalization; got {description}"
+    ):
         splits(images, LABELS)
 
 
 @pytest.mark.parametrize("augment", ["flip", ["flip"], {"p": 0.5}, 3, HorizontalFlip()])
-def test_what_is_no_list_of_augmentations(augment):
+def test_augment_that_is_not_a_list_is_rejected(augment):
     with pytest.raises(ConfigError, match=r"data\.augment=.* should be a list of _target_s"):
         splits(IMAGES, LABELS, augment=augment)
     assert splits(IMAGES, LABELS, augment=None).prepare.augment == ()
@@ -74,20 +76,20 @@ def test_what_is_no_list_of_augmentations(augment):
         (lambda images, draws: None, "function turns uint8 images .* into NoneType"),
     ],
 )
-def test_augmentations_that_do_not_suit_the_images(augment, message):
+def test_incompatible_augmentation_is_rejected(augment, message):
     with pytest.raises(ConfigError, match=rf"^data\.augment: {message}"):
         splits(IMAGES, LABELS, augment=[augment])
 
 
 @pytest.mark.parametrize(("num_light", "background"), [(0, 0.0), (2, None), (32, None), (64, 1.0)])
-def test_a_ground_is_common_where_no_image_has_the_opposite_one(num_light, background):
-    """``predict.py`` inverts what is not on it: never what training has seen as it is."""
+def test_background_is_set_unless_an_image_has_the_opposite_one(num_light, background):
+    """``predict.py`` inverts images on the opposite background, unless training had such images."""
     images = torch.zeros(64, 1, 8, 8, dtype=torch.uint8)
     images[:num_light] = 255
     assert splits(images, LABELS[:1].expand(64)).spec.background == background
 
 
-def test_masks_are_not_left_behind():
+def test_augmentation_that_would_not_move_targets_is_rejected():
     with pytest.raises(ConfigError, match=r"move the pixels .* targets of shape \(8, 8\)"):
         splits(IMAGES, MASKS, augment=[Cutout(2)])
     assert splits(IMAGES, MASKS).train is not None

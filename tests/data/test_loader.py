@@ -1,4 +1,4 @@
-"""Batches: normalized, every sample once, in the same order for any number of processes; limits."""
+"""Batches: the order of samples, sharding over processes, normalization, limits and resuming."""
 
 import random
 
@@ -22,12 +22,12 @@ CPU = torch.device("cpu")
 
 
 def layouts():
-    """Samples, processes, micro-batches, batch size (which they divide), evaluation batch size."""
-    draw = random.Random(0)
+    """Yield random layouts whose batch size is a multiple of processes times micro-batches."""
+    rng = random.Random(0)
     for _ in range(25):
-        world_size, accumulate = draw.randint(1, 4), draw.randint(1, 3)
-        batch = world_size * accumulate * draw.randint(1, 4)
-        yield batch + draw.randint(0, 60), world_size, accumulate, batch, draw.randint(1, 20)
+        world_size, accumulate = rng.randint(1, 4), rng.randint(1, 3)
+        batch = world_size * accumulate * rng.randint(1, 4)
+        yield batch + rng.randint(0, 60), world_size, accumulate, batch, rng.randint(1, 20)
 
 
 def loader(samples, rank, world_size, accumulate, batch, eval_batch=1):
@@ -39,41 +39,43 @@ def loader(samples, rank, world_size, accumulate, batch, eval_batch=1):
 @pytest.mark.parametrize(
     ("samples", "world_size", "accumulate", "batch", "eval_batch"), list(layouts())
 )
-def test_processes_share_every_sample(samples, world_size, accumulate, batch, eval_batch):
-    """Together they see what one process sees, micro-batch by micro-batch, nobody twice."""
-    whole = loader(samples, 0, 1, accumulate, batch)
-    alone = list(whole.train(1))
-    assert len(alone) == samples // batch
-    seen = [sample for update in alone for part in update for sample in part[0].tolist()]
+def test_processes_together_see_the_batches_of_one(
+    samples, world_size, accumulate, batch, eval_batch
+):
+    """The micro-batches of all ranks, concatenated, equal those of one; no sample is seen twice."""
+    single = loader(samples, 0, 1, accumulate, batch)
+    expected = list(single.train(1))
+    assert len(expected) == samples // batch
+    seen = [i for update in expected for micro_batch in update for i in micro_batch[0].tolist()]
     assert len(seen) == len(set(seen)) == samples // batch * batch
-    start = len(alone) // 2  # where a run is resumed
+    start = len(expected) // 2  # where a run is resumed
     loaders = [
         loader(samples, rank, world_size, accumulate, batch, eval_batch)
         for rank in range(world_size)
     ]
-    ranks = [list(part.train(1, start)) for part in loaders]
-    for step, update in enumerate(alone[start:]):
-        for part in range(accumulate):
-            shares = [rank[step][part][0] for rank in ranks]
-            assert torch.equal(torch.cat(shares), update[part][0])
-    assert len({part.order_hash(start) for part in (whole, *loaders)}) == 1
-    evaluated = [batch[0] for part in loaders for batch in part.evaluate("val")]
+    ranks = [list(data.train(1, start)) for data in loaders]
+    for step, update in enumerate(expected[start:]):
+        for micro_batch in range(accumulate):
+            shards = [rank[step][micro_batch][0] for rank in ranks]
+            assert torch.equal(torch.cat(shards), update[micro_batch][0])
+    assert len({data.order_hash(start) for data in (single, *loaders)}) == 1
+    evaluated = [batch[0] for data in loaders for batch in data.evaluate("val")]
     assert torch.cat(evaluated).tolist() == list(range(samples))
 
 
-def test_order_hash_is_of_the_samples_seen():
-    """Whenever it is asked for, and however many updates they came in."""
-    data, asked_once = (loader(600, 0, 1, 1, 6) for _ in range(2))
+def test_order_hash_identifies_the_samples_seen():
+    """It depends neither on earlier calls nor on how the samples were grouped into updates."""
+    data, fresh = (loader(600, 0, 1, 1, 6) for _ in range(2))
     hashes = [data.order_hash(num_updates) for num_updates in range(250)]
     assert len(set(hashes)) == 250
-    assert asked_once.order_hash(249) == hashes[249]
-    assert asked_once.order_hash(7) == hashes[7]
+    assert fresh.order_hash(249) == hashes[249]
+    assert fresh.order_hash(7) == hashes[7]
     assert loader(600, 0, 1, 1, 12).order_hash(5) == hashes[10]
     assert loader(601, 0, 1, 1, 6).order_hash(5) != hashes[5]
 
 
-def test_order_hash_after_a_change_of_batch_size():
-    """Not that of a run which had the new size from the start."""
+def test_order_hash_records_a_change_of_batch_size():
+    """A run that changed its batch size differs from one that had the new size from the start."""
     first, changed, same = (loader(600, 0, 1, 1, size) for size in (6, 12, 6))
     recorded = first.order_hash(10)
     changed.continue_order(recorded, 10)
@@ -82,7 +84,7 @@ def test_order_hash_after_a_change_of_batch_size():
     assert same.order_hash(20) == first.order_hash(20)
 
 
-def test_normalization():
+def test_images_are_normalized_per_channel():
     images = torch.randint(0, 256, (4, 3, 5, 5), dtype=torch.uint8)
     prepare = PrepareImages((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), ())
     (prepared,) = prepare((images,), None)
@@ -92,7 +94,7 @@ def test_normalization():
 
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_limited_evaluation_is_spread_over_the_split(world_size):
-    """Splits are often in the order of their classes."""
+    """Splits are often sorted by class, so their first samples are not representative."""
     ranks = [loader(50, rank, world_size, 1, 10, 5) for rank in range(world_size)]
     batches = [batch[0] for data in ranks for batch in data.evaluate("val", limit=1)]
     assert [len(batch) for batch in batches] == [5] * world_size
@@ -101,9 +103,9 @@ def test_limited_evaluation_is_spread_over_the_split(world_size):
     assert ranks[0].evaluated("val", limit=1).tolist() == seen
 
 
-def test_limit_takes_the_same_samples_for_every_seed(load):
+def test_limit_train_samples_is_the_same_for_every_seed(make_loader):
     limited = {"limit_train_samples": 40, "batch_size": 20}
-    first, second = (load("mnist5k", seed=seed, **limited) for seed in (0, 1))
+    first, second = (make_loader("mnist5k", seed=seed, **limited) for seed in (0, 1))
     sizes = first.sizes()
     assert (sizes["train"], sizes["val"], sizes["test"]) == (40, 500, 1000)
     assert torch.equal(first.splits["train"].tensors[0], second.splits["train"].tensors[0])
@@ -117,15 +119,15 @@ def test_limit_takes_the_same_samples_for_every_seed(load):
         *(("limit_train_samples", limit) for limit in (0, 3501, 1.5, True)),
     ],
 )  # fmt: skip
-def test_settings_out_of_range(load, key, value):
+def test_setting_out_of_range_is_rejected(make_loader, key, value):
     with pytest.raises(ConfigError, match=rf"data\.{key}={value} should be"):
-        load("mnist5k", **{key: value})
+        make_loader("mnist5k", **{key: value})
 
 
 @pytest.mark.usefixtures("few_digits")
 def test_overfit_learns_every_training_sample(train, composed, data_root):
-    """Measured on the samples as they are: of augmented ones, a few in a thousand may stay wrong,
-    more or fewer by the kind of processor."""
+    """Augmentation is off: with it, a few samples in a thousand may stay wrong, depending on the
+    processor."""
     run_dir = train("debug=overfit", "data.augment=[]", "trainer.max_epochs=60")
     config = composed("debug=overfit", "data.augment=[]", f"data.root={data_root}")
     data = build_data(config["data"], CPU, 0, Ranks(), 1)
@@ -139,7 +141,7 @@ def test_overfit_learns_every_training_sample(train, composed, data_root):
 
 
 class GlobalNoise:
-    """An augmentation of somebody's own, which draws from every global generator."""
+    """A user's augmentation that draws from every global generator."""
 
     def __call__(self, images, draws):
         noise = torch.randint(0, 50, images.shape) + random.randint(0, 50)
@@ -147,17 +149,18 @@ class GlobalNoise:
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_a_run_with_random_numbers_of_every_kind_goes_on(train, monkeypatch):
-    """Of batches, of samples and of the model; balanced weights see the labels of all samples."""
+def test_resume_with_all_kinds_of_random_draws_is_bit_identical(train, monkeypatch):
+    """Batches, samples and the model draw; balanced class weights depend on all training labels."""
     monkeypatch.setattr(data.augment, "GlobalNoise", GlobalNoise, raising=False)
     monkeypatch.setattr(GlobalNoise, "__module__", "data.augment")
     noise = "data.augment=[{_target_: data.augment.GlobalNoise}]"
     transforms = "data.transforms=[{name: RandomRotation, degrees: 30}, RandomInvert]"
     overrides = (*SHORT, "model.dropout=0.2", noise, transforms)
     overrides += ("trainer.accumulate_steps=2", "objective.class_weights=balanced")
-    overrides += ("data.num_workers=1",)  # samples draw there, batches here
-    whole = train(*overrides)
+    overrides += ("data.num_workers=1",)  # samples draw in the worker, batches in this process
+    uninterrupted = train(*overrides)
+    run_dir = uninterrupted.parent / "resumed"
     with signal_at(3), pytest.raises(Interrupted):
-        train(*overrides, run_dir=whole.parent / "parts")
-    parts = train(*overrides, "resume=auto", run_dir=whole.parent / "parts")
-    assert_same_run(whole, parts)
+        train(*overrides, run_dir=run_dir)
+    resumed = train(*overrides, "resume=auto", run_dir=run_dir)
+    assert_same_run(uninterrupted, resumed)

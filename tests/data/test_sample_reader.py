@@ -1,4 +1,4 @@
-"""Samples read one by one: what they draw, and the processes that read them."""
+"""Data sets read one sample at a time: their random draws, order and worker processes."""
 
 import multiprocessing
 import os
@@ -23,8 +23,8 @@ from tests.conftest import ROOT
 CPU = torch.device("cpu")
 
 
-class Drawing(Dataset):
-    """Every sample draws from the three global generators; also, who has read it."""
+class RandomSamples(Dataset):
+    """A sample is a draw from each global generator, its index and the ID of the process."""
 
     def __len__(self):
         return 12
@@ -40,7 +40,7 @@ def loader(split, num_workers=0, seed=0, batch_size=4, accumulate_steps=1):
 
 
 def draws_of(batches):
-    """``(samples, 3)`` in the order of the samples' indices."""
+    """Draws ``(samples, 3)``, sorted by the index of the sample."""
     draws, indices, _ = (torch.cat(parts) for parts in zip(*batches, strict=True))
     return draws[indices.argsort()]
 
@@ -49,36 +49,36 @@ def epoch(data, number, start=0):
     return [batch for update in data.train(number, start) for batch in update]
 
 
-def test_every_epoch_and_seed_draws_other_numbers():
-    data = loader(Drawing(), num_workers=2)
+def test_draws_differ_between_epochs_and_seeds():
+    data = loader(RandomSamples(), num_workers=2)
     seen = [draws_of(epoch(data, 0)), draws_of(epoch(data, 1))]
-    seen.append(draws_of(epoch(loader(Drawing(), seed=1), 0)))
+    seen.append(draws_of(epoch(loader(RandomSamples(), seed=1), 0)))
     for generator in range(3):
         assert len(torch.stack(seen)[:, :, generator].unique()) == 36
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_draws_depend_on_seed_epoch_and_sample_alone(num_workers):
-    whole = epoch(loader(Drawing()), 3)
+def test_draws_depend_only_on_seed_epoch_and_sample(num_workers):
+    expected = epoch(loader(RandomSamples()), 3)
     torch.rand(5), random.random(), numpy.random.rand()
-    data = loader(Drawing(), num_workers, batch_size=6, accumulate_steps=2)
-    list(data.evaluate("val"))  # what ran before
-    assert torch.equal(draws_of(epoch(data, 3)), draws_of(whole))
-    resumed = epoch(loader(Drawing(), num_workers), 3, start=1)
-    assert torch.equal(torch.cat([b[0] for b in resumed]), torch.cat([b[0] for b in whole[1:]]))
+    data = loader(RandomSamples(), num_workers, batch_size=6, accumulate_steps=2)
+    list(data.evaluate("val"))  # must not affect training
+    assert torch.equal(draws_of(epoch(data, 3)), draws_of(expected))
+    resumed = epoch(loader(RandomSamples(), num_workers), 3, start=1)
+    assert torch.equal(torch.cat([b[0] for b in resumed]), torch.cat([b[0] for b in expected[1:]]))
 
 
-def test_every_evaluation_draws_the_same():
-    data, other = loader(Drawing(), seed=1), loader(Drawing(), num_workers=1, seed=2)
+def test_evaluations_draw_the_same_numbers_for_every_seed():
+    data, other = loader(RandomSamples(), seed=1), loader(RandomSamples(), num_workers=1, seed=2)
     expected = draws_of(data.evaluate("val"))
     assert torch.equal(draws_of(data.evaluate("val")), expected)
     assert torch.equal(draws_of(other.evaluate("val")), expected)
 
 
-def test_workers_stay_for_the_run_and_end_with_it():
-    data = loader(Drawing(), num_workers=2)
+def test_workers_persist_across_epochs_and_exit_on_close():
+    data = loader(RandomSamples(), num_workers=2)
     workers = {int(pid) for batch in epoch(data, 0) for pid in batch[2]}
-    next(data.train(1))  # an epoch that is left in the middle
+    next(data.train(1))  # an epoch that is not read to its end
     again = {int(pid) for batch in epoch(data, 2) for pid in batch[2]}
     assert workers == again
     assert len(workers) == 2
@@ -89,9 +89,9 @@ def test_workers_stay_for_the_run_and_end_with_it():
             os.kill(pid, 0)
 
 
-def test_workers_outlive_the_signals_that_end_the_run():
-    """A cluster signals every process of a job: the run saves its state first."""
-    data = loader(Drawing(), num_workers=1)
+def test_workers_survive_termination_signals():
+    """A cluster signals every process of a job, and the run must save its state before it ends."""
+    data = loader(RandomSamples(), num_workers=1)
     batches = data.evaluate("val")
     worker = int(next(batches)[2][0])
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
@@ -101,7 +101,7 @@ def test_workers_outlive_the_signals_that_end_the_run():
 
 
 class Stream(IterableDataset):
-    """Samples in another order in every epoch, each with a draw."""
+    """Indices in a different order in every epoch, each with a random draw."""
 
     def __init__(self, length=24):
         self.length, self.epoch = length, 0
@@ -119,29 +119,29 @@ class Stream(IterableDataset):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_an_iterable_data_set_is_read_in_its_order(num_workers):
-    """Whatever the number of processes and workers, and from where the run goes on."""
-    whole = epoch(loader(Stream()), 3)
+def test_iterable_data_set_is_read_in_its_own_order(num_workers):
+    """The number of processes and workers and the position of a resume do not change it."""
+    expected = epoch(loader(Stream()), 3)
     order = torch.randperm(24, generator=torch.Generator().manual_seed(3))
-    assert torch.equal(torch.cat([batch[0] for batch in whole]), order)
+    assert torch.equal(torch.cat([batch[0] for batch in expected]), order)
     resumed = epoch(loader(Stream(), num_workers), 3, start=2)
-    assert_equal(resumed, whole[2:])
+    assert_equal(resumed, expected[2:])
     splits = Splits(Stream(), None, None, spec=None)
-    parts = [epoch(Loader(splits, CPU, 0, rank, 2, 1, 4, 5, num_workers), 3) for rank in (0, 1)]
-    both = [map(torch.cat, zip(*pair, strict=True)) for pair in zip(*parts, strict=True)]
-    assert_equal([tuple(batch) for batch in both], whole)
+    ranks = [epoch(Loader(splits, CPU, 0, rank, 2, 1, 4, 5, num_workers), 3) for rank in (0, 1)]
+    merged = [map(torch.cat, zip(*pair, strict=True)) for pair in zip(*ranks, strict=True)]
+    assert_equal([tuple(batch) for batch in merged], expected)
     data = loader(Stream(), num_workers)
-    once, again = list(data.evaluate("val")), list(data.evaluate("val"))
-    assert_equal(once, again)
-    assert sum(len(batch[0]) for batch in once) == 24
+    first, second = list(data.evaluate("val")), list(data.evaluate("val"))
+    assert_equal(first, second)
+    assert sum(len(batch[0]) for batch in first) == 24
 
 
-def test_a_begun_stream_can_be_handed_to_a_worker():
+def test_partly_read_stream_can_be_pickled():
     split = Splits(Stream(), None, None, spec=None).train
     first, third = split[0], split[2]
-    handed = pickle.loads(pickle.dumps(split))
-    assert handed[0][0] == first[0]
-    assert handed[2][0] == third[0]
+    copy = pickle.loads(pickle.dumps(split))
+    assert copy[0][0] == first[0]
+    assert copy[2][0] == third[0]
 
 
 def assert_equal(batches, others):
@@ -149,7 +149,7 @@ def assert_equal(batches, others):
         assert all(map(torch.equal, batch, other))
 
 
-def test_iterable_data_sets_that_are_refused():
+def test_unsupported_iterable_data_sets_are_rejected():
     class Endless(IterableDataset):
         def __iter__(self):
             return iter(range(10))
@@ -157,7 +157,7 @@ def test_iterable_data_sets_that_are_refused():
     with pytest.raises(ConfigError, match=r"^the train split is a Endless without a length"):
         Splits(Endless(), None, None, spec=None)
     with pytest.raises(ConfigError, match=r"^the val split is a generator without a length"):
-        Splits(Drawing(), (i for i in range(3)), None, spec=None)
+        Splits(RandomSamples(), (i for i in range(3)), None, spec=None)
     with pytest.raises(ConfigError, match=r"^the train split is a Endless without a length"):
         image_splits("test", Endless(), None, None, "ab", 0.5, 0.5)
     with pytest.raises(ConfigError, match=r"Stream ended after 24 samples, but its length is 30"):
@@ -167,12 +167,12 @@ def test_iterable_data_sets_that_are_refused():
 
 
 @pytest.mark.parametrize("sample", [{"word": "a"}, torch.zeros(3)], ids=["dict", "tensor"])
-def test_samples_that_are_no_tuples_of_tensors(sample):
+def test_sample_that_is_not_a_tuple_of_tensors_is_rejected(sample):
     with pytest.raises(ConfigError, match="should be a tuple of tensors and numbers"):
         epoch(loader([sample] * 4), 0)
 
 
-def test_a_loader_left_open_does_not_keep_the_program_from_ending():
+def test_open_loader_does_not_block_interpreter_exit():
     program = (
         "import torch; from torch.utils.data import TensorDataset\n"
         "from data.loader import Loader; from data.splits import Splits\n"
@@ -180,8 +180,8 @@ def test_a_loader_left_open_does_not_keep_the_program_from_ending():
         "splits = Splits(split, split, None, spec=None)\n"
         "next(Loader(splits, torch.device('cpu'), 0, 0, 1, 1, 4, 4, 1).train(0))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=120)
-    assert done.returncode == 0
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=120)
+    assert result.returncode == 0
 
 
 class Failing(Dataset):
@@ -206,12 +206,12 @@ CANNOT_BE_STACKED = (
     [(Failing(), RuntimeError, "no such sample"), (RAGGED, ConfigError, CANNOT_BE_STACKED)],
     ids=["failing", "sizes"],
 )
-def test_workers_end_after_an_error_that_is_still_held(split, error, message, num_workers):
-    """Else the process would wait for them for ever at its exit."""
+def test_workers_exit_while_their_error_is_still_referenced(split, error, message, num_workers):
+    """Otherwise the process would wait forever for its workers at exit."""
     before = set(multiprocessing.active_children())
     data = loader(split, num_workers)
-    with pytest.raises(error, match=message) as held:
+    with pytest.raises(error, match=message) as caught:
         list(data.evaluate("val"))
     data.close()
     assert set(multiprocessing.active_children()) <= before
-    assert held.value.__traceback__ is not None
+    assert caught.value.__traceback__ is not None

@@ -1,4 +1,4 @@
-"""Data sets that come as one file, in archives, or from a library."""
+"""Data sets stored in one file or in tar shards, or provided by a library."""
 
 import io
 import json
@@ -17,35 +17,35 @@ IMAGES = (torch.arange(40 * 3 * 8 * 8) % 251).view(40, 3, 8, 8).to(torch.uint8)
 
 
 @pytest.fixture
-def npz(splits_of, tmp_path):
-    """``npz(arrays, ...)``: the splits of a file of them."""
+def npz(make_splits, tmp_path):
+    """Return a function that saves arrays to a file and builds its splits."""
 
     def build(arrays, **settings):
         if isinstance(arrays, str):
             (tmp_path / "set.npz").write_text(arrays)
         else:
             numpy.savez(tmp_path / "set.npz", **arrays)
-        return splits_of("npz", path=str(tmp_path / "set.npz"), **settings)
+        return make_splits("npz", path=str(tmp_path / "set.npz"), **settings)
 
     return build
 
 
-IN_NUMPY = IMAGES.permute(0, 2, 3, 1).numpy()
+CHANNELS_LAST = IMAGES.permute(0, 2, 3, 1).numpy()
 
 
 @pytest.mark.parametrize(
     "arrays",
     [
-        {"x_train": IN_NUMPY[:30], "y_train": LABELS[:30], "x_test": IN_NUMPY[30:],
+        {"x_train": CHANNELS_LAST[:30], "y_train": LABELS[:30], "x_test": CHANNELS_LAST[30:],
          "y_test": LABELS[30:]},
-        {"train_images": IN_NUMPY[:30] / 255, "train_labels": LABELS[:30, None],
-         "test_images": IN_NUMPY[30:] / 255, "test_labels": LABELS[30:, None]},
+        {"train_images": CHANNELS_LAST[:30] / 255, "train_labels": LABELS[:30, None],
+         "test_images": CHANNELS_LAST[30:] / 255, "test_labels": LABELS[30:, None]},
         {"train_images": IMAGES[:30], "train_labels": LABELS[:30].int(),
          "test_images": IMAGES[30:], "test_labels": LABELS[30:].int()},
     ],
     ids=["keras", "medmnist", "channels first"],
 )  # fmt: skip
-def test_images_in_npz(npz, arrays):
+def test_npz_images_in_common_layouts(npz, arrays):
     splits = npz(arrays)
     assert [len(split) for split in (splits.train, splits.val, splits.test)] == [27, 3, 10]
     images, labels = splits.test.tensors
@@ -54,8 +54,8 @@ def test_images_in_npz(npz, arrays):
     assert (splits.spec.num_classes, splits.spec.image_size) == (4, (8, 8))
 
 
-def test_rows_in_npz(npz):
-    """Floats are numbers to predict, integers are classes; what is missing is a column more."""
+def test_npz_table_targets_set_the_task(npz):
+    """Float targets are quantities, integers are classes; a missing value adds an indicator."""
     rows = torch.randn(40, 3)
     rows[0, 1] = float("nan")
     splits = npz({"x": rows, "y": torch.randn(40, 2)}, test_fraction=0)
@@ -66,8 +66,8 @@ def test_rows_in_npz(npz):
     assert classes.spec.in_features in (3, 4)
 
 
-@pytest.mark.parametrize("inputs", [IN_NUMPY, torch.randn(40, 3)], ids=["images", "rows"])
-def test_several_labels_of_a_sample_in_npz(npz, inputs):
+@pytest.mark.parametrize("inputs", [CHANNELS_LAST, torch.randn(40, 3)], ids=["images", "rows"])
+def test_npz_targets_of_0_and_1_are_multilabel(npz, inputs):
     labels = (torch.arange(40)[:, None] + torch.arange(3)) % 2
     splits = npz({"x": inputs, "y": labels}, class_names=["a", "b", "c"])
     assert splits.train.tensors[1].dtype == torch.uint8
@@ -97,12 +97,12 @@ def test_several_labels_of_a_sample_in_npz(npz, inputs):
         ),
     ],
 )
-def test_wrong_arrays(npz, arrays, message):
+def test_wrong_npz_arrays_are_rejected(npz, arrays, message):
     with pytest.raises(ConfigError, match=rf"set\.npz.* {message}"):
         npz(arrays)
 
 
-def test_arrays_that_are_not_used_are_named(npz):
+def test_unused_npz_arrays_are_reported(npz):
     splits = npz({"x_train": IMAGES, "y_train": LABELS, "x_valid": IMAGES, "y_valid": LABELS})
     assert any("set.npz: x_valid, y_valid are not used" in note for note in splits.notes)
 
@@ -114,7 +114,7 @@ def png(image):
 
 
 def write_shard(file, samples, mode="w"):
-    """``samples``: names and contents of the files."""
+    """Write a tar file of ``samples``, pairs of a file name and its content."""
     with tarfile.open(file, mode) as shard:
         for name, content in samples:
             member = tarfile.TarInfo(name)
@@ -122,19 +122,21 @@ def write_shard(file, samples, mode="w"):
             shard.addfile(member, io.BytesIO(content))
 
 
-def files_of(indices):
+def shard_files(indices):
     for i in indices:
         yield f"./some/{i:05d}.png", png(IMAGES[i])
         yield f"./some/{i:05d}.json", json.dumps({"label": f"class {LABELS[i]}"}).encode()
 
 
 @pytest.mark.parametrize("resident", [True, False])
-def test_shards(splits_of, tmp_path, resident):
+def test_webdataset_shards_are_read(make_splits, tmp_path, resident):
     for shard in range(3):
-        write_shard(tmp_path / f"train-{shard}.tar", files_of(range(10 * shard, 10 * shard + 10)))
-    write_shard(tmp_path / "test.tar", files_of(range(30, 40)))
-    for _ in range(2):  # the second finds the index
-        splits = splits_of("webdataset", root=str(tmp_path), resident=resident)
+        write_shard(
+            tmp_path / f"train-{shard}.tar", shard_files(range(10 * shard, 10 * shard + 10))
+        )
+    write_shard(tmp_path / "test.tar", shard_files(range(30, 40)))
+    for _ in range(2):  # the second pass reads the saved index
+        splits = make_splits("webdataset", root=str(tmp_path), resident=resident)
         assert isinstance(splits.train, StoredImages) != resident
         assert [len(split) for split in (splits.train, splits.val, splits.test)] == [27, 3, 10]
         assert splits.spec.class_names == ("class 0", "class 1", "class 2", "class 3")
@@ -142,8 +144,8 @@ def test_shards(splits_of, tmp_path, resident):
             image, label = splits.test[i]
             assert torch.equal(image, IMAGES[30 + i])
             assert label == LABELS[30 + i]
-    write_shard(tmp_path / "test.tar", files_of(range(5)))
-    assert len(splits_of("webdataset", root=str(tmp_path)).test) == 5
+    write_shard(tmp_path / "test.tar", shard_files(range(5)))
+    assert len(make_splits("webdataset", root=str(tmp_path)).test) == 5
 
 
 @pytest.mark.parametrize(
@@ -162,20 +164,20 @@ def test_shards(splits_of, tmp_path, resident):
         ([("1.png", b"no image"), ("1.cls", b"0")], "w", "cannot read the image"),
     ],
 )
-def test_wrong_shards(splits_of, tmp_path, files, mode, message):
+def test_wrong_shards_are_rejected(make_splits, tmp_path, files, mode, message):
     if mode:
         write_shard(tmp_path / "train.tar", files, mode)
     with pytest.raises(ConfigError, match=message):
-        splits_of("webdataset", root=str(tmp_path))
+        make_splits("webdataset", root=str(tmp_path))
 
 
-def test_a_typo_is_told_the_nearest_setting_of_the_set_and_of_its_images(splits_of):
+def test_misspelled_setting_error_suggests_the_nearest(make_splits):
     for key, nearest in (("label_keyy", "label_key"), ("image_sizes", "image_size")):
         with pytest.raises(ConfigError, match=rf"did you mean data\.{nearest}\?"):
-            splits_of("webdataset", **{key: 8})
+            make_splits("webdataset", **{key: 8})
 
 
-def test_saved_data_sets(splits_of, tmp_path):
+def test_hugging_face_image_data_set(make_splits, tmp_path):
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(
         {"photo": datasets.Image(), "kind": datasets.ClassLabel(names=["a", "b", "c", "d"])}
@@ -185,33 +187,33 @@ def test_saved_data_sets(splits_of, tmp_path):
     saved = datasets.Dataset.from_dict(table, features=features)
     datasets.DatasetDict({"train": saved, "validation": saved}).save_to_disk(tmp_path / "set")
     path = str(tmp_path / "set")
-    splits = splits_of("huggingface", root="", path=path)
+    splits = make_splits("huggingface", root="", path=path)
     assert [len(split) for split in (splits.train, splits.val, splits.test)] == [36, 40, 4]
     assert splits.spec.class_names == ("a", "b", "c", "d")
     assert torch.equal(splits.val.tensors[0], IMAGES)
     assert torch.equal(splits.val.tensors[1], LABELS)
     with pytest.raises(ConfigError, match=r"data\.label_column=x: the columns are photo, kind"):
-        splits_of("huggingface", root="", path=path, label_column="x")
+        make_splits("huggingface", root="", path=path, label_column="x")
     with pytest.raises(ConfigError, match=r"is not a data set saved by save_to_disk"):
-        splits_of("huggingface", root="", path=str(tmp_path))
+        make_splits("huggingface", root="", path=str(tmp_path))
 
 
 @pytest.mark.slow
-def test_saved_texts(splits_of, tmp_path, tiny_bert):
+def test_hugging_face_text_data_set(make_splits, tmp_path, tiny_bert):
     datasets = pytest.importorskip("datasets")
     table = {"text": ["a good film", "a bad film"] * 20, "label": [1, 0] * 20}
     datasets.Dataset.from_dict(table).save_to_disk(tmp_path / "set")
     path = str(tmp_path / "set")
-    splits = splits_of("huggingface_text", root="", path=path, tokenizer=str(tiny_bert))
+    splits = make_splits("huggingface_text", root="", path=path, tokenizer=str(tiny_bert))
     assert [len(split) for split in (splits.train, splits.val, splits.test)] == [32, 4, 4]
     assert splits.spec.class_names == ("0", "1")
 
 
 @pytest.mark.parametrize("resident", [True, False])
-def test_a_set_of_torchvision(splits_of, resident):
-    """FakeData draws its images when it is asked for them, as others read them from files."""
+def test_torchvision_data_set_by_name(make_splits, resident):
+    """FakeData generates an image on access, as other sets read it from a file."""
     options = {"size": 50, "image_size": [3, 8, 8], "num_classes": 4}
-    splits = splits_of(
+    splits = make_splits(
         "torchvision", name="FakeData", options=options, resident=resident, image_size=[6, 6]
     )
     assert isinstance(splits.train, StoredImages) != resident
@@ -229,6 +231,6 @@ def test_a_set_of_torchvision(splits_of, resident):
         ("os", "no such data set"),
     ],
 )
-def test_no_set_of_torchvision(splits_of, name, message):
+def test_unsupported_torchvision_data_set_is_rejected(make_splits, name, message):
     with pytest.raises(ConfigError, match=message):
-        splits_of("torchvision", name=name)
+        make_splits("torchvision", name=name)

@@ -1,4 +1,4 @@
-"""``spec.json``: any dataclass with a kind; nothing else that the file names is run."""
+"""``spec.json`` restores any data spec, and runs no other code that the file names."""
 
 import json
 from dataclasses import dataclass
@@ -15,7 +15,9 @@ SPEC = ImageSpec("photos", 1, (8, 12), ("a", "b"), (0.5,), (0.25,), background=1
 
 
 @pytest.fixture
-def written(tmp_path):
+def write_spec(tmp_path):
+    """Return a function that writes ``SPEC`` to a file, some of its entries changed."""
+
     def write(**changes):
         file = tmp_path / "spec.json"
         file.write_text(json.dumps({**spec_content(SPEC), **changes}))
@@ -24,11 +26,11 @@ def written(tmp_path):
     return write
 
 
-def test_round_trip(written):
-    assert read_spec(written()) == SPEC
+def test_spec_round_trips(write_spec):
+    assert read_spec(write_spec()) == SPEC
 
 
-def test_new_kind_of_data_needs_no_registration(tmp_path, monkeypatch):
+def test_new_spec_class_needs_no_registration(tmp_path, monkeypatch):
     @dataclass(frozen=True)
     class TableSpec:
         columns: tuple[str, ...]
@@ -49,9 +51,9 @@ def test_new_kind_of_data_needs_no_registration(tmp_path, monkeypatch):
         (None, "is not allowed"),
     ],
 )
-def test_class_that_is_no_spec(written, name, message):
+def test_class_that_is_not_a_spec_is_rejected(write_spec, name, message):
     with pytest.raises(ConfigError, match=f"spec.json.*{name}.*{message}"):
-        read_spec(written(**{"class": name}))
+        read_spec(write_spec(**{"class": name}))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_class_that_is_no_spec(written, name, message):
         ({"class_names": "ab"}, "class_names: Input should be a valid array"),
     ],
 )
-def test_damaged(written, changes, message):
+def test_damaged_spec_raises_one_line_error(write_spec, changes, message):
     with pytest.raises(ConfigError, match=rf"spec\.json is damaged: .*{message}") as caught:
-        read_spec(written(**changes))
+        read_spec(write_spec(**changes))
     assert "\n" not in str(caught.value)

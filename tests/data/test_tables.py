@@ -1,4 +1,4 @@
-"""Tables from CSV files: what is encoded, what is said, what is refused in one line."""
+"""Tables from CSV files: encoding, target types, notes on gaps, and one-line errors."""
 
 import math
 
@@ -18,42 +18,43 @@ TEST = "id,size,rooms,town,garden,price\n9,90,3,Kiel,yes,230\n"
 
 
 @pytest.fixture
-def table(tmp_path, splits_of):
-    """``table(HOUSES, target="price", ...)``: the splits of a file of that content."""
+def table(tmp_path, make_splits):
+    """Return a function that writes a CSV file and builds its splits: ``table(HOUSES, ...)``."""
 
     def build(content, test=None, **settings):
         (tmp_path / "train.csv").write_text(content)
         if test is not None:
             (tmp_path / "test.csv").write_text(test)
-        fractions = {"val_fraction": 0, "test_fraction": 0}
-        return splits_of("table_csv", root=str(tmp_path), path="train.csv", **fractions | settings)
+        settings = {"val_fraction": 0, "test_fraction": 0} | settings
+        return make_splits("table_csv", root=str(tmp_path), path="train.csv", **settings)
 
     return build
 
 
-def test_numbers_categories_and_gaps_are_encoded_by_the_training_rows(table):
+def test_columns_are_encoded_by_statistics_of_training_rows(table):
     splits = table(HOUSES, TEST, target="price", leave_out="id", units="kEUR")
     encoded, prices = splits.prepare(splits.train.tensors, None)
     order = prices[:, 0].argsort()
-    deviation = math.sqrt(500)  # of 80, 120, 60, 100
-    rooms = math.sqrt(2 / 3)  # of 3, 2, 4
+    size_std = math.sqrt(500)  # of 80, 120, 60, 100
+    rooms_std = math.sqrt(2 / 3)  # of 3, 2, 4
     columns = {column.name: column for column in splits.spec.columns}
     assert columns["size"].mean == pytest.approx(90)
     assert columns["garden"].categories == ("no", "yes", "")
     expected = torch.tensor(
         [  # size, rooms, Bonn, Ulm, no, yes, none; rooms missing
-            [-30 / deviation, -1 / rooms, 0, 0, 1, 0, 0, 1],
-            [-10 / deviation, 0, 0, 0, 1, 0, 1, 0],
-            [10 / deviation, 1 / rooms, 0, 1, 0, 0, 1, 0],
-            [30 / deviation, 0, 1, 1, 0, 1, 0, 0],
+            [-30 / size_std, -1 / rooms_std, 0, 0, 1, 0, 0, 1],
+            [-10 / size_std, 0, 0, 0, 1, 0, 1, 0],
+            [10 / size_std, 1 / rooms_std, 0, 1, 0, 0, 1, 0],
+            [30 / size_std, 0, 1, 1, 0, 1, 0, 0],
         ]
     )
     torch.testing.assert_close(encoded[order], expected)
     assert splits.spec.in_features == expected.shape[1]
-    known = splits.spec.quantities
-    assert (known.names, known.units, known.mean) == (("price",), ("kEUR",), (235.0,))
-    in_test, _ = splits.prepare(splits.test.tensors, None)
-    assert in_test[0].tolist() == [0, 0, 0, 0, 0, 0, 1, 0]  # the town is none of training's
+    quantities = splits.spec.quantities
+    assert (quantities.names, quantities.units) == (("price",), ("kEUR",))
+    assert quantities.mean == (235.0,)
+    test_features, _ = splits.prepare(splits.test.tensors, None)
+    assert test_features[0].tolist() == [0, 0, 0, 0, 0, 0, 1, 0]  # the town is unseen in training
     assert splits.notes == [
         "train: missing values among 4 rows: rooms 1, garden 1; replaced by the mean or a separate "
         "category",
@@ -61,10 +62,10 @@ def test_numbers_categories_and_gaps_are_encoded_by_the_training_rows(table):
     ]
 
 
-def test_what_is_told(table):
+def test_target_type_is_inferred_or_given(table):
     assert table(HOUSES, target="town").spec.class_names == ("Bonn", "Ulm")
-    numbers = table(HOUSES, target=["size", "price"])
-    assert numbers.train.tensors[1].shape == (4, 2)
+    regression = table(HOUSES, target=["size", "price"])
+    assert regression.train.tensors[1].shape == (4, 2)
     content = "x,a,b\n1,0,1\n2,1,1\n"
     labels = table(content, target=["a", "b"], target_type="labels")
     assert labels.spec.class_names == ("a", "b")
@@ -73,14 +74,14 @@ def test_what_is_told(table):
     assert as_classes.spec.class_names == ("0", "1")
 
 
-def test_one_column_of_numbers_as_categories(table):
+def test_numeric_column_can_be_categorical(table):
     spec = table(
         "street,street number,price\n1,7,10\n2,8,20\n", target="price", categories="street number"
     ).spec
     assert [column.categories for column in spec.columns] == [(), ("7", "8")]
 
 
-ONLY_TARGET = ["id", "size", "rooms", "town", "garden"]
+ALL_BUT_TARGET = ["id", "size", "rooms", "town", "garden"]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ ONLY_TARGET = ["id", "size", "rooms", "town", "garden"]
             "test.csv has no column rooms, wh",
         ),
         (HOUSES, None, {"leave_out": ["idd"]}, "has no column idd"),
-        (HOUSES, None, {"leave_out": ONLY_TARGET}, "has no columns besides data.t"),
+        (HOUSES, None, {"leave_out": ALL_BUT_TARGET}, "has no columns besides data.t"),
         (HOUSES, None, {"units": ["EUR", "m"]}, r"units=\['EUR', 'm'\] should be one, or one for"),
         (HOUSES, None, {"target_type": "labels"}, "needs columns of 0 and 1"),
         (HOUSES, None, {"target_type": "text"}, "target_type=text should be 'auto', 'numbers', "),
@@ -122,13 +123,13 @@ ONLY_TARGET = ["id", "size", "rooms", "town", "garden"]
         (HOUSES, None, {"test_fraction": 1.5}, "test_fraction=1.5 should be less than 1"),
     ],
 )
-def test_what_is_wrong_is_one_line(table, content, test, settings, message):
+def test_wrong_table_or_setting_raises_one_line_error(table, content, test, settings, message):
     with pytest.raises(ConfigError, match=message) as raised:
         table(content, test, **{"target": "price"} | settings)
     assert "\n" not in str(raised.value)
 
 
-def test_a_table_to_predict_from_that_lacks_a_column(table, tmp_path):
+def test_missing_column_at_prediction_is_rejected(table, tmp_path):
     columns = table(HOUSES, target="price").spec.columns
     (tmp_path / "new.csv").write_text("id,size,town,garden\n9,90,Ulm,yes\n")
     message = r"new\.csv has no column rooms \(a column of the training table\), but id, size, town"

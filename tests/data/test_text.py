@@ -1,4 +1,4 @@
-"""Corpora: tokenizers, windows in the order of training, evaluation of every token once."""
+"""Text corpora: tokenizers, training windows, and evaluation that counts every token once."""
 
 import json
 
@@ -20,51 +20,51 @@ def loader(splits, rank=0, world_size=1, accumulate_steps=1, batch_size=4):
     return Loader(splits, device, 0, rank, world_size, accumulate_steps, batch_size, 3, 0)
 
 
-def splits_of(tmp_path, tokenizer="char", lanes=None, fractions=(0.2, 0.1), text=TEXT):
+def corpus_splits(tmp_path, tokenizer="char", lanes=None, fractions=(0.2, 0.1), text=TEXT):
     file = tmp_path / "hamlet.txt"
     file.write_text(text, encoding="utf-8")
     return corpus(str(file), str(tmp_path), 8, tokenizer, 300, *fractions, lanes)
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_tokenizer_gives_the_text_back_by_the_spec_file_alone(kind, tmp_path):
+def test_tokenizer_round_trips_and_is_restored_from_the_spec(kind, tmp_path):
     tokenizer = TOKENIZERS[kind].train(TEXT, TEXT, 300)
     tokens = tokenizer.encode(TEXT).long()
     assert tokens.max() < tokenizer.vocab_size
     assert tokenizer.decode(tokens.tolist()) == TEXT
     sizes = torch.tensor(tokenizer.token_bytes())
     assert sizes[tokens].sum() == len(TEXT.encode())
-    spec = splits_of(tmp_path, kind).spec
+    spec = corpus_splits(tmp_path, kind).spec
     (tmp_path / "spec.json").write_text(json.dumps(spec_content(spec)))
-    read = read_spec(tmp_path / "spec.json")
-    assert read == spec
-    assert read.decode(read.encode("not to be –")) == "not to be –"
+    restored = read_spec(tmp_path / "spec.json")
+    assert restored == spec
+    assert restored.decode(restored.encode("not to be –")) == "not to be –"
 
 
-def test_bpe_shortens_the_text():
+def test_bpe_compresses_the_text():
     tokenizer = TOKENIZERS["bpe"].train(TEXT, TEXT, 280)
     assert tokenizer.vocab_size == 280
     assert len(tokenizer.encode(TEXT)) < 0.7 * len(TEXT.encode())
 
 
-def test_unknown_characters_are_named(tmp_path):
-    spec = splits_of(tmp_path).spec
+def test_unknown_characters_are_named_in_the_error(tmp_path):
+    spec = corpus_splits(tmp_path).spec
     with pytest.raises(ConfigError, match="'Z' 'é'"):
         spec.encode("Zoé is")
     assert spec.encode("") == []
 
 
-def test_parts_are_consecutive_and_complete(tmp_path):
-    splits = splits_of(tmp_path)
+def test_splits_are_consecutive_and_complete(tmp_path):
+    splits = corpus_splits(tmp_path)
     parts = [split.tensors[0] for split in (splits.train, splits.val, splits.test)]
     assert splits.spec.decode(torch.cat(parts).tolist()) == TEXT
     assert len(parts[1]) / len(TEXT) == pytest.approx(0.2, abs=0.01)
 
 
-def test_the_cache_follows_the_text(tmp_path):
-    first = splits_of(tmp_path).spec
-    assert splits_of(tmp_path).spec == first
-    assert splits_of(tmp_path, text=TEXT + "Z" * 30).spec.tokenizer_content != (
+def test_cache_is_rebuilt_if_the_text_changes(tmp_path):
+    first = corpus_splits(tmp_path).spec
+    assert corpus_splits(tmp_path).spec == first
+    assert corpus_splits(tmp_path, text=TEXT + "Z" * 30).spec.tokenizer_content != (
         first.tokenizer_content
     )
 
@@ -77,7 +77,7 @@ def test_random_windows_cover_the_text_evenly():
     assert order.min() >= 0
     assert order.max() <= 990
     starts = order.sort().values
-    assert starts.diff().max() <= 20  # one from each stretch of 9.9 starts
+    assert starts.diff().max() <= 20  # one window begins in every 9.9 tokens
     assert (order != starts).any()
     inputs, targets = split.gather(order)
     assert torch.equal(inputs[:, 0], order)
@@ -89,18 +89,18 @@ def test_random_windows_cover_the_text_evenly():
 @pytest.mark.parametrize(
     "split",
     [RandomWindows(torch.arange(999), 10), Lanes(torch.arange(999), 10, 4)],
-    ids=["", "lanes"],
+    ids=["windows", "lanes"],
 )
-def test_so_many_windows_are_taken(split):
-    few = split.take(torch.arange(8))
-    inputs, targets, *_ = few.gather(few.epoch_order(torch.Generator()))
+def test_take_keeps_the_given_number_of_windows(split):
+    subset = split.take(torch.arange(8))
+    inputs, targets, *_ = subset.gather(subset.epoch_order(torch.Generator()))
     assert inputs.shape == (8, 10)
-    assert targets.view(-1).shape == (80,)  # which needs contiguous ones
+    assert targets.view(-1).shape == (80,)  # view needs a contiguous tensor
     assert targets.max() <= 80
 
 
-def test_windows_for_evaluation_lie_side_by_side():
-    """Of lanes, they are read on from the beginning of each."""
+def test_evaluation_windows_do_not_overlap():
+    """The windows of a lane are read from its beginning."""
     inputs, targets = (
         RandomWindows(torch.arange(1001), 10).take_for_evaluation(torch.tensor([3, 99])).tensors
     )
@@ -112,26 +112,26 @@ def test_windows_for_evaluation_lie_side_by_side():
     assert inputs.shape == (4, 16)
 
 
-def test_lanes_continue_from_update_to_update():
+def test_lanes_continue_across_updates():
     data = Lanes(torch.arange(103, dtype=torch.int32), length=8, lanes=4)
     order = data.epoch_order(torch.Generator())
-    last = None
+    last_targets = None
     for indices in order.split(4):
-        inputs, targets, lane, begins = data.gather(indices)
+        inputs, targets, lane, is_start = data.gather(indices)
         assert lane.tolist() == [0, 1, 2, 3]
         assert torch.equal(targets, inputs + 1)
-        if last is None:
-            assert begins.all()
+        if last_targets is None:
+            assert is_start.all()
             assert inputs[:, 0].tolist() == [0, 25, 50, 75]
         else:
-            assert not begins.any()
-            assert torch.equal(inputs[:, 0], last)
-        last = targets[:, -1]
+            assert not is_start.any()
+            assert torch.equal(inputs[:, 0], last_targets)
+        last_targets = targets[:, -1]
     assert len(order) == 4 * 3
 
 
 @pytest.mark.parametrize("num_tokens", [2, 8, 9, 10, 17, 100])
-def test_evaluation_counts_every_target_once(num_tokens):
+def test_blocks_count_every_target_once(num_tokens):
     split = Blocks(torch.arange(num_tokens, dtype=torch.int32), 8)
     _, targets = split.gather(torch.arange(len(split)))
     assert targets[targets != IGNORE].tolist() == list(range(1, num_tokens))
@@ -139,8 +139,8 @@ def test_evaluation_counts_every_target_once(num_tokens):
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("lanes", [None, 4])
-def test_evaluation_over_processes_counts_every_target_once(world_size, lanes, tmp_path):
-    splits = splits_of(tmp_path, lanes=lanes)
+def test_distributed_evaluation_counts_every_target_once(world_size, lanes, tmp_path):
+    splits = corpus_splits(tmp_path, lanes=lanes)
     counted = [
         targets[targets != IGNORE]
         for rank in range(world_size)
@@ -150,22 +150,22 @@ def test_evaluation_over_processes_counts_every_target_once(world_size, lanes, t
 
 
 @pytest.fixture
-def read(splits_of, tmp_path):
-    """``read(content, ...)``: the splits of a file of these bytes; None: of none."""
+def read(make_splits, tmp_path):
+    """Return a function that writes bytes to a file (None: no file) and builds its splits."""
 
     def build(content, **settings):
         if content is not None:
             (tmp_path / "my.txt").write_bytes(content)
         path = str(tmp_path / "my.txt")
-        return splits_of(
+        return make_splits(
             "text_file", root=str(tmp_path), **{"path": path, "lanes": None} | settings
         )
 
     return build
 
 
-def test_byte_order_marks_are_no_tokens(read):
-    spec = read("\ufeffsome text\r\n".encode() * 100).spec  # files, joined
+def test_byte_order_marks_are_removed(read):
+    spec = read("\ufeffsome text\r\n".encode() * 100).spec  # as after concatenating files
     assert spec.tokenizer.content == "".join(sorted(set("some text\n")))
 
 
@@ -179,7 +179,7 @@ def test_byte_order_marks_are_no_tokens(read):
         (b"short", "4 training tokens, too few for a window of data.context_length=128"),
     ],
 )
-def test_bad_files_are_one_clear_line(content, message, read):
+def test_bad_file_is_rejected(content, message, read):
     with pytest.raises(ConfigError, match=message):
         read(content)
 
@@ -193,6 +193,6 @@ def test_bad_files_are_one_clear_line(content, message, read):
         ({"bpe_vocab_size": 100, "tokenizer": "bpe"}, "data.bpe_vocab_size=100 should be"),
     ],
 )
-def test_bad_settings_are_one_clear_line(settings, message, read):
+def test_bad_setting_is_rejected(settings, message, read):
     with pytest.raises(ConfigError, match=message):
         read(b"text " * 1000, **settings)

@@ -1,4 +1,4 @@
-"""Texts from CSV files: splits, padding by batch, and every way a file can be wrong."""
+"""Labelled documents from CSV files: splits, padding, truncation, notes and one-line errors."""
 
 from pathlib import Path
 
@@ -20,13 +20,13 @@ def write(file: Path, rows=ROWS, header="text,label") -> Path:
 
 
 @pytest.fixture
-def read(splits_of, tiny_bert):
-    """``read(file, max_length=8)``: the splits of a CSV file."""
+def read(make_splits, tiny_bert):
+    """Return a function that builds the splits of a CSV file: ``read(file, max_length=8)``."""
     settings = {"root": "", "tokenizer": str(tiny_bert), "max_length": 16}
-    return lambda file, **changes: splits_of("text_csv", path=str(file), **settings | changes)
+    return lambda file, **changes: make_splits("text_csv", path=str(file), **settings | changes)
 
 
-def test_classes_and_tokens(read, tmp_path):
+def test_columns_become_tokens_and_labels(read, tmp_path):
     file = write(tmp_path / "reviews.csv", header="review,stars")
     splits = read(file, text_column="review", label_column="stars", **ALL_TRAINING)
     assert splits.val is None
@@ -38,20 +38,20 @@ def test_classes_and_tokens(read, tmp_path):
     assert labels.tolist() == [1, 0, 0, 1]
 
 
-def test_a_batch_is_as_wide_as_its_longest_text(read, tmp_path):
+def test_batch_is_padded_to_its_longest_document(read, tmp_path):
     splits = read(write(tmp_path / "reviews.csv"), **ALL_TRAINING)
     train = splits.train
     assert train.gather(torch.tensor([2, 3]))[0].tolist() == [[2, 9, 3], [2, 6, 3]]
     assert train.gather(torch.tensor([1]))[0].shape == (1, 7)
-    few = train.take(torch.tensor([3, 0]))
-    assert few.gather(torch.tensor([1, 0]))[2].tolist() == [1, 1]
-    assert few.text(0) == [2, 6, 3]
+    subset = train.take(torch.tensor([3, 0]))
+    assert subset.gather(torch.tensor([1, 0]))[2].tolist() == [1, 1]
+    assert subset.text(0) == [2, 6, 3]
     loader = Loader(splits, torch.device("cpu"), 0, 0, 1, 1, 1, 1, 0)
     widths = [tokens.shape[1] for ((tokens, _, _),) in loader.train(0)]
     assert sorted(widths) == [3, 3, 5, 7]
 
 
-def test_long_texts_are_cut_and_keep_their_last_special_token(read, tmp_path):
+def test_truncated_documents_keep_their_last_special_token(read, tmp_path):
     rows = [("good " * 50, "pos"), ("bad", "neg")]
     file = write(tmp_path / "x.csv", rows)
     splits = read(file, max_length=6, **ALL_TRAINING)
@@ -59,8 +59,8 @@ def test_long_texts_are_cut_and_keep_their_last_special_token(read, tmp_path):
     assert splits.notes == ["1 of 2 train documents are truncated to data.max_length=6 tokens"]
 
 
-def test_what_may_be_a_slip_is_said(read, tmp_path):
-    """Texts that are in two splits, labels that mean the same."""
+def test_probable_mistakes_are_reported(read, tmp_path):
+    """Notes name documents in two splits, and labels that differ only in notation."""
     train, test = (tmp_path / f"{name}.csv" for name in ("train", "test"))
     write(train, [*ROWS, ("bad", "Neg"), ("very good", "1"), ("very dull", "1.0")])
     write(test, [*ROWS[:2], ("a dull film", "neg")])
@@ -72,7 +72,7 @@ def test_what_may_be_a_slip_is_said(read, tmp_path):
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-def test_delimiter_is_found_and_said(read, tmp_path, delimiter):
+def test_delimiter_is_detected_and_reported(read, tmp_path, delimiter):
     file = tmp_path / "x.csv"
     rows = ["id,text,label", '1,"a good; film | or\t, not",pos', "2,bad,neg"]
     cells = [row.split(",", 2) if row[0] != "1" else [row[0], row[2:-4], "pos"] for row in rows]
@@ -82,12 +82,12 @@ def test_delimiter_is_found_and_said(read, tmp_path, delimiter):
     name = {"\t": "tab"}.get(delimiter, delimiter)
     note = f"data.path={file}: data.delimiter={name}, detected from the header"
     assert splits.notes == ([] if delimiter == "," else [note])
-    given = read(file, delimiter=name, **ALL_TRAINING)
-    assert given.notes == []
-    assert torch.equal(given.train.all_tokens, splits.train.all_tokens)
+    explicit = read(file, delimiter=name, **ALL_TRAINING)
+    assert explicit.notes == []
+    assert torch.equal(explicit.train.all_tokens, splits.train.all_tokens)
 
 
-def test_parts_are_disjoint_and_the_same_every_time(read, tmp_path):
+def test_splits_are_deterministic_and_stratified(read, tmp_path):
     rows = [(f"good {'very ' * (i % 9)}{i}", "pos" if i % 3 else "neg") for i in range(60)]
     file = write(tmp_path / "reviews.csv", rows)
     splits, again = read(file), read(file)
@@ -96,7 +96,7 @@ def test_parts_are_disjoint_and_the_same_every_time(read, tmp_path):
     assert torch.equal(splits.test.all_tokens, again.test.all_tokens)
 
 
-def test_files_beside_train_csv_are_the_other_splits(read, tmp_path):
+def test_test_csv_next_to_train_csv_is_the_test_split(read, tmp_path):
     file = write(tmp_path / "train.csv")
     write(tmp_path / "test.csv", ROWS[:2])
     splits = read(file, val_fraction=0.25)
@@ -105,16 +105,16 @@ def test_files_beside_train_csv_are_the_other_splits(read, tmp_path):
     assert len(read(file, test_path=str(other)).test) == 3
 
 
-def test_spec_alone_encodes(read, tmp_path):
+def test_spec_round_trips_and_encodes(read, tmp_path):
     spec = read(write(tmp_path / "x.csv"), **ALL_TRAINING).spec
     write_json(spec_content(spec), tmp_path / "spec.json")
-    again = read_spec(tmp_path / "spec.json")
-    assert again == spec
-    tokens, mask = again.encode(["a good film", "dull"])
+    restored = read_spec(tmp_path / "spec.json")
+    assert restored == spec
+    tokens, mask = restored.encode(["a good film", "dull"])
     assert tokens.tolist() == [[2, 4, 6, 5, 3], [2, 9, 3, 0, 0]]
     assert mask.tolist() == [[True] * 5, [True] * 3 + [False] * 2]
     assert tokens.dtype == torch.int64
-    assert again.decode(tokens[0].tolist()) == "a good film"
+    assert restored.decode(tokens[0].tolist()) == "a good film"
 
 
 @pytest.mark.parametrize(
@@ -141,16 +141,16 @@ def test_spec_alone_encodes(read, tmp_path):
         (b'text,label\n"a,pos\n', "line 2 is not valid CSV: unexpected end of data"),
     ],
 )
-def test_bad_file_is_one_line(content, message, read, tmp_path):
+def test_bad_file_raises_one_line_error(content, message, read, tmp_path):
     (tmp_path / "x.csv").write_bytes(content)
     with pytest.raises(ConfigError, match=message) as caught:
         read(tmp_path / "x.csv", **ALL_TRAINING)
     assert "\n" not in str(caught.value)
 
 
-def test_byte_order_mark_and_line_breaks_inside_of_a_text(read, tmp_path):
+def test_byte_order_marks_and_quoted_line_breaks_are_accepted(read, tmp_path):
     file = tmp_path / "x.csv"
-    mark = b"\xef\xbb\xbf"  # of the file, and of a file that was appended to it
+    mark = b"\xef\xbb\xbf"  # at the start, and where another file was appended
     file.write_bytes(mark + b'text,label\r\n"good\r\nfilm",pos\r\n' + mark + b"bad,neg\r\n")
     train = read(file, **ALL_TRAINING).train
     assert train.text(0) == [2, 6, 5, 3]
@@ -174,19 +174,19 @@ def test_byte_order_mark_and_line_breaks_inside_of_a_text(read, tmp_path):
         ("text_column", "label", "data.text_column and data.label_column are both label"),
     ],
 )
-def test_bad_setting_is_one_line(key, value, message, read, tmp_path):
+def test_bad_setting_is_rejected(key, value, message, read, tmp_path):
     file = write(tmp_path / "x.csv")
     with pytest.raises(ConfigError, match=message):
         read(**{"file": file, "file" if key == "path" else key: value})
 
 
-def test_folder_without_a_tokenizer(read, tmp_path):
+def test_folder_without_tokenizer_raises_one_line_error(read, tmp_path):
     with pytest.raises(ConfigError, match=r"data\.tokenizer=.* cannot be loaded") as caught:
         read(write(tmp_path / "x.csv"), tokenizer=str(tmp_path))
     assert "\n" not in str(caught.value)
 
 
-def test_label_that_training_lacks(read, tmp_path):
+def test_label_missing_from_training_is_rejected(read, tmp_path):
     file = write(tmp_path / "train.csv")
     write(tmp_path / "val.csv", [("good", "neutral")])
     with pytest.raises(ConfigError, match="the val examples have a label neutral"):

@@ -1,4 +1,4 @@
-"""MNIST and CIFAR-10: every image once, and one line for files that are damaged or missing."""
+"""MNIST and CIFAR-10: complete splits, and one-line errors for damaged or missing files."""
 
 import os
 import pickle
@@ -39,12 +39,13 @@ def write_cifar10(root):
 
 
 @pytest.fixture
-def splits(splits_of, tmp_path):
-    return lambda name: splits_of(name, root=str(tmp_path))
+def splits(make_splits, tmp_path):
+    """Return a function that builds the splits of the files in ``tmp_path``."""
+    return lambda name: make_splits(name, root=str(tmp_path))
 
 
 @pytest.mark.parametrize(("name", "write"), [("mnist", write_mnist), ("cifar10", write_cifar10)])
-def test_every_image_once_and_the_same_split_every_time(name, write, splits, tmp_path, monkeypatch):
+def test_splits_are_complete_and_deterministic(name, write, splits, tmp_path, monkeypatch):
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
     write(tmp_path)
     built, again = splits(name), splits(name)
@@ -61,8 +62,10 @@ def test_every_image_once_and_the_same_split_every_time(name, write, splits, tmp
         assert sorted(map(bytes, pixels)) == sorted(map(bytes, numpy.ascontiguousarray(reference)))
 
 
-@pytest.mark.parametrize("content", [b"", b"\x01", None], ids=["empty", "other kind", "short"])
-def test_damaged_file(content, splits, tmp_path):
+@pytest.mark.parametrize(
+    "content", [b"", b"\x01", None], ids=["empty", "wrong header", "truncated"]
+)
+def test_damaged_file_is_rejected(content, splits, tmp_path):
     write_mnist(tmp_path)
     file = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:-1] if content is None else content)
@@ -70,7 +73,7 @@ def test_damaged_file(content, splits, tmp_path):
         splits("mnist")
 
 
-def test_counts_that_differ(splits, tmp_path):
+def test_fewer_labels_than_images_are_rejected(splits, tmp_path):
     write_mnist(tmp_path)
     write_idx(tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte", numpy.zeros(3))
     with pytest.raises(ConfigError, match="differ in length"):
@@ -78,7 +81,7 @@ def test_counts_that_differ(splits, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["MNIST", "CIFAR10"])
-def test_no_network(name, splits, monkeypatch):
+def test_failed_download_raises_one_line_error(name, splits, monkeypatch):
     def fail(self):
         raise OSError("<urlopen error>\nTried many, got: ...")
 
@@ -88,7 +91,7 @@ def test_no_network(name, splits, monkeypatch):
     assert "\n" not in str(info.value)
 
 
-def test_a_file_that_is_not_as_published_is_not_unpickled(splits, tmp_path, monkeypatch):
+def test_modified_file_is_not_unpickled(splits, tmp_path, monkeypatch):
     class Attack:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "attacked"),)

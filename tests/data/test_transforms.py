@@ -1,4 +1,4 @@
-"""``data.transforms`` and ``data.collate_fn``: torchvision's transforms, ragged samples."""
+"""``data.transforms`` with torchvision's transforms, ``data.collate_fn`` with ragged samples."""
 
 import pytest
 import torch
@@ -13,28 +13,29 @@ ROTATION = [{"name": "RandomRotation", "degrees": 30}, "RandomInvert"]
 
 
 @pytest.fixture
-def images_of(load):
-    """``images_of(...)``: the images of an epoch with these settings, in their order."""
+def images_of(make_loader):
+    """Return a function that reads the images of an epoch: ``images_of(epoch=1, ...)``."""
 
     def read(epoch=0, **settings):
-        data = load("mnist5k", **{"augment": [], "batch_size": 42} | settings)
+        data = make_loader("mnist5k", **{"augment": [], "batch_size": 42} | settings)
         return torch.cat([batch[0] for update in data.train(epoch) for batch in update])
 
     return read
 
 
-def test_evaluation_sees_images_as_they_are(load):
-    plain, turned = (load("mnist5k", transforms=named) for named in ([], ROTATION))
-    for one, other in zip(plain.evaluate("train_eval"), turned.evaluate("train_eval"), strict=True):
+def test_transforms_do_not_apply_to_evaluation(make_loader):
+    loaders = [make_loader("mnist5k", transforms=transforms) for transforms in ([], ROTATION)]
+    plain, transformed = (loader.evaluate("train_eval") for loader in loaders)
+    for one, other in zip(plain, transformed, strict=True):
         assert all(map(torch.equal, one, other))
 
 
-def test_transforms_depend_on_seed_epoch_and_sample(images_of):
-    plain, turned = images_of(), images_of(transforms=ROTATION)
-    assert plain.shape == turned.shape == (210, 1, 28, 28)
-    assert (plain != turned).flatten(1).any(1).sum() > 180
-    assert torch.equal(images_of(transforms=ROTATION, num_workers=2, batch_size=21), turned)
-    assert not torch.equal(images_of(transforms=ROTATION, epoch=1), turned)
+def test_transforms_depend_on_epoch_not_on_batches_or_workers(images_of):
+    plain, transformed = images_of(), images_of(transforms=ROTATION)
+    assert plain.shape == transformed.shape == (210, 1, 28, 28)
+    assert (plain != transformed).flatten(1).any(1).sum() > 180
+    assert torch.equal(images_of(transforms=ROTATION, num_workers=2, batch_size=21), transformed)
+    assert not torch.equal(images_of(transforms=ROTATION, epoch=1), transformed)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_transforms_depend_on_seed_epoch_and_sample(images_of):
         ({"degrees": 3}, "has no None"),
     ],
 )
-def test_transforms_that_do_not_fit(images_of, transform, message):
+def test_wrong_transform_is_rejected(images_of, transform, message):
     with pytest.raises(ConfigError, match=message):
         images_of(transforms=[transform])
 
@@ -63,13 +64,13 @@ def test_transforms_that_do_not_fit(images_of, transform, message):
         ("pad", "should name a function"),
     ],
 )
-def test_collate_functions_that_do_not_fit(images_of, collate, message):
+def test_wrong_collate_function_is_rejected(images_of, collate, message):
     with pytest.raises(ConfigError, match=message):
         images_of(collate_fn=collate)
 
 
-def test_samples_of_different_sizes(monkeypatch):
-    """A data set of one's own in the terms of the page."""
+def test_custom_data_set_of_ragged_samples_is_padded(monkeypatch):
+    """The data set is a user's function named by ``_target_``, as documented."""
     monkeypatch.setenv("TRAIN_PACKAGES", "tests")
     config = {
         "_target_": "tests.data.test_transforms.ragged",
@@ -85,7 +86,7 @@ def test_samples_of_different_sizes(monkeypatch):
     assert ((images == -1).sum((1, 2)) == 20 - areas).all()
 
 
-def test_a_spec_that_lacks_something_is_one_line():
+def test_value_that_is_not_a_spec_is_rejected():
     with pytest.raises(ConfigError, match="its spec, NoneType, should be a dataclass with kind, "):
         check_spec(None, "data.mine")
     check_spec(SPEC, "data.mine")

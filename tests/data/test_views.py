@@ -1,4 +1,4 @@
-"""Several views of an image: what a contrastive objective gets, whatever the update is cut into."""
+"""Several augmented views of each image, for contrastive objectives."""
 
 from functools import partial
 
@@ -31,11 +31,12 @@ class SimCLR(Objective):
 
 
 @pytest.fixture
-def digits(load):
-    return partial(load, "mnist5k", views=2, batch_size=32)
+def digits(make_loader):
+    """Return a function that builds a loader of digits with two views of each."""
+    return partial(make_loader, "mnist5k", views=2, batch_size=32)
 
 
-def test_two_views_differ_and_depend_on_position_alone(digits):
+def test_views_differ_and_do_not_depend_on_batch_splitting(digits):
     data = digits()
     ((first, second, labels),) = next(data.train(0))
     assert first.shape == second.shape == (32, 1, 28, 28)
@@ -45,13 +46,13 @@ def test_two_views_differ_and_depend_on_position_alone(digits):
     micro = next(digits(accumulate_steps=2).train(0))
     halves = [next(digits(Ranks(rank, rank, 2)).train(0))[0] for rank in (0, 1)]
     for parts in (micro, halves):
-        for i, whole in enumerate((first, second, labels)):
-            assert torch.equal(torch.cat([part[i] for part in parts]), whole)
+        for i, expected in enumerate((first, second, labels)):
+            assert torch.equal(torch.cat([part[i] for part in parts]), expected)
     evaluated = next(data.evaluate("val"))
     assert len(evaluated) == 2
 
 
-def test_a_contrastive_objective_learns(digits, composed):
+def test_contrastive_objective_learns(digits, composed):
     data = digits()
     torch.manual_seed(0)
     objective = SimCLR(build_model(composed()["model"], data.spec, data.device))
@@ -67,7 +68,7 @@ def test_a_contrastive_objective_learns(digits, composed):
     assert sum(losses[-5:]) < sum(losses[:5]) - 1
 
 
-def test_views_are_refused_where_they_make_no_sense(digits, train):
+def test_unsupported_views_are_rejected(digits, train):
     with pytest.raises(ConfigError, match=r"views=2 should be 1: Classification takes one view"):
         train("data.views=2")
     for changes in ({"views": 0}, {"views": 2.5}, {"augment": []}):
