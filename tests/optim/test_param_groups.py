@@ -1,4 +1,4 @@
-"""Parameter groups: rates that fall from layer to layer, and what weight decay leaves alone."""
+"""Parameter groups: layer-wise learning-rate decay, and parameters without weight decay."""
 
 import pytest
 import timm
@@ -15,7 +15,7 @@ from optim.parameter_roles import undecayed
 
 
 class Stack(nn.Module):
-    """Three blocks between an embedding and a head, as Transformers are built."""
+    """Positions, an embedding, three blocks and a head, as in a transformer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Stack(nn.Module):
         self.head = nn.Linear(4, 2)
 
 
-def test_rates_by_depth():
+def test_layer_scales_decrease_with_depth():
     scales = layer_scales(Stack(), 0.5)
     assert scales == {
         "positions": 0.0625,
@@ -37,7 +37,7 @@ def test_rates_by_depth():
     }
 
 
-def test_frozen_layers_are_not_counted():
+def test_frozen_layers_are_ignored_by_layer_decay():
     model = Stack()
     model.frozen = nn.ModuleList([nn.Linear(40, 40) for _ in range(9)]).requires_grad_(False)
     scales = layer_scales(model, 0.5)
@@ -48,7 +48,7 @@ def test_frozen_layers_are_not_counted():
         layer_scales(model, 0.5)
 
 
-def test_layers_and_positions_of_an_encoder(tiny_bert):
+def test_bert_layer_scales_and_undecayed_positions(tiny_bert):
     model = bert(str(tiny_bert), None, 2, 16, "mean", 0.0)
     assert undecayed_matrices(model) == {"encoder.embeddings.position_embeddings.weight"}
     scales = layer_scales(model, 0.5)
@@ -58,7 +58,7 @@ def test_layers_and_positions_of_an_encoder(tiny_bert):
     assert scales["classifier.weight"] == 1.0
 
 
-def test_every_parameter_is_in_one_group_with_its_rate_and_decay():
+def test_each_parameter_is_in_one_group():
     model = Stack()
     groups = parameter_groups(model, 0.1, 2.0, decay_norms_and_biases=False, layer_decay=0.5)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -72,49 +72,49 @@ def test_every_parameter_is_in_one_group_with_its_rate_and_decay():
     assert found["head.bias"] == (2.0, 0.0)
     assert found["blocks.1.0.weight"] == (0.5, 0.1)
     assert found["positions"] == (0.125, 0.0)
-    assert groups[0]["lr"] == 2.0  # the rate that is logged
+    assert groups[0]["lr"] == 2.0  # the first group's rate is logged
     (group,) = parameter_groups(model, 0.1, 2.0, decay_norms_and_biases=True, layer_decay=None)
     assert len(group["params"]) == len(names)
     assert group["weight_decay"] == 0.1
 
 
-def test_the_optimizer_gets_the_rates():
+def test_layer_decay_sets_learning_rates_of_groups():
     settings = {"_target_": "torch.optim.AdamW", "lr": 1.0, "weight_decay": 0.0}
     grouping = {"decay_norms_and_biases": True, "layer_decay": 0.5}
     optimizer = build_optimizer(settings, Stack(), grouping)
     assert [group["lr"] for group in optimizer.param_groups] == [1.0, 0.5, 0.25, 0.125, 0.0625]
 
 
-def test_a_model_without_layers():
+def test_layer_decay_without_numbered_layers_is_rejected():
     with pytest.raises(ConfigError, match="Linear has no numbered layers"):
         layer_scales(nn.Linear(2, 2), 0.5)
 
 
 def undecayed_matrices(model: nn.Module) -> set[str]:
-    """The names of those with two dimensions or more."""
+    """Return the names of undecayed parameters with at least two dimensions."""
     ids = undecayed(model)
     return {name for name, p in model.named_parameters() if id(p) in ids and p.ndim > 1}
 
 
-def test_vision_transformers():
-    own = VisionTransformer(1, 10, (8, 8), 4, width=8, depth=1, num_heads=2, dropout=0.0)
-    assert undecayed_matrices(own) == {"positions"}
-    theirs = timm.create_model("vit_tiny_patch16_224")
-    assert undecayed_matrices(theirs) == {"pos_embed", "cls_token"}
-    with torch.device("meta"):  # without memory for 88 million parameters
-        torchvisions = vit_b_32()
-    assert undecayed_matrices(torchvisions) == {"class_token", "encoder.pos_embedding"}
+def test_vit_positions_and_class_tokens_are_undecayed():
+    ours = VisionTransformer(1, 10, (8, 8), 4, width=8, depth=1, num_heads=2, dropout=0.0)
+    assert undecayed_matrices(ours) == {"positions"}
+    timm_vit = timm.create_model("vit_tiny_patch16_224")
+    assert undecayed_matrices(timm_vit) == {"pos_embed", "cls_token"}
+    with torch.device("meta"):  # its 88 million parameters take no memory
+        torchvision_vit = vit_b_32()
+    assert undecayed_matrices(torchvision_vit) == {"class_token", "encoder.pos_embedding"}
 
 
-def test_layer_scales():
+def test_convnext_layer_scale_is_undecayed():
     with torch.device("meta"):
         names = undecayed_matrices(convnext_tiny())
     assert names
     assert all(name.endswith("layer_scale") for name in names)
 
 
-def test_what_a_part_of_the_model_names():
-    class Own(nn.Module):
+def test_no_weight_decay_method_of_submodule_is_used():
+    class Submodule(nn.Module):
         def __init__(self):
             super().__init__()
             self.table = nn.Parameter(torch.zeros(3, 3))
@@ -123,8 +123,8 @@ def test_what_a_part_of_the_model_names():
         def no_weight_decay(self):
             return {"tabl*"}
 
-    assert undecayed_matrices(nn.Sequential(Own())) == {"0.table"}
+    assert undecayed_matrices(nn.Sequential(Submodule())) == {"0.table"}
 
 
-def test_a_weight_with_one_row_is_decayed():
+def test_weights_with_a_single_row_are_decayed():
     assert undecayed_matrices(nn.Sequential(nn.Linear(4, 1), nn.Conv2d(1, 1, 3))) == set()

@@ -1,4 +1,4 @@
-"""Rules for parameters by name: what is scaled, decayed or frozen, in runs too."""
+"""``param_groups.rules``: lr_scale, weight_decay and freeze by parameter name."""
 
 import pytest
 import timm
@@ -22,7 +22,7 @@ ADAMW = {"_target_": "torch.optim.AdamW", "lr": 1.0, "weight_decay": 0.1}
 
 
 class Net(nn.Module):
-    """A backbone with a norm, a norm without parameters, and a head that shares its weight."""
+    """A backbone with a batch norm, one without parameters, and a head tied to the embedding."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Net(nn.Module):
         self.head.weight = self.embed.weight
 
 
-def test_the_first_match_wins():
+def test_first_matching_rule_wins():
     net = Net()
     rules = [
         {"match": "bias$", "weight_decay": 0.3},
@@ -52,14 +52,14 @@ def test_the_first_match_wins():
         "backbone.0.bias": (1.0, 0.3),
         "backbone.1.weight": (0.5, 0.0),
         "backbone.1.bias": (1.0, 0.3),
-        "embed.weight": (10.0, 0.1),  # as head.weight
+        "embed.weight": (10.0, 0.1),  # tied to head.weight
         "head.bias": (1.0, 0.3),
     }
-    assert optimizer.param_groups[0]["lr"] == 1.0  # what is recorded as the rate
+    assert optimizer.param_groups[0]["lr"] == 1.0  # the first group's rate is logged
 
 
 @pytest.mark.parametrize(
-    ("rules", "why"),
+    ("rules", "message"),
     [
         (
             [{"match": "backbon$"}],
@@ -73,19 +73,19 @@ def test_the_first_match_wins():
         ),
     ],
 )
-def test_rules_without_effect_are_refused(rules, why):
-    with pytest.raises(ConfigError, match=rf"^param_groups\.{why}"):
+def test_invalid_or_unused_rules_are_rejected(rules, message):
+    with pytest.raises(ConfigError, match=rf"^param_groups\.{message}"):
         rules_by_id(Net(), rules)
 
 
-def test_an_optimizer_without_weight_decay():
+def test_decay_rule_for_optimizer_without_decay_is_rejected():
     adam = {"_target_": "torch.optim.Adam", "lr": 1.0}
     rules = [{"match": "head", "weight_decay": 0.1}]
     with pytest.raises(ConfigError, match="optimizer has no weight_decay to change"):
         build_optimizer(adam, Net(), {**GROUPING, "rules": rules})
 
 
-def test_what_is_frozen():
+def test_frozen_parameters_and_norms():
     net = Net()
     rules = [{"match": "backbone.1.bias"}, {"match": "backbone|plain", "freeze": True}]
     assert freeze(net, rules) == [net.plain]
@@ -96,7 +96,7 @@ def test_what_is_frozen():
     assert group["param_names"] == ["embed.weight"]
 
 
-def test_torch_s_muon_alone_gets_matrices_alone():
+def test_plain_torch_muon_accepts_only_matrices():
     muon = {"_target_": "torch.optim.Muon", "lr": 1.0}
     with pytest.raises(ConfigError, match="takes only matrices: use optimizer=torch_muon"):
         build_optimizer(muon, Net(), GROUPING)
@@ -106,7 +106,7 @@ def test_torch_s_muon_alone_gets_matrices_alone():
     assert names == [["backbone.0.weight", "embed.weight"]]
 
 
-def test_layers_as_timm_counts_them():
+def test_layers_follow_timm_group_matcher():
     with torch.device("meta"):
         model = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=5)
     scales = layer_scales(model, 0.5)
@@ -115,21 +115,22 @@ def test_layers_as_timm_counts_them():
     assert scales["head.weight"] == 1.0
 
 
-def test_a_run_with_rules(train, few_digits, tmp_path):
-    """Frozen layers stay as they are, rates are recorded, and resuming is bit for bit."""
+def test_run_with_rules_resumes_bit_identical(train, few_digits, tmp_path):
+    """Frozen batch norms keep their statistics, and both learning rates are logged."""
     rules = "[{match:'^classifier',lr_scale:10},{match:'features.[0-2].',freeze:true}]"
     overrides = (*SHORT, "trainer.ema_decay=0.5", f"param_groups.rules={rules}")
-    whole = train(*overrides)
+    uninterrupted = train(*overrides)
     with signal_at(6), pytest.raises(Interrupted):
-        train(*overrides, run_dir=tmp_path / "parts")
-    assert_same_run(whole, train(*overrides, "resume=auto", run_dir=tmp_path / "parts"))
-    content = checkpoint_of(whole)
+        train(*overrides, run_dir=tmp_path / "resumed")
+    resumed = train(*overrides, "resume=auto", run_dir=tmp_path / "resumed")
+    assert_same_run(uninterrupted, resumed)
+    content = checkpoint_of(uninterrupted)
     kernel = "features.2.conv.weight"
     for weights in (content["model"], content["ema"]):
         assert weights["features.0.norm.num_batches_tracked"] == 0
         assert weights["features.0.norm.running_mean"].abs().sum() == 0
         assert weights["features.5.pointwise.norm.num_batches_tracked"] == 9
         assert torch.equal(weights[kernel], content["model"][kernel])
-    rates = [event for event in events(whole) if "optim/lr" in event]
+    rates = [event for event in events(uninterrupted) if "optim/lr" in event]
     assert len(rates) == 4
     assert all(event["optim/lr_x10"] == pytest.approx(10 * event["optim/lr"]) for event in rates)

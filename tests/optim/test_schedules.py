@@ -1,4 +1,4 @@
-"""Schedules agree with torch's own schedulers over the whole horizon."""
+"""Schedules: agreement with torch's schedulers over the whole horizon, invalid settings."""
 
 from functools import partial
 
@@ -15,12 +15,12 @@ from optim.setting_schedule import SettingSchedule
 BASE_LR = 0.3
 
 
-def torch_rates(make, steps: int) -> list[float]:
-    """The rates that torch's scheduler gives at each of ``steps`` updates."""
+def torch_rates(make, num_steps: int) -> list[float]:
+    """Return the learning rate of each update under the torch scheduler built by ``make``."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=BASE_LR)
     scheduler = make(optimizer)
     rates = []
-    for _ in range(steps):
+    for _ in range(num_steps):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
@@ -33,7 +33,7 @@ def warmup_then_cosine(optimizer):
     return lr_scheduler.SequentialLR(optimizer, [warmup, cosine], milestones=[1000])
 
 
-# ours, torch's scheduler for an optimizer, updates, updates of an epoch
+# case: our schedule, torch's scheduler, horizon
 PAIRS = {
     "cosine": (
         schedules.cosine,
@@ -90,21 +90,21 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_agrees_with_torch_s(name):
+def test_schedule_equals_torch_scheduler(name):
     schedule, make, horizon = PAIRS[name]
     ours = [schedule(step, BASE_LR, horizon) for step in range(horizon.total_steps)]
     theirs = torch_rates(make, horizon.total_steps)
     assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-9)
 
 
-def test_rates_beyond_the_horizon_stay_at_the_end():
+def test_lr_stays_at_its_final_value_beyond_horizon():
     horizon = Horizon(10, 5)
     assert schedules.cosine(50, 1.0, horizon, eta_min=0.1) == pytest.approx(0.1)
     assert schedules.polynomial(50, 1.0, horizon) == 0
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "cause"),
+    ("name", "settings", "message"),
     [
         ("cosine", {"warmup_steps": 101}, "warmup_steps=101 .* 100 updates"),
         ("polynomial", {"warmup_steps": 101}, "warmup_steps=101 .* 100 updates"),
@@ -112,41 +112,41 @@ def test_rates_beyond_the_horizon_stay_at_the_end():
         ("cosine", {"warmup_steps": 5, "warmup_fraction": 0.1}, "twice"),
     ],
 )
-def test_impossible_warmups_are_refused(name, settings, cause):
-    with pytest.raises(ConfigError, match=cause):
+def test_invalid_warmup_is_rejected(name, settings, message):
+    with pytest.raises(ConfigError, match=message):
         build_schedule({"_target_": f"optim.schedules.{name}", **settings}, Horizon(100, 10))
 
 
-def test_horizon_in_steps_wins_over_epochs():
+def test_max_steps_overrides_max_epochs():
     assert Horizon.of(3, None, 50).total_steps == 150
     assert Horizon.of(3, 70, 50).total_steps == 70
 
 
 @pytest.mark.parametrize("name", ["cosine", "constant", "polynomial", "one_cycle"])
-def test_rates_are_finite_and_bounded_at_every_step(name):
+def test_lr_is_finite_and_bounded_at_every_step(name):
     schedule = getattr(schedules, name)
     for total in (1, 2, 3, 10, 333):
         for fraction in (0.0, 1e-9, 0.01, 0.3, 0.5, 1.0):
-            for step in range(2 * total + 1):  # a run may be resumed beyond its horizon
+            for step in range(2 * total + 1):  # a resumed run may exceed its horizon
                 lr = schedule(step, 0.3, Horizon(total, 10), warmup_fraction=fraction)
                 assert 0 <= lr <= 0.3 * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("argument", ["step", "base_lr", "horizon"])
-def test_what_the_program_gives_cannot_be_set(argument):
+def test_arguments_set_by_the_program_are_rejected(argument):
     node = {"_target_": "optim.schedules.cosine", argument: 5}
     with pytest.raises(ConfigError, match=rf"scheduler\.{argument} is set by the program"):
         build_schedule(node, Horizon(100, 10))
 
 
 @pytest.mark.parametrize("target", ["torch.optim.lr_scheduler.StepLR", "optim.schedules.anneal"])
-def test_what_is_no_schedule_is_refused(target):
+def test_target_that_is_not_a_schedule_is_rejected(target):
     with pytest.raises(ConfigError, match=r"scheduler\._target_=.* is not a schedule, .*base_lr"):
         build_schedule({"_target_": target}, Horizon(100, 10))
 
 
 @pytest.mark.parametrize("shape", ["linear", "cosine", "1-sqrt"])
-def test_wsd(shape):
+def test_wsd_warms_up_then_holds_then_decays(shape):
     schedule = partial(schedules.wsd, horizon=Horizon(100, 10), warmup_steps=10, shape=shape)
     rates = [schedule(step, BASE_LR, decay_fraction=0.2, eta_min=0.03) for step in range(101)]
     assert rates[:10] == [schedules.constant(s, BASE_LR, Horizon(100, 10), 10) for s in range(10)]
@@ -166,15 +166,15 @@ def test_wsd(shape):
         ("OneCycleLR", {"total_steps": 35}),
     ],
 )
-def test_any_of_torch_s(name, settings):
-    """Asked in any order, as after resuming; their own rates are factors of the optimizer's."""
+def test_torch_schedule_equals_torch_scheduler(name, settings):
+    """The last step is queried first, as after resuming. Cyclic schedules peak at the base lr."""
     node = {"_target_": "optim.torch_schedules.torch_schedule", "name": name, **settings}
     schedule = build_schedule({**node, "warmup_steps": 5}, Horizon(40, 10))
-    own = {
+    lr_settings = {
         "CyclicLR": {"base_lr": 0.1 * BASE_LR, "max_lr": BASE_LR},
         "OneCycleLR": {"max_lr": BASE_LR, "cycle_momentum": False},
     }.get(name, {})
-    make = partial(getattr(lr_scheduler, name), **settings, **own)
+    make = partial(getattr(lr_scheduler, name), **settings, **lr_settings)
     rates = torch_rates(make, 35)
     assert schedule(39, BASE_LR) == rates[34]
     assert [schedule(step, BASE_LR) for step in range(5, 40)] == rates
@@ -182,27 +182,27 @@ def test_any_of_torch_s(name, settings):
 
 
 @pytest.mark.parametrize(
-    ("settings", "cause"),
+    ("settings", "message"),
     [
         ({"name": "StepLr"}, "did you mean StepLR"),
         ({"name": "StepLR", "step": 3}, "scheduler.step is set by the program"),
         ({"name": "StepLR"}, "StepLR refused its settings: .*step_size"),
         ({"name": "ReduceLROnPlateau"}, "use scheduler=plateau"),
         ({"name": "OneCycleLR", "total_steps": 9, "cycle_momentum": True}, "momentum_schedule"),
-        # what fails after the warm-up
+        # errors that only occur after the warm-up
         ({"name": "OneCycleLR", "total_steps": 7}, "scheduler: .*Tried to step 8 times"),
         ({"name": "StepLR", "step_sise": 20, "warmup_steps": 5}, "unexpected keyword.*step_sise"),
         ({"name": "StepLR", "step_size": 0}, "scheduler: .*by zero"),
     ],
 )
-def test_what_torch_s_do_not_take_is_refused(settings, cause):
+def test_invalid_torch_schedule_settings_are_rejected(settings, message):
     node = {"_target_": "optim.torch_schedules.torch_schedule", **settings}
-    with pytest.raises(ConfigError, match=cause):
+    with pytest.raises(ConfigError, match=message):
         build_schedule(node, Horizon(9, 10))
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_plateau_is_torch_s(mode):
+def test_plateau_equals_torch_scheduler(mode):
     node = {"_target_": "optim.torch_schedules.plateau", "patience": 1, "factor": 0.5}
     schedule = build_schedule(node, Horizon(100, 10))
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=BASE_LR)
@@ -217,8 +217,8 @@ def test_plateau_is_torch_s(mode):
     assert len(rates) > 2
 
 
-def test_other_settings_have_schedules():
-    """Of momentum or the first beta, and of decay; what is not decayed stays so."""
+def test_momentum_and_weight_decay_schedules():
+    """Adam's first beta counts as momentum. Groups without weight decay stay without it."""
     schedule = build_schedule(
         {"_target_": "optim.schedules.cosine", "eta_min": 0.5}, Horizon(100, 10)
     )

@@ -1,4 +1,4 @@
-"""Optimizers do not import the compiler, and step as they do with it."""
+"""Optimizers take the same steps without importing the compiler."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ import json, os, sys, torch
 from torch import nn
 from optim.uncompiled import leave_compiler_out
 
-def trained(name):
+def trained_weights(name):
     torch.manual_seed(0)
     layer = nn.Linear(3, 4)
     optimizer = getattr(torch.optim, name)(layer.parameters(), lr=0.1)
@@ -22,18 +22,18 @@ def trained(name):
     optimizer.load_state_dict(optimizer.state_dict())
     return layer.weight.tolist()
 
-is_child = os.fork() == 0  # where torch stays as it is
+is_child = os.fork() == 0  # the child uses torch unpatched
 if not is_child:
     os.wait()
     leave_compiler_out()
 names = ("SGD", "Adam", "AdamW", "RMSprop", "NAdam", "RAdam", "Adafactor")
-weights = [trained(name) for name in names]
+weights = [trained_weights(name) for name in names]
 print(json.dumps([weights, "torch._dynamo" in sys.modules]))
 """
 
 
-def test_same_updates_without_the_import():
-    """In processes of their own: an import cannot be undone."""
+def test_updates_are_equal_without_the_compiler():
+    """Both variants run in subprocesses, since an import cannot be undone."""
     done = subprocess.run(
         [sys.executable, "-c", UPDATES], cwd=ROOT, capture_output=True, check=True
     )
