@@ -61,9 +61,9 @@ def test_decoded_images_are_cached_by_files_and_version(root, splits, monkeypatc
     monkeypatch.setattr(
         stored_images, "decode_all", lambda *args: calls.append(1) or decode_all(*args)
     )
-    first, again = splits(root), splits(root)
+    first, second = splits(root), splits(root)
     assert len(calls) == 3  # training, validation, test
-    assert torch.equal(first.train.tensors[0], again.train.tensors[0])
+    assert torch.equal(first.train.tensors[0], second.train.tensors[0])
     write_image(root / "train" / "red" / "3.png", (255, 77, 0))
     changed = splits(root)
     all_images = torch.cat([changed.train.tensors[0], changed.val.tensors[0]])
@@ -80,7 +80,7 @@ def test_wide_image_is_centre_cropped(tmp_path, splits):
     for number in range(2):
         Image.fromarray(pixels).save(tmp_path / "train" / "a" / f"{number}.png")
     built = splits(tmp_path, image_size=5, val_fraction=0.5)
-    assert (built.train.tensors[0][..., 1:-1] == 200).all()  # edges blend with cropped pixels
+    assert (built.train.tensors[0][..., 1:-1] == 200).all()  # edge pixels mix with cropped ones
     assert (built.train.tensors[0] > 128).all()
 
 

@@ -76,12 +76,12 @@ def test_order_hash_identifies_the_samples_seen():
 
 def test_order_hash_records_a_change_of_batch_size():
     """A run that changed its batch size differs from one that had the new size from the start."""
-    first, changed, same = (loader(600, 0, 1, 1, size) for size in (6, 12, 6))
+    first, changed, unchanged = (loader(600, 0, 1, 1, size) for size in (6, 12, 6))
     recorded = first.order_hash(10)
     changed.continue_order(recorded, 10)
-    same.continue_order(recorded, 10)
+    unchanged.continue_order(recorded, 10)
     assert changed.order_hash(20) != loader(600, 0, 1, 1, 12).order_hash(20)
-    assert same.order_hash(20) == first.order_hash(20)
+    assert unchanged.order_hash(20) == first.order_hash(20)
 
 
 def test_images_are_normalized_per_channel():
@@ -126,8 +126,7 @@ def test_setting_out_of_range_is_rejected(make_loader, key, value):
 
 @pytest.mark.usefixtures("few_digits")
 def test_overfit_learns_every_training_sample(train, composed, data_root):
-    """Augmentation is off: with it, a few samples in a thousand may stay wrong, depending on the
-    processor."""
+    """Augmentation is off: with it, a few samples in a thousand may stay wrong."""
     run_dir = train("debug=overfit", "data.augment=[]", "trainer.max_epochs=60")
     config = composed("debug=overfit", "data.augment=[]", f"data.root={data_root}")
     data = build_data(config["data"], CPU, 0, Ranks(), 1)

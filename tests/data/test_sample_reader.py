@@ -45,26 +45,26 @@ def draws_of(batches):
     return draws[indices.argsort()]
 
 
-def epoch(data, number, start=0):
-    return [batch for update in data.train(number, start) for batch in update]
+def epoch_batches(data, index, start=0):
+    return [batch for update in data.train(index, start) for batch in update]
 
 
 def test_draws_differ_between_epochs_and_seeds():
     data = loader(RandomSamples(), num_workers=2)
-    seen = [draws_of(epoch(data, 0)), draws_of(epoch(data, 1))]
-    seen.append(draws_of(epoch(loader(RandomSamples(), seed=1), 0)))
+    seen = [draws_of(epoch_batches(data, 0)), draws_of(epoch_batches(data, 1))]
+    seen.append(draws_of(epoch_batches(loader(RandomSamples(), seed=1), 0)))
     for generator in range(3):
         assert len(torch.stack(seen)[:, :, generator].unique()) == 36
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_draws_depend_only_on_seed_epoch_and_sample(num_workers):
-    expected = epoch(loader(RandomSamples()), 3)
+    expected = epoch_batches(loader(RandomSamples()), 3)
     torch.rand(5), random.random(), numpy.random.rand()
     data = loader(RandomSamples(), num_workers, batch_size=6, accumulate_steps=2)
     list(data.evaluate("val"))  # must not affect training
-    assert torch.equal(draws_of(epoch(data, 3)), draws_of(expected))
-    resumed = epoch(loader(RandomSamples(), num_workers), 3, start=1)
+    assert torch.equal(draws_of(epoch_batches(data, 3)), draws_of(expected))
+    resumed = epoch_batches(loader(RandomSamples(), num_workers), 3, start=1)
     assert torch.equal(torch.cat([b[0] for b in resumed]), torch.cat([b[0] for b in expected[1:]]))
 
 
@@ -77,10 +77,10 @@ def test_evaluations_draw_the_same_numbers_for_every_seed():
 
 def test_workers_persist_across_epochs_and_exit_on_close():
     data = loader(RandomSamples(), num_workers=2)
-    workers = {int(pid) for batch in epoch(data, 0) for pid in batch[2]}
+    workers = {int(pid) for batch in epoch_batches(data, 0) for pid in batch[2]}
     next(data.train(1))  # an epoch that is not read to its end
-    again = {int(pid) for batch in epoch(data, 2) for pid in batch[2]}
-    assert workers == again
+    later_workers = {int(pid) for batch in epoch_batches(data, 2) for pid in batch[2]}
+    assert workers == later_workers
     assert len(workers) == 2
     assert os.getpid() not in workers
     data.close()
@@ -94,10 +94,10 @@ def test_workers_survive_termination_signals():
     data = loader(RandomSamples(), num_workers=1)
     batches = data.evaluate("val")
     worker = int(next(batches)[2][0])
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        os.kill(worker, number)
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        os.kill(worker, signum)
     assert len(list(batches)) == 2
-    assert len(epoch(data, 0)) == 3
+    assert len(epoch_batches(data, 0)) == 3
 
 
 class Stream(IterableDataset):
@@ -121,13 +121,15 @@ class Stream(IterableDataset):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_iterable_data_set_is_read_in_its_own_order(num_workers):
     """The number of processes and workers and the position of a resume do not change it."""
-    expected = epoch(loader(Stream()), 3)
+    expected = epoch_batches(loader(Stream()), 3)
     order = torch.randperm(24, generator=torch.Generator().manual_seed(3))
     assert torch.equal(torch.cat([batch[0] for batch in expected]), order)
-    resumed = epoch(loader(Stream(), num_workers), 3, start=2)
+    resumed = epoch_batches(loader(Stream(), num_workers), 3, start=2)
     assert_equal(resumed, expected[2:])
     splits = Splits(Stream(), None, None, spec=None)
-    ranks = [epoch(Loader(splits, CPU, 0, rank, 2, 1, 4, 5, num_workers), 3) for rank in (0, 1)]
+    ranks = [
+        epoch_batches(Loader(splits, CPU, 0, rank, 2, 1, 4, 5, num_workers), 3) for rank in (0, 1)
+    ]
     merged = [map(torch.cat, zip(*pair, strict=True)) for pair in zip(*ranks, strict=True)]
     assert_equal([tuple(batch) for batch in merged], expected)
     data = loader(Stream(), num_workers)
@@ -169,7 +171,7 @@ def test_unsupported_iterable_data_sets_are_rejected():
 @pytest.mark.parametrize("sample", [{"word": "a"}, torch.zeros(3)], ids=["dict", "tensor"])
 def test_sample_that_is_not_a_tuple_of_tensors_is_rejected(sample):
     with pytest.raises(ConfigError, match="should be a tuple of tensors and numbers"):
-        epoch(loader([sample] * 4), 0)
+        epoch_batches(loader([sample] * 4), 0)
 
 
 def test_open_loader_does_not_block_interpreter_exit():

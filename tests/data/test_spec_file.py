@@ -46,7 +46,7 @@ def test_new_spec_class_needs_no_registration(tmp_path, monkeypatch):
     ("name", "message"),
     [
         ("os.system", "is not allowed"),
-        ("data.splits.Splits", "is not a class of data specs"),  # a dataclass
+        ("data.splits.Splits", "is not a class of data specs"),  # a dataclass, but not a spec
         ("data.splits.TensorSplit", "is not a class of data specs"),
         (None, "is not allowed"),
     ],

@@ -29,8 +29,8 @@ def test_shapes_and_counts_follow_the_settings(splits):
 
 
 def test_images_are_deterministic_and_classes_are_separable(splits):
-    built, again = splits(num_classes=4), splits(num_classes=4)
-    assert torch.equal(built.train.tensors[0], again.train.tensors[0])
+    built, second = splits(num_classes=4), splits(num_classes=4)
+    assert torch.equal(built.train.tensors[0], second.train.tensors[0])
     images, labels = built.train.tensors
     means = torch.stack([images[labels == label].float().mean(0) for label in range(4)])
     images, labels = built.test.tensors

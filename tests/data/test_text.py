@@ -77,7 +77,7 @@ def test_random_windows_cover_the_text_evenly():
     assert order.min() >= 0
     assert order.max() <= 990
     starts = order.sort().values
-    assert starts.diff().max() <= 20  # one window begins in every 9.9 tokens
+    assert starts.diff().max() <= 20  # one start in each stretch of 9.9 tokens
     assert (order != starts).any()
     inputs, targets = split.gather(order)
     assert torch.equal(inputs[:, 0], order)

@@ -90,10 +90,10 @@ def test_delimiter_is_detected_and_reported(read, tmp_path, delimiter):
 def test_splits_are_deterministic_and_stratified(read, tmp_path):
     rows = [(f"good {'very ' * (i % 9)}{i}", "pos" if i % 3 else "neg") for i in range(60)]
     file = write(tmp_path / "reviews.csv", rows)
-    splits, again = read(file), read(file)
+    splits, second = read(file), read(file)
     assert [len(part) for part in (splits.train, splits.val, splits.test)] == [48, 6, 6]
     assert splits.val.tensors[2].tolist().count(0) == 2  # a third, as in the file
-    assert torch.equal(splits.test.all_tokens, again.test.all_tokens)
+    assert torch.equal(splits.test.all_tokens, second.test.all_tokens)
 
 
 def test_test_csv_next_to_train_csv_is_the_test_split(read, tmp_path):

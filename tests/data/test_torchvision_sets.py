@@ -30,9 +30,9 @@ def write_mnist(root):
 def write_cifar10(root):
     folder = root / "cifar-10-batches-py"
     folder.mkdir()
-    for number, name in enumerate([f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]):
+    for seed, name in enumerate([f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]):
         labels = list(range(10)) * (1 if name == "test_batch" else 2)
-        pixels = numpy.random.default_rng(number).integers(0, 256, (len(labels), 3072), numpy.uint8)
+        pixels = numpy.random.default_rng(seed).integers(0, 256, (len(labels), 3072), numpy.uint8)
         content = {"data": pixels, "labels": labels}
         (folder / name).write_bytes(pickle.dumps(content, protocol=2))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": ["a"] * 10}))
@@ -48,14 +48,14 @@ def splits(make_splits, tmp_path):
 def test_splits_are_complete_and_deterministic(name, write, splits, tmp_path, monkeypatch):
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
     write(tmp_path)
-    built, again = splits(name), splits(name)
+    built, second = splits(name), splits(name)
     parts = (built.train, built.val, built.test)
     assert tuple(map(len, parts)) == COUNTS[name]
-    assert torch.equal(built.val.tensors[0], again.val.tensors[0])
+    assert torch.equal(built.val.tensors[0], second.val.tensors[0])
     assert built.val.tensors[1].bincount().tolist() == [1] * 10
-    kind = getattr(datasets, name.upper())
+    dataset_class = getattr(datasets, name.upper())
     for train, ours in ((True, parts[:2]), (False, parts[2:])):
-        reference = numpy.asarray(kind(str(tmp_path), train=train, download=False).data)
+        reference = numpy.asarray(dataset_class(str(tmp_path), train=train, download=False).data)
         images = torch.cat([part.tensors[0] for part in ours])
         assert tuple(images.shape[1:]) == (built.spec.in_channels, *built.spec.image_size)
         pixels = images.permute(0, 2, 3, 1).contiguous().numpy()

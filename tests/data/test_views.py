@@ -41,8 +41,8 @@ def test_views_differ_and_do_not_depend_on_batch_splitting(digits):
     ((first, second, labels),) = next(data.train(0))
     assert first.shape == second.shape == (32, 1, 28, 28)
     assert not any(map(torch.equal, first, second))
-    again = next(digits().train(0))[0]
-    assert all(map(torch.equal, again, (first, second, labels)))
+    repeated = next(digits().train(0))[0]
+    assert all(map(torch.equal, repeated, (first, second, labels)))
     micro = next(digits(accumulate_steps=2).train(0))
     halves = [next(digits(Ranks(rank, rank, 2)).train(0))[0] for rank in (0, 1)]
     for parts in (micro, halves):
