@@ -1,4 +1,4 @@
-"""The Fréchet distance, and the network whose features it compares."""
+"""Fréchet distance, and the network that computes its features."""
 
 import numpy
 import pytest
@@ -13,14 +13,15 @@ from trainer.checkpoint import files as checkpoint
 CPU = torch.device("cpu")
 
 
-def normal(count, seed, shift=0.0):
+def gaussian_features(count, seed, shift=0.0):
+    """Return correlated Gaussian features ``(count, 16)``."""
     generator = torch.Generator().manual_seed(seed)
     mix = torch.randn(16, 16, generator=torch.Generator().manual_seed(9))
     return torch.randn(count, 16, generator=generator) @ mix + shift
 
 
-def test_agrees_with_the_matrix_root_of_the_formula():
-    a, b = normal(300, 0), normal(200, 1, shift=0.5) * 1.3
+def test_frechet_distance_equals_formula_with_sqrtm():
+    a, b = gaussian_features(300, 0), gaussian_features(200, 1, shift=0.5) * 1.3
     x, y = a.double().numpy(), b.double().numpy()
     cov_x, cov_y = numpy.cov(x.T), numpy.cov(y.T)
     root = sqrtm(cov_x @ cov_y).real
@@ -34,6 +35,7 @@ def test_agrees_with_the_matrix_root_of_the_formula():
 
 @pytest.fixture
 def data(composed, data_root):
+    """The loader of the default data set."""
     from core.ranks import Ranks
     from data.build import build_data
 
@@ -41,8 +43,8 @@ def data(composed, data_root):
     return build_data(config["data"], CPU, 0, Ranks(), 1)
 
 
-def test_features_ignore_how_the_run_normalizes(data):
-    """Images in [-1, 1] reach the network as those it was trained on did."""
+def test_features_do_not_depend_on_normalization_of_run(data):
+    """Images in [-1, 1] are normalized as in the extractor's training."""
     network = LightCNN(1, 10, (28, 28)).eval()
     images, _ = next(data.evaluate("val"))
     in_range = 2 * (images * data.spec.std[0] + data.spec.mean[0]) - 1
@@ -51,7 +53,7 @@ def test_features_ignore_how_the_run_normalizes(data):
     assert torch.allclose(features, network.features(images).mean((2, 3)), atol=1e-5)
 
 
-def test_a_run_of_another_model_is_refused(train, data):
+def test_unusable_extractor_run_is_rejected(train, data):
     run_dir = train("debug=fast", "model=customcnn")
     with pytest.raises(ConfigError, match="is not a run of a LightCNN"):
         load_extractor(str(run_dir), data.spec, CPU)
@@ -67,7 +69,7 @@ def test_a_run_of_another_model_is_refused(train, data):
         load_extractor(str(run_dir), data.spec, CPU)
 
 
-def test_a_run_without_a_best_checkpoint_gives_its_last(train, data):
+def test_extractor_falls_back_to_last_checkpoint(train, data):
     run_dir = train("debug=fast")
     last = checkpoint.load(run_dir / "checkpoints" / "last.pt")["model"]
     (run_dir / "checkpoints" / "best.pt").unlink()
@@ -75,7 +77,7 @@ def test_a_run_without_a_best_checkpoint_gives_its_last(train, data):
     assert all(torch.equal(used[name], value) for name, value in last.items())
 
 
-def test_extractor_is_kept_and_made_anew_for_other_data(few_digits, data, tmp_path, capsys):
+def test_extractor_is_cached_until_data_change(few_digits, data, tmp_path, capsys):
     images = torch.rand(100, 1, 28, 28) * 2 - 1
     state = torch.get_rng_state()
     first = default_extractor(data, tmp_path)
@@ -83,7 +85,7 @@ def test_extractor_is_kept_and_made_anew_for_other_data(few_digits, data, tmp_pa
     assert torch.equal(default_extractor(data, tmp_path)(images), first(images))
     assert capsys.readouterr().out == ""
     assert torch.equal(state, torch.get_rng_state())
-    torch.set_num_threads(2)  # which is nothing to the extractor
+    torch.set_num_threads(2)  # must not change the extractor
     data.fingerprint = "of other data"
     assert torch.equal(default_extractor(data, tmp_path)(images), first(images))
     assert "FID: training a LightCNN" in capsys.readouterr().out
@@ -91,15 +93,15 @@ def test_extractor_is_kept_and_made_anew_for_other_data(few_digits, data, tmp_pa
 
 
 @pytest.mark.slow
-def test_own_extractor_tells_digits_apart(data, tmp_path):
+def test_default_extractor_classifies_digits(data, tmp_path):
     extractor = default_extractor(data, tmp_path)
     real, labels = next(data.evaluate("val"))
     assert (extractor.network(real).argmax(1) == labels).float().mean() > 0.9
 
 
 @pytest.mark.slow
-def test_extractor_is_made_before_training(few_digits, command, data_root, tmp_path):
-    """Whoever has none types nothing more, and is told."""
+def test_extractor_is_trained_before_the_run(few_digits, command, data_root, tmp_path):
+    """No setting is needed, and the console reports it."""
     small = ("model=dcgan", "model.width=8", "model.latent_dim=16", "debug=fast")
     done = command("train.py", *small, f"data.root={tmp_path}", "wandb.mode=disabled")
     assert done.returncode == 0, done.stderr

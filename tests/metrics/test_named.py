@@ -1,4 +1,4 @@
-"""``objective.metrics``: the metrics of torchmetrics by name."""
+"""``objective.metrics``: torchmetrics by name."""
 
 import json
 from unittest.mock import patch
@@ -14,26 +14,28 @@ CLASSES = ("cat", "dog", "bird")
 EXAMPLE = (torch.full((2, 3), 1 / 3), torch.arange(2))
 
 
-def metrics(*named):
+def multiclass_metrics(*named):
     return NamedMetrics(
         list(named), "multiclass", {"num_classes": 3}, CLASSES, EXAMPLE, measured=("accuracy",)
     )
 
 
-def test_values_over_batches():
-    """Means of batches would be others: the second has one sample."""
-    named = metrics("f1", "top2", "ece", {"name": "MulticlassRecall", "average": None, "as": "r"})
+def test_metrics_accumulate_over_batches():
+    """With batches of 4 and 1 samples, averages of per-batch values would differ."""
+    named = multiclass_metrics(
+        "f1", "top2", "ece", {"name": "MulticlassRecall", "average": None, "as": "r"}
+    )
     labels = torch.tensor([0, 0, 1, 1, 2])
     probabilities = torch.tensor(
         [[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.1, 0.8, 0.1], [0.5, 0.1, 0.4], [0.2, 0.2, 0.6]]
     )
-    for _ in range(2):  # the second evaluation starts anew
+    for _ in range(2):  # reset() discards the first evaluation
         named.reset()
         named.update(probabilities[:4], labels[:4])
         named.update(probabilities[4:], labels[4:])
-    # of each class one is found; cat and dog are taken for one more that they are not
+    # cat and dog: one true positive, one false positive, one false negative; bird: all correct
     confidence = torch.tensor([0.8, 0.5, 0.8, 0.5, 0.6])
-    gaps = [abs(0.5 - 0.0) * 2, abs(0.6 - 1.0), abs(0.8 - 1.0) * 2]  # of each bin: 0.5, 0.6, 0.8
+    gaps = [abs(0.5 - 0.0) * 2, abs(0.6 - 1.0), abs(0.8 - 1.0) * 2]  # bins at 0.5, 0.6, 0.8
     assert named.compute() == pytest.approx(
         {
             "f1": (0.5 + 0.5 + 1.0) / 3,
@@ -62,35 +64,35 @@ def test_values_over_batches():
         (5, "should be a list of names, or of mappings"),
     ],
 )
-def test_what_does_not_fit_is_one_line(named, message):
+def test_invalid_metric_is_rejected(named, message):
     with pytest.raises(ConfigError, match=message):
-        metrics(named)
+        multiclass_metrics(named)
 
 
-def test_images_are_offered_what_measures_images():
+def test_unknown_image_metric_lists_image_metrics():
     with pytest.raises(ConfigError, match="no r2 for images; there are mae, rmse, mape, mse, psnr"):
         NamedMetrics(["r2"], "images", {"data_range": 1.0})
 
 
-def test_other_tasks():
+def test_multilabel_and_regression_metrics():
     targets = torch.tensor([[1, 0], [0, 1]])
     example = (torch.full((2, 2), 0.5), targets)
     multilabel = NamedMetrics(["f1", "exact_match"], "multilabel", {"num_labels": 2}, (), example)
     multilabel.update(torch.tensor([[0.9, 0.2], [0.8, 0.7]]), targets)
     assert multilabel.compute() == pytest.approx({"f1": (2 / 3 + 1) / 2, "exact_match": 0.5})
-    regression = NamedMetrics(["rmse", "mae", "spearman"], "regression")  # warnings are errors
+    regression = NamedMetrics(["rmse", "mae", "spearman"], "regression")  # pytest fails on warnings
     regression.update(torch.tensor([1.0, 5.0]), torch.tensor([1.0, 2.0]))
     expected = {"rmse": 4.5**0.5, "mae": 1.5, "spearman": 1.0}
     assert regression.compute() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(("metric", "mode"), [("f1", "max"), ("ece", "min"), ("cal", "min")])
-def test_direction_of_the_monitored_metric(composed, metric, mode):
+def test_monitor_mode_follows_named_metric(composed, metric, mode):
     named = "objective.metrics=[f1,ece,{name: ece, as: cal}]"
     assert monitor_of(composed(named, f"monitor=val/{metric}")).mode == mode
 
 
-def test_run(train, few_digits):
+def test_run_logs_and_monitors_named_metrics(train, few_digits):
     run = train("debug=fast", "objective.metrics=[f1,ece]", "monitor=val/ece")
     summary = json.loads((run / "summary.json").read_text())
     assert summary["best"]["value"] == min(
@@ -101,8 +103,8 @@ def test_run(train, few_digits):
     assert {"test/f1", "test/ece", "val/f1"} <= summary.keys()
 
 
-def test_tokens_that_do_not_count_are_left_out(train, tmp_path):
-    """The last window of an evaluation overlaps the one before; every token counts once."""
+def test_overlapping_tokens_count_once(train, tmp_path):
+    """The last window of an evaluation overlaps the one before it."""
     text = tmp_path / "text.txt"
     text.write_text("abcabcab" * 50)
     seen = []

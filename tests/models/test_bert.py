@@ -1,4 +1,4 @@
-"""The text classifier: padding changes nothing, weights come from where they should."""
+"""The text classifier ``model=bert``: pooling, weights, fine-tuning and prediction."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def classifier(tiny_bert, **settings):
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_pooling_leaves_padding_out(pooling, tiny_bert):
+def test_pooling_ignores_padding(pooling, tiny_bert):
     model = classifier(tiny_bert, pooling=pooling)
     logits = model(TOKENS, MASK)
     alone = model(TOKENS[1:, :3], MASK[1:, :3])
@@ -31,11 +31,11 @@ def test_pooling_leaves_padding_out(pooling, tiny_bert):
     states = model.encoder(TOKENS[1:, :3]).last_hidden_state
     pooled = states.mean(1) if pooling == "mean" else states[:, 0]
     torch.testing.assert_close(alone, model.classifier(pooled))
-    logits.sum().backward()  # a layer without gradient would stop DistributedDataParallel
+    logits.sum().backward()  # DistributedDataParallel fails on parameters without gradient
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_pretrained_weights_do_not_depend_on_the_seed_and_random_ones_do(tiny_bert):
+def test_only_random_weights_depend_on_the_seed(tiny_bert):
     architecture = (tiny_bert / "config.json").read_text()
 
     def embeddings(seed, **settings):
@@ -58,7 +58,7 @@ def test_pretrained_weights_do_not_depend_on_the_seed_and_random_ones_do(tiny_be
         ({"max_length": 17}, r"data\.max_length=17 is more than the 16 positions"),
     ],
 )
-def test_bad_settings(settings, message, tiny_bert):
+def test_invalid_settings_are_rejected(settings, message, tiny_bert):
     with pytest.raises(ConfigError, match=message):
         classifier(tiny_bert, **settings)
 
@@ -69,8 +69,8 @@ class Hostile:
 
 
 @pytest.mark.parametrize("content", ["missing", "safetensors", b"", "hostile", "half"])
-def test_untrusted_weights(content, tiny_bert, tmp_path, monkeypatch):
-    """A ``pytorch_model.bin`` is a pickle: only tensors are read from it."""
+def test_untrusted_weights_run_no_code(content, tiny_bert, tmp_path, monkeypatch):
+    """``pytorch_model.bin`` is a pickle, from which only tensors are read."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.json").write_text((tiny_bert / "config.json").read_text())
     file = tmp_path / "pytorch_model.bin"
@@ -89,8 +89,8 @@ def test_untrusted_weights(content, tiny_bert, tmp_path, monkeypatch):
     assert not Path("executed").exists()
 
 
-def test_weights_that_are_missing(tiny_bert, tmp_path):
-    """The library makes up random ones; only the pooler is not needed."""
+def test_missing_encoder_weights_are_rejected(tiny_bert, tmp_path):
+    """transformers would initialize them at random; only the unused pooler may be missing."""
     folder = shutil.copytree(tiny_bert, tmp_path / "bert")
     weights = load_file(folder / "model.safetensors")
     for part in ("pooler", "encoder.layer.1."):
@@ -104,7 +104,7 @@ def test_weights_that_are_missing(tiny_bert, tmp_path):
 
 @pytest.fixture(scope="module")
 def finished(train_once, tiny_bert, tmp_path_factory):
-    """A run that learned whether a text says good or bad."""
+    """A finished run that classifies texts as good or bad."""
     file = tmp_path_factory.mktemp("csv") / "reviews.csv"
     texts = [f"a {'very ' * (i % 5)}{word} film" for i in range(20) for word in ("good", "bad")]
     file.write_text("text,label\n" + "".join(f"{t},{t.split()[-2]}\n" for t in texts))
@@ -126,11 +126,11 @@ def test_fine_tuning_learns(finished):
     assert summary["test/accuracy"] == 1.0
     table = json.loads((finished / "media" / "worst_predictions.json").read_text())
     row = dict(zip(table["columns"], table["rows"][0], strict=True))
-    assert row["label"] in row["sample"]  # the text itself
+    assert row["label"] in row["sample"]  # the table shows the text
 
 
-def test_run_directory_alone_classifies(finished, predict):
-    """The encoder's folder is not read again: only its name stands in the config."""
+def test_prediction_needs_only_the_run_directory(finished, predict):
+    """The folder in ``model.pretrained`` no longer exists."""
     config = (finished / "config.yaml").read_text()
     (finished / "config.yaml").write_text(re.sub(r"pretrained: .*", "pretrained: ./gone", config))
     for word in ("good", "bad"):
@@ -140,7 +140,7 @@ def test_run_directory_alone_classifies(finished, predict):
         assert float(probability.rstrip("%")) > 50
 
 
-def test_texts_of_files(finished, tmp_path, predict):
+def test_prediction_reads_csv_and_text_files(finished, tmp_path, predict):
     files = tmp_path / "new.csv", tmp_path / "new.txt"
     files[0].write_text('text;id\n"a good film";1\na bad film;2\n')
     files[1].write_text("\ufeffgood\n\nvery bad\n")
@@ -156,7 +156,7 @@ def test_texts_of_files(finished, tmp_path, predict):
     assert [line.split("  ")[:4:3] for line in out] == [["good", "bad"], ["bad", "good"]]
 
 
-def test_what_is_cut_off_a_text_is_said(finished, predict):
+def test_truncated_text_is_reported(finished, predict):
     assert predict(finished, "--text", "good " * 14)[1] == []
     assert predict(finished, "--text", "good " * 50)[1] == [
         "note: the text is longer than data.max_length=16 tokens: the last 36 are ignored"
@@ -167,6 +167,6 @@ def test_what_is_cut_off_a_text_is_said(finished, predict):
     ("arguments", "message"),
     [(["--text", " "], "--text is empty"), (["--prompt", "a"], "classifies texts: use --text")],
 )
-def test_bad_use_of_a_finished_run(arguments, message, finished, predict):
+def test_invalid_prediction_arguments_are_rejected(arguments, message, finished, predict):
     _, (error,) = predict(finished, *arguments, code=1)
     assert message in error

@@ -1,4 +1,4 @@
-"""The building blocks of convolutional networks; those of ResNets are in ``test_resnet.py``."""
+"""Building blocks of convolutional networks; ``test_resnet.py`` tests those of ResNets."""
 
 import torch
 
@@ -16,7 +16,7 @@ def test_squeeze_excitation_rescales_channels_only():
     assert num_parameters(block) == 8 * 2 + 2 + 2 * 8 + 8
 
 
-def test_flattening_follows_the_memory_of_channels_last():
+def test_flatten_map_does_not_copy_channels_last():
     x = torch.arange(2 * 3 * 4 * 5).view(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
     flat = flatten_map(x)
     assert flat.data_ptr() == x.data_ptr()

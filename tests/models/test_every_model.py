@@ -1,4 +1,4 @@
-"""Every model of ``conf/model``: its size, its output, a gradient for every parameter."""
+"""Every model in ``conf/model``: size, output shape, and a gradient for every parameter."""
 
 import math
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ SPEC = SimpleNamespace(
     context_length=64, in_features=7, num_outputs=2,
 )  # fmt: skip
 IMAGES, TOKENS = ((2, 3, 32, 32),), torch.arange(32).view(2, 16)
-MODELS = {  # inputs, or their shapes; shape of the output; trainable parameters
+MODELS = {  # option: inputs or their shapes, output shape, number of trainable parameters
     "lightcnn": (IMAGES, (2, 10), 51_530),
     "customcnn": (IMAGES, (2, 10), 2_122_186),  # of which Linear(64*8*8, 512) has 2,097,664
     "resnet18": (IMAGES, (2, 10), 11_173_962),
@@ -36,20 +36,22 @@ MODELS = {  # inputs, or their shapes; shape of the output; trainable parameters
 }
 
 
-def built(option, composed, spec=SPEC):
+def build_option(option, composed, spec=SPEC):
     torch.manual_seed(0)
     return build_model(composed(f"model={option}")["model"], spec, CPU)
 
 
 @pytest.mark.parametrize("option", MODELS)
-def test_size_output_and_gradients(option, composed):
-    given, shape, parameters = MODELS[option]
-    model = built(option, composed)
-    assert num_parameters(model) == parameters
-    with torch.no_grad():  # what begins at zero would hide what is behind it
+def test_num_parameters_output_shape_and_gradients(option, composed):
+    inputs_or_shapes, shape, count = MODELS[option]
+    model = build_option(option, composed)
+    assert num_parameters(model) == count
+    with torch.no_grad():  # zero-initialized layers would block gradients
         for parameter in model.parameters():
             parameter.normal_(0, 0.1)
-    inputs = (each if isinstance(each, torch.Tensor) else torch.randn(each) for each in given)
+    inputs = (
+        each if isinstance(each, torch.Tensor) else torch.randn(each) for each in inputs_or_shapes
+    )
     output = prediction_of(model(*inputs))
     assert output.shape == shape
     output.square().mean().backward()
@@ -58,8 +60,8 @@ def test_size_output_and_gradients(option, composed):
 
 
 @pytest.mark.parametrize("option", ["transformer", "lstm", "gru"])
-def test_a_language_model_begins_by_guessing(option, composed):
-    model = built(option, composed, SimpleNamespace(**{**vars(SPEC), "vocab_size": 500}))
+def test_untrained_language_model_predicts_uniformly(option, composed):
+    model = build_option(option, composed, SimpleNamespace(**{**vars(SPEC), "vocab_size": 500}))
     text = torch.randint(500, (8, 65))
     loss = F.cross_entropy(model(text[:, :-1])[0].flatten(0, 1), text[:, 1:].flatten())
     assert loss.item() == pytest.approx(math.log(500), abs=0.1)
@@ -93,19 +95,19 @@ def test_lightcnn_fits_embedded_devices():
         ("lstm", {"cell": "rnn"}, "cell=rnn should be 'lstm' or 'gru'"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(option, settings, message, composed):
+def test_invalid_model_settings_are_rejected(option, settings, message, composed):
     with pytest.raises(ConfigError, match=rf"^model(: \w+ refused its settings: .*|\.){message}"):
         build_model(composed(f"model={option}")["model"] | settings, SPEC, CPU)
 
 
-def test_sparse_gradients_are_refused():
+def test_model_with_sparse_gradients_is_rejected():
     node = {"_target_": "torch.nn.Embedding", "num_embeddings": 3, "embedding_dim": 2}
     assert build_model(node, SPEC, CPU).weight.shape == (3, 2)
     with pytest.raises(ConfigError, match="makes sparse gradients"):
         build_model({**node, "sparse": True}, SPEC, CPU)
 
 
-def test_weights_hash_tells_weights_apart():
+def test_weights_hash_detects_a_small_change():
     weights = LightCNN(1, 10, (28, 28)).state_dict()
     same = {name: value.clone() for name, value in weights.items()}
     assert weights_hash(weights) == weights_hash(same)
@@ -114,12 +116,12 @@ def test_weights_hash_tells_weights_apart():
 
 
 @pytest.mark.parametrize(("width", "is_channels_last"), [(4, False), (8, False), (16, True)])
-def test_channels_last_is_left_where_onednn_would_overflow(width, is_channels_last):
+def test_channels_last_is_skipped_if_onednn_overflows(width, is_channels_last):
     settings = {
         "_target_": "models.segmentation_unet.SegmentationUNet",
         "in_channels": 3, "num_classes": 2, "image_size": [8, 8], "widths": [width, width],
     }  # fmt: skip
     model = build_model(settings, SPEC, CPU, channels_last=True)
     kernel = next(model.parameters())
-    assert kernel.shape[2:] == (3, 3), "the format of a 1x1 kernel cannot be told"
+    assert kernel.shape[2:] == (3, 3), "a 1x1 kernel is contiguous in both formats"
     assert kernel.is_contiguous(memory_format=torch.channels_last) == is_channels_last

@@ -1,4 +1,4 @@
-"""Generation: the cache changes the time alone, and every setting does what it says."""
+"""Text generation: cached and uncached results are equal, sampling settings take effect."""
 
 import pytest
 import torch
@@ -32,9 +32,9 @@ def seeded():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_cache_changes_the_time_alone(name):
+def test_cached_generation_equals_uncached(name):
     model, before = MODELS[name]().train(), torch.get_rng_state()
-    # 40 tokens: well beyond the Transformer's context of 16
+    # 40 tokens exceed the Transformer's context of 16
     text = generate(model, PROMPT, 40, generator=seeded())
     assert text.shape == (2, 43)
     assert torch.equal(text[:, :3], PROMPT)
@@ -42,44 +42,46 @@ def test_the_cache_changes_the_time_alone(name):
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
 
-    class WithoutState(torch.nn.Module):
-        """Reads the whole context again for every token."""
+    class Uncached(torch.nn.Module):
+        """The same model without a cache: reads the whole context again for every token."""
 
         context_length = getattr(model, "context_length", None)
 
         def forward(self, tokens):
             return model.eval()(tokens)
 
-    assert torch.equal(generate(WithoutState(), PROMPT, 40, generator=seeded()), text)
+    assert torch.equal(generate(Uncached(), PROMPT, 40, generator=seeded()), text)
     other = generate(model, PROMPT, 40, generator=torch.Generator().manual_seed(6))
     assert not torch.equal(other, text)
 
 
-def test_a_prompt_longer_than_the_context_is_read_from_its_end():
+def test_long_prompt_is_truncated_to_half_the_context():
+    """Its last 8 tokens are kept, which leaves room for new ones in the context of 16."""
     model = transformer()
-    long = torch.randint(20, (1, 50))
-    end = generate(model, long[:, -8:], 6, temperature=0)
-    assert torch.equal(generate(model, long, 6, temperature=0)[:, 50:], end[:, 8:])
+    prompt = torch.randint(20, (1, 50))
+    expected = generate(model, prompt[:, -8:], 6, temperature=0)
+    assert torch.equal(generate(model, prompt, 6, temperature=0)[:, 50:], expected[:, 8:])
 
 
-def test_greedy_takes_the_likeliest():
+def test_temperature_0_takes_the_most_likely_token():
     model = transformer()
     text = generate(model, PROMPT, 5, temperature=0)
     logits, _ = model(text[:, :-1])
     assert torch.equal(logits[:, 2:].argmax(-1), text[:, 3:])
 
 
-def frequencies(logits, **settings):
+def draw_counts(logits, **settings):
+    """Return how often each token is drawn in 4000 draws."""
     rows = torch.tensor(logits).expand(4000, -1)
     settings = {"temperature": 1.0, "top_k": None, "top_p": None, **settings}
     return draw(rows, generator=seeded(), **settings).flatten().bincount(minlength=len(logits))
 
 
-def test_draws_follow_the_probabilities():
+def test_draws_follow_probabilities_and_temperature():
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
-    shares = frequencies(probabilities.log().tolist()) / 4000
-    assert torch.allclose(shares, probabilities, atol=0.03)
-    sharper = frequencies(probabilities.log().tolist(), temperature=0.5) / 4000
+    frequencies = draw_counts(probabilities.log().tolist()) / 4000
+    assert torch.allclose(frequencies, probabilities, atol=0.03)
+    sharper = draw_counts(probabilities.log().tolist(), temperature=0.5) / 4000
     assert torch.allclose(sharper, probabilities**2 / (probabilities**2).sum(), atol=0.03)
 
 
@@ -96,8 +98,8 @@ def test_draws_follow_the_probabilities():
     ],
     ids=str,
 )
-def test_only_the_likeliest_are_drawn(settings, kept):
-    counts = frequencies(torch.tensor([0.5, 0.3, 0.15, 0.05]).log().tolist(), **settings)
+def test_top_k_and_top_p_keep_only_the_most_likely(settings, kept):
+    counts = draw_counts(torch.tensor([0.5, 0.3, 0.15, 0.05]).log().tolist(), **settings)
     assert (counts > 0).tolist() == [True] * kept + [False] * (4 - kept)
 
 
@@ -112,14 +114,17 @@ def test_only_the_likeliest_are_drawn(settings, kept):
         ("max_new_tokens", -1),
     ],
 )
-def test_impossible_settings_are_refused(name, value):
+def test_invalid_generation_settings_are_rejected(name, value):
     with pytest.raises(ConfigError, match=f"{name}={value} should be"):
         generate(transformer(), PROMPT, **{"max_new_tokens": 1, name: value})
+
+
+def test_empty_prompt_is_rejected():
     with pytest.raises(ConfigError, match="the prompt is empty"):
         generate(transformer(), PROMPT[:, :0], 1)
 
 
-def test_a_model_without_a_state_reads_the_whole_text():
+def test_model_without_state_reads_the_whole_text():
     class Bigrams(torch.nn.Module):
         def forward(self, tokens):
             return torch.nn.functional.one_hot((tokens + 1) % 5, 5).float()

@@ -1,4 +1,4 @@
-"""SpeedNet's first weights, and what its recipe is made of."""
+"""SpeedNet: initialization, and the test-time augmentation of its recipe."""
 
 import torch
 from torch.nn import functional as F
@@ -7,11 +7,10 @@ from models.speednet import ConvGroup, SpeedNet
 from objectives.views import mean_over_views
 
 
-def test_the_first_layer_whitens_the_training_patches():
+def test_first_layer_whitens_training_patches():
     generator = torch.Generator().manual_seed(0)
-    images = F.avg_pool2d(
-        torch.randn(200, 3, 18, 18, generator=generator), 3, 1
-    )  # neighbours alike
+    noise = torch.randn(200, 3, 18, 18, generator=generator)
+    images = F.avg_pool2d(noise, 3, 1)  # neighbouring pixels are correlated
     model = SpeedNet(3, 10)
     model.initialize_from(images)
     found = model.whiten(images).transpose(0, 1).flatten(1)
@@ -22,14 +21,14 @@ def test_the_first_layer_whitens_the_training_patches():
     assert not model.whiten.weight.requires_grad
 
 
-def test_a_group_begins_by_passing_on_what_it_is_given():
+def test_conv_group_starts_as_identity():
     group = ConvGroup(4, 6).eval()
     x = torch.rand(2, 4, 8, 8)
     assert torch.equal(group.conv1(x)[:, :4], x)
     assert group(x).shape == (2, 6, 4, 4)
 
 
-def test_views_are_weighted_as_published():
+def test_view_weights_follow_the_paper():
     weights = torch.randn(3, 6, 6)
 
     def model(images):

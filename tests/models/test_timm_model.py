@@ -1,4 +1,4 @@
-"""Classifiers of timm and torchvision, fitted to the data."""
+"""Classifiers of timm and torchvision, adapted to the data's channels and classes."""
 
 import json
 import os
@@ -14,12 +14,12 @@ from models.timm_model import timm_model
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "torchvision/resnet18", "torchvision/squeezenet1_1"])
-def test_takes_the_data_s_channels_and_classes(name):
+def test_model_takes_channels_and_classes_of_the_data(name):
     model = timm_model(name, in_channels=1, num_classes=7).eval()
     assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 7)
 
 
-def test_grey_images_get_the_answers_of_rgb_ones(monkeypatch):
+def test_grey_images_give_the_output_of_rgb_ones(monkeypatch):
     theirs = torchvision_models.resnet18().eval()
     monkeypatch.setattr(torchvision_models, "get_model", lambda *_, **__: theirs)
     images = torch.randn(2, 1, 32, 32)
@@ -29,7 +29,7 @@ def test_grey_images_get_the_answers_of_rgb_ones(monkeypatch):
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_trains(train):
+def test_torchvision_model_trains(train):
     choice = ("model=timm", "model.name=torchvision/mobilenet_v3_small", "trainer.checkpoint=false")
     run_dir = train(*choice, "debug=fast", "data.batch_size=4", "data.eval_batch_size=4")
     summary = json.loads((run_dir / "summary.json").read_text())
@@ -38,7 +38,7 @@ def test_trains(train):
 
 
 @pytest.mark.parametrize("name", ["resnet81", "torchvision/resnet81"])
-def test_unknown_name_is_answered_with_near_ones(name):
+def test_unknown_model_name_suggests_closest(name):
     nearest = name.replace("81", "18")
     with pytest.raises(ConfigError, match=rf"={name}: \w+ has no .*closest: .*{nearest}"):
         timm_model(name, in_channels=3, num_classes=10)
@@ -51,7 +51,7 @@ def test_unknown_name_is_answered_with_near_ones(name):
         ("torchvision/resnet18", torchvision_models, "get_model"),
     ],
 )
-def test_weights_out_of_reach_are_one_line(name, library, function, monkeypatch):
+def test_failed_download_is_reported_in_one_line(name, library, function, monkeypatch):
     def unreachable(*_, **__):
         raise OSError("no route to host\nand much more")
 
@@ -66,8 +66,8 @@ class Hostile:
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.bin"])
-def test_a_file_of_weights_executes_nothing(tmp_path, monkeypatch, name):
-    """Whatever the library that loads it asks of torch."""
+def test_untrusted_checkpoint_runs_no_code(tmp_path, monkeypatch, name):
+    """``torch.load`` refuses to unpickle even if a library passes ``weights_only=False``."""
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": Hostile()}, name)
     with pytest.raises(UnpicklingError):

@@ -1,4 +1,4 @@
-"""Language models see the past alone, and the same in pieces as at once; ViTs know places."""
+"""Language models are causal and can read in pieces; ViTs use positions."""
 
 import pytest
 import torch
@@ -24,10 +24,10 @@ MODELS = {
 @pytest.fixture(params=MODELS)
 def model(request):
     torch.manual_seed(0)
-    made = MODELS[request.param]()
-    for parameter in made.parameters():  # away from the start, where attention hardly matters
+    model = MODELS[request.param]()
+    for parameter in model.parameters():  # attention has little effect at initialization
         torch.nn.init.normal_(parameter, std=0.3)
-    return made.eval()
+    return model.eval()
 
 
 @pytest.fixture
@@ -35,18 +35,18 @@ def text():
     return torch.randint(50, (2, 32), generator=torch.Generator().manual_seed(1))
 
 
-def test_no_future_token_leaks(model, text):
+def test_logits_do_not_depend_on_future_tokens(model, text):
     logits, _ = model(text)
-    for place in (1, 17, 31):
+    for position in (1, 17, 31):
         changed = text.clone()
-        changed[:, place:] = (changed[:, place:] + 7) % 50
+        changed[:, position:] = (changed[:, position:] + 7) % 50
         other, _ = model(changed)
-        assert torch.equal(other[:, :place], logits[:, :place])
-        assert not torch.allclose(other[:, place:], logits[:, place:])
+        assert torch.equal(other[:, :position], logits[:, :position])
+        assert not torch.allclose(other[:, position:], logits[:, position:])
 
 
 @pytest.mark.parametrize("pieces", [[1] * 32, [5, 1, 1, 10, 15]])
-def test_reading_in_pieces_is_reading_at_once(model, text, pieces):
+def test_reading_in_pieces_equals_one_pass(model, text, pieces):
     expected, _ = model(text)
     state, found = model.new_state(2), []
     for piece in text.split(pieces, 1):
@@ -60,7 +60,7 @@ def test_reading_in_pieces_is_reading_at_once(model, text, pieces):
             model(text[:, :1], state)
 
 
-def test_rotary_products_depend_on_the_distance_alone():
+def test_rotary_products_depend_only_on_distance():
     table = rotary_table(64, 16)
     query, key = torch.randn(2, 1, 16)
     queries = rotate(query.expand(64, 16), table)
@@ -74,7 +74,7 @@ def test_rotary_products_depend_on_the_distance_alone():
 
 
 @pytest.mark.parametrize("make", [Transformer, RecurrentModel])
-def test_tied_weights_are_one(make):
+def test_tied_weights_are_the_same_tensor(make):
     first = {"cell": "lstm"} if make is RecurrentModel else {"context_length": 8, "num_heads": 2}
     tied, untied = (
         make(vocab_size=50, num_layers=1, width=16, tie_weights=tie, **first)
@@ -84,12 +84,12 @@ def test_tied_weights_are_one(make):
     assert untied.head.weight is not untied.embedding.weight
 
 
-def test_an_lstm_begins_by_remembering():
+def test_lstm_forget_gate_bias_starts_at_1():
     biases = dict(RecurrentModel("lstm", 50, 1, 24).layers.named_parameters())
-    assert (biases["bias_ih_l0"].detach()[24:48] == 1).all()  # of the forget gate
+    assert (biases["bias_ih_l0"].detach()[24:48] == 1).all()  # forget gate
 
 
-def test_a_vits_positions_tell_patches_apart_and_nothing_else_does():
+def test_only_positions_make_a_vit_order_dependent():
     model = VisionTransformer(
         in_channels=1, num_classes=10, image_size=(8, 12), patch_size=4, width=16, depth=2,
         num_heads=2, dropout=0.0,

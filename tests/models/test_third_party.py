@@ -1,4 +1,4 @@
-"""Networks from elsewhere: sizes under other names, outputs that are more than one tensor."""
+"""Third-party models: data sizes under other argument names, outputs of several tensors."""
 
 from collections import namedtuple
 
@@ -14,7 +14,7 @@ from objectives.base import check_fit
 
 SPEC = ImageSpec("digits", 1, (28, 32), tuple("0123456789"), (0.5,), (0.5,))
 LOGITS, FEATURES = torch.zeros(2, 10), torch.zeros(2, 64)
-Outputs = namedtuple("Outputs", "aux logits")  # torchvision's GoogLeNet has one in training
+Outputs = namedtuple("Outputs", "aux logits")  # like torchvision's GoogLeNet in training
 
 NETWORK = """
 from torch import nn
@@ -43,22 +43,25 @@ class Returning(torch.nn.Linear):
         return self.output
 
 
-def test_sizes_under_other_names():
-    given = {"n_classes": "${from_data:num_classes}", "sizes": [3, {"h": "${from_data: height }"}]}
-    assert fill_from_data(given, SPEC) == {"n_classes": 10, "sizes": [3, {"h": 28}]}
+def test_from_data_fills_nested_settings():
+    settings = {
+        "n_classes": "${from_data:num_classes}",
+        "sizes": [3, {"h": "${from_data: height }"}],
+    }
+    assert fill_from_data(settings, SPEC) == {"n_classes": 10, "sizes": [3, {"h": 28}]}
     assert fill_from_data({"size": "${from_data:image_size}"}, SPEC) == {"size": (28, 32)}
 
 
 @pytest.mark.parametrize(
-    ("value", "why"),
+    ("value", "message"),
     [
         ("${from_data:vocab_size}", "data=digits has no vocab_size; it has in_channels, "),
         ("${from_data:example}", "has no example"),
         ("a ${from_data:width}", "should stand alone"),
     ],
 )
-def test_sizes_that_there_are_not(value, why):
-    with pytest.raises(ConfigError, match=rf"^model\.x\.y=.*{why}"):
+def test_unknown_from_data_attribute_is_rejected(value, message):
+    with pytest.raises(ConfigError, match=rf"^model\.x\.y=.*{message}"):
         fill_from_data({"x": {"y": value}}, SPEC)
 
 
@@ -74,13 +77,13 @@ def test_sizes_that_there_are_not(value, why):
     ],
     ids=lambda output: type(output).__name__,
 )
-def test_the_tensor_that_counts(output):
+def test_prediction_is_found_in_model_output(output):
     assert prediction_of(output) is LOGITS
-    check_fit(Returning(output), [LOGITS], (2, 10), "misfit")
+    check_fit(Returning(output), [LOGITS], (2, 10), "model")
 
 
 @pytest.mark.parametrize(
-    ("output", "what"),
+    ("output", "description"),
     [
         (FEATURES, r"\(2, 64\) for two samples"),
         ((FEATURES, LOGITS), r"a tuple of Tensor, Tensor, with prediction \(2, 64\)"),
@@ -89,27 +92,27 @@ def test_the_tensor_that_counts(output):
         (None, "NoneType"),
     ],
 )
-def test_outputs_that_are_not_understood(output, what):
+def test_unsupported_model_output_is_rejected(output, description):
     with pytest.raises(
-        ConfigError, match=rf"^misfit: Returning returns {what}.*tensor of shape \(2, 10\)"
+        ConfigError, match=rf"^model: Returning returns {description}.*tensor of shape \(2, 10\)"
     ):
-        check_fit(Returning(output), [LOGITS], (2, 10), "misfit")
+        check_fit(Returning(output), [LOGITS], (2, 10), "model")
 
 
-def test_a_function_of_an_installed_package(command_here, tmp_path, monkeypatch, data_root):
-    """From the command line to prediction; the record keeps what was asked for."""
-    (tmp_path / "theirs.py").write_text(NETWORK)
+def test_model_factory_of_an_installed_package(command_here, tmp_path, monkeypatch, data_root):
+    """TRAIN_PACKAGES allows it in training and prediction; config.yaml keeps ``from_data``."""
+    (tmp_path / "thirdparty.py").write_text(NETWORK)
     monkeypatch.syspath_prepend(str(tmp_path))
     size = "size:{height:${from_data:height},width:${from_data:width}}"
-    model = f"{{_target_:theirs.build,n_classes:${{from_data:num_classes}},{size}}}"
+    model = f"{{_target_:thirdparty.build,n_classes:${{from_data:num_classes}},{size}}}"
     arguments = ("debug=fast", "wandb.mode=disabled", f"data.root={data_root}", "~model")
     run = ("train.py", *arguments, f"+model={model}", "hydra.run.dir=run")
-    done = command_here(*run, TRAIN_PACKAGES="theirs")
+    done = command_here(*run, TRAIN_PACKAGES="thirdparty")
     assert done.returncode == 0, done.stderr
     assert "n_classes: ${from_data:num_classes}" in (tmp_path / "run" / "config.yaml").read_text()
-    again = command_here("predict.py", "run", "--test", TRAIN_PACKAGES="theirs")
+    again = command_here("predict.py", "run", "--test", TRAIN_PACKAGES="thirdparty")
     assert again.stdout.count("as recorded") == 2, again.stderr
     untrusted = command_here("predict.py", "run", "--test")
-    assert "theirs.build is not allowed" in untrusted.stderr
+    assert "thirdparty.build is not allowed" in untrusted.stderr
     wrong = command_here("train.py", *arguments[:-1], "optimizer.lr=${from_data:num_classes}")
     assert "from_data:...} works only in the model's settings" in wrong.stderr
