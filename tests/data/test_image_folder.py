@@ -331,7 +331,7 @@ def test_exif_orientation_is_applied(tmp_path, orientation, size):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
-def test_postscript_starts_no_other_program(tmp_path, name):
+def test_postscript_file_starts_no_external_program(tmp_path, name):
     """PIL would run Ghostscript for a file with this header, whatever its extension."""
     (tmp_path / name).write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
     spec = ImageSpec("photos", 1, (8, 8), ("a",), (0.5,), (0.5,))

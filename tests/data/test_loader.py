@@ -39,10 +39,10 @@ def loader(samples, rank, world_size, accumulate, batch, eval_batch=1):
 @pytest.mark.parametrize(
     ("samples", "world_size", "accumulate", "batch", "eval_batch"), list(layouts())
 )
-def test_processes_together_see_the_batches_of_one(
+def test_ranks_together_see_the_batches_of_a_single_process(
     samples, world_size, accumulate, batch, eval_batch
 ):
-    """The micro-batches of all ranks, concatenated, equal those of one; no sample is seen twice."""
+    """Concatenated over ranks, every micro-batch equals that of one process."""
     single = loader(samples, 0, 1, accumulate, batch)
     expected = list(single.train(1))
     assert len(expected) == samples // batch

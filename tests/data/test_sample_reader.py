@@ -209,7 +209,7 @@ CANNOT_BE_STACKED = (
     ids=["failing", "sizes"],
 )
 def test_workers_exit_while_their_error_is_still_referenced(split, error, message, num_workers):
-    """Otherwise the process would wait forever for its workers at exit."""
+    """A worker that outlives its loader would block the process at exit."""
     before = set(multiprocessing.active_children())
     data = loader(split, num_workers)
     with pytest.raises(error, match=message) as caught:
