@@ -20,10 +20,13 @@ import importlib
 import inspect
 import os
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import partial
+from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 from torch import nn
 from torch.optim import Optimizer
@@ -194,8 +197,10 @@ def check_arguments(
 ) -> None:
     """Refuse unknown settings, with the nearest known one, and values of a wrong type.
 
-    Arguments annotated ``Annotated[float, Field(ge=0)]`` or ``Literal["a", "b"]`` are checked by
-    pydantic; other metadata of ``Annotated`` is left to other tools.
+    Whole numbers written as floats, such as 1e3, become integers in ``settings`` where an argument
+    is annotated ``int`` or ``int | None``. Arguments annotated ``Annotated[float, Field(ge=0)]`` or
+    ``Literal["a", "b"]`` are checked by pydantic; other metadata of ``Annotated``, and types that
+    pydantic does not know, are left to other tools.
     """
     parameters = inspect.signature(target).parameters
     called = inspect.signature(target, follow_wrapped=False).parameters  # a decorator's, if any
@@ -232,4 +237,8 @@ def check_arguments(
             raise ConfigError(f"{where}.{key}={value} should be a whole number")
         has_field = any(isinstance(entry, FieldInfo) for entry in get_args(annotation))
         if origin is Literal or has_field:
-            check_value(annotation, value, f"{where}.{key}")
+            with suppress(PydanticUserError):  # a type that pydantic does not know
+                check_value(annotation, value, f"{where}.{key}")
+        is_count = kind is int or set(get_args(kind)) == {int, NoneType}
+        if is_count and isinstance(value, float) and value.is_integer():
+            settings[key] = int(value)

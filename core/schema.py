@@ -283,8 +283,10 @@ def check_value(kind: Any, value: Any, where: str) -> None:
         # "3" and true are no numbers; 1e3 is a whole one
         adapter(kind).validate_python(value, strict=isinstance(value, str | bool))
     except ValidationError as error:
-        wanted = [p["msg"].partition(" should ")[2] for p in error.errors(include_url=False)]
-        raise ConfigError(f"{where}={value} should {' or '.join(wanted)}") from error
+        messages = [problem["msg"] for problem in error.errors(include_url=False)]
+        wanted = [msg.partition(" should ")[2] for msg in messages]
+        what = f"should {' or '.join(wanted)}" if all(wanted) else f"is refused: {messages[0]}"
+        raise ConfigError(f"{where}={value} {what}") from error
 
 
 def key_of(problem: Any, node: Any) -> str:

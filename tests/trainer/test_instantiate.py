@@ -124,6 +124,26 @@ def test_valid_annotated_arguments_are_passed_on():
         assert schedule.keywords == {**settings, "horizon": None}
 
 
+@pytest.mark.parametrize(
+    ("target", "key"),
+    [
+        ("optim.muon.Muon", "ns_steps"),
+        ("data.text.corpus", "lanes"),
+        ("objectives.truncated_backpropagation.TruncatedBackpropagation", "lanes"),
+    ],
+)
+def test_whole_floats_become_integers(target, key):
+    """For arguments annotated ``Count``, ``int | None`` and ``int``."""
+    built = instantiate({"_target_": target, "_partial_": True, key: 1e3}, "node")
+    assert type(built.keywords[key]) is int
+
+
+def test_refusal_has_a_reason():
+    node = {"_target_": "optim.muon.Muon", "_partial_": True, "betas": "fast"}
+    with pytest.raises(ConfigError, match=r"^optimizer\.betas=fast is refused: \S"):
+        instantiate(node, "optimizer")
+
+
 def test_argument_set_by_the_program_is_rejected():
     node = {"_target_": "torch.optim.SGD", "params": [], "lr": 0.1}
     with pytest.raises(ConfigError, match=r"optimizer\.params is set by the program"):
@@ -150,12 +170,17 @@ from typing import Annotated, Any
 from torch.utils.data import IterableDataset
 from torchvision.models import DenseNet, densenet121
 from torchvision.ops import nms
+from pydantic import Field
 
 class Net:
     pass
 
 class Head:
     def __init__(self, net: Annotated[Net, "N C", {"any": "network"}]):
+        self.net = net
+
+class Described:
+    def __init__(self, net: Annotated[Net, Field(description="network")]):
         self.net = net
 
 def build(width):
@@ -186,9 +211,10 @@ def test_train_packages_are_allowed(mylab, monkeypatch, name):
         resolve(f"mylab.nets.{name}", "model._target_")
 
 
-def test_annotations_for_other_tools_are_ignored(mylab):
+@pytest.mark.parametrize("name", ["Head", "Described"])
+def test_annotations_that_pydantic_does_not_know_are_ignored(mylab, name):
     head = instantiate(
-        {"_target_": "mylab.nets.Head", "net": {"_target_": "mylab.nets.Net"}}, "model"
+        {"_target_": f"mylab.nets.{name}", "net": {"_target_": "mylab.nets.Net"}}, "model"
     )
     assert type(head.net).__name__ == "Net"
 
