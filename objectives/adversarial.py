@@ -13,7 +13,7 @@ from data.splits import Batch
 from objectives.base import Sums, check_fit, mean_over_batch
 from objectives.generation import Generation
 
-MISFIT = "model and objective=adversarial do not fit"
+MISMATCH = "model and objective=adversarial do not fit"
 
 
 class Adversarial(Generation):
@@ -29,13 +29,13 @@ class Adversarial(Generation):
         """Raise ConfigError unless the model is a pair ``generator`` and ``discriminator``."""
         if set(dict(self.model.named_children())) != {"generator", "discriminator"}:
             raise ConfigError(
-                f"{MISFIT}: {type(self.model).__name__} is not a pair of a generator and a "
+                f"{MISMATCH}: {type(self.model).__name__} is not a pair of a generator and a "
                 "discriminator; use model=dcgan"
             )
         images = self.spec.example(2)
         noise = torch.zeros(2, *self.model.noise_shape)
-        check_fit(self.model.generator, [noise], tuple(images.shape), MISFIT, alone=True)
-        check_fit(self.model.discriminator, [images], (2,), MISFIT, alone=True)
+        check_fit(self.model.generator, [noise], tuple(images.shape), MISMATCH, alone=True)
+        check_fit(self.model.discriminator, [images], (2,), MISMATCH, alone=True)
 
     def phases(self) -> dict[str, nn.Module]:
         return {"discriminator": self.model.discriminator, "generator": self.model.generator}

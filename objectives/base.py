@@ -170,16 +170,16 @@ def check_fit(
     model: nn.Module,
     inputs: Sequence[Tensor],
     shape: tuple[int, ...],
-    misfit: str,
-    output_misfit: str | None = None,
+    mismatch: str,
+    output_mismatch: str | None = None,
     alone: bool = False,
 ) -> None:
     """Run ``model`` on a dummy batch of two, to report mismatched settings before training.
 
     Args:
         shape: expected shape of the prediction.
-        misfit: beginning of the message if the model does not accept the inputs.
-        output_misfit: the same if its prediction has another shape; None: ``misfit``.
+        mismatch: beginning of the message if the model does not accept the inputs.
+        output_mismatch: the same if its prediction has another shape; None: ``mismatch``.
         alone: the model must return a bare tensor, not one inside a tuple, dict or dataclass.
 
     Raises:
@@ -196,7 +196,7 @@ def check_fit(
         if why.startswith("view size is not compatible"):
             why += " (or set trainer.channels_last=false)"
         raise ConfigError(
-            f"{misfit}: {name} cannot take inputs of shape {shapes}: {why}"
+            f"{mismatch}: {name} cannot take inputs of shape {shapes}: {why}"
         ) from error
     finally:
         model.train(was_training)
@@ -207,8 +207,8 @@ def check_fit(
     if prediction is not output:
         description += f", with prediction {described(prediction)},"
     raise ConfigError(
-        f"{output_misfit or misfit}: {name} returns {description} for two samples instead of one "
-        f"tensor of shape {shape}"
+        f"{output_mismatch or mismatch}: {name} returns {description} for two samples instead "
+        f"of one tensor of shape {shape}"
     )
 
 

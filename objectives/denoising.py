@@ -13,7 +13,7 @@ from models.diffusion import CosineDiffusion
 from objectives.base import Sums, check_fit, mean_over_batch
 from objectives.generation import EVAL_SEED, Generation
 
-MISFIT = "model and objective=denoising do not fit"
+MISMATCH = "model and objective=denoising do not fit"
 
 
 class Denoising(Generation):
@@ -27,11 +27,11 @@ class Denoising(Generation):
         """Raise ConfigError unless the model has a ``diffusion`` and fits the data."""
         if not isinstance(getattr(self.model, "diffusion", None), CosineDiffusion):
             raise ConfigError(
-                f"{MISFIT}: {type(self.model).__name__} has no diffusion; use model=unet"
+                f"{MISMATCH}: {type(self.model).__name__} has no diffusion; use model=unet"
             )
         images = self.spec.example(2)
         inputs = [images, torch.ones(2, dtype=torch.long)]  # and timesteps
-        check_fit(self.model, inputs, tuple(images.shape), MISFIT, alone=True)
+        check_fit(self.model, inputs, tuple(images.shape), MISMATCH, alone=True)
 
     def forward(self, phase: str, batch: Batch) -> tuple[Tensor, Sums]:
         losses = self.losses(self.model, batch[0])

@@ -42,7 +42,7 @@ class Regression(Supervised):
     metric_modes: ClassVar = {"loss": "min", "mae": "min", "rmse": "min", "r2": "max"}
     outputs = "values"
     task = "regression"
-    output_misfit = "the number of outputs and data={} do not fit"
+    output_mismatch = "the number of outputs and data={} do not fit"
     mean: Tensor
     std: Tensor
 

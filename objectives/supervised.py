@@ -32,7 +32,7 @@ class Supervised(Objective):
     """
 
     # message for a model whose output has another shape
-    output_misfit: ClassVar[str] = "model.num_classes and data={} do not fit"
+    output_mismatch: ClassVar[str] = "model.num_classes and data={} do not fit"
 
     def __init__(
         self,
@@ -50,8 +50,8 @@ class Supervised(Objective):
         self.weight: Tensor | None = None
         example = spec.example(2)
         inputs = example if isinstance(example, tuple) else (example,)
-        misfit = f"model and data={spec.name} do not fit"
-        check_fit(model, inputs, shape, misfit, self.output_misfit.format(spec.name))
+        mismatch = f"model and data={spec.name} do not fit"
+        check_fit(model, inputs, shape, mismatch, self.output_mismatch.format(spec.name))
 
     def setup(self, data: Loader) -> None:
         """Check the targets and set the class weights; raises ConfigError if either is invalid."""

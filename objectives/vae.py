@@ -74,8 +74,8 @@ class VariationalAutoencoder(Objective):
         self.noise_std = noise_std
         self.latent_dim = model.noise_shape[0]
         images = spec.example(2)
-        misfit = f"model and data={spec.name} do not fit"
-        check_fit(model, [images], tuple(images.shape), misfit, alone=True)
+        mismatch = f"model and data={spec.name} do not fit"
+        check_fit(model, [images], tuple(images.shape), mismatch, alone=True)
         self.mean, self.std = pixel_statistics(spec, next(model.parameters()).device)
         self.metrics = NamedMetrics(
             metrics,

@@ -63,15 +63,15 @@ def load_what_fits(model: nn.Module, path: Path, run_log: RunLog, spec: Any) -> 
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     given = {name if name in own else unwrapped(name): value for name, value in theirs.items()}
     fitting: dict[str, Tensor] = {}
-    misfits: dict[str, str] = {}
+    mismatches: dict[str, str] = {}
     shared = [name for name in given if name in own]
     incompatible = incompatible_tensors(model, file, spec)
     for name in shared:
         file_shape, model_shape = tuple(given[name].shape), tuple(own[name].shape)
         if file_shape != model_shape:
-            misfits[name] = f"{name} {model_shape}, in the file {file_shape}"
+            mismatches[name] = f"{name} {model_shape}, in the file {file_shape}"
         elif name in incompatible:
-            misfits[name] = f"{name} ({incompatible[name]})"
+            mismatches[name] = f"{name} ({incompatible[name]})"
         else:
             fitting[name] = given[name]
     if not shared:
@@ -80,13 +80,13 @@ def load_what_fits(model: nn.Module, path: Path, run_log: RunLog, spec: Any) -> 
             f"{type(model).__name__} has {listed(own)}"
         )
     if not fitting:
-        raise ConfigError(f"no tensor has the model's shape: {listed(misfits.values())}")
+        raise ConfigError(f"no tensor has the model's shape: {listed(mismatches.values())}")
     for name, value in fitting.items():
         if not value.isfinite().all():
             raise ConfigError(f"{name} is not finite: its training diverged")
     model.load_state_dict(fitting, strict=False)
     loaded = {own[name].data_ptr() for name in fitting}  # also covers tied weights
-    new = {name: misfits.get(name, name) for name in own if own[name].data_ptr() not in loaded}
+    new = {name: mismatches.get(name, name) for name in own if own[name].data_ptr() not in loaded}
     unused = [name for name in given if name not in own]
     num_loaded = len(own) - len(new)
     line = f"init_from: {num_loaded} of {len(own)} tensors from {file}"

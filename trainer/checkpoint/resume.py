@@ -21,7 +21,7 @@ from data.loader import Loader
 from optim.needs import try_step
 from optim.schedules import Horizon
 from trainer.checkpoint.files import to_host
-from trainer.checkpoint.start import MISFITS, Start
+from trainer.checkpoint.start import LOAD_ERRORS, Start
 from trainer.phase import Phase
 from trainer.trainer import Trainer
 
@@ -161,7 +161,7 @@ def check_optimizer_state(phase: Phase, saved: dict[str, Any], changed: list[str
     try:
         phase.optimizer_state.load_state_dict(saved)
         try_step(copy_optimizer(phase.optimizer, {}), phase.needs, scale=0.0)
-    except MISFITS as error:
+    except LOAD_ERRORS as error:
         problem = f"has no {error}" if isinstance(error, KeyError) else f"does not fit ({error})"
         raise ConfigError(
             f"resume: {', '.join(changed)} cannot be changed: the state of "

@@ -17,7 +17,7 @@ from core.same_run import FREE, compare, is_among
 from trainer.checkpoint import files
 
 # raised by torch and the optimizers when loading a state that does not fit
-MISFITS = (RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+LOAD_ERRORS = (RuntimeError, KeyError, ValueError, TypeError, AttributeError)
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Start:
         """Turn errors of a checkpoint that does not fit or was tampered with into ConfigError."""
         try:
             yield
-        except MISFITS as error:
+        except LOAD_ERRORS as error:
             raise ConfigError(
                 f"the checkpoint {self.path} does not fit this run: {reason(error)}"
             ) from error
