@@ -65,7 +65,7 @@ class Objective(nn.Module):
     keeps_samples = False  # collect samples at every evaluation, not only at the test
     shows_samples = False  # log media at every evaluation, not only at the test
     metric_modes: ClassVar[dict[str, str]] = {}  # metric -> "min" or "max"
-    # the model's output, by which predict.py chooses how to use it (deploy.answers, deploy.uses);
+    # the model's output, by which predict.py chooses how to use it (deploy.answers, deploy.tasks);
     # None: only --test works
     outputs: ClassVar[
         Literal[
