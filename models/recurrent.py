@@ -28,7 +28,7 @@ class RecurrentModel(nn.Module):
         super().__init__()
         self.cell = cell
         self.embedding = nn.Embedding(vocab_size, width)
-        layers = nn.LSTM if cell == "lstm" else nn.GRU
+        layers = {"lstm": nn.LSTM, "gru": nn.GRU}[cell]
         self.layers = layers(
             width,
             width,
