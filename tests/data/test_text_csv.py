@@ -87,13 +87,16 @@ def test_delimiter_is_detected_and_reported(read, tmp_path, delimiter):
     assert torch.equal(explicit.train.all_tokens, splits.train.all_tokens)
 
 
-def test_splits_are_deterministic_and_stratified(read, tmp_path):
-    rows = [(f"good {'very ' * (i % 9)}{i}", "pos" if i % 3 else "neg") for i in range(60)]
+def test_splits_are_disjoint_deterministic_and_stratified(read, tmp_path):
+    numbers = [f"{i:06b}".replace("0", "bad ").replace("1", "good ") for i in range(60)]
+    rows = [(number, "pos" if i % 3 else "neg") for i, number in enumerate(numbers)]
     file = write(tmp_path / "reviews.csv", rows)
     splits, second = read(file), read(file)
     assert [len(part) for part in (splits.train, splits.val, splits.test)] == [48, 6, 6]
     assert splits.val.tensors[2].tolist().count(0) == 2  # a third, as in the file
     assert torch.equal(splits.test.all_tokens, second.test.all_tokens)
+    parts = (splits.train, splits.val, splits.test)
+    assert len({tuple(part.text(i)) for part in parts for i in range(len(part))}) == 60
 
 
 def test_test_csv_next_to_train_csv_is_the_test_split(read, tmp_path):

@@ -38,6 +38,16 @@ def test_transforms_depend_on_epoch_not_on_batches_or_workers(images_of):
     assert not torch.equal(images_of(transforms=ROTATION, epoch=1), transformed)
 
 
+def test_transforms_depend_on_the_seed(make_loader):
+    by_sample = []
+    for seed in (0, 1):
+        settings = {"augment": [], "batch_size": 42, "transforms": ROTATION}
+        data = make_loader("mnist5k", seed=seed, **settings)
+        images = torch.cat([batch[0] for update in data.train(0) for batch in update])
+        by_sample.append(images[data.epoch_order(0).argsort()])
+    assert (by_sample[0] != by_sample[1]).flatten(1).any(1).sum() > 180
+
+
 @pytest.mark.parametrize(
     ("transform", "message"),
     [
