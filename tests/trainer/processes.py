@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ def wait_until(condition: Callable[[], Any], seconds: float = 120) -> None:
 
 def children(pid: int, name: str = "") -> list[int]:
     """The running children of ``pid`` whose command line contains ``name``."""
-    listed = Path(f"/proc/{pid}/task").glob("*/children")
-    pids = [int(child) for file in listed for child in file.read_text().split()]
+    pids: list[int] = []
+    with suppress(OSError):  # it ends meanwhile
+        for file in Path(f"/proc/{pid}/task").glob("*/children"):
+            pids += map(int, file.read_text().split())
     return [child for child in pids if name in command_of(child)]
 
 
