@@ -121,8 +121,9 @@ def write(report: Document, folder: Path, options: argparse.Namespace) -> list[P
     """Write ``report.csv``, ``report.html`` and the files the options name; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "report.csv", folder / "report.html"]
-    write_text(report.frame.to_csv(index=False), files[0])
-    write_text(report.page(), files[1])
+    contents = [report.frame.to_csv(index=False), report.page()]  # complete before any is written
+    for file, content in zip(files, contents, strict=True):
+        write_text(content, file)
     # these in place: the user may name a device such as /dev/stdout
     if options.latex:
         text = latex(report.tables[0], f"{report.title}. {report.notes}")
