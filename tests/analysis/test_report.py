@@ -37,6 +37,17 @@ def test_report_of_a_complete_sweep(sweep, run_report):
     assert row["target_1_seconds"] == pytest.approx(3.0)
 
 
+def test_failing_page_leaves_earlier_report(sweep, run_report, monkeypatch):
+    folder = sweep(("sgd_cosine", "adam_constant"))
+    run_report(folder)
+    write_run(folder / "later", "radam_cosine", 0)
+    before = (folder / "report.csv").read_text()
+    monkeypatch.setattr("analysis.page.Document.page", lambda report: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_report(folder)
+    assert (folder / "report.csv").read_text() == before
+
+
 @pytest.mark.usefixtures("draw_figures")
 def test_page_is_self_contained_escaped_and_complete(tmp_path, run_report):
     """The page loads nothing, escapes all text from runs, and shows every trial."""
